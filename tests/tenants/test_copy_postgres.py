@@ -115,9 +115,7 @@ def owned(dsn: str, names: Names, *statements: str) -> None:
     run(dsn, f'SET ROLE "{names.owner}"', *statements, database=names.database)
 
 
-async def test_a_copy_has_everything_on_a_newer_server_too(
-    older: RestartablePostgres, server: RestartablePostgres
-) -> None:
+async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, server: RestartablePostgres) -> None:
     versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
     tenant = f"whole{versions[0][:2]}"
     names, reader, owner = made(older.dsn, tenant)
@@ -187,7 +185,7 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
     assert raised == [(restored_by == "the administrator",)]
 
 
-async def test_only_a_server_that_takes_the_dump_gets_one() -> None:
+async def test_copy_needs_programs_and_newer_server() -> None:
     assert PostgresCopier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
     assert PostgresCopier.refusal("15.1", "18.6") == ""
     names = names_of("alpha", Engine.PG)
@@ -206,7 +204,7 @@ OBSTACLES = {  # what an administrator did, and what another server says of it
 
 
 @pytest.mark.parametrize("what", OBSTACLES)
-async def test_what_another_server_could_not_have_is_found_before(
+async def test_obstacles_are_found_before_freeze(
     older: RestartablePostgres, server: RestartablePostgres, what: str
 ) -> None:
     """All but the rows is copied while nobody is shut out."""
@@ -227,7 +225,7 @@ async def test_what_another_server_could_not_have_is_found_before(
         assert run(server.dsn, "TABLE ours", database=names.database) == []
 
 
-async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(server: RestartablePostgres) -> None:
+async def test_cancelled_copy_leaves_no_program(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, f"stopped{os.getpid()}")  # others may run this test beside it
     owned(server.dsn, names, "CREATE TABLE t (n int)")
     version = str(run(server.dsn, "SHOW server_version")[0][0])

@@ -65,7 +65,7 @@ async def test_move_verifies_tls(tmp_path: Path) -> None:
             assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
 
 
-async def test_no_acknowledged_write_is_lost_on_the_way_to_the_newest_version(two: Two) -> None:
+async def test_move_to_newest_version_loses_no_write(two: Two) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
     await sql(
@@ -146,7 +146,7 @@ async def test_move_ends_rights_of_others(two: Two) -> None:
     assert await sql(moved.credential, rights) == [(False,)]
 
 
-async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers: tuple[Any, ...]) -> None:
+async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> None:
     tenants, there = two.tenants(), servers[4]
     alpha = await tenants.ensure("alpha")
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 300000)")
@@ -168,9 +168,7 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
     assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
-async def test_a_cluster_that_dies_before_the_commit_costs_nothing(
-    two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     tenants, here = two.tenants(), servers[3]
     alpha = await tenants.ensure("alpha")
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
@@ -189,9 +187,7 @@ async def test_a_cluster_that_dies_before_the_commit_costs_nothing(
     await assert_whole_after_repair(two, tenants, alpha, 1000)
 
 
-async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
-    two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     tenants, here = two.tenants(), servers[3]
     before = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
@@ -242,7 +238,7 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
 
 
 @pytest.mark.parametrize("number", [6, pytest.param(50, marks=pytest.mark.thorough)])
-async def test_a_cluster_is_emptied_and_one_tenant_that_fails_stops_no_other(two: Two, number: int) -> None:
+async def test_failed_tenant_stops_no_other_move(two: Two, number: int) -> None:
     tenants, names = two.tenants(), [f"n{each}" for each in range(number)]
     assert all([each.ok async for each in tenants.provision(names)])
     bad = await tenants.get("n3")

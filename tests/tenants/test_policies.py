@@ -46,7 +46,7 @@ async def clocked(place: Place) -> AsyncIterator[tuple[ClockedStore, Tenants]]:
         yield store, Tenants(place.cluster, store, prefix=place.prefix)
 
 
-async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(place: Place) -> None:
+async def test_rotation_by_age_uses_stores_clock(place: Place) -> None:
     async with clocked(place) as (store, tenants):
         first = await tenants.ensure("alpha")
         assert first.since == datetime(2030, 1, 1, tzinfo=UTC)
@@ -78,7 +78,7 @@ async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(plac
         assert {outcome.action async for outcome in tenants.rotate(older_than=30 * DAY)} == {TenantAction.KEPT}
 
 
-async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> None:
+async def test_default_clock_is_this_machines(place: Place) -> None:
     before = datetime.now(UTC)
     credential = await place.tenants().ensure("alpha")
     assert credential.since is not None
@@ -87,9 +87,7 @@ async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> N
     assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is TenantAction.ROTATED
 
 
-async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLiteStore(place.path) as store:
         both = place.tenants(), Tenants(place.cluster, store, prefix=place.prefix)
         for tenants in both:
@@ -115,7 +113,7 @@ async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
         place.tenants().revoke_previous(older_than=age)
 
 
-async def test_a_tenant_that_is_not_revoked_is_rotated_again_only_with_force(anywhere: Place) -> None:
+async def test_pending_rotation_needs_force(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
     first = await tenants.ensure("alpha")
     second = (await only(tenants.rotate(all=True))).credential
@@ -136,7 +134,7 @@ async def test_a_tenant_that_is_not_revoked_is_rotated_again_only_with_force(any
     assert not await refusal(second)
 
 
-async def test_a_forced_rotation_that_died_is_finished_by_the_next_one(anywhere: Place) -> None:
+async def test_killed_forced_rotation_is_finished(anywhere: Place) -> None:
     """Somebody has asked for the end of the previous login, and it may have ended already."""
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
@@ -151,7 +149,7 @@ async def test_a_forced_rotation_that_died_is_finished_by_the_next_one(anywhere:
     assert not await refusal(second)
 
 
-async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credential(place: Place) -> None:
+async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
     first = await place.tenants().ensure("alpha")
     second = (await only(place.tenants().rotate(all=True))).credential
     assert second is not None
@@ -164,7 +162,7 @@ async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credenti
     assert not await refusal(first)
 
 
-async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(anywhere: Place) -> None:
+async def test_three_rotations_end_no_current_credential(anywhere: Place) -> None:
     """The same crontab on three machines: each tenant is rotated once, and no credential in use expires."""
     place = anywhere
     names = [f"n{number}" for number in range(8)]
@@ -192,7 +190,7 @@ async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(any
             assert not await refusal(credential)
 
 
-async def test_the_same_crontab_with_an_age_rotates_and_revokes_each_once(place: Place) -> None:
+async def test_three_crontabs_rotate_each_once(place: Place) -> None:
     names = [f"n{number}" for number in range(5)]
     async with clocked(place) as (store, tenants):
         assert all([outcome.ok async for outcome in tenants.provision(names)])
@@ -256,7 +254,7 @@ def mine(credential: Credential) -> list[str]:
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
 
 
-async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere: Place) -> None:
+async def test_open_session_keeps_no_revoked_login(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
     current = (await only(tenants.rotate(all=True))).credential
@@ -281,7 +279,7 @@ async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere:
     await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
 
 
-async def test_a_login_that_fights_back_all_the_time_is_revoked(anywhere: Place) -> None:
+async def test_fighting_login_is_revoked(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
     current = (await only(tenants.rotate(all=True))).credential

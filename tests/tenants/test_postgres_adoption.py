@@ -82,7 +82,7 @@ async def adopt(tenant: Tenant) -> str:
 
 
 @pytest.mark.parametrize("more", [None, "owns"])
-async def test_adopted_login_can_do_what_it_could_and_so_can_the_new_one(
+async def test_adopted_login_keeps_its_rights(
     managed: Managed, server: PostgresServer, older: Tenant, evil: Tenant, more: str | None
 ) -> None:
     old, name = older.database, Identifier(older.database)
@@ -116,9 +116,7 @@ async def test_adopted_login_can_do_what_it_could_and_so_can_the_new_one(
     assert owners(managed) == before | {older.database: older.owner}
 
 
-async def test_what_an_adopted_login_owns_elsewhere_stays_its_own(
-    managed: Managed, server: PostgresServer, older: Tenant
-) -> None:
+async def test_adopted_login_keeps_objects_elsewhere(managed: Managed, server: PostgresServer, older: Tenant) -> None:
     """Neither taken nor dropped, at adoption and when it is ended: then the login stays, without LOGIN."""
     old = older.database
     elsewhere = Tenant(server, managed.make(f"{old}-elsewhere"))
@@ -150,7 +148,7 @@ async def test_what_an_adopted_login_owns_elsewhere_stays_its_own(
     assert await older.end(old)
 
 
-async def test_objects_of_third_logins_are_taken(managed: Managed, server: PostgresServer, older: Tenant) -> None:
+async def test_objects_of_third_logins_are_taken(managed: Managed, older: Tenant) -> None:
     third = f"{older.database}-third"
     managed.make_login(third)
     grant = SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(third))
@@ -167,7 +165,7 @@ async def test_objects_of_third_logins_are_taken(managed: Managed, server: Postg
         session.execute("ALTER TABLE of_third ADD y int")
 
 
-async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, server: PostgresServer, older: Tenant) -> None:
+async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, older: Tenant) -> None:
     """A new login would not look there: its "$user" is the owner role. The error says the statement that helps."""
     old, before = older.database, owners(managed)
     with Connection.connect(managed.admin, dbname=old, autocommit=True) as administrator:
@@ -191,9 +189,7 @@ async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, server:
             session.execute("TABLE in_schema")
 
 
-async def test_tenant_of_own_shape_has_one_login_after_adoption(
-    managed: Managed, server: PostgresServer, evil: Tenant
-) -> None:
+async def test_adoption_ends_all_logins_but_one(managed: Managed, evil: Tenant) -> None:
     """After a lost store, somebody may know the password of any login of the tenant. That of a dump ends too."""
     first, newest = evil.logins
     reader = await evil.add(Role.READER)
@@ -223,9 +219,7 @@ CANNOT: dict[str, tuple[LiteralString, str]] = {
 
 
 @pytest.mark.parametrize("what", CANNOT)
-async def test_what_is_not_the_tenants_is_a_conflict(
-    managed: Managed, server: PostgresServer, older: Tenant, what: str
-) -> None:
+async def test_what_is_not_the_tenants_is_a_conflict(managed: Managed, older: Tenant, what: str) -> None:
     if what in {"no ADMIN", "a stranger's"} and managed.version < 16:
         pytest.skip("CREATEROLE suffices there")
     if what == "the administrator" and managed.version >= 16:
@@ -244,7 +238,7 @@ async def test_what_is_not_the_tenants_is_a_conflict(
         session.execute("INSERT INTO theirs VALUES (1)")
 
 
-async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, server: PostgresServer, older: Tenant) -> None:
+async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, older: Tenant) -> None:
     managed.api(
         "CREATE ROLE unreachable2; CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO unreachable2",
         older.database,
@@ -256,9 +250,7 @@ async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, server: 
     managed.api("DROP TABLE public.t; DROP ROLE unreachable2", older.database)
 
 
-async def test_creation_that_was_killed_is_finished_and_one_of_a_stranger_is_not(
-    managed: Managed, server: PostgresServer, evil: Tenant
-) -> None:
+async def test_killed_creation_is_finished(managed: Managed, evil: Tenant) -> None:
     name = Identifier(evil.database)
     assert await evil.end(*evil.logins)
     managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))

@@ -28,7 +28,7 @@ LONG = ",".join(f'"{number:060}"' for number in range(5_000))
     "setting", ["search_path = {long}", "role = '{long}'", "session_authorization = '{long}'"], ids=str.split
 )
 @pytest.mark.parametrize("what", ["DATABASE {database}", "ROLE {login}"])
-async def test_a_long_setting_does_not_keep_a_login_from_being_tested(
+async def test_long_setting_prevents_no_test_of_login(
     managed: Managed, server: PostgresServer, victim: Tenant, what: str, setting: str
 ) -> None:
     """Since PostgreSQL 18 the server sends search_path at each login, and others in warnings."""
@@ -46,9 +46,7 @@ async def test_a_long_setting_does_not_keep_a_login_from_being_tested(
 NUMBER = 60  # of policies
 
 
-async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
-) -> None:
+async def test_locked_policies_do_not_hang_revocation(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """Each of them would take a second, and a neighbour can make thousands."""
     login = victim.logins[0]
     with managed.open(evil.logins[0], evil.database) as session:
@@ -64,7 +62,7 @@ async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
     assert await victim.end(login)
 
 
-async def test_drop_of_ended_logins_takes_no_turn_and_is_cut_off(
+async def test_drop_takes_no_turn_and_is_bounded(
     victim: Tenant, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A million grants to neighbours' logins made their drop 32 s long, and the sign-ups of others waited."""
@@ -78,7 +76,7 @@ async def test_drop_of_ended_logins_takes_no_turn_and_is_cut_off(
         assert await victim.steps.drop_logins([login]) == ()
 
 
-async def test_grant_that_would_break_a_move_is_found_before_the_tenant_is_frozen(two: Two) -> None:
+async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     reader = (await only(tenants.role("reader").provision(["alpha"]))).credential
@@ -91,7 +89,7 @@ async def test_grant_that_would_break_a_move_is_found_before_the_tenant_is_froze
     assert f'role "{reader.username}" does not exist' in str(outcome.error)
 
 
-async def test_rows_that_row_security_hides_are_not_left_behind(two: Two) -> None:
+async def test_row_security_stops_move(two: Two) -> None:
     """The program that dumps refuses them, and the tenant goes on where it was."""
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
@@ -116,7 +114,7 @@ async def test_rows_that_row_security_hides_are_not_left_behind(two: Two) -> Non
         ["SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"],
     ],
 )
-async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: Two, statements: list[str]) -> None:
+async def test_settings_and_default_rights_stop_no_move(two: Two, statements: list[str]) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
@@ -124,9 +122,7 @@ async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: 
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
 
 
-async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_refused_object_keeps_no_other_back(managed: Managed, victim: Tenant) -> None:
     """With exit_on_error, the first refusal would end the administrator's session."""
     login = victim.logins[0]
     managed.api("CREATE SCHEMA theirs", victim.database)
@@ -144,9 +140,7 @@ async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(
     assert await victim.end(login)
 
 
-async def test_procedures_with_similar_arguments_are_handed_over_and_given_to_writers(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_similar_procedures_are_handed_over(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     with managed.open(login, victim.database) as session:
         session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
@@ -166,9 +160,7 @@ async def test_procedures_with_similar_arguments_are_handed_over_and_given_to_wr
     assert await victim.problems() == frozenset()
 
 
-async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_planted_function_sets_callers_password(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """It goes on after the leaked login was revoked. ``check`` reports that the password on record is refused."""
     leaked, new = victim.logins
     with managed.open(leaked, victim.database) as session:
@@ -183,12 +175,12 @@ async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(
     assert await server.log_in(victim.names, new, Secret(PASSWORD)) is not None
 
 
-async def test_a_session_in_template1_keeps_the_api_from_making_a_database(managed: Managed, victim: Tenant) -> None:
+async def test_session_in_template1_blocks_the_api(managed: Managed, victim: Tenant) -> None:
     with closing(managed.open(victim.logins[0], "template1")), pytest.raises(psycopg.errors.ObjectInUse):
         managed.api("CREATE DATABASE held_up TEMPLATE template1")
 
 
-async def test_what_no_role_can_be_refused(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+async def test_what_no_role_can_be_refused(managed: Managed, victim: Tenant) -> None:
     reader = await victim.add(Role.READER)
     with (
         managed.open(victim.logins[0], victim.database) as owner,

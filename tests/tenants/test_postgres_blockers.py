@@ -44,7 +44,7 @@ def plant(managed: Managed, victim: Tenant, login: str, database: str) -> None:
         )
 
 
-async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_named(
+async def test_neighbours_lock_on_login_is_ended(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """A neighbour calls a function of the login that sets its password, and does not commit."""
@@ -69,7 +69,7 @@ STEPS = ("add_login", "repair", "freeze", "shut", "drop_database")
 
 @pytest.mark.parametrize("step", first_of(STEPS))
 @pytest.mark.usefixtures("impatient")
-async def test_a_lock_on_the_database_holds_up_no_step(
+async def test_lock_on_database_delays_no_step(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, step: str
 ) -> None:
     """Its own session locks the row; a neighbour's locks the object, by a setting of its login there."""
@@ -101,7 +101,7 @@ async def test_a_lock_on_the_database_holds_up_no_step(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_who_lost_a_session_is_named_also_if_the_step_ends_first(
+async def test_ended_neighbour_is_named_after_quick_step(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = SQL("SELECT * FROM ({} OFFSET 0) ended WHERE pg_sleep(1) IS NOT NULL").format(sessions._END_BLOCKING)
@@ -116,8 +116,8 @@ async def test_who_lost_a_session_is_named_also_if_the_step_ends_first(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_who_is_no_tenant_keeps_its_session_and_the_error_names_it(
-    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
+async def test_strangers_lock_is_named_not_ended(
+    managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = victim.logins[0]
     monkeypatch.setattr(steps, "ENDING_SECONDS", 4.0)
@@ -153,7 +153,7 @@ async def test_housekeeping_ends_nobodys_session(
     assert await victim.steps.drop_logins([login]) == ()  # and the grant is revoked as its grantor
 
 
-async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
+async def test_four_lock_holders_stop_nobody_else(
     managed: Managed, server: PostgresServer, locks: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 25.0)
@@ -183,7 +183,7 @@ def locks() -> Iterator[Callable[[Connection], None]]:
         session.close()
 
 
-async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, victim: Tenant) -> None:
     with Connection.connect(managed.admin, application_name=victim.owner, autocommit=True) as lost:
         other = Connection.connect(managed.admin, application_name="psql", autocommit=True)
         await victim.steps.end_work()
@@ -193,9 +193,7 @@ async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, server: 
         other.close()
 
 
-async def test_a_tenant_that_takes_all_locks_stops_everybody_until_its_session_ends(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
-) -> None:
+async def test_tenant_takes_all_locks_of_server(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     with managed.open(evil.logins[0], evil.database) as session:
         with pytest.raises(psycopg.errors.OutOfMemory):
             session.execute("SELECT pg_advisory_lock(g) FROM generate_series(1, 1000000) AS g")

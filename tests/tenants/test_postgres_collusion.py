@@ -81,9 +81,7 @@ def owner_of(managed: Managed, function: str, database: str) -> list[str]:
     return [name for (name,) in managed.api(SQL(found).format(function), database)]
 
 
-async def test_function_that_a_reader_left_running_does_not_become_the_owner_roles(
-    managed: Managed, victim: Tenant, evil: Tenant
-) -> None:
+async def test_readers_function_never_becomes_the_owners(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """A login of the owner is a member of its role until it is ended: what it got then is taken back by a repair."""
     reader = await victim.add(Role.READER)
     with managed.open(evil.logins[0], evil.database) as session:
@@ -103,7 +101,7 @@ async def test_function_that_a_reader_left_running_does_not_become_the_owner_rol
     assert victim.owner not in owner_of(managed, "back", evil.database)
 
 
-async def test_code_that_a_removed_tenant_left_running_at_a_neighbours_keeps_nothing(
+async def test_removed_tenants_code_keeps_nothing(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     used = victim.logins

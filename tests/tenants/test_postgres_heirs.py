@@ -91,9 +91,7 @@ def owners(managed: Managed, database: str) -> set[str]:
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_what_a_login_owned_is_the_owner_roles(
-    managed: Managed, server: PostgresServer, victim: Tenant, role: Role
-) -> None:
+async def test_what_a_login_owned_is_the_owner_roles(managed: Managed, victim: Tenant, role: Role) -> None:
     login = victim.logins[0] if role is Role.OWNER else await victim.add(role)
     lent(managed, victim, login)
     make_all(managed, victim, login)
@@ -122,8 +120,8 @@ ELSEWHERE: dict[str, LiteralString] = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-async def test_what_a_login_owns_in_another_database_is_dropped(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, where: str
+async def test_objects_elsewhere_are_dropped_with_login(
+    managed: Managed, victim: Tenant, evil: Tenant, where: str
 ) -> None:
     login = victim.logins[0]
     database = where if where in {"defaultdb", "template1"} else evil.database
@@ -145,9 +143,7 @@ async def test_what_a_login_owns_in_another_database_is_dropped(
     assert owners(managed, database) == before
 
 
-async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
-) -> None:
+async def test_function_left_with_neighbour_is_dropped(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """It would run with the owner role's rights, which may open or drop the tenant's database from there."""
     with managed.open(evil.logins[0], evil.database) as session:
         name, owner, login = Identifier(evil.database), Identifier(victim.owner), Identifier(victim.logins[0])
@@ -163,9 +159,7 @@ async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
     assert await victim.problems() == frozenset()
 
 
-async def test_what_a_login_cannot_give_away_keeps_it_from_being_dropped(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_object_in_strangers_schema_keeps_login(managed: Managed, victim: Tenant) -> None:
     """A schema of a stranger lets it create, and the owner role may create nothing there."""
     login = victim.logins[0]
     managed.api("CREATE SCHEMA theirs", victim.database)
@@ -182,9 +176,7 @@ async def test_what_a_login_cannot_give_away_keeps_it_from_being_dropped(
     assert await victim.end(login)
 
 
-async def test_what_is_not_the_tenants_is_reported_and_taken_back(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_administrators_objects_are_reported_and_taken(managed: Managed, victim: Tenant) -> None:
     with managed.open(victim.logins[0], victim.database) as session:
         session.execute(SQL("GRANT CREATE ON DATABASE {} TO doadmin").format(Identifier(victim.database)))
         session.execute(
@@ -209,9 +201,7 @@ async def test_what_is_not_the_tenants_is_reported_and_taken_back(
     assert managed.api(owner) == [("doadmin",)]
 
 
-async def test_what_a_stranger_owns_is_taken_back_or_the_error_of_a_repair_names_it(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_strangers_objects_are_taken_or_named(managed: Managed, victim: Tenant) -> None:
     managed.make_login("stranger")
     managed.api("CREATE ROLE unreachable")
     try:
@@ -238,9 +228,7 @@ async def test_what_a_stranger_owns_is_taken_back_or_the_error_of_a_repair_names
 
 
 @pytest.mark.parametrize("role", [Role.READER, Role.WRITER])
-async def test_large_object_of_a_reader_or_writer_is_reported_and_handed_over(
-    managed: Managed, victim: Tenant, role: Role
-) -> None:
+async def test_large_object_of_reader_is_handed_over(managed: Managed, victim: Tenant, role: Role) -> None:
     """No dump of the owner role would have it, so it stopped each move."""
     login = await victim.add(role)
     with managed.open(login, victim.database) as session:
@@ -266,9 +254,7 @@ async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: P
     await victim.steps.drop_database()
 
 
-async def test_who_can_become_a_login_and_what_a_login_can_beyond_its_role_is_reported_and_revoked(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_excess_memberships_are_reported_and_revoked(managed: Managed, victim: Tenant) -> None:
     managed.make_login("stranger")
     login = Identifier(victim.logins[0])
     try:
@@ -301,9 +287,7 @@ END $$
 """
 
 
-async def test_a_function_that_runs_as_a_login_while_it_is_dropped_makes_nothing_of_the_administrators(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_function_running_during_drop_makes_nothing(managed: Managed, victim: Tenant) -> None:
     """It runs in a session of the tenant's other login, which is in use."""
     login, other = victim.logins
     with managed.open(login, victim.database) as session:

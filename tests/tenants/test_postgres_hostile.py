@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._servers.postgres import PostgresServer, steps
+from aiodbclient.tenants._servers.postgres import steps
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, until
@@ -51,9 +51,7 @@ MORE = {"1 ms, for a lock", "another encoding", "escapes"}
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=[pytest.mark.thorough] if what in MORE else []) for what in SET]
 )
-async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_out(
-    managed: Managed, server: PostgresServer, victim: Tenant, what: str
-) -> None:
+async def test_settings_keep_no_next_login_out(managed: Managed, victim: Tenant, what: str) -> None:
     leaked, other = victim.logins
     with managed.open(leaked, "defaultdb") as session:
         as_itself = what in {"role of the login", "given away"}
@@ -91,7 +89,7 @@ LIFT: list[LiteralString] = [
 ]
 
 
-async def test_login_cannot_lift_its_limit_or_pass_its_role_on(managed: Managed, victim: Tenant, evil: Tenant) -> None:
+async def test_login_cannot_lift_its_limit(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     victim.server = managed.postgres(connection_limit=3)
     login = await victim.add()
     for as_role in ("SET ROLE NONE", "SELECT 1"):
@@ -118,9 +116,7 @@ async def test_login_cannot_lift_its_limit_or_pass_its_role_on(managed: Managed,
             session.close()
 
 
-async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_planted_code_never_runs_as_administrator(managed: Managed, victim: Tenant) -> None:
     """Whatever the administrator does, no function or operator of the tenant is called."""
     with managed.open(victim.logins[0], victim.database) as session:
         session.execute("CREATE TABLE public.ran (who text); GRANT ALL ON public.ran TO PUBLIC")
@@ -231,9 +227,7 @@ def stays(fighter: Fighter, session: Connection) -> None:
 
 
 @pytest.mark.parametrize("act", [sets_passwords, locks_its_row, ends_others, stays])
-async def test_a_login_is_ended_though_its_sessions_fight_back(
-    managed: Managed, server: PostgresServer, victim: Tenant, act: Act
-) -> None:
+async def test_fighting_sessions_keep_no_login(managed: Managed, victim: Tenant, act: Act) -> None:
     login = victim.logins[0]
     passwords = (PASSWORD, "mine")
     with Fighter(managed, victim, login, act) as fighter:
@@ -254,7 +248,7 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
 
 
 async def test_prepared_transaction_on_login_named(
-    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It locks the row of the login, which loses its rights all the same. The other logins end."""
     monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
@@ -321,9 +315,7 @@ async def clear_text(managed: Managed, victim: Tenant) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("clear_text")
-async def test_a_half_open_login_delays_no_ending_and_enters_no_more(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_half_open_login_delays_no_ending(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     with half_open(managed, login, 3) as opened:
         assert opened[0].enters(PASSWORD)  # the control
@@ -335,9 +327,7 @@ async def test_a_half_open_login_delays_no_ending_and_enters_no_more(
         assert not opened[2].enters(PASSWORD)
 
 
-async def test_many_large_objects_elsewhere_do_not_keep_a_login(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_many_large_objects_keep_no_login(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     for database in ("defaultdb", "template1"):
         with managed.open(login, database) as session:
@@ -359,9 +349,7 @@ def large_objects(managed: Managed, login: str) -> list[int]:
 
 
 @pytest.mark.thorough
-async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
-) -> None:
+async def test_interrupted_drop_goes_on(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """With more large objects than the server has locks for. Two million take four times two minutes."""
     login = victim.logins[0]
     with managed.open(login, "defaultdb") as session:
@@ -390,9 +378,7 @@ async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
     assert (left(), managed.exists(login)) == (everything - 30_000, False)
 
 
-async def test_a_login_is_ended_though_its_database_lets_nobody_in(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_login_of_closed_database_is_ended(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     with managed.open(login, "defaultdb") as session:
         session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(victim.database)))
@@ -401,7 +387,7 @@ async def test_a_login_is_ended_though_its_database_lets_nobody_in(
             session.execute("SELECT 1")
 
 
-async def test_a_full_database_does_not_keep_a_password_from_being_tested(managed: Managed, victim: Tenant) -> None:
+async def test_password_is_tested_in_full_database(managed: Managed, victim: Tenant) -> None:
     victim.server = managed.postgres(connection_limit=1)
     one = await victim.add()
     await managed.closed(one)
@@ -412,7 +398,7 @@ async def test_a_full_database_does_not_keep_a_password_from_being_tested(manage
             assert await victim.server.log_in(victim.names, login, secret()) is None
 
 
-async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+async def test_a_cancelled_step_leaves_no_backend(managed: Managed, victim: Tenant) -> None:
     waiting = "SELECT FROM pg_stat_activity WHERE usename = 'doadmin'"
     with closing(managed.open(victim.logins[0], "defaultdb")) as session:
         session.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(victim.database)))

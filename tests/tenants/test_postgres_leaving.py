@@ -32,9 +32,7 @@ def session(managed: Managed, victim: Tenant, database: str | None = None) -> Co
     return managed.open(victim.logins[0], database or victim.database)
 
 
-async def test_a_template_with_something_left_in_defaultdb_is_removed(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_template_database_is_removed(managed: Managed, victim: Tenant) -> None:
     with session(managed, victim, "defaultdb") as connection:
         connection.execute("SELECT lo_create(0)")
         connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(victim.database)))
@@ -80,7 +78,7 @@ def gone(managed: Managed) -> list[Any]:
 
 
 async def test_another_tenant_cannot_keep_one_from_being_removed(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
+    managed: Managed, victim: Tenant, evil: Tenant
 ) -> None:
     for statement in [*GRANTS, BY_LOGIN]:
         grant(managed, evil, victim, statement, evil.database)
@@ -92,9 +90,7 @@ async def test_another_tenant_cannot_keep_one_from_being_removed(
         assert managed.api(row) == [(False,)]
 
 
-async def test_what_only_a_superuser_can_revoke_leaves_useless_roles_and_a_free_name(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_superusers_grant_leaves_useless_role(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """An ended login stays, and the owner role under another name: the next tenant of the name inherits nothing."""
     login, name = victim.logins[0], victim.names.tenant
     managed.api("CREATE TABLE public.theirs (x int)", "defaultdb")
@@ -117,9 +113,7 @@ async def test_what_only_a_superuser_can_revoke_leaves_useless_roles_and_a_free_
     managed.api("DROP TABLE public.theirs", "defaultdb")
 
 
-async def test_an_owner_that_still_has_its_database_is_not_forgotten(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_owner_of_database_is_not_forgotten(managed: Managed, victim: Tenant) -> None:
     with session(managed, victim) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
     with pytest.raises(GrantError, match="still exists"):
@@ -128,9 +122,7 @@ async def test_an_owner_that_still_has_its_database_is_not_forgotten(
         assert connection.execute("TABLE t").fetchone() == (1,)
 
 
-async def test_a_reader_is_forgotten_and_its_tenant_stays(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_a_reader_is_forgotten_and_its_tenant_stays(managed: Managed, victim: Tenant) -> None:
     reader, writer = [await victim.add(role) for role in (Role.READER, Role.WRITER)]
     with session(managed, victim) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
@@ -144,9 +136,7 @@ async def test_a_reader_is_forgotten_and_its_tenant_stays(
         assert connection.execute("TABLE t").fetchone() == (1,)
 
 
-async def test_the_administrator_inherits_nothing_and_is_a_member_of_nothing(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_administrator_is_member_of_nothing(managed: Managed, victim: Tenant) -> None:
     with session(managed, victim) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
     await victim.repair()
@@ -205,9 +195,7 @@ async def test_prepared_transaction_in_database_named(managed: Managed, victim: 
 
 
 @pytest.mark.parametrize("whose", ["its own", "a neighbour's"])
-async def test_a_database_whose_deletion_was_interrupted_does_not_keep_a_login(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, whose: str
-) -> None:
+async def test_half_dropped_database_keeps_no_login(managed: Managed, victim: Tenant, evil: Tenant, whose: str) -> None:
     """PostgreSQL lets nobody into it: all that is left to do is to drop it."""
     with session(managed, evil) as connection:
         name, owner, login = Identifier(evil.database), Identifier(victim.owner), Identifier(victim.logins[0])

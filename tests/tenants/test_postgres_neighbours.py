@@ -23,9 +23,7 @@ from .problems import kinds
 from .tenant import Tenant
 
 
-async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted_however_many(
-    managed: Managed, server: PostgresServer, evil: Tenant
-) -> None:
+async def test_large_objects_in_defaultdb_are_deleted(managed: Managed, evil: Tenant) -> None:
     with managed.open(evil.logins[0], "defaultdb") as session:
         for role in ("NONE", evil.owner):
             session.execute(SQL("SET ROLE {}").format(SQL("NONE") if role == "NONE" else Identifier(role)))
@@ -36,9 +34,7 @@ async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted
     assert managed.api("SELECT FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')") == []
 
 
-async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_a_repair(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
-) -> None:
+async def test_neighbours_session_is_reported_and_ended(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """An intruder with a leaked credential lets a login of its own in, whose open session outlives the credential."""
     old = victim.logins[0]
     with managed.open(old, victim.database) as session:
@@ -54,7 +50,7 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_
     assert await victim.problems() == frozenset()
 
 
-async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: Managed, server: PostgresServer) -> None:
+async def test_nobody_enters_new_database_before_it_closes(managed: Managed, server: PostgresServer) -> None:
     """Eight tenants try all the time; the provider's API leaves its databases open to them."""
     neighbours = [await managed.tenant(f"prying{number}", server, logins=1) for number in range(2)]
     wanted, entered, stop = Tenant(server, names_of("pried", Engine.PG)), list[str](), threading.Event()
@@ -84,9 +80,7 @@ async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: M
         await each.remove()
 
 
-async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_names_in_errors_are_printable(managed: Managed, victim: Tenant) -> None:
     name = Identifier("\x1b]0;mine\x07\nall revoked")
     managed.api(SQL("CREATE SCHEMA {}").format(name), victim.database)
     managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), victim.database)
@@ -115,9 +109,7 @@ def closed(managed: Managed) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("closed")
-async def test_a_closed_defaultdb_keeps_tenants_out_and_every_step_works(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_steps_work_with_closed_defaultdb(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     assert "defaultdb" not in await server.open_databases()
     assert "template1" in await server.open_databases()
     assert not managed.lets_in(victim.logins[0], "defaultdb")
@@ -125,8 +117,8 @@ async def test_a_closed_defaultdb_keeps_tenants_out_and_every_step_works(
     await victim.remove()
 
 
-async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
+async def test_many_grants_take_few_statements(
+    managed: Managed, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with managed.open(evil.logins[0], evil.database) as session:
         session.execute("SET search_path = public")
@@ -151,8 +143,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return statements
 
 
-async def test_rights_that_a_thousand_roles_may_pass_on_delay_nobody(
-    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
+async def test_thousand_grantees_take_few_statements(
+    managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('CREATE ROLE many%s', i); END LOOP; END $$")
     try:

@@ -80,7 +80,7 @@ async def test_scram_rounds_out_of_range_refused(
         assert await victim.end(victim.logins[0])
 
 
-async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(place: Place) -> None:
+async def test_check_reports_password_of_many_rounds(place: Place) -> None:
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     with psycopg.connect(credential.uri, autocommit=True) as session:
@@ -93,9 +93,7 @@ async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(pla
         assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_a_password_has_few_rounds_whatever_the_tenant_set(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_new_password_has_few_rounds(managed: Managed, victim: Tenant) -> None:
     if managed.version < 16:
         pytest.skip("there is no such setting")
     with managed.open(victim.logins[0], victim.database) as session:
@@ -105,9 +103,7 @@ async def test_a_password_has_few_rounds_whatever_the_tenant_set(
         await victim.add()
 
 
-async def test_no_statement_has_a_password_also_where_md5_is_the_default(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_statements_have_no_password(managed: Managed, victim: Tenant) -> None:
     managed.api("ALTER SYSTEM SET password_encryption = 'md5'")
     managed.api("ALTER SYSTEM SET log_statement = 'all'")
     managed.api("ALTER SYSTEM SET log_min_duration_statement = 0")
@@ -132,7 +128,7 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
         managed.reload()
 
 
-async def test_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+async def test_error_of_a_statement_has_no_verifier(managed: Managed, victim: Tenant) -> None:
     managed.api("ALTER ROLE doadmin NOCREATEROLE")
     try:
         with pytest.raises(GrantError) as caught:
@@ -156,7 +152,7 @@ async def test_md5_password_is_refused(place: Place) -> None:
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
+async def test_cancelled_login_shows_no_password(
     managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password, reached = Secret("hunter2-hunter2"), asyncio.Event()
@@ -198,7 +194,7 @@ def open_sockets() -> set[str]:
     }
 
 
-async def test_a_server_that_hangs_leaves_no_connection_open(
+async def test_hanging_server_leaves_no_connection(
     managed: Managed, server: PostgresServer, victim: Tenant, hanging: None
 ) -> None:
     before = open_sockets()
@@ -223,7 +219,7 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
 
 
 @pytest.mark.thorough
-async def test_a_server_that_stops_in_an_open_session_ends_the_call(
+async def test_stopped_server_ends_call(
     managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""

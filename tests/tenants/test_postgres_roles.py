@@ -129,7 +129,7 @@ def check_matrix(managed: Managed, tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("name", ["acme", "a.B-c_"])
-async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, name: str) -> None:
+async def test_each_role_runs_only_its_statements(managed: Managed, name: str) -> None:
     tenant = await everybody(managed, name)
     check_matrix(managed, tenant)
     owner, _, reader = tenant.on_record

@@ -73,7 +73,7 @@ async def life(tenant: Tenant) -> None:
     await tenant.steps.shut()
 
 
-async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Managed, victim: Tenant) -> None:
+async def test_timeout_shows_no_password(managed: Managed, victim: Tenant) -> None:
     errors, found, began = 0, set[str](), monotonic()
     await life(Tenant(managed.postgres(), victim.names))
     whole = monotonic() - began
@@ -91,7 +91,7 @@ async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Mana
     assert found == set()
 
 
-async def test_no_frame_of_a_refused_connection_has_a_password(managed: Managed, victim: Tenant) -> None:
+async def test_refused_connection_shows_no_password(managed: Managed, victim: Tenant) -> None:
     wrong = Secret(make_conninfo(managed.admin, password="wrong-wrong", port=1))
     refused = Secret(make_conninfo(managed.admin, password="wrong-wrong"))
     for server in (PostgresServer(wrong, None), PostgresServer(refused, None)):

@@ -48,9 +48,7 @@ async def test_tenant_is_made_rotated_and_removed(managed: Managed, server: Post
     assert managed.api(roles) == []
 
 
-async def test_a_shared_session_that_ended_while_it_was_idle_is_replaced(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_ended_idle_session_is_replaced(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     async with server.sessions.shared():
         assert (await server.find(victim.names)).database
         managed.api("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE usename = 'doadmin'")

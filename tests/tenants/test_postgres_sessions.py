@@ -34,7 +34,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             yield place
 
 
-def test_the_authority_is_in_a_file_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authority_file_lives_as_long_as_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ca = CAFile("the authority")
     path = Path(ca.path())
@@ -66,7 +66,7 @@ async def watching(place: Place) -> AsyncIterator[AsyncConnection]:
         yield watching
 
 
-async def test_a_step_that_is_cancelled_over_tls_leaves_no_backend(place: Place, watching: AsyncConnection) -> None:
+async def test_cancelled_step_over_tls_leaves_no_backend(place: Place, watching: AsyncConnection) -> None:
     credential = await place.tenants().ensure("alpha")
     info = await place.cluster.info()
     server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
