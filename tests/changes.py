@@ -27,11 +27,6 @@ def truncate(request: RecordedRequest, answer: Answer) -> None:
     answer.headers["content-type"] = "application/json"
 
 
-def without_tls(request: RecordedRequest, answer: Answer) -> None:
-    """A cluster whose server has no TLS."""
-    answer.body["database"]["connection"]["ssl"] = False
-
-
 def rename(name: str) -> Change:
     """Another user or db, or the id of another cluster."""
 

@@ -29,24 +29,15 @@ from aiodbclient import (
 )
 from aiodbclient.sandbox import Sandbox
 
-from ..changes import hide_new_users, html, truncate
+from ..changes import hide_new_users
 from ..server import time_out_if_late
 from ..thorough import first_of
-from .truth import WITHOUT_CREDENTIALS, Truth, requests
+from .truth import FAULTS, WITHOUT_CREDENTIALS, Truth, requests
 
 OPERATIONS = ["create", "reset_auth", "delete", "list", "get"]
 ENGINES = ["pg", "mongodb", "pg without the credentials scope"]
-FAULTS: dict[str, dict[str, Any]] = {
-    "cut before the work": {"cut": True},
-    "cut after the work": {"cut": True, "after": True},
+CASES: dict[str, dict[str, Any]] = FAULTS | {
     "timeout after": {"headers": {"x-too-late": "1"}},
-    "500 before": {"status": 500},
-    "500 after": {"status": 500, "after": True},
-    "503 with retry-after": {"status": 503, "headers": {"retry-after": "0.03"}},
-    "429": {"status": 429, "headers": {"retry-after": "0.03"}},
-    "truncated JSON": {"change": truncate},
-    "HTML before": {"status": 200, "change": html},
-    "HTML after": {"status": 200, "change": html, "after": True},
     "slow": {"delay": 0.1},
     "404 on read-back": {"cut": True, "after": True},
 }
@@ -111,7 +102,7 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
         # Two creates are always lost, so that the read-back and the reset are needed.
         sandbox.faults.add("users.create", cluster=cluster_id, name="new-lost", nth=1, status=500, after=True)
         sandbox.faults.add("users.create", cluster=cluster_id, name="new-cut", nth=1, cut=True)
-        sandbox.faults.add(f"users.{operation}", cluster=cluster_id, times=times, **FAULTS[fault])
+        sandbox.faults.add(f"users.{operation}", cluster=cluster_id, times=times, **CASES[fault])
         if fault == "404 on read-back":
             hide_new_users(sandbox, UNSEEN, cluster=cluster_id)
         yield Case(f"{fault} at {operation} on {engine}", truth), cluster
@@ -155,8 +146,8 @@ async def test_passing_faults_leave_no_failure(sandbox: Sandbox, operation: str)
         }, case
         assert set(case.truth.created) == set(NEW), case
 
-    await asyncio.gather(*starmap(one, product(ENGINES, FAULTS)))
-    assert requests(sandbox, f"users.{operation}") > len(ENGINES) * len(FAULTS)
+    await asyncio.gather(*starmap(one, product(ENGINES, CASES)))
+    assert requests(sandbox, f"users.{operation}") > len(ENGINES) * len(CASES)
 
 
 @pytest.mark.parametrize("operation", first_of(OPERATIONS, 2))
@@ -175,4 +166,4 @@ async def test_lasting_faults_are_reported(sandbox: Sandbox, operation: str, mon
         else:
             assert len(case.outcomes) == len([*NEW, KEPT[0], *ROTATED, *GONE]), case
 
-    await asyncio.gather(*starmap(one, product(ENGINES, FAULTS)))
+    await asyncio.gather(*starmap(one, product(ENGINES, CASES)))

@@ -12,7 +12,7 @@ from aiodbclient.sandbox import Sandbox
 
 from ..changes import delay_passwords, list_deleted_users
 from .test_outcomes import by_name
-from .truth import WITHOUT_CREDENTIALS, Truth, requests
+from .truth import WITHOUT_CREDENTIALS, Truth
 
 
 @pytest.fixture
@@ -36,38 +36,21 @@ async def test_deleted_user_still_listed_is_created(sandbox: Sandbox, pg: Cluste
     }
 
 
-async def test_user_deleted_and_created_is_kept(pg: ClusterClient) -> None:
-    await pg.users.provision(["a"])
-    await pg.users.deprovision(["a"])
-    await pg.users.provision(["a"])
-
-    again = by_name(await pg.users.provision(["a"]))
-
-    assert again["a"].action is Action.KEPT
-    assert again["a"].tries == 0
-
-
-async def test_user_others_created_again_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
-    await pg.users.create("a")
-    await pg.users.delete("a")
+async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """Whether this client created it again or another one did, or its deletion was refused."""
+    names = ["ours", "theirs", "refused"]
+    await pg.users.provision(names)
+    sandbox.faults.add("users.delete", name="refused", status=403)
+    assert sum(outcome.ok for outcome in await pg.users.deprovision(names)) == 2
+    await pg.users.create("ours")
     async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
-        user = await other.cluster(pg.id).users.create("a")
+        theirs = await other.cluster(pg.id).users.create("theirs")
 
-    kept = by_name(await pg.users.provision(["a"]))
+    again = by_name(await pg.users.provision(names))
 
-    assert kept["a"].action is Action.KEPT
-    assert kept["a"].user == user
-
-
-async def test_refused_deletion_is_forgotten(sandbox: Sandbox, pg: ClusterClient) -> None:
-    await pg.users.create("a")
-    sandbox.faults.add("users.delete", status=403, nth=1)
-    with pytest.raises(errors.PermissionDeniedError):
-        await pg.users.delete("a")
-
-    kept = by_name(await pg.users.provision(["a"]))
-    assert kept["a"].action is Action.KEPT
-    assert kept["a"].tries == 0
+    assert {each.action for each in again.values()} == {Action.KEPT}
+    assert (again["ours"].tries, again["refused"].tries) == (0, 0)
+    assert again["theirs"].user == theirs
 
 
 @pytest.mark.usefixtures("quick_looks")
@@ -127,11 +110,6 @@ async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseC
     assert not truth.reset
 
 
-async def test_no_read_before_create(sandbox: Sandbox, pg: ClusterClient) -> None:
-    await pg.users.provision([f"t{n}" for n in range(20)])
-    assert requests(sandbox, "users.get") == 0
-
-
 async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: ClusterClient) -> None:
     """Found by test_random_faults."""
     await mongodb.users.deprovision(["a"])
@@ -174,15 +152,8 @@ def test_deletions_of_last_minute() -> None:
     assert len(deletions._sent) <= 64
     deletions.forget("cluster", "t9999")
     assert not deletions.may_be_listed_still("cluster", "t9999", now=9999.0)
-
-
-def test_deletion_sent_again() -> None:
-    deletions = Deletions()
-    deletions.note("cluster", "again", now=0.0)
-    deletions.note("cluster", "once", now=1.0)
-    deletions.note("cluster", "again", now=50.0)
-    deletions.note("cluster", "other", now=70.0)
-
-    assert deletions.may_be_listed_still("cluster", "again", now=100.0)
-    assert not deletions.may_be_listed_still("cluster", "again", now=110.0)
-    assert not deletions.may_be_listed_still("cluster", "once", now=70.0)
+    for name, sent_at in (("twice", 20_000.0), ("once", 20_001.0), ("twice", 20_050.0), ("other", 20_070.0)):
+        deletions.note("cluster", name, now=sent_at)
+    assert deletions.may_be_listed_still("cluster", "twice", now=20_100.0)
+    assert not deletions.may_be_listed_still("cluster", "twice", now=20_110.0)
+    assert not deletions.may_be_listed_still("cluster", "once", now=20_070.0)

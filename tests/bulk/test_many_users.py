@@ -11,20 +11,10 @@ import pytest
 from aiodbclient import Action, ClusterClient
 from aiodbclient.sandbox import Sandbox
 
-from ..changes import html
 from ..thorough import first_of
-from .truth import Truth
+from .truth import FAULTS, Truth
 
 SHARE = 0.05
-FAULTS: list[dict[str, Any]] = [
-    {"cut": True},
-    {"cut": True, "after": True},
-    {"status": 500},
-    {"status": 502, "after": True},
-    {"status": 200, "change": html},
-    {"status": 200, "change": html, "after": True},
-    {"status": 429, "headers": {"retry-after": "0.01"}},
-]
 
 
 def break_some(sandbox: Sandbox, operation: str, count: int, seed: int) -> int:
@@ -33,7 +23,7 @@ def break_some(sandbox: Sandbox, operation: str, count: int, seed: int) -> int:
     chosen = random.Random(seed)
     broken = [n for n in range(1, count + 1) if chosen.random() < SHARE]
     for n in broken:
-        sandbox.faults.add(f"users.{operation}", nth=n, **chosen.choice(FAULTS))
+        sandbox.faults.add(f"users.{operation}", nth=n, **chosen.choice([*FAULTS.values()]))
     return len(broken)
 
 

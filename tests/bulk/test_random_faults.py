@@ -27,27 +27,12 @@ from aiodbclient import (
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._protocol import RequestedUser
 
-from ..changes import hide_new_users, html, truncate
-from .truth import WITHOUT_CREDENTIALS, Truth
+from ..changes import hide_new_users
+from .truth import FAULTS, WITHOUT_CREDENTIALS, Truth
 
 NAMES = [f"t{n}" for n in range(6)]
 some_names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
-failures = st.sampled_from(
-    [
-        {"cut": True},
-        {"cut": True, "after": True},
-        {"status": 500},
-        {"status": 502, "after": True, "change": html},
-        {"status": 503, "headers": {"retry-after": "0.01"}},
-        {"status": 429, "headers": {"retry-after": "0.01"}},
-        {"status": 403},
-        {"change": truncate},
-        {"status": 200, "change": html},
-        {"status": 200, "change": html, "after": True},
-        {"delay": 0.01},
-        {"unseen_for": 0.03},
-    ]
-)
+failures = st.sampled_from([*FAULTS.values(), {"status": 403}, {"delay": 0.01}, {"unseen_for": 0.03}])
 
 
 breakage = st.lists(

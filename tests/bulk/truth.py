@@ -8,8 +8,23 @@ from typing import Any
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._backends import MONGODB_READ_ONLY, MemoryBackend
 
+from ..changes import html, truncate
+
 # The scopes of a token that reads no passwords.
 WITHOUT_CREDENTIALS = ["database:read", "database:create", "database:update", "database:delete"]
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "cut before the work": {"cut": True},
+    "cut after the work": {"cut": True, "after": True},
+    "500 before": {"status": 500},
+    "500 after": {"status": 500, "after": True},
+    "503 with retry-after": {"status": 503, "headers": {"retry-after": "0.03"}},
+    "429": {"status": 429, "headers": {"retry-after": "0.03"}},
+    "truncated JSON": {"change": truncate},
+    "HTML before": {"status": 200, "change": html},
+    "HTML after": {"status": 200, "change": html, "after": True},
+    "a page of a proxy": {"status": 502, "change": html, "after": True},
+}
 
 
 class Truth:
