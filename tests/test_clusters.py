@@ -68,12 +68,12 @@ async def test_an_invalid_certificate_is_refused(server: Server, make_client: Ma
 
 @pytest.mark.usefixtures("quick_reads")
 async def test_wait_online_returns_cluster(server: Server, make_client: MakeClient) -> None:
-    server.will(says(200, document(status="creating")), fails(503), says(200, document(status="online")))
+    """A 404 of a new cluster is waited out."""
+    not_yet = [fails(404), fails(404), says(200, document(status="creating")), fails(503)]
+    server.will(*not_yet, says(200, document(status="online")))
 
-    cluster = await make_client().cluster(CLUSTER).wait_online()
-
-    assert cluster.status is ClusterStatus.ONLINE
-    assert len(server.requests) == 3
+    assert (await make_client().cluster(CLUSTER).wait_online()).status is ClusterStatus.ONLINE
+    assert len(server.requests) == 5
 
 
 @pytest.mark.usefixtures("quick_reads")
@@ -125,18 +125,11 @@ async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_client: 
 
 
 @pytest.mark.usefixtures("quick_reads")
-async def test_404_of_new_cluster_is_waited_out(server: Server, make_client: MakeClient) -> None:
-    server.will(fails(404), fails(404), says(200, document(status="creating")), says(200, document(status="online")))
-
-    assert (await make_client().cluster(CLUSTER).wait_online()).status is ClusterStatus.ONLINE
-    assert len(server.requests) == 4
-
-
-@pytest.mark.usefixtures("quick_reads")
 async def test_404_of_known_cluster_is_raised(server: Server, make_client: MakeClient) -> None:
+    """It was deleted: it was read or listed before."""
     server.will(says(200, document(status="creating")), fails(404))
     with pytest.raises(errors.NotFoundError):
-        await make_client().cluster(CLUSTER).wait_online()  # it was deleted meanwhile
+        await make_client().cluster(CLUSTER).wait_online()
 
     client = make_client()
     server.will(says(200, {"databases": [document()["database"]]}), fails(404))
