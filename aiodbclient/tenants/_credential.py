@@ -37,7 +37,7 @@ class Credential:
         role: The rights of the login.
         suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
         cluster_name: The name of the cluster.
-        moved_from: The id of the cluster that the tenant was moved from, until its earlier database is dropped there.
+        moved_from: The id of the cluster where the tenant was, or was to be, until its database there is dropped.
         is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database. Otherwise the first ``ensure`` of a
             ``Tenants`` that has a ``setup`` runs it.
     """

@@ -19,6 +19,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants._verbs import check
 from aiodbclient.tenants._verbs.check import examine
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only, placed
 from .dying import died, moments
@@ -142,6 +143,61 @@ async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: P
     await ask(repaired.credential, "CREATE TABLE more (x int PRIMARY KEY)")
     kept = problem not in (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
     assert (repaired.credential == credential) is kept
+
+
+async def test_objects_of_others_in_suspended_tenant(place: Place) -> None:
+    """``repair`` gives them to the tenant, and nobody enters meanwhile or afterwards."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await make_as_administrator(place, credential)
+    await only(tenants.suspend(["alpha"]))
+    found = (await only(tenants.check(["alpha"]))).problems
+    assert ProblemKind.OWNED_BY_OTHERS in kinds_of(found)
+
+    repaired = await only(tenants.repair(["alpha"]))
+
+    assert (repaired.action, repaired.problems) == (TenantAction.SUSPENDED, found)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert await refusal(credential)
+    resumed = (await only(tenants.resume(["alpha"]))).credential
+    assert resumed is not None
+    assert await ask(resumed, "DROP FUNCTION up()") == []
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+@pytest.mark.parametrize("attributes", ["CREATEDB", "CREATEDB CREATEROLE"])
+async def test_attributes_of_logins_are_taken_back(place: Place, attributes: str) -> None:
+    """An administrator gave them to a login, or to the owner role."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    owner = names_of("alpha", Engine.PG, place.prefix).owner
+    await ask(
+        await admin_of(place), f'ALTER ROLE "{credential.username}" {attributes}', f'ALTER ROLE "{owner}" CREATEDB'
+    )
+    found = (await only(tenants.check(["alpha"]))).problems
+    assert kinds_of(found) == {ProblemKind.TOO_MANY_RIGHTS}
+    assert f"{credential.username} has the attribute CREATEDB" in [each.detail for each in found]
+
+    repaired = await only(tenants.repair(["alpha"]))
+
+    assert (repaired.action, repaired.problems) == (TenantAction.REPAIRED, found)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_attribute_that_only_a_superuser_takes_back(with_superuser: tuple[Place, Credential]) -> None:
+    """The error has the statement to run, and as whom."""
+    place, superuser = with_superuser
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(superuser, f'ALTER ROLE "{credential.username}" SUPERUSER')
+
+    failed = await only(tenants.repair(["alpha"]))
+
+    assert isinstance(failed.error, GrantError)
+    statement = f'ALTER ROLE "{credential.username}" NOSUPERUSER'
+    assert f"run {statement} as a superuser" in str(failed.error)
+    await ask(superuser, statement)
+    assert (await only(tenants.repair(["alpha"]))).error is None
 
 
 ENDED = [(engine, how) for engine in SQL for how in ("reset", "deleted")]

@@ -26,7 +26,7 @@ from aiodbclient.errors import (
     ServerError,
 )
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import ClusterCapacity, Record, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import ClusterCapacity, Problem, ProblemKind, Record, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._capacity import Placement
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._stores import Store
@@ -258,20 +258,35 @@ async def test_a_tenant_that_was_begun_goes_on_where_it_began(fleet: Fleet) -> N
     assert await fleet.databases(a) == []
 
 
-async def test_a_tenant_that_got_nothing_but_a_cluster_is_placed_again_when_that_is_away(fleet: Fleet) -> None:
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_new_tenant_placed_again_when_unreachable(fleet: Fleet, crashes: bool) -> None:
+    """What its first cluster has of it is reported, and dropped by ``repair`` when that cluster is back."""
     a, b = fleet.a, fleet.b
-    claim = await fleet.store.claim("alpha", 60.0)
-    assert claim is not None
-    await fleet.store.begin(claim, str(Intent(verb=Verb.PROVISION, cluster=b.id, database=f"{fleet.prefix}alpha")))
-    await fleet.store.release(claim)
-    fleet.sandbox.faults.add(cluster=b.id, status=503)
 
-    credential = await fleet.tenants(a, b).ensure("alpha")
+    async def setup(_: object) -> None:
+        raise RuntimeError("no disk")
+
+    with pytest.raises(RuntimeError):
+        await fleet.tenants(a, b, choose_cluster=to(b), setup=setup).ensure("alpha")
+    assert await fleet.databases(b) == ["alpha"]
+    fleet.sandbox.faults.add(cluster=b.id, status=503)
+    if crashes:
+        with pytest.raises(RuntimeError):
+            await fleet.tenants(a, b, setup=setup).ensure("alpha")
+
+    tenants = fleet.tenants(a, b)
+    credential = await tenants.ensure("alpha")
 
     assert credential.cluster == a.id
-    assert [room.tenants for room in await fleet.tenants(a, b).capacity()] == [1, 0]
+    assert [room.tenants for room in await tenants.capacity()] == [1, 0]
     with pytest.raises(ServerError):  # the caller chose its cluster
         await fleet.tenants(a, b, choose_cluster=to(b)).ensure("beta")
+    fleet.sandbox.faults.clear()
+    [checked] = [outcome async for outcome in fleet.tenants(a, b).check(["alpha"])]
+    assert checked.problems == (Problem(ProblemKind.LEFT_BEHIND, b.id),)
+    [repaired] = [outcome async for outcome in fleet.tenants(a, b).repair(["alpha"])]
+    assert (repaired.action, repaired.credential) == (TenantAction.REPAIRED, await tenants.get("alpha"))
+    assert (await fleet.databases(a), await fleet.databases(b)) == (["alpha"], [])
 
 
 async def test_what_is_not_on_record_after_all_takes_no_room(fleet: Fleet) -> None:

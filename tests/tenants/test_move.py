@@ -260,11 +260,58 @@ async def test_a_repair_without_the_other_cluster_opens_the_tenant_and_names_tha
     assert isinstance(repaired.error, MoveError)
     assert f"on the cluster {two.new.id} is still there: run repair with that cluster too" in str(repaired.error)
     assert await enters(alpha)
-    assert isinstance((await only(alone.suspend(["alpha"]))).error, MoveError)
+    assert (await only(alone.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(alone.rotate(["alpha"]))).action is TenantAction.ROTATED
 
-    await only(tenants.repair(["alpha"]))
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(alone.check(["alpha"]))).problems == ()
+
+
+@pytest.mark.parametrize("step", ["create", "freeze"])
+async def test_suspend_during_unfinished_move(two: Two, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A tenant that leaked is suspended, though a move did not finish and the other cluster is unreachable."""
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await moving_until(two, step, monkeypatch)
+    two.sandbox.faults.add(cluster=two.new.id, status=503)
+
+    suspended = await only(two.tenants().suspend(["alpha"]))
+
+    two.sandbox.faults.clear()
+    assert suspended.action is TenantAction.SUSPENDED, suspended.error
+    assert not await enters(alpha)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    resumed = (await only(tenants.resume(["alpha"]))).credential
+    assert resumed is not None
+    assert await enters(resumed)
+
+
+async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move the tenant in a process that dies before a step."""
+
+    async def die(*_: object) -> None:
+        raise ClaimLostError("the process is stopped, and another one takes the claim")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresSession, step, die)
+        assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
+
+
+async def test_undone_move_keeps_databases_of_others(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move dies before it creates the copy, and somebody else makes a database of that name there."""
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await moving_until(two, "create", monkeypatch)
+    await two.new.dbs.create(alpha.database)
+
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
+
+    assert alpha.database in [db.name for db in await two.new.dbs.list()]
+    await two.new.dbs.delete(alpha.database)
 
 
 async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_the_cluster_is_gone(

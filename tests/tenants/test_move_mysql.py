@@ -150,7 +150,7 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
-    assert await tenants.get("alpha") == alpha
+    assert await tenants.get("alpha") == evolve(alpha, moved_from=two.new.id)
     assert await sql(alpha, "SELECT count(*) FROM t") == [(100_000,)]
 
     await asyncio.to_thread(there.start)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from attrs import evolve
 from psycopg import AsyncConnection
 
 from aiodbclient.sandbox import Sandbox
@@ -158,7 +159,7 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
     assert await enters(alpha)
-    assert await tenants.get("alpha") == alpha
+    assert await tenants.get("alpha") == evolve(alpha, moved_from=two.new.id)
 
     await asyncio.to_thread(there.start)
     repaired = await only(Tenants([two.old, two.new], two.store, prefix=two.prefix).repair(["alpha"]))

@@ -90,7 +90,7 @@ async def test_adopted_login_keeps_its_rights(
         managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(name, name))
     can(managed, older, old)
     found, before = await server.find(older.names), owners(managed)
-    assert found == Found(database=True, namesake=True)
+    assert found == Found(database=True, namesake=True, is_foreign=True)
     with (
         closing(managed.open(evil.logins[0], older.database)) as neighbour,
         closing(managed.open(old, older.database)) as its,

@@ -9,14 +9,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from attrs import evolve
 
 from aiodbclient import ClusterClient
-from aiodbclient.errors import ConflictError, InvalidArgumentError
+from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants._record import Verb
 
 from .conftest import Place, only
 from .dying import died, moments
+from .intents import leave
 from .programs import ask, refusal
+from .store_contract import a_credential
+from .test_check_and_repair import admin_of
 
 READS = {"clusters.get", "clusters.ca"}
 
@@ -116,6 +121,26 @@ async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_
         users, databases = await everything(place)
         assert len(users) - len(before[0]) == (what != "database")
         assert len(databases) - len(before[1]) == 1
+
+
+@pytest.mark.parametrize("verb", ["provision", "repair", "remove"])
+async def test_database_made_by_others_after_crash(anywhere: Place, verb: str) -> None:
+    """A process dies before it creates the database, and somebody else makes one of that name: it stays theirs."""
+    place, name = anywhere, anywhere.prefix + "shop"
+    shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
+    await leave(place.store, shop, Verb.PROVISION)
+    await make(place.cluster, "database", name)
+    admin = await admin_of(place, name)
+    await ask(admin, "CREATE TABLE theirs (x int PRIMARY KEY)")
+
+    outcome = await only(getattr(place.tenants(), verb)(["shop"]))
+
+    assert isinstance(outcome.error, NameTakenError) or outcome.action is TenantAction.DELETED
+    assert await place.store.get("shop") is None
+    await ask(admin, "INSERT INTO theirs VALUES (1)")
+    assert await place.logins() == []
+    if verb == "provision":
+        assert (await only(place.tenants().provision(["shop"], "adopt"))).action is TenantAction.ADOPTED
 
 
 async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: Path) -> None:

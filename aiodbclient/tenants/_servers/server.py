@@ -64,6 +64,7 @@ class Found:
     logins: tuple[str, ...] = ()  # of the tenant's form, that may log in, in the order of their numbers
     ended: tuple[str, ...] = ()  # of the tenant's form, that may not
     namesake: bool = False  # whether a login that others made has the name of the database, and may log in
+    is_foreign: bool = False  # whether the database shows that ``create`` did not make it
 
     def __bool__(self) -> bool:
         return self.database or self.namesake or bool(self.logins)

@@ -93,7 +93,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
     leaves_old_copy = True
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
-        if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
+        if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
             raise record.unusable()
         return None if record.suspended is None else done(TenantAction.KEPT, record.suspended)
 

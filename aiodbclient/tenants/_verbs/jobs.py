@@ -94,7 +94,7 @@ class ClaimingJob(TenantJob[DoneT]):
     """
 
     verb: ClassVar[Verb]  # ``work`` goes on with an unfinished one itself
-    leaves_old_copy: ClassVar[bool] = False  # whether it goes on while the cluster that a tenant left is away
+    leaves_old_copy: ClassVar[bool] = False  # whether it goes on while the cluster with what is left behind is away
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)
@@ -169,7 +169,7 @@ class ClaimingJob(TenantJob[DoneT]):
         try:
             return await settle(tenant)
         except MoveError:
-            if not self.leaves_old_copy or tenant.on_record.intent is not None:  # it names the copy to drop
+            if not self.leaves_old_copy:
                 raise
             return False
 

@@ -107,7 +107,6 @@ class _Move:
         self._copy = copy
         self._others: tuple[str, ...] = ()  # who has rights on the database, which end with the move
         self._frozen_at: float | None = None
-        self._is_anothers = False  # whether somebody else made the database on the other cluster
 
     async def run(self) -> TenantMoved:
         """Move the tenant. If that fails before the commit, the tenant is as it was."""
@@ -127,7 +126,7 @@ class _Move:
         except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
-            if self._is_anothers:
+            if tenant.on_record.begun not in (Verb.PREPARE, Verb.MOVE):  # it is undone, as far as it can be
                 raise
             await self._undo(error)
             if isinstance(error, MoveError) or not isinstance(error, DatabaseClientError | OSError):
@@ -218,7 +217,6 @@ class _Move:
 
     async def _create(self, survey: Survey, logins: Collection[str]) -> None:
         if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
-            self._is_anothers = True
             await self._tenant.begin(Verb.REPAIR)  # which drops the logins alone, if this ends here
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)

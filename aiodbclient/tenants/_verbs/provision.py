@@ -6,6 +6,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Literal, get_args
 
+from attrs import evolve
+
 from ..._http.call import RequestStats
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context, TenantServer
@@ -82,7 +84,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         servers, role = self.context.servers, self.context.role
         if role is not Role.OWNER or record.cluster is not None:
             cluster = await super().cluster_for(record, timer)
-            if role is not Role.OWNER or record.state is not State.PROVISIONING or not self._may_choose:
+            may_choose = self._may_choose and record.intent is not None and record.intent.to is None
+            if role is not Role.OWNER or record.state is not State.PROVISIONING or not may_choose:
                 return cluster
             with suppress(*AWAY):
                 return (await servers.server(cluster, timer.stats)).cluster
@@ -124,26 +127,31 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[TenantAction, Credential]:
     """Make the database and the first login, set it up, and store the credential."""
     intent, previous = tenant.on_record.intent, None
-    is_begun = intent is not None and intent.cluster == tenant.home.cluster  # otherwise its cluster is away
+    is_begun = intent is not None and intent.cluster == tenant.home.cluster
+    if is_begun and tenant.on_record.begun is Verb.PROVISION and tenant.found.is_foreign:
+        await tenant.end_intent()  # somebody else made the database after a process died
+        intent, is_begun = None, False
     if intent is not None and is_begun:  # what exists is ours
-        verb = intent.verb
+        verb, left_behind = intent.verb, intent.to
         await tenant.end_new_logins()
     else:
         verb = await _choose(tenant, if_exists)
+        left_behind = None if intent is None else intent.cluster  # unreachable, and may have something of the tenant
     [login] = tenant.new_logins()
-    await tenant.begin(verb, [login])
+    await tenant.begin(verb, [login], to=left_behind)
     try:
         is_new = await tenant.session.create()
         adopted = await tenant.session.adopt() if verb is Verb.ADOPT else None
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
         await tenant.end_intent()
         raise
-    if verb is Verb.PROVISION and not is_new and not is_begun:  # somebody made it a moment ago
+    if verb is Verb.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
         await tenant.end_intent()
         raise conflict(tenant, tenant.home, Found(database=True))
     if adopted is not None:
         previous = tenant.home.credential(tenant.names, Role.OWNER, adopted, None, await tenant.context.store.now())
     credential = await tenant.set_up(await tenant.add_login(login, Role.OWNER))
+    credential = evolve(credential, moved_from=left_behind)
     await tenant.commit_credentials(Role.OWNER, credential, previous)
     return TenantAction.ADOPTED if verb is Verb.ADOPT else TenantAction.CREATED, credential
 

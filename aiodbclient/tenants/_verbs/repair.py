@@ -74,6 +74,8 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
     if ProblemKind.DATABASE_MISSING in kinds:
         raise no_database(tenant.names.tenant, tenant.names.database)
     if found and tenant.on_record.state is State.SUSPENDED:
+        await tenant.begin(Verb.SUSPEND)  # the repair opens the database to the tenant, which has no login that works
+        await tenant.session.repair({})
         return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
     if found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})

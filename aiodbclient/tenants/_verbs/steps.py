@@ -27,7 +27,8 @@ async def settle(tenant: Tenant) -> bool:
     intent = tenant.on_record.intent
     match None if intent is None else (intent.verb, intent.role):
         case Verb.PREPARE | Verb.MOVE, _:
-            await undo_move(tenant)
+            with suppress(MoveError):  # the copy is on record now
+                await undo_move(tenant)
         case Verb.REVOKE, role:
             await revoke_previous(tenant, role)
         case Verb.REMOVE, Role.READER | Role.WRITER as role:
@@ -36,7 +37,7 @@ async def settle(tenant: Tenant) -> bool:
             await tenant.end_new_logins()
             await tenant.end_intent()
         case None if tenant.on_record.left_behind is not None:
-            await finish_move(tenant)
+            await drop_left_behind(tenant)
         case _:  # the whole tenant is provisioned, suspended, resumed or removed: only some verbs get here
             return False
     return True
@@ -96,11 +97,14 @@ async def resume(tenant: Tenant) -> Credential:
 async def remove(tenant: Tenant) -> None:
     """Remove a tenant. Its logins end first, so that nothing of it works on, and are dropped after the database."""
     logins = tenant.every_login()
+    is_anothers = tenant.on_record.intent is not None and tenant.found.is_foreign  # made after a process died
     await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made
     await tenant.session.end_logins(logins)
-    await tenant.session.drop_database()
+    if not is_anothers:
+        await tenant.session.drop_database()
     await tenant.drop_ended(*logins)
-    await tenant.session.forget()
+    if not is_anothers:
+        await tenant.session.forget()
     await tenant.delete()
     tenant.context.placement.leave(tenant.home.cluster)
 
@@ -116,11 +120,15 @@ async def remove_role(tenant: Tenant, role: Role) -> None:
 
 
 # An unfinished move. Before its commit the tenant is on its cluster, and a copy may be on another one. The commit
-# stores the credentials of the copy, with the cluster that it was moved from, until what is left there is dropped.
+# stores the credentials of the copy, with the cluster that it was moved from, until what is left there is dropped. So
+# does the undo, if it cannot reach the cluster of the copy, and a new tenant whose first cluster became unreachable.
 
 
 async def undo_move(tenant: Tenant) -> None:
-    """Open the tenant again where it is, then drop the copy."""
+    """Open the tenant again where it is, then drop the copy.
+
+    Raises MoveError if the other cluster is unreachable. Then the copy is left behind, and the claim has ended.
+    """
     intent, current = tenant.on_record.intent, tenant.record.current
     assert intent is not None
     assert intent.to is not None
@@ -133,30 +141,30 @@ async def undo_move(tenant: Tenant) -> None:
     if intent.verb is Verb.MOVE:  # the other cluster may be away, and need not be there to use the tenant
         await tenant.begin(Verb.PREPARE, to=intent.to)
     await tenant.end_new_logins()  # the one that dumps
-    copy = (
-        f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what an unfinished move "
-        f"made on the cluster {intent.to}"
-    )
-    await _drop_on(tenant, intent.to, copy)
+    try:
+        await _drop_on(tenant, intent.to)
+    except MoveError:
+        await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=intent.to)))
+        raise
     await tenant.end_intent()
 
 
-async def finish_move(tenant: Tenant) -> None:
-    """After the commit: drop what is left on the other cluster. Ends the claim."""
+async def drop_left_behind(tenant: Tenant) -> None:
+    """Drop what is left of the tenant on another cluster. Ends the claim."""
     behind, current = tenant.on_record.left_behind, tenant.record.current
     assert behind is not None
     assert current is not None
-    left = (
-        f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.home.cluster}, but what is "
-        f"left of it on the cluster {behind}"
-    )
-    await _drop_on(tenant, behind, left)
+    await _drop_on(tenant, behind)
     await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=None)))
 
 
-async def _drop_on(tenant: Tenant, cluster: str, what: str) -> None:
+async def _drop_on(tenant: Tenant, cluster: str) -> None:
     """Drop everything that another cluster has of the tenant. It has nothing if it is gone from the account."""
     servers = tenant.context.servers
+    what = (
+        f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what is left of it on the "
+        f"cluster {cluster}"
+    )
     if cluster not in servers.clients:
         raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
     try:
@@ -176,6 +184,8 @@ async def drop_all(tenant: Tenant, other: TenantServer) -> None:
         found = await other.server.find(tenant.names)
         logins = {*found.logins, *tenant.every_login()}
         await session.end_logins(logins)
-        await session.drop_database()
+        if not found.is_foreign:
+            await session.drop_database()
         await session.drop_logins({*logins, *found.ended})
-        await session.forget()
+        if not found.is_foreign:
+            await session.forget()

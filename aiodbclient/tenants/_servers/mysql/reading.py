@@ -27,11 +27,21 @@ async def exists(schema: Schema) -> bool:
     return any(name == schema.name for (name,) in await schema.read(query, schema.name))
 
 
+async def _is_empty(schema: Schema) -> bool:
+    queries = [
+        f"SELECT 1 FROM information_schema.{what} WHERE {of}_SCHEMA = %s LIMIT 1"
+        for what, of in (("TABLES", "TABLE"), ("ROUTINES", "ROUTINE"), ("EVENTS", "EVENT"))
+    ]
+    return not any([await schema.read(query, schema.name) for query in queries])
+
+
 async def find(schema: Schema) -> Found:
     existing = await accounts(schema, [schema.name])
-    others = existing.pop(schema.name, None)
+    others, is_there = existing.pop(schema.name, None), await exists(schema)
     return Found(
-        database=await exists(schema),
+        database=is_there,
+        # A tenant's schema has a login of the tenant, perhaps an ended one, before anybody can make something in it.
+        is_foreign=is_there and not existing and not await _is_empty(schema),
         logins=tuple(each.login for each in existing.values() if not each.is_locked),
         ended=tuple(each.login for each in existing.values() if each.is_locked),
         namesake=others is not None and not others.is_locked,

@@ -57,11 +57,16 @@ SELECT datname FROM pg_database WHERE datallowconn AND EXISTS (
     SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
 ORDER BY datname
 """)
+# ``create`` makes a closed database, which is the administrator's until it has an owner role, and while it is shut.
 _FOUND = SQL("""
-SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s AND datconnlimit <> -2),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %s AND rolcanlogin ORDER BY 1),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %s AND NOT rolcanlogin ORDER BY 1),
-       EXISTS (SELECT FROM pg_roles WHERE rolname = %s AND rolcanlogin)
+SELECT d.oid IS NOT NULL,
+       coalesce(pg_get_userbyid(datdba) <> %(owner)s AND (datdba <> me.oid OR datallowconn AND EXISTS (
+           SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)), false),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %(form)s AND rolcanlogin ORDER BY 1),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %(form)s AND NOT rolcanlogin ORDER BY 1),
+       EXISTS (SELECT FROM pg_roles WHERE rolname = %(database)s AND rolcanlogin)
+FROM pg_roles me LEFT JOIN pg_database d ON datname = %(database)s AND datconnlimit <> -2
+WHERE me.rolname = current_user
 """)
 # Those of suspended tenants belong to the administrator.
 _DATABASES = SQL("SELECT datname, pg_get_userbyid(datdba), current_user FROM pg_database WHERE datconnlimit <> -2")
@@ -118,9 +123,9 @@ class PostgresServer(Server):
         return found
 
     async def find(self, names: Names) -> Found:
-        form = names.login_pattern
-        [(database, may, ended, namesake)] = await self.ask(_FOUND, names.database, form, form, names.database)
-        return Found(database=database, logins=tuple(may), ended=tuple(ended), namesake=namesake)
+        values = {"database": names.database, "owner": names.owner, "form": names.login_pattern}
+        [(database, is_foreign, may, ended, namesake)] = await self.ask(_FOUND, **values)
+        return Found(database=database, logins=tuple(may), ended=tuple(ended), namesake=namesake, is_foreign=is_foreign)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         if self._address is None:
@@ -160,9 +165,9 @@ class PostgresServer(Server):
     def steps(self, work: Work) -> PostgresSession:
         return PostgresSession(self, work)
 
-    async def ask(self, statement: SQL, *values: Any) -> list[Any]:
+    async def ask(self, statement: SQL, *values: Any, **named: Any) -> list[Any]:
         """The rows of one statement that only reads."""
-        return await self.sessions.read(lambda server: rows(server, statement, values or None))
+        return await self.sessions.read(lambda server: rows(server, statement, named or values or None))
 
     async def _read(self, names: Names, do: Callable[[Session], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""

@@ -6,11 +6,11 @@ tenant's database, where the tenant may call it, is a way out of the database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import LiteralString
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
@@ -19,7 +19,7 @@ from .closing import end_sessions
 from .databases import read_logins
 from .logins import revoke_memberships
 from .objects import HARMLESS, drop_owned, hand_over, owners
-from .sessions import Opener, Session, entered
+from .sessions import Opener, Session, entered, verbatim
 
 # Who can become a login of the tenant. Whoever made the login has ADMIN alone.
 _BECOMES_LOGIN: LiteralString = """
@@ -37,6 +37,11 @@ SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members a JOIN pg_roles p ON p.oid = roleid
 WHERE {_BECOMES_LOGIN} OR pg_get_userbyid(member) = ANY (%(ours)s) AND {_POWERFUL}
 """)
+_ATTRIBUTES: LiteralString = """
+SELECT rolname, attribute FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER'), (rolcreaterole, 'CREATEROLE'),
+    (rolcreatedb, 'CREATEDB'), (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
+WHERE rolname = ANY (%(ours)s) AND has
+"""
 # Where else the owner role owns more than large objects. Another tenant could call a function there, with its rights.
 _ELSEWHERE: LiteralString = f"""
 SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
@@ -50,9 +55,9 @@ UNION ALL SELECT 'open_to_others', usename FROM pg_stat_activity JOIN pg_roles r
 WHERE datname = %(database)s AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%(ours)s)
 UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname)
 FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
-  AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
-UNION ALL SELECT 'too_many_rights', format('%%s has the rights of an attribute', rolname) FROM pg_roles
-WHERE rolname = ANY (%(ours)s) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)
+  AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
+UNION ALL SELECT 'too_many_rights', format('%%s has the attribute %%s', rolname, attribute)
+FROM ({_ATTRIBUTES}) AS attributes
 UNION ALL SELECT 'owned_by_others', format('the tenant''s own objects in the database %%s', datname)
 FROM ({_ELSEWHERE}) AS elsewhere
 """)
@@ -73,11 +78,13 @@ async def problems(session: Session, logins: Mapping[str, Role]) -> list[Problem
 
 async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
     """Give the owner role all that is in the database, and revoke what is too much. Return what is left."""
+    refused = list[str]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
         if found := await problems(session, logins):
             ours = [names.owner, *names.groups, *present]
             await revoke_memberships(session, await session.run(_MEMBERSHIPS, present=present, ours=ours))
+            refused = await _revoke_attributes(session, ours)
             await end_sessions(session, keep=[*present, session.admin])
     reasons = await take_objects(opened)
     if not found:
@@ -85,7 +92,19 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
     await _drop_elsewhere(opened)
     async with opened() as session:
         left = [str(each) for each in await problems(session, logins)]
-    return left + reasons if left else []
+    return left + refused + reasons if left else []
+
+
+async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str]:
+    """Take attributes such as CREATEDB from the tenant's roles. Return the statements that need a superuser."""
+    refused = list[str]()
+    for role, attribute in await session.run(SQL(_ATTRIBUTES), ours=roles):
+        change = verbatim(f"ALTER ROLE {{}} NO{attribute}").format(Identifier(role))
+        try:
+            await session.run(change)
+        except GrantError:
+            refused.append(f"run {change.as_string(None)} as a superuser")
+    return refused
 
 
 async def _drop_elsewhere(opened: Opener) -> None:
