@@ -5,12 +5,12 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import aiohttp
-import psycopg
 import pytest
 from attrs import define
+from psycopg import AsyncConnection
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
@@ -23,6 +23,8 @@ from aiodbclient.sandbox import _registry as registry
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
 from ..waiting import HANG
+
+JSON = dict[str, Any]
 
 
 @define
@@ -128,14 +130,37 @@ class caller:
             return Answer(response.status, json, {key.lower(): value for key, value in response.headers.items()})
 
 
+async def make(call: Call, kind: str, name: str, **more: Any) -> JSON:
+    """Create a user or a db of the cluster that is the base of ``call``."""
+    answer = await call("POST", f"/{kind}s", {"name": name, **more})
+    assert answer.status == 201, answer
+    made: JSON = answer.json[kind]
+    return made
+
+
+async def log_in(call: Call, user: JSON | None = None, database: str = "defaultdb") -> AsyncConnection[Any]:
+    """Log in to the PostgreSQL of this cluster, by default as ``doadmin``."""
+    shown = (await call("GET", "")).json["database"]["connection"]
+    where = {key: shown[key] for key in ("host", "port")}
+    login = {"name": shown["user"], "password": shown["password"]} if user is None else user
+    return await AsyncConnection.connect(
+        **where, user=login["name"], password=login["password"], dbname=database, autocommit=True
+    )
+
+
+async def rows(session: AsyncConnection[Any], query: LiteralString, *values: Any) -> list[Any]:
+    return await (await session.execute(query, values or None)).fetchall()
+
+
 async def until_it_sleeps(uri: str) -> None:
     """Wait until another session of this login runs ``pg_sleep``."""
-    async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as session:
-        others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
-        asleep = f"{others} AND query LIKE '%pg_sleep(60)%'"
-        async with asyncio.timeout(HANG):
-            while not (await session.execute(asleep.encode())).rowcount:
-                pass
+    asleep: LiteralString = (
+        "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
+        " AND query LIKE '%pg_sleep(60)%'"
+    )
+    async with await AsyncConnection.connect(uri, autocommit=True) as session, asyncio.timeout(HANG):
+        while not await rows(session, asleep):
+            pass
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,9 @@ async def test_a_cluster_returns_its_connection_users_and_dbs(call: Call, pg: st
 
 
 async def test_clusters_are_listed_by_tag(sandbox: Sandbox, call: Call, pg: str) -> None:
-    await sandbox.add_cluster("redis", "cache")
+    cache = await sandbox.add_cluster("redis", "cache", version="6", tags=("fast",))
+    shown = (await call("GET", f"/v2/databases/{cache}")).json["database"]
+    assert (shown["version"], shown["tags"]) == ("6", ["fast"])
 
     async def names(query: str) -> list[str]:
         return [cluster["name"] for cluster in (await call("GET", f"/v2/databases{query}")).json["databases"]]

@@ -14,9 +14,8 @@ from psycopg import AsyncConnection, errors
 
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Call, caller
+from .conftest import Call, caller, log_in, make, rows
 
-JSON = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
 
 INSTALLED = [
@@ -26,36 +25,40 @@ INSTALLED = [
         for programs in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     ),
 ]
+REFUSED: list[LiteralString] = [
+    "ALTER SYSTEM SET work_mem = '1GB'",
+    "ALTER ROLE postgres PASSWORD 'mine'",
+    "ALTER DATABASE _dodb SET work_mem = '1GB'",
+    "ALTER DATABASE template1 OWNER TO CURRENT_USER",
+    "DROP DATABASE _dodb",
+    "DROP DATABASE template1",
+    "CREATE DATABASE copied TEMPLATE _dodb",
+    "SET ROLE postgres",
+    "GRANT _dodb TO CURRENT_USER",
+    "GRANT pg_read_all_data TO CURRENT_USER",
+    "GRANT pg_signal_backend TO CURRENT_USER",
+    "CREATE ROLE super SUPERUSER",
+    "GRANT pg_monitor TO CURRENT_USER",
+    "GRANT _doadmin_managed TO CURRENT_USER",
+    "ALTER ROLE CURRENT_USER NOSUPERUSER",
+    "CREATE EVENT TRIGGER t ON ddl_command_end EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "SET session_replication_role = replica",
+    "CREATE EXTENSION file_fdw",
+    "CREATE FUNCTION f() RETURNS void LANGUAGE c AS 'libc', 'f'",
+    "CREATE TABLE pg_catalog.mine (a int)",
+    "SELECT rolpassword FROM pg_authid",
+    "SELECT pg_read_file('PG_VERSION')",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT pg_reload_conf()",
+    "COPY (SELECT 1) TO PROGRAM 'cat'",
+    "COPY (SELECT 1) TO '/tmp/copied'",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+]
 MEMBERS: LiteralString = (
     "SELECT roleid::regrole::text, grantor::regrole::text, admin_option"
     " FROM pg_auth_members WHERE member = to_regrole(%s) ORDER BY 1, 2"
 )
 SHOWN: LiteralString = "SELECT coalesce(datacl::text, '-'), datdba::regrole::text FROM pg_database WHERE datname = %s"
-
-
-class Cluster:
-    """A cluster that the tests of a module share. Each test uses its own names."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-
-    async def made(self, kind: str, name: str) -> JSON:
-        answer = await self.call("POST", f"/{kind}s", {"name": name})
-        assert answer.status == 201, answer
-        result: JSON = answer.json[kind]
-        return result
-
-    async def open(self, user: JSON | None = None, database: str = "defaultdb") -> AsyncConnection[Any]:
-        shown = (await self.call("GET", "")).json["database"]["connection"]
-        login = user or {"name": shown["user"], "password": shown["password"]}
-        where = {key: shown[key] for key in ("host", "port")}
-        return await AsyncConnection.connect(
-            **where, user=login["name"], password=login["password"], dbname=database, autocommit=True
-        )
-
-
-async def rows(session: AsyncConnection[Any], query: LiteralString, *values: Any) -> list[Any]:
-    return await (await session.execute(query, values or None)).fetchall()
 
 
 @pytest.fixture(scope="module", params=INSTALLED)
@@ -65,21 +68,29 @@ def running(request: pytest.FixtureRequest, _aiodbclient_servers: None) -> Itera
 
 
 @pytest.fixture
-async def cluster(running: tuple[Sandbox, str]) -> AsyncIterator[Cluster]:
+async def call(running: tuple[Sandbox, str]) -> AsyncIterator[Call]:
+    """The cluster of the module. Each test uses its own names."""
     sandbox, cluster_id = running
-    async with caller(sandbox, f"/v2/databases/{cluster_id}") as call:
-        yield Cluster(call)
+    async with caller(sandbox, f"/v2/databases/{cluster_id}") as calling:
+        yield calling
 
 
 @pytest.fixture
-async def admin(cluster: Cluster) -> AsyncIterator[AsyncConnection[Any]]:
-    async with await cluster.open() as session:
+async def admin(call: Call) -> AsyncIterator[AsyncConnection[Any]]:
+    async with await log_in(call) as session:
         yield session
 
 
 def is_old(session: AsyncConnection[Any]) -> bool:
     """Whether CREATEROLE alone is enough to alter, grant and drop roles."""
     return session.info.server_version < 160_000
+
+
+async def test_version_is_that_of_the_programs(call: Call, request: pytest.FixtureRequest) -> None:
+    installed = request.node.callspec.params["running"]
+    shown = (await call("GET", "")).json["database"]
+    assert installed is None or shown["version"] == installed.parent.name
+    assert shown["connection"]["ssl"] is (installed is not None)
 
 
 async def test_the_rights_of_doadmin(admin: AsyncConnection[Any]) -> None:
@@ -101,29 +112,58 @@ async def test_the_rights_of_doadmin(admin: AsyncConnection[Any]) -> None:
         assert await rows(admin, "SHOW createrole_self_grant") == [("set, inherit",)]
 
 
-async def test_the_roles_of_the_provider(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_the_roles_of_the_provider(call: Call, admin: AsyncConnection[Any]) -> None:
     hidden = ["_doadmin_auditing", "_doadmin_monitor", "_dodb", "_dodb_repl", "_dodb_rewind", "postgres"]
     found = await rows(admin, "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = ANY(%s) ORDER BY 1", hidden)
     assert found == [(name, name in ("_dodb", "postgres")) for name in hidden]
-    listed = {user["name"] for user in (await cluster.call("GET", "/users")).json["users"]}
+    listed = {user["name"] for user in (await call("GET", "/users")).json["users"]}
     assert "doadmin" in listed
     assert not listed & {*hidden, "_doadmin_managed", "doadmin_group"}
 
 
-async def test_who_makes_a_login_grants_it_to_doadmin(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+@pytest.mark.parametrize("name", ["doadmin", "refused"])
+async def test_objects_of_provider_are_out_of_reach(call: Call, admin: AsyncConnection[Any], name: str) -> None:
+    """Neither the primary user nor one of the API enters the provider's databases, or uses the superuser's rights."""
+    user = None if name == "doadmin" else await make(call, "user", name)
+    for database, why in (
+        ("_dodb", "permission denied"),
+        ("template0", "not currently accepting"),
+        ("postgres", "does not exist"),
+    ):
+        with pytest.raises(psycopg.OperationalError, match=why):
+            await log_in(call, user, database)
+    if is_old(admin):
+        pytest.skip("before 16 CREATEROLE grants the roles of the server")
+    assert (await call("GET", "/users")).status == 200  # the sandbox keeps a session of the superuser
+    async with await log_in(call, user) as session:
+        for refused in REFUSED:
+            with pytest.raises(psycopg.Error) as error:
+                await session.execute(refused)
+            assert error.value.sqlstate in ("42501", "55006", "42704"), (refused, error.value)
+
+
+async def test_template_is_not_deleted(call: Call, admin: AsyncConnection[Any]) -> None:
+    await make(call, "db", "mould")
+    await admin.execute("ALTER DATABASE mould IS_TEMPLATE true")
+    assert (await call("GET", "/dbs/mould")).status == 200
+    refused = await call("DELETE", "/dbs/mould")
+    assert (refused.status, refused.json["id"]) == (422, "unprocessable_entity")
+    assert "IS_TEMPLATE" in refused.json["message"]
+    await admin.execute("ALTER DATABASE mould IS_TEMPLATE false")
+    assert (await call("DELETE", "/dbs/mould")).status == 204
+
+
+async def test_who_makes_a_login_grants_it_to_doadmin(call: Call, admin: AsyncConnection[Any]) -> None:
     if is_old(admin):
         pytest.skip("before 16 CREATEROLE is enough")
-    await cluster.made("user", "by_api")
+    await make(call, "user", "by_api")
     await admin.execute("CREATE ROLE by_sql LOGIN")
-    granted = [
-        (role, by, *options)
-        for role, by, *options in await rows(
-            admin,
-            "SELECT roleid::regrole::text, grantor::regrole::text, admin_option, inherit_option, set_option"
-            " FROM pg_auth_members WHERE member = 'doadmin'::regrole AND roleid::regrole::text IN ('by_api', 'by_sql')"
-            " ORDER BY 1, 2",
-        )
-    ]
+    granted = await rows(
+        admin,
+        "SELECT roleid::regrole::text, grantor::regrole::text, admin_option, inherit_option, set_option"
+        " FROM pg_auth_members WHERE member = 'doadmin'::regrole AND roleid::regrole::text IN ('by_api', 'by_sql')"
+        " ORDER BY 1, 2",
+    )
     assert granted == [
         ("by_api", "postgres", True, True, True),
         ("by_sql", "doadmin", False, True, True),
@@ -131,9 +171,9 @@ async def test_who_makes_a_login_grants_it_to_doadmin(cluster: Cluster, admin: A
     ]
 
 
-async def test_doadmin_ends_login_of_api(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
-    user = await cluster.made("user", "altered")
-    async with await cluster.open(user) as session:
+async def test_doadmin_ends_login_of_api(call: Call, admin: AsyncConnection[Any]) -> None:
+    user = await make(call, "user", "altered")
+    async with await log_in(call, user) as session:
         await admin.execute("ALTER ROLE altered NOLOGIN PASSWORD NULL CONNECTION LIMIT 3")
         await admin.execute("GRANT altered TO CURRENT_USER")
         await admin.execute("GRANT altered TO CURRENT_USER")
@@ -146,12 +186,12 @@ async def test_doadmin_ends_login_of_api(cluster: Cluster, admin: AsyncConnectio
     with pytest.raises(errors.InsufficientPrivilege):
         await admin.execute("ALTER ROLE altered NOSUPERUSER")
     await admin.execute("DROP ROLE altered")
-    assert (await cluster.call("DELETE", "/users/altered")).status == 404
-    assert (await cluster.call("POST", "/users/altered/reset_auth", {})).status == 404
+    assert (await call("DELETE", "/users/altered")).status == 404
+    assert (await call("POST", "/users/altered/reset_auth", {})).status == 404
 
 
-async def test_doadmin_takes_the_admin_option_from_nobody(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
-    await cluster.made("user", "granted")
+async def test_doadmin_takes_the_admin_option_from_nobody(call: Call, admin: AsyncConnection[Any]) -> None:
+    await make(call, "user", "granted")
     if is_old(admin):
         await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
         return
@@ -159,13 +199,13 @@ async def test_doadmin_takes_the_admin_option_from_nobody(cluster: Cluster, admi
         await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
 
 
-async def test_logins_enter_database_of_api(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_logins_enter_database_of_api(call: Call, admin: AsyncConnection[Any]) -> None:
     """They create nothing there."""
-    user = await cluster.made("user", "guest")
-    await cluster.made("db", "of_the_api")
+    user = await make(call, "user", "guest")
+    await make(call, "db", "of_the_api")
     for database in ("of_the_api", "defaultdb"):
         assert await rows(admin, SHOWN, database) == [("-", "doadmin")]
-        async with await cluster.open(user, database) as session:
+        async with await log_in(call, user, database) as session:
             assert await rows(session, "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'public'") == [
                 ("pg_database_owner",)
             ]
@@ -177,16 +217,16 @@ async def test_logins_enter_database_of_api(cluster: Cluster, admin: AsyncConnec
     await admin.execute("ALTER DATABASE of_the_api OWNER TO owner")
     await admin.execute("REVOKE ALL ON DATABASE of_the_api FROM PUBLIC")
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
-        await cluster.open(user, "of_the_api")
+        await log_in(call, user, "of_the_api")
     await admin.execute("DROP DATABASE of_the_api")
 
 
-async def test_logins_enter_template1(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_logins_enter_template1(call: Call, admin: AsyncConnection[Any]) -> None:
     [(rights, owner)] = await rows(admin, SHOWN, "template1")
     assert "=c/postgres" in rights.strip("{}").split(",")
     assert owner == "postgres"
-    user = await cluster.made("user", "in_template1")
-    async with await cluster.open(user, "template1") as session:
+    user = await make(call, "user", "in_template1")
+    async with await log_in(call, user, "template1") as session:
         for refused in ("CREATE TABLE public.t (a int)", "CREATE TEMPORARY TABLE t (a int)"):
             with pytest.raises(errors.InsufficientPrivilege):
                 await session.execute(refused)
@@ -201,33 +241,33 @@ async def test_logins_enter_template1(cluster: Cluster, admin: AsyncConnection[A
     assert await rows(admin, SHOWN, "template1") == [(rights, owner)]
 
 
-async def test_login_made_by_sql_is_listed(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_login_made_by_sql_is_listed(call: Call, admin: AsyncConnection[Any]) -> None:
     await admin.execute("CREATE ROLE owner_by_sql; CREATE ROLE login_by_sql LOGIN PASSWORD 'known'")
-    listed = {user["name"]: user for user in (await cluster.call("GET", "/users")).json["users"]}
+    listed = {user["name"]: user for user in (await call("GET", "/users")).json["users"]}
     assert "owner_by_sql" not in listed
     assert "password" not in listed["login_by_sql"]
-    user = (await cluster.call("POST", "/users/login_by_sql/reset_auth", {})).json["user"]
-    async with await cluster.open(user) as session:
+    user = (await call("POST", "/users/login_by_sql/reset_auth", {})).json["user"]
+    async with await log_in(call, user) as session:
         await session.execute("SELECT lo_create(4711)")
     await admin.execute("CREATE ROLE other; GRANT other TO login_by_sql WITH ADMIN OPTION")
-    async with await cluster.open(user) as session:
+    async with await log_in(call, user) as session:
         await session.execute("GRANT other TO owner_by_sql")
-    assert (await cluster.call("DELETE", "/users/login_by_sql")).status == 204
-    assert (await cluster.call("DELETE", "/users/login_by_sql")).status == 404
+    assert (await call("DELETE", "/users/login_by_sql")).status == 204
+    assert (await call("DELETE", "/users/login_by_sql")).status == 404
     assert await rows(admin, "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 4711") == [
         ("doadmin",)
     ]
 
 
-async def test_login_ended_by_sql_is_missing(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
-    await cluster.made("user", "ended")
+async def test_login_ended_by_sql_is_missing(call: Call, admin: AsyncConnection[Any]) -> None:
+    await make(call, "user", "ended")
     await admin.execute("ALTER ROLE ended NOLOGIN")
     for method, path in (("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/reset_auth")):
-        assert (await cluster.call(method, f"/users/ended{path}", {"settings": {}})).status == 404
-    assert (await cluster.call("POST", "/users", {"name": "ended"})).status == 422
+        assert (await call(method, f"/users/ended{path}", {"settings": {}})).status == 404
+    assert (await call("POST", "/users", {"name": "ended"})).status == 422
 
 
-async def test_logins_that_sql_drops_at_that_moment(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_logins_that_sql_drops_at_that_moment(call: Call, admin: AsyncConnection[Any]) -> None:
     async def drop(name: str) -> None:
         # The API drops it, and the right to do so first, or sets its password at that moment (XX000).
         with suppress(errors.InsufficientPrivilege, errors.InternalError_):
@@ -236,14 +276,14 @@ async def test_logins_that_sql_drops_at_that_moment(cluster: Cluster, admin: Asy
     for method, path, done in (("DELETE", "", 204), ("POST", "/reset_auth", 200)):
         statuses, turns = set[int](), 0
         while statuses != {done, 404}:  # until both orders were seen
-            await cluster.made("user", "racing")
-            asked = asyncio.ensure_future(cluster.call(method, f"/users/racing{path}", {}))
+            await make(call, "user", "racing")
+            asked = asyncio.ensure_future(call(method, f"/users/racing{path}", {}))
             for _ in range(turns):  # of the event loop, by which SQL is later
                 await asyncio.sleep(0)
             await drop("racing")
             statuses.add((await asked).status)
             await drop("racing")
-            assert (await cluster.call("GET", "/users/racing")).status == 404
+            assert (await call("GET", "/users/racing")).status == 404
             assert statuses <= {done, 404}
             turns = 2 * turns + 16 if 404 in statuses else 0
 
@@ -252,25 +292,23 @@ async def test_a_full_server_lets_nobody_in() -> None:
     async with Sandbox(windows=[]) as sandbox:
         cluster_id = await sandbox.add_cluster("pg", backend="postgres", connections=4)
         async with caller(sandbox, f"/v2/databases/{cluster_id}") as call:
-            cluster = Cluster(call)
-            user = await cluster.made("user", "greedy")
-            sessions = [await cluster.open(user) for _ in range(4)]
+            user = await make(call, "user", "greedy")
+            sessions = [await log_in(call, user) for _ in range(4)]
             for login in (user, None):
                 with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
-                    await cluster.open(login)
+                    await log_in(call, login)
             assert {a.status for a in await asyncio.gather(*(call("GET", "/users") for _ in range(60)))} == {200}
             for session in sessions:
                 await session.close()
-            await (await cluster.open()).close()
+            await (await log_in(call)).close()
 
 
 async def test_a_server_that_stores_md5() -> None:
     async with Sandbox(windows=[]) as sandbox:
         cluster_id = await sandbox.add_cluster("pg", backend="postgres", password_encryption="md5")
         async with caller(sandbox, f"/v2/databases/{cluster_id}") as call:
-            cluster = Cluster(call)
-            user = await cluster.made("user", "old_fashioned")
-            async with await cluster.open(user) as session:
+            user = await make(call, "user", "old_fashioned")
+            async with await log_in(call, user) as session:
                 assert await rows(session, "SHOW password_encryption") == [("md5",)]
             backend: Any = sandbox._clusters[cluster_id].backend
             assert backend._secrets["old_fashioned"][0].startswith("md5")

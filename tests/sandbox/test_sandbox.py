@@ -77,11 +77,16 @@ async def test_request_under_way_ends_with_sandbox() -> None:
         ({"engine": "pg", "name": "here"}, "'here' exists already"),
         ({"engine": "pg", "name": ""}, "must not be empty"),
         ({"engine": "redis", "online_after": -1}, "online_after must be at least 0, not -1"),
+        ({"engine": "pg", "connections": 0}, "connections must be at least 1"),
+        ({"engine": "pg", "password_encryption": "plain"}, "'scram-sha-256' or 'md5', not 'plain'"),
+        ({"engine": "pg", "connections": 22, "server": "postgresql://h"}, "set them on the server"),
+        (
+            {"engine": "pg", "password_encryption": "md5", "backend": "memory"},
+            "only a PostgreSQL that the sandbox starts",
+        ),
     ],
 )
-async def test_a_cluster_that_makes_no_sense_is_refused(
-    sandbox: Sandbox, options: dict[str, Any], message: str
-) -> None:
+async def test_invalid_cluster_is_refused(sandbox: Sandbox, options: dict[str, Any], message: str) -> None:
     await sandbox.add_cluster("redis", "here")
     with pytest.raises(ValueError, match=message):
         await sandbox.add_cluster(**options)
