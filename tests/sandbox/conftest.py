@@ -22,7 +22,6 @@ from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
-from ..waiting import HANG
 
 JSON = dict[str, Any]
 
@@ -150,17 +149,6 @@ async def log_in(call: Call, user: JSON | None = None, database: str = "defaultd
 
 async def rows(session: AsyncConnection[Any], query: LiteralString, *values: Any) -> list[Any]:
     return await (await session.execute(query, values or None)).fetchall()
-
-
-async def until_it_sleeps(uri: str) -> None:
-    """Wait until another session of this login runs ``pg_sleep``."""
-    asleep: LiteralString = (
-        "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
-        " AND query LIKE '%pg_sleep(60)%'"
-    )
-    async with await AsyncConnection.connect(uri, autocommit=True) as session, asyncio.timeout(HANG):
-        while not await rows(session, asleep):
-            pass
 
 
 @pytest.fixture(scope="session")

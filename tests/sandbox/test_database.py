@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -13,12 +13,14 @@ import pytest
 from aiodbclient.sandbox import Sandbox
 
 from ..requirements import postgres_with_tls
-from .conftest import Call, caller, until_it_sleeps
+from ..thorough import first_of
+from ..waiting import HANG
+from .conftest import Call, caller, log_in, rows
 
 pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
 
 
-@pytest.fixture(params=[True, False], ids=["TLS", "embedded"])
+@pytest.fixture(params=first_of([False, True]), ids=["embedded", "TLS"])
 async def cluster(sandbox: Sandbox, request: pytest.FixtureRequest) -> str:
     return await sandbox.add_cluster("pg", backend="postgres", server=postgres_with_tls() if request.param else None)
 
@@ -35,15 +37,11 @@ async def uri(call: Call) -> str:
     return uri
 
 
-async def login(uri: str) -> psycopg.AsyncConnection[Any]:
-    return await psycopg.AsyncConnection.connect(uri, autocommit=True)
-
-
 @pytest.mark.parametrize("graceful", [False, True])
 async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: str, graceful: bool) -> None:
     """What was committed stays, what was open is rolled back, and the API of its users fails meanwhile."""
     made = await call("POST", "/users", {"name": "app"})
-    session = await login(uri)
+    session = await log_in(call)
     await session.execute("CREATE TABLE notes (text text)")
     await session.execute("INSERT INTO notes VALUES ('kept')")
     await session.execute("BEGIN; INSERT INTO notes VALUES ('rolled back')")
@@ -56,7 +54,7 @@ async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: s
         await session.execute("SELECT 1")
     await session.close()
     with pytest.raises(psycopg.OperationalError, match="Connection refused"):
-        await login(uri)
+        await log_in(call)
     assert (await call("GET", "/users")).status == 500
     assert (await call("GET", "")).json["database"]["users"] is None  # the cluster itself can be read
     async with caller(sandbox) as other:
@@ -67,22 +65,25 @@ async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: s
     await sandbox.start_database(cluster)
     assert (await call("GET", "")).json["database"]["connection"]["uri"] == uri
     assert (await call("GET", "/users/app")).json["user"] == made.json["user"]
-    async with await login(uri) as again:
-        assert await (await again.execute("SELECT text FROM notes")).fetchall() == [("kept",)]
+    async with await log_in(call) as again:
+        assert await rows(again, "SELECT text FROM notes") == [("kept",)]
 
 
-async def test_stop_ends_statements(sandbox: Sandbox, cluster: str, uri: str) -> None:
-    session = await login(uri)
+async def test_stop_ends_statements(sandbox: Sandbox, cluster: str, call: Call) -> None:
+    session = await log_in(call)
     await session.execute("CREATE TABLE notes (text text)")
     running = asyncio.create_task(session.execute("INSERT INTO notes SELECT 'late' FROM pg_sleep(60)"))
-    await until_it_sleeps(uri)
+    sleeping: LiteralString = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    async with await log_in(call) as other, asyncio.timeout(HANG):
+        while not await rows(other, sleeping):
+            pass
     await sandbox.stop_database(cluster)
     with pytest.raises(psycopg.OperationalError):
         await running
     await session.close()
     await sandbox.start_database(cluster)
-    async with await login(uri) as again:
-        assert await (await again.execute("SELECT count(*) FROM notes")).fetchall() == [(0,)]
+    async with await log_in(call) as again:
+        assert await rows(again, "SELECT count(*) FROM notes") == [(0,)]
 
 
 async def test_stop_without_own_server(sandbox: Sandbox) -> None:

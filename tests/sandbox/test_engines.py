@@ -61,13 +61,6 @@ async def test_kafka_permission_of_providers_client(sandbox: Sandbox, call: Call
         assert (await call("PUT", f"{kafka}/users/app", acl)).status == 422
 
 
-async def test_opensearch_users_have_acls(sandbox: Sandbox, call: Call) -> None:
-    opensearch = await added(sandbox, "opensearch")
-    settings = {"opensearch_acl": [{"index": "logs-.*", "permission": "readwrite"}]}
-    await call("POST", f"{opensearch}/users", {"name": "app", "settings": settings})
-    assert (await call("GET", f"{opensearch}/users/app")).json["user"]["settings"] == settings
-
-
 async def test_mongodb_returns_a_password_once(sandbox: Sandbox, call: Call) -> None:
     mongodb = await added(sandbox, "mongodb")
     made = (await call("POST", f"{mongodb}/users", {"name": "app"})).json["user"]
@@ -92,12 +85,6 @@ async def test_mongodb_connection_and_users(sandbox: Sandbox, call: Call) -> Non
     assert (await call("GET", f"{mongodb}/dbs")).json == {"dbs": [{"name": "admin"}]}
     for undeletable in ("users/doadmin", "users/do-readonly", "dbs/admin"):
         assert (await call("DELETE", f"{mongodb}/{undeletable}")).status == 422
-
-
-async def test_a_read_only_mongodb_user(sandbox: Sandbox, call: Call) -> None:
-    mongodb = await added(sandbox, "mongodb")
-    made = await call("POST", f"{mongodb}/users", {"name": "reader", "readonly": True})
-    assert made.json["user"]["settings"]["mongo_user_settings"]["role"] == "readOnly"
 
 
 async def test_overlapping_mongodb_writes_fail(sandbox: Sandbox, call: Call) -> None:
@@ -132,49 +119,8 @@ async def test_settings_of_other_engine_are_ignored(sandbox: Sandbox, call: Call
     assert "mysql_settings" not in reset.json["user"]
 
 
-OPENSEARCH_PERMISSIONS = "deny, admin, read, readwrite, write"
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"pg_allow_replication": 1}, "settings.pg_allow_replication must be a boolean"),
-        ({"acl": {}}, "settings.acl must be a list"),
-        ({"acl": [5]}, "settings.acl[0] must be a JSON object"),
-        ({"acl": [*ACL, {"permission": "admin"}]}, "settings.acl[2].topic is required"),
-        ({"acl": [{"topic": "t"}]}, "settings.acl[0].permission is required"),
-        ({"acl": [{**ACL[0], "topic": 5}]}, "settings.acl[0].topic must be a string"),
-        (
-            {"acl": [{**ACL[0], "permission": "read"}]},
-            "settings.acl[0].permission must be one of admin, consume, produce, produceconsume, produce_consume",
-        ),
-        ({"acl": [{**ACL[0], "id": 5}]}, "settings.acl[0].id must be a string"),
-        ({"opensearch_acl": {}}, "settings.opensearch_acl must be a list"),
-        ({"opensearch_acl": [5]}, "settings.opensearch_acl[0] must be a JSON object"),
-        ({"opensearch_acl": [{}, {"index": 5}]}, "settings.opensearch_acl[1].index must be a string"),
-        (
-            {"opensearch_acl": [{"permission": "sing"}]},
-            f"settings.opensearch_acl[0].permission must be one of {OPENSEARCH_PERMISSIONS}",
-        ),
-        ({"mongo_user_settings": []}, "settings.mongo_user_settings must be a JSON object"),
-        ({"mongo_user_settings": {"databases": "a"}}, "settings.mongo_user_settings.databases must be a list"),
-        (
-            {"mongo_user_settings": {"databases": ["a", 5]}},
-            "settings.mongo_user_settings.databases[1] must be a string",
-        ),
-        (
-            {"mongo_user_settings": {"role": "root"}},
-            "settings.mongo_user_settings.role must be one of readOnly, readWrite, dbAdmin",
-        ),
-        ([], "settings must be a JSON object"),
-    ],
-)
-async def test_invalid_settings_are_reported_with_their_place(
-    sandbox: Sandbox, call: Call, settings: Any, message: str
-) -> None:
-    pg = await added(sandbox, "pg")
-    answer = await call("POST", f"{pg}/users", {"name": "app", "settings": settings})
-    assert (answer.status, answer.json["message"]) == (422, message)
+def with_settings(message: str, **settings: Any) -> tuple[Any, str]:
+    return {"name": "app", "settings": settings}, f"settings.{message}"
 
 
 @pytest.mark.parametrize(
@@ -192,34 +138,65 @@ async def test_invalid_settings_are_reported_with_their_place(
             {"name": "a", "mysql_settings": {"auth_plugin": "x"}},
             "mysql_settings.auth_plugin must be one of mysql_native_password, caching_sha2_password",
         ),
+        ({"name": "a", "settings": []}, "settings must be a JSON object"),
+        with_settings("pg_allow_replication must be a boolean", pg_allow_replication=1),
+        with_settings("acl must be a list", acl={}),
+        with_settings("acl[0] must be a JSON object", acl=[5]),
+        with_settings("acl[2].topic is required", acl=[*ACL, {"permission": "admin"}]),
+        with_settings("acl[0].permission is required", acl=[{"topic": "t"}]),
+        with_settings("acl[0].topic must be a string", acl=[{**ACL[0], "topic": 5}]),
+        with_settings(
+            "acl[0].permission must be one of admin, consume, produce, produceconsume, produce_consume",
+            acl=[{**ACL[0], "permission": "read"}],
+        ),
+        with_settings("acl[0].id must be a string", acl=[{**ACL[0], "id": 5}]),
+        with_settings("opensearch_acl must be a list", opensearch_acl={}),
+        with_settings("opensearch_acl[0] must be a JSON object", opensearch_acl=[5]),
+        with_settings("opensearch_acl[1].index must be a string", opensearch_acl=[{}, {"index": 5}]),
+        with_settings(
+            "opensearch_acl[0].permission must be one of deny, admin, read, readwrite, write",
+            opensearch_acl=[{"permission": "sing"}],
+        ),
+        with_settings("mongo_user_settings must be a JSON object", mongo_user_settings=[]),
+        with_settings("mongo_user_settings.databases must be a list", mongo_user_settings={"databases": "a"}),
+        with_settings("mongo_user_settings.databases[1] must be a string", mongo_user_settings={"databases": ["a", 5]}),
+        with_settings(
+            "mongo_user_settings.role must be one of readOnly, readWrite, dbAdmin",
+            mongo_user_settings={"role": "root"},
+        ),
     ],
 )
-async def test_error_names_problem_of_body(sandbox: Sandbox, call: Call, body: Any, message: str) -> None:
-    pg = await added(sandbox, "pg")
-    answer = await call("POST", f"{pg}/users", body)
+async def test_error_names_place_in_body(sandbox: Sandbox, call: Call, body: Any, message: str) -> None:
+    answer = await call("POST", f"{await added(sandbox, 'pg')}/users", body)
     assert (answer.status, answer.json["message"]) == (422, message)
 
 
-async def test_missing_settings_have_their_default(sandbox: Sandbox, call: Call) -> None:
-    async def settings(engine: str, given: Any) -> Any:
-        cluster = await added(sandbox, engine)
-        made = await call("POST", f"{cluster}/users", {"name": "app", "settings": given})
-        return made.json["user"]["settings"]
-
-    assert await settings("opensearch", {"opensearch_acl": [{"index": "a"}]}) == {"opensearch_acl": [{"index": "a"}]}
-    for given in ({}, {"databases": ["a"]}, {"role": "dbAdmin"}):
-        assert (await settings("mongodb", {"mongo_user_settings": given}))["mongo_user_settings"] == given
-
-
-async def test_update_needs_settings(sandbox: Sandbox, call: Call) -> None:
-    """A read-only user may have others."""
-    mongodb = await added(sandbox, "mongodb")
-    chosen = {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}
-    made = await call("POST", f"{mongodb}/users", {"name": "app", "readonly": True, "settings": chosen})
-    assert made.json["user"]["settings"] == chosen
-    made = await call("POST", f"{mongodb}/users", {"name": "reader", "readonly": True})
-    assert made.json["user"]["settings"] == {"mongo_user_settings": {"databases": ["admin"], "role": "readOnly"}}
-    refused = await call("PUT", f"{mongodb}/users/app", {})
+@pytest.mark.parametrize(
+    ("engine", "given", "settings"),
+    [
+        ("opensearch", {"settings": {"opensearch_acl": [{"index": "logs-.*", "permission": "readwrite"}]}}, None),
+        ("opensearch", {"settings": {"opensearch_acl": [{"index": "a"}]}}, None),
+        *(
+            ("mongodb", {"settings": {"mongo_user_settings": each}}, None)
+            for each in ({}, {"databases": ["a"]}, {"role": "dbAdmin"})
+        ),
+        (
+            "mongodb",
+            {"settings": {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}, "readonly": True},
+            None,
+        ),
+        ("mongodb", {"readonly": True}, {"mongo_user_settings": {"databases": ["admin"], "role": "readOnly"}}),
+    ],
+)
+async def test_settings_are_as_given(
+    sandbox: Sandbox, call: Call, engine: str, given: dict[str, Any], settings: Any
+) -> None:
+    """A MongoDB user who is only said to be read-only has that role on ``admin``. An update needs settings."""
+    cluster = await added(sandbox, engine)
+    made = (await call("POST", f"{cluster}/users", {"name": "app", **given})).json["user"]
+    assert made["settings"] == (settings or given["settings"])
+    assert (await call("GET", f"{cluster}/users/app")).json["user"]["settings"] == made["settings"]
+    refused = await call("PUT", f"{cluster}/users/app", {})
     assert (refused.status, refused.json["message"]) == (422, "settings is required")
 
 

@@ -28,33 +28,24 @@ async def exists(call: Call, pg: str, name: str) -> bool:
     return (await call("GET", f"{pg}/users/{name}")).status == 200
 
 
-@pytest.mark.parametrize(("after", "made"), [(False, False), (True, True)])
-async def test_a_cut_connection_before_or_after_the_work(
-    sandbox: Sandbox, call: Call, pg: str, after: bool, made: bool
-) -> None:
+@pytest.mark.parametrize("after", [False, True])
+async def test_status_or_cut_before_or_after_work(sandbox: Sandbox, call: Call, pg: str, after: bool) -> None:
+    sandbox.faults.add("users.create", status=503, headers={"retry-after": "7"}, after=after, nth=1)
+    answer = await call("POST", f"{pg}/users", {"name": "app"})
+    assert (answer.status, answer.json["id"], answer.headers["retry-after"]) == (503, "service_unavailable", "7")
+    assert await exists(call, pg, "app") is after
+    sandbox.faults.clear()
     fault = sandbox.faults.add("users.create", cut=True, after=after)
     with pytest.raises(aiohttp.ServerDisconnectedError):
-        await call("POST", f"{pg}/users", {"name": "app"})
+        await call("POST", f"{pg}/users", {"name": "other"})
     assert fault.fired == 1
     assert sandbox.requests[-1].status is None
     assert sandbox.counts["users.create", None] == 1
-    assert await exists(call, pg, "app") is made
-
-
-@pytest.mark.parametrize(("after", "made"), [(False, False), (True, True)])
-async def test_any_status_before_or_after_the_work(
-    sandbox: Sandbox, call: Call, pg: str, after: bool, made: bool
-) -> None:
-    sandbox.faults.add("users.create", status=503, headers={"retry-after": "7"}, after=after)
-    answer = await call("POST", f"{pg}/users", {"name": "app"})
-    assert (answer.status, answer.json["id"], answer.headers["retry-after"]) == (503, "service_unavailable", "7")
-    assert await exists(call, pg, "app") is made
+    assert await exists(call, pg, "other") is after
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_a_delay_before_or_after_the_work(
-    sandbox: Sandbox, call: Call, pg: str, delays: Delays, after: bool
-) -> None:
+async def test_delay_before_or_after_work(sandbox: Sandbox, call: Call, pg: str, delays: Delays, after: bool) -> None:
     sandbox.faults.add("users.create", delay=0.2, after=after)
     creating = asyncio.ensure_future(call("POST", f"{pg}/users", {"name": "app"}))
     await delays.begun.wait()
@@ -115,18 +106,19 @@ async def test_a_ratelimit_reset_that_lies_in_the_past() -> None:
         assert past.seen == 1  # a request that the limit refuses meets no fault
 
 
-async def test_only_what_matches_fails(sandbox: Sandbox, call: Call, pg: str) -> None:
-    other = "/v2/databases/" + await sandbox.add_cluster("pg", backend="memory")
-    sandbox.faults.add({"users.create", "users.delete"}, cluster=pg.rpartition("/")[2], name="app", status=500)
-
-    async def create(cluster: str, name: str) -> int:
-        return (await call("POST", f"{cluster}/users", {"name": name})).status
-
-    assert await create(pg, "app") == 500
-    assert await create(pg, "other") == 201
-    assert await create(other, "app") == 201
-    assert (await call("POST", f"{pg}/dbs", {"name": "app"})).status == 201
-    assert (await call("DELETE", f"{pg}/users/app")).status == 500
+async def test_only_what_matches_fails(sandbox: Sandbox, call: Call) -> None:
+    """A cluster is matched by its id or its name."""
+    one, other = [await sandbox.add_cluster("pg", name, backend="memory") for name in ("one", "other")]
+    sandbox.faults.add({"users.create", "users.delete"}, cluster=one, name="app", status=500)
+    sandbox.faults.add("dbs.create", cluster="other", status=503)
+    for method, path, body, statuses in (
+        ("POST", "users", {"name": "app"}, [500, 201]),
+        ("POST", "users", {"name": "another"}, [201, 201]),
+        ("POST", "dbs", {"name": "app"}, [201, 503]),
+        ("DELETE", "users/app", None, [500, 204]),
+    ):
+        answers = [await call(method, f"/v2/databases/{cluster}/{path}", body) for cluster in (one, other)]
+        assert [answer.status for answer in answers] == statuses
 
 
 @pytest.mark.parametrize(
@@ -172,14 +164,8 @@ async def test_change_answer(sandbox: Sandbox, call: Call, pg: str) -> None:
     assert (sandbox.requests[0].status, sandbox.counts["users.create", 202]) == (202, 1)
 
 
-async def test_change_to_bytes(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add("users.list", status=502, change=html)
-    answer = await call("GET", f"{pg}/users")
-    assert (answer.status, answer.headers["content-type"]) == (502, "text/html")
-    assert "<h1>502</h1>" in answer.json
-
-
-async def test_change_name_and_page(sandbox: Sandbox, call: Call, pg: str) -> None:
+async def test_changes_of_the_tests(sandbox: Sandbox, call: Call, pg: str) -> None:
+    """An answer with another name, a list in pages, and one that is not JSON."""
     sandbox.faults.add("users.create", change=rename("bob"))
     assert (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]["name"] == "bob"
     sandbox.faults.add("users.list", change=page(1))
@@ -187,34 +173,10 @@ async def test_change_name_and_page(sandbox: Sandbox, call: Call, pg: str) -> No
     second = await call("GET", first["links"]["pages"]["next"].removeprefix(sandbox.url))
     assert [user["name"] for user in first["users"] + second.json["users"]] == ["doadmin", "alice"]
     assert second.json["links"]["pages"] == {}
-
-
-@pytest.mark.parametrize(
-    ("operation", "what", "message"),
-    [
-        ("users.destroy", {"cut": True}, "unknown operation users.destroy"),
-        (["*", "users.get"], {"cut": True}, "unknown operation"),
-        ([], {"cut": True}, "operation must be a name"),
-        ("*", {}, "has no effect"),
-        ("*", {"headers": {}}, "has no effect"),
-        ("*", {"headers": {"retry-after": 7}}, "headers must map names to strings"),
-        ("*", {"cut": True, "nth": 0}, "nth must be a whole number from 1"),
-        ("*", {"cut": True, "nth": "first"}, "nth must be a whole number from 1 to inf, not 'first'"),
-        ("*", {"status": 99}, "status must be a whole number from 200 to 599"),
-        ("*", {"cut": True, "probability": 2}, "probability must be a number from 0 to 1"),
-        ("*", {"cut": "yes"}, "cut must be true or false"),
-        ("*", {"cut": True, "cluster": 5}, "cluster must be a string"),
-    ],
-)
-def test_invalid_fault(operation: Any, what: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Sandbox().faults.add(operation, **what)
-
-
-async def test_fault_of_cluster_by_name(sandbox: Sandbox, call: Call) -> None:
-    ids = [await sandbox.add_cluster("redis", name) for name in ("one", "other")]
-    sandbox.faults.add(cluster="other", status=503)
-    assert [(await call("GET", f"/v2/databases/{each}")).status for each in ids] == [200, 503]
+    sandbox.faults.clear()
+    sandbox.faults.add("users.list", status=502, change=html)
+    answer = await call("GET", f"{pg}/users")
+    assert (answer.status, answer.headers["content-type"], "<h1>502</h1>" in answer.json) == (502, "text/html", True)
 
 
 async def test_faults_by_http(sandbox: Sandbox, call: Call, pg: str) -> None:
@@ -233,6 +195,38 @@ async def test_faults_by_http(sandbox: Sandbox, call: Call, pg: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"operation": "users.destroy", "cut": True}, "unknown operation users.destroy"),
+        ({"operation": ["*", "users.get"], "cut": True}, "unknown operation"),
+        ({"operation": [], "cut": True}, "operation must be a name"),
+        ({"operation": {}, "cut": True}, "operation must be a name"),
+        ({"operation": [5], "cut": True}, "operation must be a name"),
+        ({}, "has no effect"),
+        ({"headers": {}}, "has no effect"),
+        ({"headers": {"retry-after": 7}}, "headers must map names to strings"),
+        ({"headers": 5, "cut": True}, "headers must map"),
+        ({"cut": True, "nth": 0}, "nth must be a whole number from 1"),
+        ({"cut": True, "nth": "first"}, "nth must be a whole number from 1 to inf, not 'first'"),
+        ({"status": 99}, "status must be a whole number from 200 to 599"),
+        ({"status": "many"}, "status must be a whole number"),
+        ({"cut": True, "probability": 2}, "probability must be a number from 0 to 1"),
+        ({"cut": "yes"}, "cut must be true or false"),
+        ({"cut": True, "cluster": 5}, "cluster must be a string"),
+        ({"delay": float("nan")}, "delay must be a number"),
+        ({"delay": True}, "delay must be a number"),
+    ],
+)
+async def test_invalid_fault(sandbox: Sandbox, call: Call, fault: dict[str, Any], message: str) -> None:
+    """It is refused in Python and by HTTP with the same message."""
+    with pytest.raises(ValueError, match=message):
+        sandbox.faults.add(**fault)
+    refused = await call("POST", "/sandbox/faults", fault)
+    assert (refused.status, message in refused.json["message"]) == (400, True), refused
+    assert list(sandbox.faults) == []
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         (b"", "Expecting value"),
@@ -242,20 +236,9 @@ async def test_faults_by_http(sandbox: Sandbox, call: Call, pg: str) -> None:
         (b"[]", "a fault is a JSON object"),
         (b'{"statis": 503}', "unknown option statis; the options are operation, cluster, name, nth"),
         (b'{"change": "x"}', "unknown option change"),
-        (b'{"status": "many"}', "status must be a whole number"),
-        (b'{"operation": 5, "cut": true}', "operation must be a name"),
-        (b'{"operation": {}, "cut": true}', "operation must be a name"),
-        (b'{"operation": [5], "cut": true}', "operation must be a name"),
-        (b'{"headers": 5, "cut": true}', "headers must map"),
-        (b'{"delay": NaN}', "delay must be a number"),
-        (b'{"delay": true}', "delay must be a number"),
     ],
 )
-async def test_nonsense_by_http(sandbox: Sandbox, body: bytes, message: str) -> None:
-    headers = {"authorization": f"Bearer {sandbox.token}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.post(f"{sandbox.url}/sandbox/faults", data=body) as answer,
-    ):
-        assert (answer.status, message in (await answer.json())["message"]) == (400, True), await answer.text()
+async def test_nonsense_by_http(sandbox: Sandbox, call: Call, body: bytes, message: str) -> None:
+    refused = await call("POST", "/sandbox/faults", data=body)
+    assert (refused.status, message in refused.json["message"]) == (400, True), refused
     assert list(sandbox.faults) == []

@@ -22,12 +22,15 @@ def test_the_providers_sync_client() -> None:
         assert api.get_cluster(cluster, **HTTP)["database"]["name"] == "tenants"
 
         user = api.add_user(cluster, {"name": "app/1"}, **HTTP)["user"]
+        assert (user["role"], len(user["password"]) > 20) == ("normal", True)
         assert api.get_user(cluster, "app/1", **HTTP)["user"] == user
         settings = {"settings": {"pg_allow_replication": True}}
         assert api.update_user(cluster, "app/1", settings, **HTTP)["user"]["settings"] == settings["settings"]
         assert api.reset_auth(cluster, "app/1", {}, **HTTP)["user"]["password"] != user["password"]
-        assert [user["name"] for user in api.list_users(cluster, **HTTP)["users"]] == ["doadmin", "app/1"]
+        users = api.list_users(cluster, **HTTP)["users"]
+        assert [(user["name"], user["role"]) for user in users] == [("doadmin", "primary"), ("app/1", "normal")]
         assert api.delete_user(cluster, "app/1", **HTTP) is None
+        assert api.get_user(cluster, "app/1", **HTTP)["id"] == "not_found"
 
         assert api.add(cluster, {"name": "alpha"}, **HTTP) == {"db": {"name": "alpha"}}
         assert api.get(cluster, "alpha", **HTTP) == {"db": {"name": "alpha"}}

@@ -18,9 +18,8 @@ from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..mysql import in_grant
 from ..waiting import until
-from .conftest import Call, caller
+from .conftest import JSON, Call, caller, make
 
-JSON = dict[str, Any]
 Login = Callable[..., Any]
 
 
@@ -69,13 +68,6 @@ def fetch(connection: pymysql.Connection[Cursor], statement: str, *values: Any) 
         return [row[0] for row in cursor.fetchall()]
 
 
-async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
-    answer = await call("POST", f"/{kind}s", {"name": name, **more})
-    assert answer.status == 201, answer
-    result: JSON = answer.json[kind]
-    return result
-
-
 async def test_the_cluster_returns_the_server_and_doadmin(call: Call, mysql_dsn: str, login: Login) -> None:
     shown = (await call("GET", "")).json["database"]
     connection, parts = shown["connection"], urlsplit(mysql_dsn)
@@ -87,9 +79,9 @@ async def test_the_cluster_returns_the_server_and_doadmin(call: Call, mysql_dsn:
 
 
 async def test_user_may_do_everything(call: Call, login: Login) -> None:
-    await made(call, "db", "of_somebody_else")
-    user = await made(call, "user", "mighty")
-    await made(call, "db", "made_later")
+    await make(call, "db", "of_somebody_else")
+    user = await make(call, "user", "mighty")
+    await make(call, "db", "made_later")
     with login(user, "of_somebody_else") as session:
         fetch(session, "CREATE TABLE notes (text varchar(9) PRIMARY KEY)")
         fetch(session, "INSERT INTO notes VALUES ('works')")
@@ -100,39 +92,27 @@ async def test_user_may_do_everything(call: Call, login: Login) -> None:
         fetch(session, "DROP DATABASE by_a_user")
 
 
-async def test_nobody_made_here_is_an_administrator(call: Call, login: Login) -> None:
-    user = await made(call, "user", "no_administrator")
-    for name in (user, (await call("GET", "/users/doadmin")).json["user"]):
-        with login(name) as session, pytest.raises(pymysql.Error, match="Access denied"):
-            fetch(session, "SET GLOBAL max_connections = 99")
-
-
 async def test_the_rights_are_those_of_the_provider(call: Call, login: Login) -> None:
-    user = await made(call, "user", "as_doadmin")
-
-    def rights(one: JSON) -> list[str]:
-        with login(one) as session:
-            return [
-                re.sub(r"(TO|FROM) .*?@.%.( IDENTIFIED .*(?= WITH))?", "", line)
-                for line in fetch(session, "SHOW GRANTS")
-            ]
-
-    of_doadmin, of_the_user = rights((await call("GET", "/users/doadmin")).json["user"]), rights(user)
-    assert of_the_user == of_doadmin
-    everything = "\n".join(of_doadmin)
+    """A user of the API has the rights of ``doadmin``, who is no administrator of the server."""
+    rights = []
+    for user in ((await call("GET", "/users/doadmin")).json["user"], await make(call, "user", "as_doadmin")):
+        with login(user) as session:
+            with pytest.raises(pymysql.Error, match="Access denied"):
+                fetch(session, "SET GLOBAL max_connections = 99")
+            grants = fetch(session, "SHOW GRANTS")
+        rights.append([re.sub(r"(TO|FROM) .*?@.%.( IDENTIFIED .*(?= WITH))?", "", line) for line in grants])
+    assert rights[0] == rights[1]
+    everything = "\n".join(rights[0])
     assert "CREATE USER" in everything
-    assert "SUPER" not in everything
     assert "REPLICATION_APPLIER,ROLE_ADMIN ON *.*" in everything
-    for missing in ("SYSTEM_USER", "CONNECTION_ADMIN", "SYSTEM_VARIABLES_ADMIN", "DEFINER", "BINLOG_ADMIN"):
+    for missing in ("SUPER", "SYSTEM_USER", "CONNECTION_ADMIN", "SYSTEM_VARIABLES_ADMIN", "DEFINER", "BINLOG_ADMIN"):
         assert missing not in everything
-    assert {line.partition(" ON ")[2].rstrip() for line in of_doadmin if line.startswith("REVOKE")} == {
-        '"mysql".*',
-        '"sys".*',
-    }
+    revoked = {line.partition(" ON ")[2].rstrip() for line in rights[0] if line.startswith("REVOKE")}
+    assert revoked == {'"mysql".*', '"sys".*'}
 
 
 async def test_doadmin_locks_user_of_api(call: Call, login: Login) -> None:
-    user = await made(call, "user", "mightier")
+    user = await make(call, "user", "mightier")
     session = login(user)
     with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
         [number] = fetch(session, "SELECT CONNECTION_ID()")
@@ -149,7 +129,7 @@ async def test_doadmin_locks_user_of_api(call: Call, login: Login) -> None:
 
 async def test_doadmin_makes_a_login_for_one_db(call: Call, login: Login) -> None:
     for name in ("a_b", "axb"):
-        await made(call, "db", name)
+        await make(call, "db", name)
     with login((await call("GET", "/users/doadmin")).json["user"]) as admin, admin.cursor() as cursor:
         fetch(admin, "CREATE USER tenant IDENTIFIED BY 'a-Secret-1'")
         fetch(admin, f"GRANT ALL ON `{in_grant(cursor, 'a_b')}`.* TO tenant")
@@ -198,27 +178,21 @@ async def test_doadmin_of_owner_is_left_alone(
 
 
 async def test_plugin_is_that_of_the_server(call: Call, login: Login) -> None:
+    """A plugin that the server lacks is refused."""
     wanted = {"auth_plugin": "caching_sha2_password"}
-    user = await made(call, "user", "modern", mysql_settings=wanted)
-    assert user["mysql_settings"] == wanted
-    login(user).close()
+    user = await make(call, "user", "modern", mysql_settings=wanted)
     reset = (await call("POST", "/users/modern/reset_auth", {"mysql_settings": wanted})).json["user"]
-    assert reset["mysql_settings"] == wanted
+    assert user["mysql_settings"] == reset["mysql_settings"] == wanted
     login(reset).close()
-
-
-async def test_unknown_plugin_is_refused(call: Call) -> None:
     answer = await call("POST", "/users", {"name": "old", "mysql_settings": {"auth_plugin": "mysql_native_password"}})
     assert answer.status == 422
     assert (await call("GET", "/users/old")).status == 404
 
 
-async def test_primary_user_cannot_be_changed(call: Call) -> None:
+async def test_accounts_of_the_server_are_out_of_reach(call: Call, mysql_dsn: str) -> None:
+    """That of the DSN does not exist for the API, and ``doadmin`` cannot be changed."""
     assert (await call("DELETE", "/users/doadmin")).status == 422
     assert (await call("POST", "/users/doadmin/reset_auth", {})).status == 422
-
-
-async def test_account_of_dsn_is_out_of_reach(call: Call, mysql_dsn: str) -> None:
     name = unquote(urlsplit(mysql_dsn).username or "")
     assert name not in [user["name"] for user in (await call("GET", "/users")).json["users"]]
     assert (await call("GET", f"/users/{name}")).status == 404
@@ -226,16 +200,17 @@ async def test_account_of_dsn_is_out_of_reach(call: Call, mysql_dsn: str) -> Non
     assert (await call("POST", "/users", {"name": name})).status == 422
 
 
-@pytest.mark.parametrize("name", [" lead", " root", "trail ", "tab\t", "\nline", " doadmin"])
-async def test_a_name_never_becomes_another_one(call: Call, root: pymysql.Connection[Cursor], name: str) -> None:
+async def test_a_name_never_becomes_another_one(call: Call, root: pymysql.Connection[Cursor]) -> None:
+    """The server would cut off spaces."""
     before = set(fetch(root, "SELECT CONCAT(User, '@', Host) FROM mysql.user"))
-    assert (await call("POST", "/users", {"name": name})).status == 422
+    for name in (" lead", " root", "trail ", "tab\t", "\nline", " doadmin"):
+        for kind in ("users", "dbs"):
+            assert (await call("POST", f"/{kind}", {"name": name})).status == 422, (kind, name)
     assert set(fetch(root, "SELECT CONCAT(User, '@', Host) FROM mysql.user")) == before
-    assert (await call("POST", "/dbs", {"name": name})).status == 422
 
 
 async def test_locked_account_is_a_user(call: Call, root: pymysql.Connection[Cursor], login: Login) -> None:
-    user = await made(call, "user", "locked")
+    user = await make(call, "user", "locked")
     fetch(root, "ALTER USER locked@'%' ACCOUNT LOCK")
     assert (await call("GET", "/users/locked")).status == 200
     assert "locked" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
@@ -252,7 +227,7 @@ async def test_the_password_policy_of_a_server_is_met(call: Call, root: pymysql.
         pytest.skip("this server has no validate_password")
     try:
         for n in range(60):
-            await made(call, "user", f"policy{n}")
+            await make(call, "user", f"policy{n}")
     finally:
         fetch(root, "UNINSTALL COMPONENT 'file://component_validate_password'")
 
@@ -260,9 +235,9 @@ async def test_the_password_policy_of_a_server_is_met(call: Call, root: pymysql.
 async def test_sessions_of_other_names_go_on(call: Call, login: Login) -> None:
     """The server compares these names as equal in its process list."""
     names = ["killed_y", "killed_Y", "killed_ý"]
-    users = [(await call("POST", "/users", {"name": name})).json["user"] for name in names]
+    users = [await make(call, "user", name) for name in names]
     for name in ("killed_d", "killed_D"):
-        assert (await call("POST", "/dbs", {"name": name})).status == 201
+        await make(call, "db", name)
     gone, *others = [login(user, "killed_D") for user in users]
 
     assert (await call("DELETE", "/users/killed_y")).status == 204
@@ -278,9 +253,9 @@ async def test_sessions_of_other_names_go_on(call: Call, login: Login) -> None:
 async def test_a_lock_that_somebody_holds_stops_nobody_else(
     call: Call, login: Login, root: pymysql.Connection[Cursor]
 ) -> None:
-    user = (await call("POST", "/users", {"name": "holder"})).json["user"]
+    user = await make(call, "user", "holder")
     for name in ("held", "elsewhere"):
-        assert (await call("POST", "/dbs", {"name": name})).status == 201
+        await make(call, "db", name)
     session = login(user, "held")
     fetch(session, "CREATE TABLE t (a int PRIMARY KEY)")
     session.select_db("elsewhere")  # so that deleting the database does not end its session
@@ -290,8 +265,8 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(
     dropped = asyncio.ensure_future(call("DELETE", "/dbs/held"))
     waiting = "SELECT ID FROM information_schema.processlist WHERE STATE LIKE 'Waiting for%metadata lock'"
     await until(lambda: fetch(root, waiting))
-    assert (await call("POST", "/dbs", {"name": "meanwhile"})).status == 201
-    assert (await call("POST", "/users", {"name": "meanwhile"})).status == 201
+    for kind in ("user", "db"):
+        await make(call, kind, "meanwhile")
     assert not dropped.done()
     session.rollback()
     assert (await dropped).status == 204

@@ -14,9 +14,8 @@ from attrs import define
 
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Call, caller
+from .conftest import JSON, Call, caller, make
 
-JSON = dict[str, Any]
 NASTY = ["a'; DROP USER root; --", "ü-ß-日本", "a b/c%2F", "{}%s$1"]
 
 
@@ -114,27 +113,20 @@ async def call(server: Postgres | MySQL) -> AsyncIterator[Call]:
         yield calling
 
 
-async def made(call: Call, kind: str, name: str) -> JSON:
-    answer = await call("POST", f"/{kind}s", {"name": name})
-    assert answer.status == 201, answer
-    result: JSON = answer.json[kind]
-    return result
-
-
 async def names(call: Call, kind: str) -> list[str]:
     return [each["name"] for each in (await call("GET", f"/{kind}s")).json[f"{kind}s"]]
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
 async def test_wrong_password_is_refused(server: Postgres | MySQL, call: Call, password: str) -> None:
-    user = await made(call, "user", f"checked-{len(password)}")
+    user = await make(call, "user", f"checked-{len(password)}")
     server.login(user).close()
     with pytest.raises(server.error, match=r"password|denied"):
         server.login(user | {"password": password})
 
 
 async def test_reset_ends_old_password(server: Postgres | MySQL, call: Call) -> None:
-    old = await made(call, "user", "rotated")
+    old = await make(call, "user", "rotated")
     new = (await call("POST", "/users/rotated/reset_auth", {})).json["user"]
     with pytest.raises(server.error, match=r"password authentication failed|denied"):
         server.login(old)
@@ -143,7 +135,7 @@ async def test_reset_ends_old_password(server: Postgres | MySQL, call: Call) -> 
 
 
 async def test_deleted_user_is_thrown_out(server: Postgres | MySQL, call: Call) -> None:
-    user = await made(call, "user", "leaver")
+    user = await make(call, "user", "leaver")
     session = server.login(user)
     assert (await call("DELETE", "/users/leaver")).status == 204
     with pytest.raises(server.error):
@@ -154,8 +146,8 @@ async def test_deleted_user_is_thrown_out(server: Postgres | MySQL, call: Call) 
 
 
 async def test_db_in_use_is_deleted(server: Postgres | MySQL, call: Call) -> None:
-    user = await made(call, "user", "busy")
-    await made(call, "db", "busy")
+    user = await make(call, "user", "busy")
+    await make(call, "db", "busy")
     session = server.login(user, "busy")
     for statement in server.use:
         server.run(session, statement)
@@ -207,7 +199,7 @@ async def test_names_of_the_server_are_refused(server: Postgres | MySQL, call: C
 async def test_name_is_only_ever_a_name(server: Postgres | MySQL, call: Call) -> None:
     for name in server.names:
         segment = quote(name, safe="")
-        user, db = await made(call, "user", name), await made(call, "db", name)
+        user, db = await make(call, "user", name), await make(call, "db", name)
         with server.login(user, db["name"]) as session:
             assert server.run(session, server.whoami) == (name, name)
         assert (await call("GET", f"/dbs/{segment}")).json == {"db": {"name": name}}

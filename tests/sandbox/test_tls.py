@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -22,11 +21,9 @@ from aiodbclient.sandbox import _postgres as postgres_backend
 from aiodbclient.sandbox._embedded import EmbeddedPostgres
 
 from ..requirements import no_server, postgres_with_tls
-from .conftest import Call, caller, until_it_sleeps
+from .conftest import JSON, Call, caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
-
-JSON = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +60,6 @@ def other_ca() -> str:
     return trustme.CA().cert_pem.bytes().decode()
 
 
-async def test_the_connection_says_that_it_uses_tls(connection: JSON) -> None:
-    assert connection["ssl"] is True
-    assert urlsplit(connection["uri"]).query == "sslmode=require"
-
-
 async def test_unusable_server_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_backend, "SUPERUSER", "somebody")
     async with Sandbox() as sandbox:
@@ -76,7 +68,10 @@ async def test_unusable_server_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         assert not sandbox.clusters
 
 
-async def test_a_connection_without_tls_is_refused(connection: JSON) -> None:
+async def test_connection_without_tls_is_refused(connection: JSON) -> None:
+    """The API says that it is."""
+    assert connection["ssl"] is True
+    assert urlsplit(connection["uri"]).query == "sslmode=require"
     with pytest.raises(
         psycopg.OperationalError, match=r'no pg_hba\.conf entry .* user "doadmin", database "defaultdb", no encryption'
     ):
@@ -98,24 +93,6 @@ async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "doadmin"
     assert "TLSv1.3" in done.stdout
-
-
-async def test_a_cancel_goes_through(connection: JSON) -> None:
-    async with await psycopg.AsyncConnection.connect(connection["uri"]) as session:
-        sleeping = asyncio.ensure_future(session.execute("SELECT pg_sleep(60)"))
-        await until_it_sleeps(connection["uri"])
-        await session.cancel_safe()  # over TLS, as the session is
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            await sleeping
-
-
-async def test_blocked_loop_blocks_no_server(sandbox: Sandbox) -> None:
-    """The server runs in another process, so a test that serves the API in this loop may use a blocking driver."""
-    await sandbox.add_cluster("pg")
-    shown = next(iter(sandbox._clusters.values())).backend.primary()
-    login: dict[str, Any] = {"host": "127.0.0.1", "port": shown.port, "user": "doadmin", "password": shown.password}
-    with psycopg.connect(**login, dbname="defaultdb") as session:
-        assert session.execute("SELECT 1").fetchone() == (1,)
 
 
 async def test_embedded_has_no_tls(sandbox: Sandbox, tmp_path: Path) -> None:
