@@ -15,7 +15,7 @@ from pymysql.cursors import Cursor
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy.mysql import MySQLCopier, programs
+from aiodbclient.tenants._copy.mysql import MySQLCopier
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants.errors import GrantError
@@ -334,7 +334,7 @@ async def test_programs_of_the_other_maker_are_refused(monkeypatch: pytest.Monke
     with pytest.raises(
         ConfigurationError, match=r"of MySQL are required, and found were: mysqldump from 11.8.9-MariaDB"
     ):
-        await programs()
+        await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
 
 
 def version(cursor: Cursor) -> str:

@@ -281,7 +281,7 @@ async def test_resisting_login_keeps_no_other(
     busy.start()
     await until(lambda: count(f"{sessions} AND PROCESSLIST_STATE = 'executing'", owner.username))
     with monkeypatch.context() as patched:
-        patched.setattr(ending, "ENDING_SECONDS", 0.3)
+        patched.setattr(ending, "ENDING_SECONDS", 0.5)
         refused = await only(getattr(tenants, verb)(["alpha"]))
 
     named = rf"sessions of '{owner.username}' did not end within .*: thread \d+ \(Killed\); run it again"

@@ -19,7 +19,7 @@ from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
 from ..errors import GrantError
 from . import Copier, Survey
-from .programs import Programs, installed, missing, options_for, run
+from .programs import installed, missing, options_for, run
 
 _OLDEST = (8, 0)
 # s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
@@ -82,7 +82,14 @@ class MySQLCopier(Copier):
 
     @classmethod
     async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> MySQLCopier:
-        return cls(names, await programs())
+        found = await installed("mysqldump", "mysql")
+        if fitting := [each for each in found if "mariadb" not in each.text.lower() and each.version >= _OLDEST]:
+            return cls(names, max(fitting, key=lambda each: each.version))
+        there = ", ".join(sorted({" ".join(each.text.split()) for each in found})) or "none"
+        raise missing(
+            f"mysqldump and mysql of MySQL are required, and found were: {there}",
+            "mysql-client 8.0 or newer, of MySQL and not of MariaDB",
+        )
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
@@ -108,16 +115,13 @@ class MySQLCopier(Copier):
             return [f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}"]
         try:
             with TemporaryFile() as file:
-                await self._dump(reader, programs, file, "--no-data")
+                await self.dump(reader, programs, file, "--no-data")
                 await self.restore(writer, file)
         except GrantError as refused:
             return [str(refused)]
         return []
 
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
-        await self._dump(reader, programs, target)
-
-    async def _dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
@@ -201,18 +205,6 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
             yield partial(session.rows, seconds=inf)
         return
     raise GrantError(f"MySQL refused a login to copy the database: {reason}")
-
-
-async def programs() -> Programs:
-    """Find the programs. Raises ConfigurationError if there are none."""
-    found = await installed("mysqldump", "mysql")
-    if fitting := [each for each in found if "mariadb" not in each.text.lower() and each.version >= _OLDEST]:
-        return max(fitting, key=lambda each: each.version)
-    there = ", ".join(sorted({" ".join(each.text.split()) for each in found})) or "none"
-    raise missing(
-        f"mysqldump and mysql of MySQL are required, and found were: {there}",
-        "mysql-client 8.0 or newer, of MySQL and not of MariaDB",
-    )
 
 
 def _version(text: str) -> tuple[int, ...]:

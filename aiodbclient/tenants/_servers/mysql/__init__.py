@@ -35,7 +35,6 @@ from .steps import MySQLSession
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
-_NO_ADMINISTRATOR = "the administrator who makes the tenants' logins cannot log in"
 
 T = TypeVar("T")
 
@@ -79,9 +78,7 @@ class MySQLServer(Server):
         raise of_tenant(names, f"the login {login!r} {reason}")
 
     async def count_sessions(self, login: str) -> int:
-        query = (
-            "SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL AND PROCESSLIST_USER = %s"
-        )
+        query = "SELECT COUNT(PROCESSLIST_ID) FROM performance_schema.threads WHERE PROCESSLIST_USER = %s"
         [(number,)] = await self.sessions.read(lambda session: session.rows(query, login))
         return int(number)
 
@@ -107,20 +104,15 @@ class MySQLServer(Server):
     async def schema(self, work: Work, *, is_long: bool = False) -> AsyncGenerator[Schema]:
         """Log in as the administrator for the work on one tenant. A tenant can delay what ``is_long``."""
         turns = self._long_turns if is_long else self._turns
-        try:
-            async with turns, aclosing(await self._log_in(program_name=program_of(work.names))) as session:
-                yield Schema(session, work, self._own, self._limit)
-                return
-        except (LoginRefusedError, ServerAwayError) as refused:  # by a login of the tenant
-            reason = str(refused)
-        raise of_tenant(work.names, reason)
+        async with turns, aclosing(await self._log_in(program_name=program_of(work.names))) as session:
+            yield Schema(session, work, self._own, self._limit)
 
     async def _log_in(self, **options: Any) -> Session:
         try:
             return await opened(self._admin | options, self._tls, prepared=True)
         except (LoginRefusedError, ServerAwayError) as refused:
             reason = str(refused)
-        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
+        raise GrantError(f"the administrator who makes the tenants' logins cannot log in: {reason}")
 
     @asynccontextmanager
     async def _own(self, login: str, password: Secret) -> AsyncGenerator[Session]:

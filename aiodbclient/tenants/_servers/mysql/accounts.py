@@ -1,11 +1,7 @@
 """The accounts of a tenant's logins, and everything that a statement sets on one: password, limits, lock.
 
-::
-
-    CREATE USER login IDENTIFIED BY ... WITH MAX_USER_CONNECTIONS n PASSWORD REQUIRE CURRENT
-
-A new account has no rights. The login can change neither the limit nor the clause, and no session of it can set another
-password without the current one.
+A new account has no rights. Its login can change neither its limits nor PASSWORD REQUIRE CURRENT, so no session of it
+can set another password without the current one.
 
 The server removes the password from its logs. While the statement runs, who has PROCESS can see it: the administrator
 and the users that the API makes. Each of them may set the password of any login.
@@ -25,7 +21,10 @@ from .session import DefinerError, Schema
 
 _HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
 _COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
-_NO_LIMITS = "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS"
+_LIMITS = (
+    "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
+    "PASSWORD REQUIRE CURRENT"
+)
 
 
 @frozen
@@ -45,40 +44,35 @@ class Account:
 
 async def accounts(schema: Schema, others: Collection[str] = ()) -> dict[str, Account]:
     """Return the accounts of the tenant's form, in the order of their numbers, and those of ``others``."""
-    names, more = schema.names, sorted(others)
+    names, more = schema.names, [schema.names.stem, *others]  # IN takes no empty list
     query = (
         "SELECT User, account_locked = 'Y', max_user_connections, COALESCE(Password_require_current, 'N') = 'Y' "
         "FROM mysql.user WHERE Host = '%%' "
-        f"AND (User BETWEEN %s AND %s{' OR User IN (' + ', '.join(['%s'] * len(more)) + ')' if more else ''})"
-        " ORDER BY User"
+        f"AND (User BETWEEN %s AND %s OR User IN ({', '.join(['%s'] * len(more))})) ORDER BY User"
     )
     rows = await schema.read(query, names.stem, f"{names.stem}g", *more)
     return {
         str(login): Account(str(login), bool(locked), int(most), bool(keeps))
         for login, locked, most, keeps in rows
-        if names.is_login(login) or login in more
+        if names.is_login(login) or login in others
     }
 
 
 async def check_adoption(schema: Schema, login: str) -> None:
     """Raise ConflictError for a login that the administrator may not end later."""
-    reason = "it is the administrator" if login == schema.session.user else ""
-    if not reason:
+    reason = "it is the administrator"
+    if login != schema.session.user:
         try:
             await schema.change("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)  # as it is
+            return
         except GrantError as refused:
             reason = f"the administrator may not alter it ({refused})"
-    if reason:
-        raise ConflictError(
-            f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409
-        )
+    raise ConflictError(f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409)
 
 
 async def create_account(schema: Schema, login: str, password: Secret, connections: int) -> None:
-    """Create an account without rights."""
-    limits = f"{_NO_LIMITS} {connections} PASSWORD REQUIRE CURRENT"
     with suppress(DefinerError):
-        await schema.change(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
+        await schema.change(f"CREATE USER %s@'%%' IDENTIFIED BY %s {_LIMITS.format(connections)}", login, password)
         return
     raise schema.error(
         f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
@@ -88,8 +82,7 @@ async def create_account(schema: Schema, login: str, password: Secret, connectio
 
 async def repair_account(schema: Schema, login: str, connections: int) -> None:
     """Unlock an account, and set its limits and that its password stays."""
-    limits = f"{_NO_LIMITS} {connections} PASSWORD REQUIRE CURRENT"
-    await schema.change(f"ALTER USER %s@'%%' {limits} ACCOUNT UNLOCK", login)
+    await schema.change(f"ALTER USER %s@'%%' {_LIMITS.format(connections)} ACCOUNT UNLOCK", login)
 
 
 async def lock_account(schema: Schema, login: str, connections: int, password: Secret | None) -> None:

@@ -34,7 +34,7 @@ from .accounts import accounts, helper, lock_account
 from .rights import set_rights
 from .session import LockedError, Schema, Session, Thread
 
-ENDING_SECONDS = 30.0  # for the whole ending
+ENDING_SECONDS = 30.0  # in which locks of the accounts, and then sessions, have to end
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
 NOT_THEIRS = (1094, 1095)  # the thread is gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
@@ -53,13 +53,13 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
     if not logins:
         return
     existing = await accounts(schema, logins)
-    ending = [login for login in existing if login in logins]
+    ending = powerless = [login for login in existing if login in logins]
     if all(each.is_locked or each.login in logins for each in existing.values()):
-        ending = [*existing]  # the whole tenant ends, and so does what runs as its earlier logins
+        powerless = [*existing]  # the whole tenant ends, so nothing runs as its earlier logins
     until = monotonic() + ENDING_SECONDS
     while True:
         try:
-            failed = await _shut_out(schema, ending, keep_passwords=keep_passwords)
+            failed = await _shut_out(schema, powerless, ending, keep_passwords=keep_passwords)
             break
         except LockedError:  # perhaps by their sessions, which can hold the tables of the accounts
             if monotonic() > until or not await _kill_from_inside(schema, ending):
@@ -69,7 +69,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
         return [thread for thread in await schema.session.threads() if thread.user in logins]
 
     try:
-        await _end_threads(schema, theirs, until)
+        await _end_threads(schema, theirs)
     except GrantError as error:
         failed.append(error)
     if failed:
@@ -97,14 +97,16 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
             and thread.command != _SCHEDULER
         ]
 
-    await _end_threads(schema, in_schema, monotonic() + ENDING_SECONDS)
+    await _end_threads(schema, in_schema)
 
 
-async def _shut_out(schema: Schema, logins: Collection[str], *, keep_passwords: bool) -> list[GrantError]:
-    """Take the rights of all logins, then lock them. Return why this failed for some."""
+async def _shut_out(
+    schema: Schema, powerless: Collection[str], locked: Collection[str], *, keep_passwords: bool
+) -> list[GrantError]:
+    """Take all rights of the logins ``powerless``, then lock others. Return why this failed for some."""
     most = await schema.most()
-    changes = [partial(set_rights, schema, login, frozenset()) for login in logins]
-    for login in logins:
+    changes = [partial(set_rights, schema, login, frozenset()) for login in powerless]
+    for login in locked:
         changes.append(partial(lock_account, schema, login, most, None if keep_passwords else new_password()))
     failed = list[GrantError]()
     for change in changes:
@@ -131,16 +133,23 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
     return has_entered
 
 
-async def _end_threads(schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], until: float) -> None:
+async def _end_threads(schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]]) -> None:
     """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.
 
     Threads of events are killed too, and nothing waits for them: the server starts others, or they have no rights.
     """
+    until, reasons = monotonic() + ENDING_SECONDS, list[str]()
     ours, passwords = {schema.session.thread}, dict[str, Secret]()
     async with AsyncExitStack() as helpers:
         while left := await _changing(schema) or [each for each in await find() if each.number not in ours]:
-            reasons = {f"thread {each.number} ({each.command})" for each in left}
-            is_done = all(each.command == _EVENT for each in left)
+            if monotonic() > until:
+                users = ", ".join(sorted({repr(each.user) for each in left}))
+                reasons += [f"thread {each.number} ({each.command})" for each in left]
+                raise schema.error(
+                    f"sessions of {users} did not end within {ENDING_SECONDS:.0f} seconds: {', '.join(reasons[:5])}; "
+                    "run it again"
+                )
+            reasons = []
             for user in sorted({each.user for each in left if each.command != _KILLED}):
                 threads = [each for each in left if each.user == user]
                 if user == schema.session.user:
@@ -160,16 +169,9 @@ async def _end_threads(schema: Schema, find: Callable[[], Awaitable[Collection[T
                 except _NO_SESSION as error:  # a session of the user killed ours, for example
                     if isinstance(error, LoginRefusedError):  # the work on another tenant dropped the account
                         del passwords[user]
-                    reasons.add(str(error))
-                    is_done = False
-            if is_done:
+                    reasons.append(str(error))
+            if not reasons and all(each.command == _EVENT for each in left):
                 return
-            if monotonic() > until:
-                users = ", ".join(sorted({repr(each.user) for each in left}))
-                raise schema.error(
-                    f"sessions of {users} did not end within {ENDING_SECONDS:.0f} seconds: "
-                    f"{', '.join(sorted(reasons)[:5])}; run it again"
-                )
             await asyncio.sleep(_PAUSE)
 
 

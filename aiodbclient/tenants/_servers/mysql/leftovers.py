@@ -101,20 +101,11 @@ def _script(statements: Sequence[str]) -> str:
     return "\n".join([f"DELIMITER {delimiter}", *lines, "DELIMITER ;", ""])
 
 
-async def make_read_only(schema: Schema) -> None:
-    """Let nobody write in the schema, whatever rights they have. Waits for transactions that did."""
-    await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
-
-
 async def make_writable(schema: Schema) -> None:
-    """Undo ``make_read_only``, which a tenant may run too."""
-    if await _is_read_only(schema):
-        await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
-
-
-async def _is_read_only(schema: Schema) -> bool:
+    """Let a schema be written that ``freeze`` made read-only, or its tenant."""
     query = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = %s"
-    return any("READ ONLY=1" in (options or "") for (options,) in await schema.read(query, schema.name))
+    if any("READ ONLY=1" in (options or "") for (options,) in await schema.read(query, schema.name)):
+        await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
 
 
 async def refuse_prepared(schema: Schema) -> None:

@@ -13,7 +13,7 @@ from ..._naming import Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ..server import Found
 from . import rights
-from .accounts import Account, accounts
+from .accounts import accounts
 from .leftovers import definers
 from .session import Schema, Session
 
@@ -22,7 +22,6 @@ _ENDING_SECONDS = 0.2  # for which a session that was killed may still be listed
 
 
 async def exists(schema: Schema) -> bool:
-    """Whether the schema exists."""
     query = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"
     return any(name == schema.name for (name,) in await schema.read(query, schema.name))
 
@@ -56,47 +55,40 @@ async def problems(schema: Schema, logins: Mapping[str, Role] | None) -> frozens
     ended = {each.login for each in existing.values() if each.is_locked}
     run_as = await definers(schema) if ended and on_record else set[str]()
     most, open_to = await schema.most(), await rights.access_of_others(schema, existing)
-    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in open_to}
+    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in open_to}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema)}
+    owners = rights.RIGHTS[Role.OWNER]
+    wanted = {login: owners if login in run_as else frozenset[str]() for login in ended - {*on_record}}
     for account in existing.values():
-        if account.login in on_record:
-            found |= await _problems_of_one(schema, account, on_record[account.login], most)
-        elif account.login in ended:
-            wanted = rights.RIGHTS[Role.OWNER] if account.login in run_as else frozenset[str]()
-            found |= {problem for *_, problem in await rights.missing_grants(schema, account.login, wanted)}
+        if account.login in on_record and account.is_ours:
+            wanted[account.login] = rights.RIGHTS[on_record[account.login]]
+            if not (0 < account.connections <= most and account.keeps_password):
+                found.add(Problem(ProblemKind.RIGHTS_MISSING))
+    for login, rights_of_login in wanted.items():
+        found |= {problem for *_, problem in await rights.missing_grants(schema, login, rights_of_login)}
     return frozenset(found)
-
-
-async def _problems_of_one(schema: Schema, account: Account, role: Role, most: int) -> set[Problem]:
-    if not account.is_ours:  # one that was adopted
-        return set()
-    found = {problem for *_, problem in await rights.missing_grants(schema, account.login, rights.RIGHTS[role])}
-    if not (0 < account.connections <= most and account.keeps_password):
-        found.add(Problem(ProblemKind.RIGHTS_MISSING))
-    return found
 
 
 async def intruders(schema: Schema) -> set[str]:
     """Return the logins that are ended or gone, and have a session: it began to log in before the end."""
-    found = await _with_a_session(schema)
+    query = (
+        "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads "
+        "WHERE PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s"
+    )
+
+    async def with_a_session() -> set[str]:
+        rows = await schema.read(query, schema.name, schema.names.stem, f"{schema.names.stem}g")
+        return {str(user) for (user,) in rows if schema.names.is_login(user) or user == schema.name}
+
+    found = await with_a_session()
     if found:
         existing = await accounts(schema, [schema.name])
         found -= {each.login for each in existing.values() if not each.is_locked}
     if found:
         await asyncio.sleep(_ENDING_SECONDS)
-        found &= await _with_a_session(schema)
+        found &= await with_a_session()
     return found
-
-
-async def _with_a_session(schema: Schema) -> set[str]:
-    """Return the logins of the tenant's form, or with the name of the schema, that have a session."""
-    query = (
-        "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads "
-        "WHERE PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s"
-    )
-    rows = await schema.read(query, schema.name, schema.names.stem, f"{schema.names.stem}g")
-    return {str(user) for (user,) in rows if schema.names.is_login(user) or user == schema.name}
 
 
 async def stems(session: Session) -> dict[str, str]:

@@ -37,29 +37,21 @@ _GRANT = re.compile(
 # PROXY: anybody may grant it on himself, and only he can revoke it. It lets the grantee act as him, and as nobody else.
 # REVOKE: a restriction of a right on all schemas. Server roles are read from a table.
 _HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT {_NAME}(@{_NAME})? TO .*", re.DOTALL)
-
-
 Step: TypeAlias = tuple[str, tuple[str, ...], Problem]  # a statement, its values, and the problem until it has run
 
 
 @frozen
-class Grantee:
-    """An account or a role of the server."""
+class Access:
+    """The rights of one account, or one role of the server, on one object."""
 
     user: str
     host: str
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host}"
-
-
-@frozen
-class Access:
-    """The rights of one grantee on one object."""
-
-    grantee: Grantee
     on: str  # as in GRANT: a pattern of schemas, a table or a routine
-    wide: bool  # whether it is a pattern for other schemas too; an unescaped ``_`` in the name does not count
+    is_wide: bool  # a pattern for other schemas too; an unescaped ``_`` in the name does not count
+
+    @property
+    def grantee(self) -> str:
+        return f"{self.user}@{self.host}"
 
 
 @frozen
@@ -82,32 +74,26 @@ async def administrator(session: Session) -> Administrator:
     return Administrator(name, version, tuple(lacks), int(connections), clock.replace(tzinfo=UTC))
 
 
-async def access(schema: Schema) -> list[Access]:
-    """List the rights in the tenant's schema, except those that apply to every schema, and the administrator's own.
-
-    Where the administrator has rights on every schema, REVOKE on one of them would restrict it there.
-    """
-    found, name, own = [], schema.name, schema.in_grant
-    literal = schema.session.literal_names
-    query = f"SELECT Host, User, Db FROM mysql.db WHERE %s {'=' if literal else 'LIKE'} Db"
-    for host, user, db in await schema.read(query, name):
-        wide = not literal and db != own and (db != name or "%" in db)
-        found.append(Access(Grantee(user, host), f"{identifier(db)}.*", wide=wide))
-    for host, user, table in await schema.read(
-        "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", name
-    ):
-        found.append(Access(Grantee(user, host), f"{identifier(name)}.{identifier(table)}", wide=False))
-    for host, user, routine, kind in await schema.read(
-        "SELECT Host, User, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s", name
-    ):
-        found.append(Access(Grantee(user, host), f"{kind} {identifier(name)}.{identifier(routine)}", wide=False))
-    ((administrator,),) = await schema.read("SELECT CURRENT_USER()")
-    return [one for one in found if str(one.grantee) != administrator]
-
-
 async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access]:
-    """List what ``access`` does, except the rights of the logins ``ours``. An account for one host is others'."""
-    return [one for one in await access(schema) if one.grantee.user not in ours or one.grantee.host != "%"]
+    """List the rights in the tenant's schema that are not of the logins ``ours``, nor for every schema.
+
+    An account for one host is others'. Those of the administrator are left out: where it has rights on every schema,
+    REVOKE on one of them would restrict it there.
+    """
+    name, is_literal, found = schema.name, schema.session.literal_names, list[Access]()
+    query = (
+        f"SELECT Host, User, Db, NULL, '' FROM mysql.db WHERE %s {'=' if is_literal else 'LIKE'} Db "
+        "UNION ALL SELECT Host, User, Db, Table_name, '' FROM mysql.tables_priv WHERE Db = %s "
+        "UNION ALL SELECT Host, User, Db, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s"
+    )
+    ((administrator,),) = await schema.read("SELECT CURRENT_USER()")
+    for host, user, db, of_one, kind in await schema.read(query, name, name, name):
+        on = f"{kind} {identifier(db)}.{'*' if of_one is None else identifier(of_one)}".lstrip()
+        is_wide = of_one is None and not is_literal and db != schema.in_grant and (db != name or "%" in db)
+        one = Access(user, host, on, is_wide)
+        if one.grantee != administrator and (user not in ours or host != "%"):
+            found.append(one)
+    return found
 
 
 async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[str]:
@@ -123,28 +109,23 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
     """
     others = await access_of_others(schema, ours)
     for one in others:
-        if not one.wide:
-            await revoke(schema, one)
+        if not one.is_wide:
+            for what in ("GRANT OPTION", "ALL PRIVILEGES"):
+                statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
+                await schema.change(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
     _refuse_wide(schema, others)
-    return {one.grantee.user for one in others}
+    return {one.user for one in others}
 
 
 def _refuse_wide(schema: Schema, others: Collection[Access]) -> None:
     """Raise GrantError for a pattern that matches other schemas too."""
     for one in others:
-        if one.wide:
+        if one.is_wide:
             on = one.on.replace("%%", "%")
             raise schema.error(
                 f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
                 f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
             )
-
-
-async def revoke(schema: Schema, one: Access) -> None:
-    """Revoke ``one`` and the right to grant it."""
-    who = one.grantee
-    for what in ("GRANT OPTION", "ALL PRIVILEGES"):
-        await schema.change(f"REVOKE {what} ON {one.on} FROM %s@%s", who.user, who.host, fine=_NO_SUCH_GRANT)
 
 
 def check_name(schema: Schema) -> None:
@@ -173,32 +154,25 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
 
     What it has beyond these on an object is revoked in one statement, or MySQL may keep dynamic rights.
     """
-    steps = list[Step]()
-    for role in await _server_roles(schema, login):
-        steps.append(
-            (
-                "REVOKE %s@%s FROM %s@'%%'",
-                (role.user, role.host, login),
-                Problem(ProblemKind.TOO_MANY_RIGHTS, role.user),
-            )
-        )
+    roles = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
+    steps: list[Step] = [
+        ("REVOKE %s@%s FROM %s@'%%'", (role, host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role))
+        for role, host in await schema.read(roles, login)
+    ]
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
     for one in held:
-        on = one.on.replace("%", "%%")
         beyond = one.rights
-        if on == own:
+        if one.on == own:
             beyond = frozenset() if wanted == RIGHTS[Role.OWNER] else one.rights - wanted
         whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
         rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
-        steps += [
-            (f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {on}"))
-            for what in (", ".join(rest), *whole)
-            if what
-        ]
-    if wanted and not any(wanted <= one.rights and one.on.replace("%", "%%") == own for one in held):
-        steps.append(
-            (f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem(ProblemKind.RIGHTS_MISSING))
-        )
+        for what in (", ".join(rest), *whole):
+            if what:
+                problem = Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {one.on}")
+                steps.append((f"REVOKE {what} ON {one.on} FROM %s@'%%'", (login,), problem))
+    if wanted and not any(wanted <= one.rights and one.on == own for one in held):
+        statement = f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'"
+        steps.append((statement, (login,), Problem(ProblemKind.RIGHTS_MISSING)))
     return steps
 
 
@@ -206,16 +180,11 @@ async def other_grantees(schema: Schema) -> tuple[str, ...]:
     """Return who else has rights in the tenant's schema. Refuses a pattern for other schemas, as ``shut`` does."""
     others = await access_of_others(schema, await accounts(schema))
     _refuse_wide(schema, others)
-    return tuple(sorted({one.grantee.user for one in others}))
-
-
-async def _server_roles(schema: Schema, login: str) -> list[Grantee]:
-    query = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
-    return [Grantee(user, host) for user, host in await schema.read(query, login)]
+    return tuple(sorted({one.user for one in others}))
 
 
 async def _held(schema: Schema, login: str) -> list[Held]:
-    """Return what a login holds on each object, by SHOW GRANTS. ``on`` of a line that this cannot read is "?".
+    """Return what a login holds on each object, by SHOW GRANTS. ``on`` is "?" where this cannot read a line.
 
     The lines of one object are one: without a static right beside it, MySQL may refuse to revoke a dynamic one (3879).
     """
@@ -223,13 +192,12 @@ async def _held(schema: Schema, login: str) -> list[Held]:
     for (line,) in await schema.read("SHOW GRANTS FOR %s@'%%'", login):
         if _HARMLESS.fullmatch(line):
             continue
-        parsed = _GRANT.fullmatch(line)
-        if parsed is None:
-            one = Held(frozenset({line}), "?", grantable=False)
-        else:
+        on, rights, grantable = "?", frozenset({line}), False
+        if parsed := _GRANT.fullmatch(line):
+            on = parsed["on"].replace("%", "%%")
             # Columns have commas too: SELECT (`a`, `b`)
             rights = frozenset(re.split(r", ?(?![^(]*\))", parsed["rights"])) - {"USAGE"}
-            one = Held(rights, parsed["on"], " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"]))
-        before = found.get(one.on, Held(frozenset(), one.on, grantable=False))
-        found[one.on] = Held(before.rights | one.rights, one.on, before.grantable or one.grantable)
+            grantable = " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"])
+        before = found.get(on, Held(frozenset(), on, grantable=False))
+        found[on] = Held(before.rights | rights, on, before.grantable or grantable)
     return [one for one in found.values() if one.rights or one.grantable]

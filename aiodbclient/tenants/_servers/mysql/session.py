@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -28,26 +28,6 @@ CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
 _PART = 4  # of the server's connections that a login may have
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
-
-# MySQL 8 manual, "Server Error Message Reference".
-_REFUSALS = frozenset(
-    {
-        1045,  # wrong password, or no such account
-        1130,  # this host is not allowed
-        1251,  # the account's authentication plugin is not supported
-        1396,  # the account is missing
-        1820,  # the password must be changed
-        1862,  # the password has expired
-        2059,  # the driver does not support the account's authentication plugin
-        3118,  # the account is locked
-        3159,  # the server requires TLS
-        3955,  # the account is locked after too many wrong passwords
-    }
-)
-# The server accepts the password, but refuses the login: the schema is closed to it or gone, or it reached its limit of
-# connections.
-_PASSWORD_ACCEPTED = frozenset({1044, 1049, 1203, 1226})
-_ENDED = {(1053,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
 
 
 class PasswordAcceptedError(LoginRefusedError):
@@ -71,7 +51,25 @@ class Thread(NamedTuple):
     command: str
 
 
-_KINDS: dict[object, type[GrantError]] = {4006: DefinerError, 1205: LockedError}
+# MySQL 8 manual, "Server Error Message Reference".
+_KINDS: Mapping[object, type[GrantError]] = {4006: DefinerError, 1205: LockedError}
+_ENDED = (1053, 4031)  # the session: the server stops, somebody killed it, or it was idle for too long
+_REFUSALS: Mapping[object, type[LoginRefusedError]] = {
+    1044: PasswordAcceptedError,  # the schema is closed to the login
+    1045: LoginRefusedError,  # wrong password, or no such account
+    1049: PasswordAcceptedError,  # there is no such schema
+    1130: LoginRefusedError,  # this host is not allowed
+    1203: PasswordAcceptedError,  # the login reached its limit of connections
+    1226: PasswordAcceptedError,  # the same
+    1251: LoginRefusedError,  # the account's authentication plugin is not supported
+    1396: LoginRefusedError,  # the account is missing
+    1820: LoginRefusedError,  # the password must be changed
+    1862: LoginRefusedError,  # the password has expired
+    2059: LoginRefusedError,  # the driver does not support the account's authentication plugin
+    3118: LoginRefusedError,  # the account is locked
+    3159: LoginRefusedError,  # the server requires TLS
+    3955: LoginRefusedError,  # the account is locked after too many wrong passwords
+}
 
 
 class Session:
@@ -79,12 +77,10 @@ class Session:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        # Whether GRANT takes the name of a schema as it is, and not as a pattern: MySQL with partial_revokes=ON.
-        self.literal_names = False
+        self.literal_names = False  # whether GRANT takes the name of a schema as it is, and not as a pattern
 
     @property
     def thread(self) -> int:
-        """The number of this session's thread."""
         return int(self._connection.thread_id())
 
     @property
@@ -98,8 +94,7 @@ class Session:
             f"SET SESSION autocommit = 1, sql_mode = '', lock_wait_timeout = {LOCK_SECONDS}, "
             f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}"
         )
-        ((partial_revokes,),) = await self.raw("SELECT @@partial_revokes")
-        self.literal_names = bool(partial_revokes)
+        ((self.literal_names,),) = await self.raw("SELECT @@partial_revokes = 1")
 
     async def rows(
         self,
@@ -116,12 +111,11 @@ class Session:
         try:
             return await self.raw(statement, *values, seconds=seconds)
         except pymysql.Error as error:
-            if error.args and error.args[0] in fine:
+            code, reason = error.args[0] if error.args else None, reason_of(error)
+            if code in fine:
                 return []
-            kind = _KINDS.get(error.args[0] if error.args else None, GrantError)
-            if self._connection.closed or error.args[:1] in _ENDED:
-                kind = SessionLostError
-            reason = reason_of(error)
+            is_lost = self._connection.closed or code in _ENDED
+            kind = SessionLostError if is_lost else _KINDS.get(code, GrantError)
         except TimeoutError:
             kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
         of = f"tenant {tenant!r}: " if tenant else ""
@@ -194,7 +188,6 @@ class Schema:
         return self.name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
 
     def error(self, reason: str) -> GrantError:
-        """Make an error that names the tenant."""
         return of_tenant(self.names, reason)
 
     async def most(self) -> int:
@@ -218,20 +211,16 @@ class Schema:
             return await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
         except LockedError as locked:
             reason = str(locked)
-        holders = await self._holders()
-        raise LockedError(
-            f"{reason}. These logins hold locks: {holders}" if holders else reason, tenant=self.names.tenant
-        )
-
-    async def _holders(self) -> str:
-        """Name who holds locks on the server's own tables, or in the schema, as far as the server says so."""
+        # As far as the server says who holds locks on its own tables, or in the schema.
         query = (
             "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.metadata_locks "
             "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
             "WHERE OBJECT_SCHEMA IN ('mysql', %s) AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID <> CONNECTION_ID()"
         )
         found = await self.session.rows(query, self.name, tenant=self.names.tenant)
-        return ", ".join(sorted(repr(str(user)) for (user,) in found))
+        if found:
+            reason += f". These logins hold locks: {', '.join(sorted(repr(str(user)) for (user,) in found))}"
+        raise LockedError(reason, tenant=self.names.tenant)
 
 
 async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:
@@ -248,7 +237,7 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
                 await session.prepare()
             return session
     except pymysql.Error as error:
-        refused = _refusal(error)
+        refused = _REFUSALS.get(error.args[0] if error.args else None, ServerAwayError)(reason_of(error))
     except TimeoutError:
         refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
     except NOT_MYSQL as error:
@@ -259,15 +248,6 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
         raise
     connection.close()
     raise refused
-
-
-def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
-    code = error.args[0] if error.args else None
-    if code in _PASSWORD_ACCEPTED:
-        return PasswordAcceptedError(reason_of(error))
-    if code in _REFUSALS:
-        return LoginRefusedError(reason_of(error))
-    return ServerAwayError(reason_of(error))
 
 
 def options_of(admin: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..server import TEMPORARY_CONNECTIONS, TenantSession, Work
 from . import rights
 from .accounts import accounts, check_adoption, create_account, drop_account, drop_helpers, repair_account
 from .ending import ENDING_SECONDS, NOT_THEIRS, end, end_in_schema
-from .leftovers import definers, make_read_only, make_writable, refuse_prepared
+from .leftovers import definers, make_writable, refuse_prepared
 from .reading import exists, intruders
 from .session import LockedError, Schema, identifier, program_of
 
@@ -102,7 +102,10 @@ class MySQLSession(TenantSession):
 
     async def shut(self) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
-            await _shut(schema)
+            await rights.revoke_access(schema)
+            await end(schema, await intruders(schema))
+            await end_in_schema(schema)
+            await make_writable(schema)
 
     async def freeze(self, logins: Collection[str], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
@@ -116,9 +119,9 @@ class MySQLSession(TenantSession):
                 await end_in_schema(schema)
                 await refuse_prepared(schema)
                 try:
-                    await make_read_only(schema)
+                    await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
                     return
-                except LockedError:  # who has rights on all schemas wrote here meanwhile
+                except LockedError:  # who has rights on all schemas writes here
                     if monotonic() > until:
                         raise
 
@@ -149,8 +152,8 @@ class MySQLSession(TenantSession):
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:
+        await self.shut()
         async with self._server.schema(self._work, is_long=True) as schema:
-            await _shut(schema)
             await refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
             await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SECONDS)
 
@@ -159,13 +162,6 @@ class MySQLSession(TenantSession):
         if role is None:
             async with self._server.schema(self._work) as schema:
                 await rights.revoke_access(schema)
-
-
-async def _shut(schema: Schema) -> None:
-    await rights.revoke_access(schema)
-    await end(schema, await intruders(schema))
-    await end_in_schema(schema)
-    await make_writable(schema)
 
 
 async def _restore_definers(schema: Schema) -> None:
