@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from aiodbclient import Engine
 from aiodbclient.sandbox import _postgres, _provider
@@ -59,12 +58,12 @@ class Managed:
     def postgres(self, **options: Any) -> PostgresServer:
         return PostgresServer(Secret(self.admin), None, **options)
 
-    def api(self, statement: LiteralString | Composed, database: str = "postgres") -> list[Any]:
+    def api(self, statement: LiteralString, database: str = "postgres") -> list[Any]:
         """A superuser's session, for what the API does. A tenant may have set a timeout on its database."""
         with Connection.connect(
             self.superuser, dbname=database, autocommit=True, options="-c statement_timeout=0 -c search_path="
         ) as connection:
-            cursor = connection.execute(SQL(statement) if isinstance(statement, str) else statement)
+            cursor = connection.execute(statement)
             return [] if cursor.description is None else cursor.fetchall()
 
     def open(self, login: str, database: str | None, password: str = PASSWORD) -> Connection[Any]:
@@ -73,19 +72,37 @@ class Managed:
             make_conninfo(self.superuser, user=login, password=password, dbname=database), autocommit=True
         )
 
+    def run(self, tenant: Tenant, *statements: LiteralString, login: str = "", database: str = "") -> list[Any]:
+        """Log in, by default with the tenant's oldest login to its own database, and run statements.
+
+        Return the rows of the last one.
+        """
+        rows = list[Any]()
+        with self.open(login or tenant.logins[0], database or tenant.database) as session:
+            for statement in statements:
+                cursor = session.execute(statement)
+                rows = [] if cursor.description is None else cursor.fetchall()
+        return rows
+
+    def let_in(self, tenant: Tenant, guest: str) -> None:
+        """A tenant lets another role into its database, and create there."""
+        self.run(
+            tenant,
+            f"GRANT CONNECT ON DATABASE {tenant.database} TO {guest}; GRANT USAGE, CREATE ON SCHEMA public TO {guest}",
+        )
+
     def make(self, tenant: str) -> Names:
         """As the API: create a database, and a login of its name."""
         names = names_of(tenant, Engine.PG)
-        self.api(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(names.database)))
+        self.api(f'CREATE DATABASE "{names.database}" OWNER doadmin')
         self.make_login(names.database)
         return names
 
     def make_login(self, login: str) -> None:
         """As the API: create a login, which the administrator may alter."""
-        name = Identifier(login)
-        self.api(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, Literal(PASSWORD)))
+        self.api(f"CREATE ROLE \"{login}\" LOGIN PASSWORD '{PASSWORD}'")
         if self.version >= 16:
-            self.api(SQL("GRANT {} TO doadmin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE").format(name))
+            self.api(f'GRANT "{login}" TO doadmin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE')
 
     async def tenant(self, name: str, server: PostgresServer, logins: int = 2) -> Tenant:
         """A tenant with two logins, as after a rotation."""
@@ -95,24 +112,20 @@ class Managed:
             await tenant.add()
         return tenant
 
-    def reset(self, login: str, password: str) -> None:
-        self.api(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(login), Literal(password)))
-
     def exists(self, role: str) -> bool:
-        return bool(self.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(role))))
+        return bool(self.api(f"SELECT FROM pg_roles WHERE rolname = '{role}'"))
 
     def delete(self, login: str) -> None:
         """As a superuser: delete a login with all that it has."""
         for (database,) in self.api("SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2"):
-            self.api(SQL("DROP OWNED BY {} CASCADE").format(Identifier(login)), database)
-        self.api(SQL("DROP ROLE {}").format(Identifier(login)))
+            self.api(f'DROP OWNED BY "{login}" CASCADE', database)
+        self.api(f'DROP ROLE "{login}"')
 
     def drop(self, database: str) -> None:
-        self.api(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(database)))
+        self.api(f'DROP DATABASE "{database}" WITH (FORCE)')
 
     def sessions(self, login: str) -> int:
-        [(number,)] = self.api(SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = {}").format(Literal(login)))
-        return int(number)
+        return len(self.api(f"SELECT FROM pg_stat_activity WHERE usename = '{login}'"))
 
     async def closed(self, login: str) -> None:
         """Wait until the server has ended the sessions that a login has closed: they count until then."""
@@ -121,11 +134,8 @@ class Managed:
 
     def running(self, code: str) -> int:
         """How many sessions of others run a statement with this text."""
-        active = (
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename <> 'postgres' AND query LIKE {}"
-        )
-        [(number,)] = self.api(SQL(active).format(Literal(f"%{code}%")))
-        return int(number)
+        active = "SELECT FROM pg_stat_activity WHERE state = 'active' AND usename <> 'postgres'"
+        return len(self.api(f"{active} AND query LIKE '%{code}%'"))
 
     def reload(self) -> None:
         """Let the server read its settings again, and wait until it has: a session begins with what was read then."""

@@ -8,13 +8,11 @@ from typing import LiteralString
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.postgres.sessions import verbatim
 from aiodbclient.tenants._servers.server import Found
 
 from .managed import Managed
@@ -40,24 +38,23 @@ BEFORE: list[LiteralString] = [
 def older(managed: Managed, server: PostgresServer) -> Tenant:
     """A login that works in the administrator's database."""
     tenant = Tenant(server, managed.make(f"older{next(_used)}"))
-    login, group = Identifier(tenant.database), Identifier(f"{tenant.database}_group")
+    login, group = tenant.database, f"{tenant.database}_group"
     with Connection.connect(managed.admin, dbname=tenant.database, autocommit=True) as administrator:
         for statement in (
-            "CREATE TABLE theirs (x int); GRANT SELECT, INSERT ON theirs TO {login}",
-            "CREATE TABLE in_part (x int, y int); GRANT SELECT (x), UPDATE (x) ON in_part TO {login}",
-            "CREATE SEQUENCE numbers; GRANT USAGE ON SEQUENCE numbers TO {login}",
-            "CREATE SCHEMA s; GRANT USAGE, CREATE ON SCHEMA s TO {login}; GRANT CREATE ON SCHEMA public TO {login}",
+            f"CREATE TABLE theirs (x int); GRANT SELECT, INSERT ON theirs TO {login}",
+            f"CREATE TABLE in_part (x int, y int); GRANT SELECT (x), UPDATE (x) ON in_part TO {login}",
+            f"CREATE SEQUENCE numbers; GRANT USAGE ON SEQUENCE numbers TO {login}",
+            f"CREATE SCHEMA s; GRANT USAGE, CREATE ON SCHEMA s TO {login}; GRANT CREATE ON SCHEMA public TO {login}",
             "CREATE FUNCTION s.private() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-            "REVOKE EXECUTE ON FUNCTION s.private FROM PUBLIC; GRANT EXECUTE ON FUNCTION s.private TO {login}",
-            "CREATE ROLE {group}; GRANT {group} TO {login}",
-            "CREATE TABLE by_membership (x int); GRANT SELECT ON by_membership TO {group}",
-            "CREATE POLICY p ON theirs TO {login}",
+            f"REVOKE EXECUTE ON FUNCTION s.private FROM PUBLIC; GRANT EXECUTE ON FUNCTION s.private TO {login}",
+            f"CREATE ROLE {group}; GRANT {group} TO {login}",
+            f"CREATE TABLE by_membership (x int); GRANT SELECT ON by_membership TO {group}",
+            f"CREATE POLICY p ON theirs TO {login}",
         ):
-            administrator.execute(SQL(statement).format(login=login, group=group))
+            administrator.execute(statement)
         if administrator.execute("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'").fetchone():
             administrator.execute("CREATE EXTENSION pgcrypto")
-    with managed.open(tenant.database, tenant.database) as session:
-        session.execute("CREATE TABLE its_own AS SELECT 1 AS x; SELECT lo_create(4711)")
+    managed.run(tenant, "CREATE TABLE its_own AS SELECT 1 AS x; SELECT lo_create(4711)", login=tenant.database)
     return tenant
 
 
@@ -85,9 +82,9 @@ async def adopt(tenant: Tenant) -> str:
 async def test_adopted_login_keeps_its_rights(
     managed: Managed, server: PostgresServer, older: Tenant, evil: Tenant, more: str | None
 ) -> None:
-    old, name = older.database, Identifier(older.database)
+    old = older.database
     if more == "owns":  # the database, too
-        managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(name, name))
+        managed.api(f"ALTER DATABASE {old} OWNER TO {old}")
     can(managed, older, old)
     found, before = await server.find(older.names), owners(managed)
     assert found == Found(database=True, namesake=True, is_foreign=True)
@@ -108,8 +105,9 @@ async def test_adopted_login_keeps_its_rights(
     can(managed, older, new)
     assert await older.problems() == frozenset()
     assert owners(managed) == before | {older.database: older.owner}
-    with managed.open(new, older.database) as session:
-        session.execute("DROP TABLE theirs, its_own, s.meanwhile; SELECT lo_unlink(4711); CREATE TABLE t (x int)")
+    managed.run(
+        older, "DROP TABLE theirs, its_own, s.meanwhile; SELECT lo_unlink(4711); CREATE TABLE t (x int)", login=new
+    )
 
     assert await older.end(old)
     assert await older.problems() == frozenset()
@@ -119,17 +117,18 @@ async def test_adopted_login_keeps_its_rights(
 async def test_adopted_login_keeps_objects_elsewhere(managed: Managed, server: PostgresServer, older: Tenant) -> None:
     """Neither taken nor dropped, at adoption and when it is ended: then the login stays, without LOGIN."""
     old = older.database
-    elsewhere = Tenant(server, managed.make(f"{old}-elsewhere"))
-    for statement in ("ALTER DATABASE {elsewhere} OWNER TO {login}", "GRANT CREATE ON DATABASE {database} TO {login}"):
-        names = {"elsewhere": elsewhere.database, "database": old, "login": old}
-        managed.api(SQL(statement).format(**{key: Identifier(value) for key, value in names.items()}))
-    with managed.open(old, elsewhere.database) as session:
-        session.execute("CREATE TABLE kept AS SELECT 1 AS x; CREATE SCHEMA s CREATE TABLE inner_t (x int)")
+    elsewhere = Tenant(server, managed.make(f"{old}_elsewhere"))
+    managed.api(f"ALTER DATABASE {elsewhere.database} OWNER TO {old}; GRANT CREATE ON DATABASE {old} TO {old}")
+    managed.run(
+        older,
+        "CREATE TABLE kept AS SELECT 1 AS x; CREATE SCHEMA s CREATE TABLE inner_t (x int)",
+        login=old,
+        database=elsewhere.database,
+    )
 
     await adopt(older)
     await older.add()
-    with managed.open(old, elsewhere.database) as session:
-        session.execute("INSERT INTO kept VALUES (2)")
+    managed.run(older, "INSERT INTO kept VALUES (2)", login=old, database=elsewhere.database)
     assert await older.problems() == frozenset()
 
     assert not await older.end(old)
@@ -149,30 +148,25 @@ async def test_adopted_login_keeps_objects_elsewhere(managed: Managed, server: P
 
 
 async def test_objects_of_third_logins_are_taken(managed: Managed, older: Tenant) -> None:
-    third = f"{older.database}-third"
+    third = f"{older.database}_third"
     managed.make_login(third)
-    grant = SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(third))
-    managed.api(grant, older.database)
-    with managed.open(third, older.database) as session:
-        session.execute("CREATE TABLE of_third AS SELECT 1 AS x")
+    managed.api(f"GRANT CREATE ON SCHEMA public TO {third}", older.database)
+    managed.run(older, "CREATE TABLE of_third AS SELECT 1 AS x", login=third)
 
     await adopt(older)
 
     new = await older.add()
     assert await older.problems() == frozenset()
     assert not managed.lets_in(third, older.database)
-    with managed.open(new, older.database) as session:
-        session.execute("ALTER TABLE of_third ADD y int")
+    managed.run(older, "ALTER TABLE of_third ADD y int", login=new)
 
 
 async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, older: Tenant) -> None:
     """A new login would not look there: its "$user" is the owner role. The error says the statement that helps."""
     old, before = older.database, owners(managed)
     with Connection.connect(managed.admin, dbname=old, autocommit=True) as administrator:
-        administrator.execute(SQL("GRANT CREATE ON DATABASE {0} TO {0}").format(Identifier(old)))
-    with managed.open(old, old) as session:
-        session.execute(SQL("CREATE SCHEMA {}").format(Identifier(old)))
-        session.execute("CREATE TABLE in_schema (x int)")
+        administrator.execute(f"GRANT CREATE ON DATABASE {old} TO {old}")
+    managed.run(older, f"CREATE SCHEMA {old}", "CREATE TABLE in_schema (x int)", login=old)
 
     with pytest.raises(
         ConflictError, match=f"ALTER DATABASE .* SET search_path = .*{old}.*nothing was changed"
@@ -182,11 +176,10 @@ async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, older: 
     assert owners(managed) == before
     assert not managed.exists(older.owner)
     statement = str(caught.value).partition("run ")[2].partition("; nothing")[0]
-    managed.api(SQL("{}").format(verbatim(statement)))
+    managed.api(statement)
     await adopt(older)
     for login in (old, await older.add()):
-        with managed.open(login, old) as session:
-            session.execute("TABLE in_schema")
+        managed.run(older, "TABLE in_schema", login=login)
 
 
 async def test_adoption_ends_all_logins_but_one(managed: Managed, evil: Tenant) -> None:
@@ -225,7 +218,7 @@ async def test_what_is_not_the_tenants_is_a_conflict(managed: Managed, older: Te
     if what == "the administrator" and managed.version >= 16:
         pytest.skip("it is a member of the login there")
     statement, reason = CANNOT[what]
-    managed.api(SQL(statement).format(login=Identifier(older.database)))
+    managed.api(statement.format(login=older.database))
     before = owners(managed)
 
     with pytest.raises(ConflictError, match=reason) as caught:
@@ -234,15 +227,12 @@ async def test_what_is_not_the_tenants_is_a_conflict(managed: Managed, older: Te
     assert "nothing was changed" in str(caught.value)
     assert owners(managed) == before
     assert not managed.exists(older.owner)
-    with managed.open(older.database, older.database) as session:
-        session.execute("INSERT INTO theirs VALUES (1)")
+    managed.run(older, "INSERT INTO theirs VALUES (1)", login=older.database)
 
 
 async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, older: Tenant) -> None:
-    managed.api(
-        "CREATE ROLE unreachable2; CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO unreachable2",
-        older.database,
-    )
+    create = "CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO unreachable2"
+    managed.api(f"CREATE ROLE unreachable2; {create}", older.database)
     await adopt(older)
     await older.add()
     expected = kinds(ProblemKind.OWNED_BY_OTHERS) if managed.version >= 16 else kinds()
@@ -251,16 +241,15 @@ async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, older: T
 
 
 async def test_killed_creation_is_finished(managed: Managed, evil: Tenant) -> None:
-    name = Identifier(evil.database)
+    name = evil.database
     assert await evil.end(*evil.logins)
-    managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))
-    managed.api(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+    managed.api(f"ALTER DATABASE {name} OWNER TO doadmin")
+    managed.api(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     assert not await evil.steps.create()
     assert owners(managed)[evil.database] == evil.owner
     await evil.add()
 
-    managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))
+    managed.api(f"ALTER DATABASE {name} OWNER TO doadmin")
     assert not await evil.steps.create()
     assert owners(managed)[evil.database] == "doadmin"
-    row = SQL("SELECT rolcanlogin FROM pg_roles WHERE rolname = {}").format(Literal(evil.owner))
-    assert managed.api(row) == [(False,)]
+    assert managed.api(f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{evil.owner}'") == [(False,)]

@@ -8,7 +8,6 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
 
 from aiodbclient.tenants import TenantAction
 from aiodbclient.tenants._credential import Secret
@@ -33,10 +32,8 @@ async def test_long_setting_prevents_no_test_of_login(
 ) -> None:
     """Since PostgreSQL 18 the server sends search_path at each login, and others in warnings."""
     login = victim.logins[0]
-    with managed.open(login, victim.database) as session:
-        session.execute("SET ROLE NONE" if what.startswith("ROLE") else "SELECT 1")
-        change = f"ALTER {what} SET {setting}"
-        session.execute(change.format(long=LONG, database=victim.database, login=login).encode())
+    change = f"ALTER {what} SET {setting}".format(long=LONG, database=victim.database, login=login)
+    managed.run(victim, "SET ROLE NONE" if what.startswith("ROLE") else "SELECT 1", change)
     assert await server.log_in(victim.names, login, Secret(PASSWORD)) is None
     assert await server.log_in(victim.names, login, Secret("wrong")) is not None
     assert await victim.end(login)
@@ -49,11 +46,8 @@ NUMBER = 60  # of policies
 async def test_locked_policies_do_not_hang_revocation(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """Each of them would take a second, and a neighbour can make thousands."""
     login = victim.logins[0]
-    with managed.open(evil.logins[0], evil.database) as session:
-        session.execute("CREATE TABLE public.t (x int)")
-        for number in range(NUMBER):
-            policy = SQL("CREATE POLICY {} ON public.t TO {}")
-            session.execute(policy.format(Identifier(f"p{number}"), Identifier(login)))
+    policies = [f"CREATE POLICY p{number} ON public.t TO {login}" for number in range(NUMBER)]
+    managed.run(evil, "CREATE TABLE public.t (x int)", *policies)
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("BEGIN; LOCK TABLE public.t")
         began = time.monotonic()
@@ -126,36 +120,34 @@ async def test_refused_object_keeps_no_other_back(managed: Managed, victim: Tena
     """With exit_on_error, the first refusal would end the administrator's session."""
     login = victim.logins[0]
     managed.api("CREATE SCHEMA theirs", victim.database)
-    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), victim.database)
-    with managed.open(login, victim.database) as session:
-        session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
-        session.execute(SQL("ALTER DATABASE {} SET exit_on_error = on").format(Identifier(victim.database)))
-        session.execute("SET ROLE NONE; CREATE TABLE theirs.t (); CREATE TABLE public.t ()")
-    assert not await victim.end(login)
-    owned = (
-        "SELECT relnamespace::regnamespace::text, relowner::regrole::text FROM pg_class WHERE relname = 't' ORDER BY 1"
+    managed.api(f"GRANT USAGE, CREATE ON SCHEMA theirs TO {login}", victim.database)
+    managed.run(
+        victim,
+        f"GRANT CREATE ON SCHEMA public TO {login}; ALTER DATABASE {victim.database} SET exit_on_error = on",
+        "SET ROLE NONE; CREATE TABLE theirs.t (); CREATE TABLE public.t ()",
     )
+    assert not await victim.end(login)
+    owned = "SELECT schemaname::text, tableowner::text FROM pg_tables WHERE tablename = 't' ORDER BY 1"
     assert managed.api(owned, victim.database) == [("public", victim.owner), ("theirs", login)]
+    assert not managed.lets_in(login, victim.database)
+    assert await victim.problems() == frozenset()
     managed.api("DROP SCHEMA theirs CASCADE", victim.database)
     assert await victim.end(login)
 
 
 async def test_similar_procedures_are_handed_over(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
-    with managed.open(login, victim.database) as session:
-        session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
-        session.execute(
-            "SET ROLE NONE; CREATE PROCEDURE public.p(a int, b int) LANGUAGE sql AS 'SELECT 1';"
-            "CREATE PROCEDURE public.p(INOUT \"a;\" int, OUT b int) LANGUAGE sql AS 'SELECT 1, 2'"
-        )
-        session.execute(
-            SQL("GRANT EXECUTE ON PROCEDURE public.p(IN int, IN int) TO {}").format(Identifier(victim.owner))
-        )
+    managed.run(
+        victim,
+        f"GRANT CREATE ON SCHEMA public TO {login}",
+        "SET ROLE NONE; CREATE PROCEDURE public.p(a int, b int) LANGUAGE sql AS 'SELECT 1';"
+        "CREATE PROCEDURE public.p(INOUT \"a;\" int, OUT b int) LANGUAGE sql AS 'SELECT 1, 2'",
+        f"GRANT EXECUTE ON PROCEDURE public.p(IN int, IN int) TO {victim.owner}",
+    )
     assert await victim.end(login)
     owned = "SELECT DISTINCT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname = 'p'"
     assert managed.api(owned, victim.database) == [(victim.owner,)]
-    with managed.open(victim.logins[0], victim.database) as session:
-        session.execute("REVOKE EXECUTE ON ALL PROCEDURES IN SCHEMA public FROM PUBLIC")
+    managed.run(victim, "REVOKE EXECUTE ON ALL PROCEDURES IN SCHEMA public FROM PUBLIC")
     await victim.add(Role.WRITER)
     assert await victim.problems() == frozenset()
 
@@ -163,18 +155,18 @@ async def test_similar_procedures_are_handed_over(managed: Managed, victim: Tena
 async def test_planted_function_sets_callers_password(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """It goes on after the leaked login was revoked. ``check`` reports that the password on record is refused."""
     leaked, new = victim.logins
-    with managed.open(leaked, victim.database) as session:
-        session.execute(
-            "CREATE FUNCTION public.useful() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
-            " PERFORM set_config('role', 'none', false); ALTER ROLE CURRENT_USER PASSWORD 'mine'; RETURN 1; END $$"
-        )
+    managed.run(
+        victim,
+        "CREATE FUNCTION public.useful() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM set_config('role', 'none', false); ALTER ROLE CURRENT_USER PASSWORD 'mine'; RETURN 1; END $$",
+    )
     assert await victim.end(leaked)
-    with managed.open(new, victim.database) as session:
-        session.execute("SELECT public.useful()")
+    managed.run(victim, "SELECT public.useful()")
     assert managed.lets_in(new, victim.database, "mine")
     assert await server.log_in(victim.names, new, Secret(PASSWORD)) is not None
 
 
+@pytest.mark.thorough
 async def test_session_in_template1_blocks_the_api(managed: Managed, victim: Tenant) -> None:
     with closing(managed.open(victim.logins[0], "template1")), pytest.raises(psycopg.errors.ObjectInUse):
         managed.api("CREATE DATABASE held_up TEMPLATE template1")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions, steps
-from aiodbclient.tenants._servers.server import Work
+from aiodbclient.tenants._servers.server import TenantSession, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of
@@ -26,31 +26,20 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 1.0)
 
 
-def let_in(managed: Managed, neighbour: Tenant, login: str) -> None:
-    """A neighbour lets a login of another tenant into its database, and create there."""
-    with managed.open(neighbour.logins[0], neighbour.database) as session:
-        database = Identifier(neighbour.database)
-        session.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, Identifier(login)))
-        session.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(login)))
+PLANT = """
+CREATE FUNCTION public.go() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
+'BEGIN ALTER ROLE CURRENT_USER PASSWORD ''mine''; END'; GRANT EXECUTE ON FUNCTION public.go() TO PUBLIC
+"""
 
 
-def plant(managed: Managed, victim: Tenant, login: str, database: str) -> None:
-    """A function that sets the password of ``login``, for everybody to call."""
-    with managed.open(login, database) as session:
-        session.execute("SET ROLE NONE")
-        session.execute(
-            "CREATE FUNCTION public.go() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS "
-            "'BEGIN ALTER ROLE CURRENT_USER PASSWORD ''mine''; END'; GRANT EXECUTE ON FUNCTION public.go() TO PUBLIC"
-        )
-
-
+@pytest.mark.usefixtures("impatient")
 async def test_neighbours_lock_on_login_is_ended(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """A neighbour calls a function of the login that sets its password, and does not commit."""
     login = victim.logins[0]
-    let_in(managed, evil, login)
-    plant(managed, victim, login, evil.database)
+    managed.let_in(evil, login)
+    managed.run(victim, f"SET ROLE NONE; {PLANT}", database=evil.database)
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         began, ending = time.monotonic(), Work(victim.names)
         session.execute("BEGIN; SELECT public.go()")
@@ -64,7 +53,13 @@ async def test_neighbours_lock_on_login_is_ended(
     assert managed.lets_in(evil.logins[0], evil.database)  # it lost a session, and no right
 
 
-STEPS = ("add_login", "repair", "freeze", "shut", "drop_database")
+STEPS: dict[str, Callable[[Tenant, TenantSession], Awaitable[object]]] = {
+    "add_login": lambda victim, steps: victim.add(),
+    "repair": lambda victim, steps: steps.repair(victim.on_record),
+    "freeze": lambda victim, steps: steps.freeze(victim.logins),
+    "shut": lambda victim, steps: steps.shut(),
+    "drop_database": lambda victim, steps: steps.drop_database(),
+}
 
 
 @pytest.mark.parametrize("step", first_of(STEPS))
@@ -73,31 +68,20 @@ async def test_lock_on_database_delays_no_step(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, step: str
 ) -> None:
     """Its own session locks the row; a neighbour's locks the object, by a setting of its login there."""
-    own, theirs = managed.open(victim.logins[0], "defaultdb"), managed.open(evil.logins[0], "defaultdb")
-    own.execute(SQL("GRANT TEMPORARY ON DATABASE {} TO PUBLIC").format(Identifier(victim.database)))
-    own.execute("BEGIN")
-    own.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(victim.database)))
-    theirs.execute("SET ROLE NONE; BEGIN")
-    setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
-    theirs.execute(setting.format(Identifier(victim.database)))
+    managed.run(victim, f"GRANT TEMPORARY ON DATABASE {victim.database} TO PUBLIC")
     on = Work(victim.names)
-    to_do = server.steps(on)
-    try:
-        if step == "add_login":
-            await victim.add()
-        elif step == "repair":
-            await to_do.repair(victim.on_record)
-        elif step == "freeze":
-            await to_do.freeze(victim.logins)
-        elif step == "shut":
-            await to_do.shut()
-        else:
-            await to_do.drop_database()
-            assert on.ended == {evil.logins[0]}
-            assert not (await server.find(victim.names)).database
-    finally:
-        own.close()
-        theirs.close()
+    with (
+        closing(managed.open(victim.logins[0], "defaultdb")) as own,
+        closing(managed.open(evil.logins[0], "defaultdb")) as theirs,
+    ):
+        own.execute("BEGIN")
+        own.execute(f"ALTER DATABASE {victim.database} CONNECTION LIMIT 50")
+        theirs.execute("SET ROLE NONE; BEGIN")
+        theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
+        await STEPS[step](victim, server.steps(on))
+    if step == "drop_database":
+        assert on.ended == {evil.logins[0]}
+        assert not (await server.find(victim.names)).database
 
 
 @pytest.mark.usefixtures("impatient")
@@ -108,8 +92,7 @@ async def test_ended_neighbour_is_named_after_quick_step(
     monkeypatch.setattr(sessions, "_END_BLOCKING", slow)
     with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
         theirs.execute("SET ROLE NONE; BEGIN")
-        setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
-        theirs.execute(setting.format(Identifier(victim.database)))
+        theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
         on = Work(victim.names)
         await server.steps(on).drop_database()
     assert on.ended == {evil.logins[0]}
@@ -120,9 +103,9 @@ async def test_strangers_lock_is_named_not_ended(
     managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = victim.logins[0]
-    monkeypatch.setattr(steps, "ENDING_SECONDS", 4.0)
+    monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
     with Connection.connect(managed.superuser) as human:
-        human.execute(SQL("ALTER ROLE {} VALID UNTIL 'infinity'").format(Identifier(login)))
+        human.execute(f"ALTER ROLE {login} VALID UNTIL 'infinity'")
         with pytest.raises(
             GrantError, match=r"an open transaction of the login 'postgres' in the database 'postgres' holds"
         ):
@@ -132,6 +115,7 @@ async def test_strangers_lock_is_named_not_ended(
     await victim.steps.end_logins([login])
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_housekeeping_ends_nobodys_session(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
@@ -139,7 +123,7 @@ async def test_housekeeping_ends_nobodys_session(
     login = victim.logins[0]
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("CREATE TABLE public.t (x int); BEGIN")
-        session.execute(SQL("GRANT SELECT ON public.t TO {}").format(Identifier(login)))
+        session.execute(f"GRANT SELECT ON public.t TO {login}")
         await asyncio.sleep(sessions.PATIENCE_SECONDS + 0.5)
         await victim.steps.end_logins([login])
         assert not managed.lets_in(login, victim.database)
@@ -161,7 +145,7 @@ async def test_four_lock_holders_stop_nobody_else(
     for tenant in hostile:
         session = managed.open(tenant.logins[0], "defaultdb")
         session.execute("BEGIN")
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(tenant.database)))
+        session.execute(f"ALTER DATABASE {tenant.database} CONNECTION LIMIT 50")
         locks(session)
 
     blocked = [asyncio.create_task(tenant.add()) for tenant in hostile]

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from typing import LiteralString
 
 import psycopg
-from psycopg.sql import SQL, Identifier
 
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -68,24 +67,19 @@ def running(managed: Managed, victim: Tenant) -> Iterator[None]:
 
 def plant(managed: Managed, neighbour: Tenant, login: str, code: str) -> None:
     """The neighbour lets a login in, which leaves code there."""
-    with managed.open(neighbour.logins[0], neighbour.database) as session:
-        for text in (f'CONNECT ON DATABASE "{neighbour.database}"', "USAGE, CREATE ON SCHEMA public"):
-            session.execute(SQL(f"GRANT {text} TO {{}}").format(Identifier(login)))
-    with managed.open(login, neighbour.database) as session:
-        session.execute("SET ROLE NONE")
-        session.execute(code.encode())
+    managed.let_in(neighbour, login)
+    managed.run(neighbour, "SET ROLE NONE", code, login=login)
 
 
 def owner_of(managed: Managed, function: str, database: str) -> list[str]:
-    found = "SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname = {}"
-    return [name for (name,) in managed.api(SQL(found).format(function), database)]
+    found = f"SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname = '{function}'"
+    return [name for (name,) in managed.api(found, database)]
 
 
 async def test_readers_function_never_becomes_the_owners(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """A login of the owner is a member of its role until it is ended: what it got then is taken back by a repair."""
     reader = await victim.add(Role.READER)
-    with managed.open(evil.logins[0], evil.database) as session:
-        session.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(victim.owner)))
+    managed.run(evil, f"GRANT USAGE, CREATE ON SCHEMA public TO {victim.owner}")
     plant(managed, evil, reader, ESCAPE.replace("{owner}", victim.owner))
     with running(managed, evil):
         await victim.end(reader)
@@ -93,8 +87,8 @@ async def test_readers_function_never_becomes_the_owners(managed: Managed, victi
 
     login = victim.logins[0]
     plant(managed, evil, login, ESCAPE.replace("{owner}", victim.owner))
-    with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-        session.execute(GO)
+    with suppress(psycopg.Error):
+        managed.run(evil, GO)
     assert victim.owner in owner_of(managed, "back", evil.database)
     await victim.end(login)
     await victim.repair()
@@ -129,19 +123,17 @@ async def test_revoked_login_never_comes_back(
     login = victim.logins[0]
     plant(managed, evil, login, "CREATE FUNCTION public.kept() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     plant(managed, evil, login, LATE.replace("public.up()", "public.late()"))
-    with managed.open(evil.logins[0], evil.database) as session:
-        session.execute("CREATE VIEW public.v AS SELECT public.kept()")
+    managed.run(evil, "CREATE VIEW public.v AS SELECT public.kept()")
     assert not await victim.end(login)
 
     for _ in range(3):
         assert await victim.add() != login
         await victim.end(victim.logins[0])
-        with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-            session.execute(GO)
+        with suppress(psycopg.Error):
+            managed.run(evil, GO)
         assert not managed.lets_in(login, "defaultdb", "mine")
     assert (await server.find(victim.names)).ended == (login,)
     assert await victim.problems() == frozenset()
-    managed.reset(login, "mine")
-    managed.api(SQL("ALTER ROLE {} LOGIN").format(Identifier(login)))
+    managed.api(f"ALTER ROLE {login} LOGIN PASSWORD 'mine'")
     assert managed.lets_in(login, "defaultdb", "mine"), "it would not be noticed"
     assert kinds_of(await victim.problems()) == {ProblemKind.UNKNOWN_LOGIN}

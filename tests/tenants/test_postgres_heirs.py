@@ -10,7 +10,6 @@ from typing import LiteralString
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier
 
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -56,38 +55,37 @@ KINDS: dict[str, LiteralString] = {
     "user mapping": "CREATE USER MAPPING FOR CURRENT_USER SERVER se",
     "foreign table": "CREATE FOREIGN TABLE ft (x int) SERVER se",
     "default privileges": "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC",
-    "odd name": 'CREATE TABLE "a.b""; c" (x int); CREATE FUNCTION "{{}}%s"("a.b""; c") RETURNS int LANGUAGE sql AS'
+    "odd name": 'CREATE TABLE "a.b""; c" (x int); CREATE FUNCTION "{}%s"("a.b""; c") RETURNS int LANGUAGE sql AS'
     " 'SELECT 1'",
 }
-_HERE = SQL("""
+_HERE = """
 SELECT DISTINCT rolname::text FROM pg_shdepend JOIN pg_roles r ON r.oid = refobjid
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND refclassid = 'pg_authid'::regclass
-  AND deptype = 'o' AND rolname <> 'lender'
-""")
+  AND deptype = 'o'
+"""
 
 
 def lent(managed: Managed, victim: Tenant, login: str) -> None:
     """As the owner role, let a login make objects of its own: it does so after ``SET ROLE NONE``."""
     managed.api("CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", victim.database)
-    with managed.open(next(each for each in reversed(victim.logins) if each != login), victim.database) as session:
-        session.execute("SET search_path = public; CREATE SCHEMA closed")
-        session.execute(SQL("GRANT CREATE ON DATABASE {} TO {}").format(Identifier(victim.database), Identifier(login)))
-        session.execute(SQL("GRANT ALL ON SCHEMA public, closed TO {}").format(Identifier(login)))
-        session.execute("REVOKE ALL ON SCHEMA closed FROM CURRENT_USER")
+    managed.run(
+        victim,
+        "SET search_path = public; CREATE SCHEMA closed",
+        f"GRANT CREATE ON DATABASE {victim.database} TO {login}",
+        f"GRANT ALL ON SCHEMA public, closed TO {login}",
+        "REVOKE ALL ON SCHEMA closed FROM CURRENT_USER",
+        login=next(each for each in reversed(victim.logins) if each != login),
+    )
 
 
 def make_all(managed: Managed, victim: Tenant, login: str) -> None:
-    with managed.open(login, victim.database) as session:
-        session.execute("SET ROLE NONE; SET search_path = public")
-        for statement in KINDS.values():
-            session.execute(statement.replace("{{}}", "{}").encode())
-        available = session.execute("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'").fetchone()
-        if available is not None:
-            session.execute("CREATE EXTENSION pgcrypto")
+    managed.run(victim, "SET ROLE NONE; SET search_path = public", *KINDS.values(), login=login)
+    if managed.api("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'"):
+        managed.run(victim, "SET ROLE NONE; SET search_path = public; CREATE EXTENSION pgcrypto", login=login)
 
 
 def owners(managed: Managed, database: str) -> set[str]:
-    return {name for (name,) in managed.api(_HERE.format(), database)}
+    return {name for (name,) in managed.api(_HERE, database)}
 
 
 @pytest.mark.parametrize("role", Role)
@@ -102,12 +100,10 @@ async def test_what_a_login_owned_is_the_owner_roles(managed: Managed, victim: T
     assert not managed.exists(login)
     assert owners(managed, victim.database) == {victim.owner}
     assert await victim.problems() == frozenset()
-    with managed.open(victim.logins[-1], victim.database) as session:
-        session.execute("SET search_path = public")
-        assert session.execute("SELECT up(), (SELECT who FROM mv)").fetchone() == (victim.owner, login)
-        session.execute(
-            "SELECT count(*) FROM v; DROP SCHEMA own CASCADE; DROP FUNCTION up CASCADE; SELECT lo_unlink(4711)"
-        )
+    assert managed.run(victim, "SELECT up(), (SELECT who FROM mv)") == [(victim.owner, login)]
+    managed.run(
+        victim, "SELECT count(*) FROM v; DROP SCHEMA own CASCADE; DROP FUNCTION up CASCADE; SELECT lo_unlink(4711)"
+    )
 
 
 # What a login may own outside of its tenant's database. A neighbour lets it.
@@ -126,18 +122,13 @@ async def test_objects_elsewhere_are_dropped_with_login(
     login = victim.logins[0]
     database = where if where in {"defaultdb", "template1"} else evil.database
     if database == evil.database:
-        with managed.open(evil.logins[0], database) as session:
-            session.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(Identifier(database), Identifier(login)))
-            session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
+        managed.let_in(evil, login)
     before = owners(managed, database)
-    with managed.open(login, database) as session:
-        session.execute("SET ROLE NONE; " + ELSEWHERE[where])
+    managed.run(victim, "SET ROLE NONE; " + ELSEWHERE[where], database=database)
     assert owners(managed, database) == {*before, login}
     if database == evil.database:  # and closed behind it
-        with managed.open(evil.logins[0], "defaultdb") as session:
-            name = Identifier(database)
-            session.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(name, Identifier(login)))
-            session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(name))
+        close = f"ALTER DATABASE {database} ALLOW_CONNECTIONS false CONNECTION LIMIT 0"
+        managed.run(evil, f"REVOKE CONNECT ON DATABASE {database} FROM {login}; {close}", database="defaultdb")
 
     assert await victim.end(login)
     assert owners(managed, database) == before
@@ -145,12 +136,9 @@ async def test_objects_elsewhere_are_dropped_with_login(
 
 async def test_function_left_with_neighbour_is_dropped(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """It would run with the owner role's rights, which may open or drop the tenant's database from there."""
-    with managed.open(evil.logins[0], evil.database) as session:
-        name, owner, login = Identifier(evil.database), Identifier(victim.owner), Identifier(victim.logins[0])
-        session.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, login))
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(owner))
-    with managed.open(victim.logins[0], evil.database) as session:
-        session.execute("CREATE FUNCTION public.back() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+    managed.let_in(evil, f"{victim.owner}, {victim.logins[0]}")
+    back = "CREATE FUNCTION public.back() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
+    managed.run(victim, back, database=evil.database)
     assert kinds_of(await victim.problems()) == {ProblemKind.OWNED_BY_OTHERS}
 
     await victim.repair()
@@ -159,60 +147,31 @@ async def test_function_left_with_neighbour_is_dropped(managed: Managed, victim:
     assert await victim.problems() == frozenset()
 
 
-async def test_object_in_strangers_schema_keeps_login(managed: Managed, victim: Tenant) -> None:
-    """A schema of a stranger lets it create, and the owner role may create nothing there."""
-    login = victim.logins[0]
-    managed.api("CREATE SCHEMA theirs", victim.database)
-    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), victim.database)
-    with managed.open(login, victim.database) as session:
-        session.execute("SET ROLE NONE; CREATE FUNCTION theirs.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-
-    assert not await victim.end(login)
-
-    assert owners(managed, victim.database) == {login}  # it is not dropped
-    assert not managed.lets_in(login, victim.database)
-    assert await victim.problems() == frozenset()
-    managed.api("DROP SCHEMA theirs CASCADE", victim.database)
-    assert await victim.end(login)
-
-
 async def test_administrators_objects_are_reported_and_taken(managed: Managed, victim: Tenant) -> None:
-    with managed.open(victim.logins[0], victim.database) as session:
-        session.execute(SQL("GRANT CREATE ON DATABASE {} TO doadmin").format(Identifier(victim.database)))
-        session.execute(
-            "GRANT CREATE ON SCHEMA public TO doadmin; CREATE SCHEMA closed; GRANT ALL ON SCHEMA closed TO doadmin;"
-            " REVOKE ALL ON SCHEMA closed FROM CURRENT_USER"
-        )
+    lent(managed, victim, "doadmin")
     with Connection.connect(managed.admin, dbname=victim.database, autocommit=True) as administrator:
         administrator.execute("SET search_path = public")
-        managed.api(
-            "CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", victim.database
-        )
         for statement in KINDS.values():
-            administrator.execute(statement.replace("{{}}", "{}").encode())
+            administrator.execute(statement)
 
     assert kinds_of(await victim.problems()) == {ProblemKind.OWNED_BY_OTHERS}
     await victim.repair()
 
     assert await victim.problems() == frozenset()
-    with managed.open(victim.logins[1], victim.database) as session:
-        assert session.execute("SELECT public.up()").fetchone() == (victim.owner,)
+    assert managed.run(victim, "SELECT public.up()") == [(victim.owner,)]
     owner = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = 'defaultdb'"
     assert managed.api(owner) == [("doadmin",)]
 
 
 async def test_strangers_objects_are_taken_or_named(managed: Managed, victim: Tenant) -> None:
+    strangers = ("stranger", "unreachable")
     managed.make_login("stranger")
     managed.api("CREATE ROLE unreachable")
     try:
-        for owner in ("stranger", "unreachable"):
-            create = SQL("CREATE TABLE public.{0} (x int); ALTER TABLE public.{0} OWNER TO {0}")
-            managed.api(create.format(Identifier(owner)), victim.database)
-        found = await victim.problems()
-        assert {(each.kind, each.detail) for each in found} == {
-            (ProblemKind.OWNED_BY_OTHERS, "stranger"),
-            (ProblemKind.OWNED_BY_OTHERS, "unreachable"),
-        }
+        for owner in strangers:
+            create = f"CREATE TABLE public.{owner} (x int); ALTER TABLE public.{owner} OWNER TO {owner}"
+            managed.api(create, victim.database)
+        assert await victim.problems() == {Problem(ProblemKind.OWNED_BY_OTHERS, each) for each in strangers}
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"owned_by_others: unreachable.*the owner of these objects"):
                 await victim.repair()
@@ -231,16 +190,14 @@ async def test_strangers_objects_are_taken_or_named(managed: Managed, victim: Te
 async def test_large_object_of_reader_is_handed_over(managed: Managed, victim: Tenant, role: Role) -> None:
     """No dump of the owner role would have it, so it stopped each move."""
     login = await victim.add(role)
-    with managed.open(login, victim.database) as session:
-        session.execute("SELECT lo_from_bytea(4711, 'kept')")
+    managed.run(victim, "SELECT lo_from_bytea(4711, 'kept')", login=login)
     assert await victim.problems() == {Problem(ProblemKind.OWNED_BY_OTHERS, login)}
 
     await victim.repair()
 
     assert await victim.problems() == frozenset()
     assert owners(managed, victim.database) == {victim.owner}
-    with managed.open(victim.logins[0], victim.database) as session:
-        assert session.execute("SELECT lo_get(4711)").fetchone() == (b"kept",)
+    assert managed.run(victim, "SELECT lo_get(4711)") == [(b"kept",)]
 
 
 async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
@@ -256,10 +213,9 @@ async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: P
 
 async def test_excess_memberships_are_reported_and_revoked(managed: Managed, victim: Tenant) -> None:
     managed.make_login("stranger")
-    login = Identifier(victim.logins[0])
+    login = victim.logins[0]
     try:
-        managed.api(SQL("GRANT {} TO stranger").format(login))
-        managed.api(SQL("GRANT pg_read_all_data TO {}").format(login))
+        managed.api(f"GRANT {login} TO stranger; GRANT pg_read_all_data TO {login}")
         assert await victim.problems() == kinds(ProblemKind.OPEN_TO_OTHERS, ProblemKind.TOO_MANY_RIGHTS)
         if managed.version >= 16:  # only a superuser may revoke what one granted
             with pytest.raises(GrantError, match=r"open_to_others: stranger; .* has the rights of pg_read_all_data"):
@@ -268,9 +224,7 @@ async def test_excess_memberships_are_reported_and_revoked(managed: Managed, vic
             await victim.repair()
             assert await victim.problems() == frozenset()
     finally:
-        managed.api(
-            SQL("REVOKE {} FROM stranger; DROP ROLE stranger; REVOKE pg_read_all_data FROM {}").format(login, login)
-        )
+        managed.api(f"REVOKE {login} FROM stranger; DROP ROLE stranger; REVOKE pg_read_all_data FROM {login}")
     assert await victim.problems() == frozenset()
 
 
@@ -290,9 +244,7 @@ END $$
 async def test_function_running_during_drop_makes_nothing(managed: Managed, victim: Tenant) -> None:
     """It runs in a session of the tenant's other login, which is in use."""
     login, other = victim.logins
-    with managed.open(login, victim.database) as session:
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
-        session.execute("SET ROLE NONE; " + GO)
+    managed.run(victim, f"GRANT CREATE, USAGE ON SCHEMA public TO {login}", "SET ROLE NONE; " + GO, login=login)
 
     def go(wait: float) -> None:
         with suppress(psycopg.Error), managed.open(other, victim.database) as session:

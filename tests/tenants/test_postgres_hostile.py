@@ -6,15 +6,14 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, closing, suppress
 from typing import LiteralString, TypeAlias
 
 import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
@@ -53,21 +52,14 @@ MORE = {"1 ms, for a lock", "another encoding", "escapes"}
 )
 async def test_settings_keep_no_next_login_out(managed: Managed, victim: Tenant, what: str) -> None:
     leaked, other = victim.logins
-    with managed.open(leaked, "defaultdb") as session:
-        as_itself = what in {"role of the login", "given away"}
-        session.execute("SET ROLE NONE" if as_itself else "SELECT 1")
-        statement = SQL(SET[what]).format(
-            d=Identifier(victim.database),
-            owner=Identifier(victim.owner),
-            login=Identifier(leaked),
-            other=Identifier(other),
-        )
-        try:
-            session.execute(statement)
-        except psycopg.errors.InsufficientPrivilege:
-            assert what == "given away"  # its logins inherit nothing, on no version
-        else:
-            assert what != "given away"
+    as_itself = "SET ROLE NONE" if what in {"role of the login", "given away"} else "SELECT 1"
+    statement = SET[what].format(d=victim.database, owner=victim.owner, login=leaked, other=other)
+    try:
+        managed.run(victim, as_itself, statement, database="defaultdb")
+    except psycopg.errors.InsufficientPrivilege:
+        assert what == "given away"  # its logins inherit nothing, on no version
+    else:
+        assert what != "given away"
 
     await victim.repair()
     assert await victim.problems() == frozenset()
@@ -94,56 +86,42 @@ async def test_login_cannot_lift_its_limit(managed: Managed, victim: Tenant, evi
     login = await victim.add()
     for as_role in ("SET ROLE NONE", "SELECT 1"):
         for text in LIFT:
-            statement = SQL(text).format(
-                login=Identifier(login),
-                owner=Identifier(victim.owner),
-                other=Identifier(victim.logins[0]),
-                evil=Identifier(evil.logins[0]),
-                d=Identifier(victim.database),
-            )
+            names = {"login": login, "owner": victim.owner, "d": victim.database}
+            statement = text.format(**names, other=victim.logins[0], evil=evil.logins[0])
             await managed.closed(login)
-            with managed.open(login, victim.database) as session:
-                session.execute(as_role.encode())
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    session.execute(statement)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                managed.run(victim, as_role, statement, login=login)
     await managed.closed(login)
-    held = [managed.open(login, database) for database in (victim.database, "defaultdb", "template1")]
-    try:
-        for database in (victim.database, "defaultdb", "template1"):
-            assert not managed.lets_in(login, database)
-    finally:
-        for session in held:
-            session.close()
+    databases = (victim.database, "defaultdb", "template1")
+    with ExitStack() as held:
+        for database in databases:
+            held.enter_context(managed.open(login, database))
+        assert not any(managed.lets_in(login, database) for database in databases)
 
 
 async def test_planted_code_never_runs_as_administrator(managed: Managed, victim: Tenant) -> None:
     """Whatever the administrator does, no function or operator of the tenant is called."""
-    with managed.open(victim.logins[0], victim.database) as session:
-        session.execute("CREATE TABLE public.ran (who text); GRANT ALL ON public.ran TO PUBLIC")
-        session.execute(
-            "CREATE FUNCTION public.note(name, text) RETURNS bool LANGUAGE plpgsql AS"
-            " $$ BEGIN PERFORM set_config('role', 'none', false);"
-            " INSERT INTO public.ran VALUES (session_user); RETURN true; END $$"
-        )
-        session.execute(
-            "CREATE FUNCTION public.note(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
-            " $$ BEGIN PERFORM public.note('x', 'x'); RETURN 1; END $$"
-        )
-        session.execute("CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = text, FUNCTION = public.note)")
-        session.execute("CREATE VIEW public.pg_roles AS SELECT 1 AS oid, 'x' AS rolname, public.note('x', 'x')")
-        session.execute("CREATE TABLE public.pg_database (datname name)")
-        session.execute(
-            "CREATE TABLE public.t (x int DEFAULT public.note(1) CHECK (public.note(x) = 1),"
-            " g int GENERATED ALWAYS AS (public.note(x)) STORED); CREATE INDEX ON public.t (public.note(x));"
-            " ALTER TABLE public.t ENABLE ROW LEVEL SECURITY; ALTER TABLE public.t FORCE ROW LEVEL SECURITY;"
-            " CREATE POLICY p ON public.t USING (public.note(x) = 1);"
-            " CREATE MATERIALIZED VIEW public.mv AS SELECT public.note(1) WITH NO DATA"
-        )
-        session.execute("TRUNCATE public.ran")
-        path = SQL("ALTER DATABASE {} SET search_path = public, pg_catalog")
-        session.execute(path.format(Identifier(victim.database)))
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(victim.logins[0])))
-        session.execute("SET ROLE NONE; CREATE VIEW public.v AS SELECT public.note('x', 'x') AS of_login")
+    managed.run(
+        victim,
+        "CREATE TABLE public.ran (who text); GRANT ALL ON public.ran TO PUBLIC",
+        "CREATE FUNCTION public.note(name, text) RETURNS bool LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM set_config('role', 'none', false);"
+        " INSERT INTO public.ran VALUES (session_user); RETURN true; END $$",
+        "CREATE FUNCTION public.note(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM public.note('x', 'x'); RETURN 1; END $$",
+        "CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = text, FUNCTION = public.note)",
+        "CREATE VIEW public.pg_roles AS SELECT 1 AS oid, 'x' AS rolname, public.note('x', 'x')",
+        "CREATE TABLE public.pg_database (datname name)",
+        "CREATE TABLE public.t (x int DEFAULT public.note(1) CHECK (public.note(x) = 1),"
+        " g int GENERATED ALWAYS AS (public.note(x)) STORED); CREATE INDEX ON public.t (public.note(x));"
+        " ALTER TABLE public.t ENABLE ROW LEVEL SECURITY; ALTER TABLE public.t FORCE ROW LEVEL SECURITY;"
+        " CREATE POLICY p ON public.t USING (public.note(x) = 1);"
+        " CREATE MATERIALIZED VIEW public.mv AS SELECT public.note(1) WITH NO DATA",
+        "TRUNCATE public.ran",
+        f"ALTER DATABASE {victim.database} SET search_path = public, pg_catalog",
+        f"GRANT CREATE, USAGE ON SCHEMA public TO {victim.logins[0]}",
+        "SET ROLE NONE; CREATE VIEW public.v AS SELECT public.note('x', 'x') AS of_login",
+    )
     managed.api("INSERT INTO public.t DEFAULT VALUES", victim.database)
     assert managed.api("SELECT who FROM public.ran", victim.database), "it would not be noticed"
     managed.api("TRUNCATE public.ran, public.t", victim.database)
@@ -154,7 +132,7 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     await victim.repair()
     assert await victim.end(victim.logins[0])
     dump = victim.names.new_login(victim.on_record)
-    await victim.steps.add_reader(dump, secret())
+    await victim.steps.add_reader(dump, Secret(PASSWORD))
     await victim.steps.freeze(victim.on_record)
     await victim.steps.unfreeze(victim.on_record)
     assert await victim.end(dump)
@@ -165,19 +143,13 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     assert managed.api("SELECT who FROM public.ran", victim.database) == []
 
 
-def secret() -> Secret:
-    return Secret(PASSWORD)
-
-
 Act: TypeAlias = Callable[["Fighter", Connection], None]
 
 
 class Fighter:
     """A hostile program: four sessions of a login that each repeat an attack until they are ended."""
 
-    def __init__(
-        self, managed: Managed, victim: Tenant, login: str, act: Callable[[Fighter, Connection], None]
-    ) -> None:
+    def __init__(self, managed: Managed, victim: Tenant, login: str, act: Act) -> None:
         self.managed, self.victim, self.login, self.password = managed, victim, login, PASSWORD
         self.tries = 0
         self._stop, self._act = threading.Event(), act
@@ -253,8 +225,8 @@ async def test_prepared_transaction_on_login_named(
     """It locks the row of the login, which loses its rights all the same. The other logins end."""
     monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
     login, other = victim.logins
-    with managed.open(login, "defaultdb") as session:
-        session.execute("SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; PREPARE TRANSACTION 'held'")
+    prepare = "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; PREPARE TRANSACTION 'held'"
+    managed.run(victim, f"SET ROLE NONE; {prepare}", database="defaultdb")
     with pytest.raises(GrantError, match=f"the prepared transaction 'held' of '{login}' in the database 'defaultdb'"):
         await victim.steps.end_logins(victim.logins)
     assert not managed.lets_in(other, victim.database)
@@ -266,40 +238,29 @@ async def test_prepared_transaction_on_login_named(
     assert await victim.steps.drop_logins([login]) == ()
 
 
-@contextmanager
-def half_open(managed: Managed, login: str, number: int) -> Iterator[list[HalfOpen]]:
-    """Connections that know the password, and have yet to prove it."""
-    opened = [HalfOpen(managed, login) for _ in range(number)]
-    yield opened
-    for each in opened:
-        each.close()
+def half_open(managed: Managed, login: str) -> socket.socket:
+    """A login with a clear-text password that is held back."""
+    connection = socket.create_connection(("127.0.0.1", int(conninfo_to_dict(managed.admin)["port"] or 0)))
+    given = b"\0".join(each.encode() for each in ("user", login, "database", "defaultdb")) + b"\0\0"
+    connection.sendall(struct.pack("!ii", 8 + len(given), 3 << 16) + given)
+    assert connection.recv(1) == b"R"
+    connection.recv(1000)
+    return connection
 
 
-class HalfOpen:
-    """A login with a clear-text answer that is held back."""
+def enters(connection: socket.socket, password: str) -> bool:
+    """Whether the server takes the password that was held back."""
+    connection.sendall(b"p" + struct.pack("!i", 5 + len(password)) + password.encode() + b"\0")
+    with suppress(ConnectionError):
+        answer = connection.recv(10_000)
+        return b"\x00\x00\x00\x08\x00\x00\x00\x00" in answer and b"Z\x00\x00\x00\x05I" in answer
+    return False
 
-    def __init__(self, managed: Managed, login: str) -> None:
-        options = conninfo_to_dict(managed.admin)
-        self._socket = socket.create_connection(("127.0.0.1", int(options["port"] or 0)))
-        given = b"\0".join(each.encode() for each in ("user", login, "database", "defaultdb")) + b"\0\0"
-        self._socket.sendall(struct.pack("!ii", 8 + len(given), 3 << 16) + given)
-        assert self._socket.recv(1) == b"R"
-        self._socket.recv(1000)
 
-    def enters(self, password: str) -> bool:
-        self._socket.sendall(b"p" + struct.pack("!i", 5 + len(password)) + password.encode() + b"\0")
-        with suppress(ConnectionError):
-            answer = self._socket.recv(10_000)
-            return b"\x00\x00\x00\x08\x00\x00\x00\x00" in answer and b"Z\x00\x00\x00\x05I" in answer
-        return False
-
-    def is_open(self) -> bool:
-        with suppress(BlockingIOError):
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        return True
-
-    def close(self) -> None:
-        self._socket.close()
+def is_open(connection: socket.socket) -> bool:
+    with suppress(BlockingIOError):
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    return True
 
 
 @pytest.fixture
@@ -317,21 +278,22 @@ async def clear_text(managed: Managed, victim: Tenant) -> AsyncIterator[None]:
 @pytest.mark.usefixtures("clear_text")
 async def test_half_open_login_delays_no_ending(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
-    with half_open(managed, login, 3) as opened:
-        assert opened[0].enters(PASSWORD)  # the control
+    with half_open(managed, login) as control, half_open(managed, login) as first, half_open(managed, login) as second:
+        assert enters(control, PASSWORD)
         await victim.steps.end_logins([login])
-        assert all(each.is_open() for each in opened[1:])  # the server ends them after 60 s: nobody waited for that
-        assert not opened[1].enters(PASSWORD)
+        assert is_open(first)  # the server ends them after 60 s: nobody waited for that
+        assert is_open(second)
+        assert not enters(first, PASSWORD)
         assert await victim.steps.drop_logins([login]) == ()
         await victim.add()
-        assert not opened[2].enters(PASSWORD)
+        assert not enters(second, PASSWORD)
 
 
 async def test_many_large_objects_keep_no_login(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     for database in ("defaultdb", "template1"):
-        with managed.open(login, database) as session:
-            session.execute("SET ROLE NONE; SELECT count(lo_create(0)) FROM generate_series(1, 3500)")
+        create = "SET ROLE NONE; SELECT count(lo_create(0)) FROM generate_series(1, 3500)"
+        managed.run(victim, create, database=database)
     await victim.steps.end_logins([login])
     assert large_objects(managed, login) == [3500, 3500]  # it did not wait for them to be dropped
     async with asyncio.timeout(60):
@@ -342,9 +304,7 @@ async def test_many_large_objects_keep_no_login(managed: Managed, victim: Tenant
 
 def large_objects(managed: Managed, login: str) -> list[int]:
     """How many a login has, in each database where everybody may make them."""
-    query = SQL("SELECT count(*) FROM pg_largeobject_metadata WHERE pg_get_userbyid(lomowner) = {}").format(
-        Literal(login)
-    )
+    query = f"SELECT count(*) FROM pg_largeobject_metadata WHERE pg_get_userbyid(lomowner) = '{login}'"
     return [managed.api(query, database)[0][0] for database in ("defaultdb", "template1")]
 
 
@@ -373,15 +333,14 @@ async def test_interrupted_drop_goes_on(managed: Managed, victim: Tenant, evil: 
     assert everything - 30_000 < left() < everything
     async with asyncio.timeout(60):
         while await victim.steps.drop_logins([login]):
-            with managed.open(evil.logins[0], evil.database) as neighbour:
-                neighbour.execute("CREATE TABLE goes_on (x int); DROP TABLE goes_on")
+            managed.run(evil, "CREATE TABLE goes_on (x int); DROP TABLE goes_on")
     assert (left(), managed.exists(login)) == (everything - 30_000, False)
 
 
 async def test_login_of_closed_database_is_ended(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     with managed.open(login, "defaultdb") as session:
-        session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(victim.database)))
+        session.execute(f"ALTER DATABASE {victim.database} ALLOW_CONNECTIONS false")
         assert await victim.end(login)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
@@ -392,18 +351,18 @@ async def test_password_is_tested_in_full_database(managed: Managed, victim: Ten
     one = await victim.add()
     await managed.closed(one)
     with managed.open(one, victim.database) as session:
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(Identifier(victim.database)))
+        session.execute(f"ALTER DATABASE {victim.database} CONNECTION LIMIT 1")
         for login in victim.logins:
             assert not managed.lets_in(login, victim.database)
-            assert await victim.server.log_in(victim.names, login, secret()) is None
+            assert await victim.server.log_in(victim.names, login, Secret(PASSWORD)) is None
 
 
 async def test_a_cancelled_step_leaves_no_backend(managed: Managed, victim: Tenant) -> None:
     waiting = "SELECT FROM pg_stat_activity WHERE usename = 'doadmin'"
     with closing(managed.open(victim.logins[0], "defaultdb")) as session:
-        session.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(victim.database)))
+        session.execute(f"ALTER DATABASE {victim.database} IS_TEMPLATE true")
         session.execute("BEGIN")
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(victim.database)))
+        session.execute(f"ALTER DATABASE {victim.database} CONNECTION LIMIT 50")
         call = asyncio.create_task(victim.repair())
         while not managed.api(waiting + " AND wait_event_type = 'Lock'"):
             await asyncio.sleep(0.01)
@@ -418,11 +377,11 @@ async def test_a_cancelled_step_leaves_no_backend(managed: Managed, victim: Tena
 async def test_ended_login_keeps_nothing(managed: Managed, victim: Tenant) -> None:
     """Not even a password that NOLOGIN makes useless: a connection that began before would enter with it."""
     login = victim.logins[0]
-    state = SQL("""
+    state = f"""
         SELECT rolcanlogin, rolpassword IS NOT NULL, EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid),
                EXISTS (SELECT FROM pg_database, aclexplode(datacl) WHERE grantee = r.oid)
-        FROM pg_authid r WHERE rolname = {}
-    """).format(Literal(login))
+        FROM pg_authid r WHERE rolname = '{login}'
+    """
     assert managed.api(state) == [(True, True, True, True)]
     await victim.steps.end_logins([login])
     assert managed.api(state) == [(False, False, False, False)]
@@ -431,12 +390,9 @@ async def test_ended_login_keeps_nothing(managed: Managed, victim: Tenant) -> No
 async def test_frozen_tenant_cannot_let_itself_in(managed: Managed, victim: Tenant) -> None:
     """From another database, as its owner role. What it wrote then would be lost with the move."""
     login = victim.logins[0]
-    revoke, grant = [
-        SQL(text).format(Identifier(victim.database), Identifier(login))
-        for text in ("REVOKE CONNECT ON DATABASE {} FROM {}", "GRANT CONNECT ON DATABASE {} TO {}")
-    ]
+    grant = f"GRANT CONNECT ON DATABASE {victim.database} TO {login}"
     with closing(managed.open(login, "defaultdb")) as held:
-        held.execute(revoke)
+        held.execute(f"REVOKE CONNECT ON DATABASE {victim.database} FROM {login}")
         assert not managed.lets_in(login, victim.database)
         held.execute(grant)
         assert managed.lets_in(login, victim.database)
@@ -445,10 +401,9 @@ async def test_frozen_tenant_cannot_let_itself_in(managed: Managed, victim: Tena
 
         with pytest.raises(psycopg.OperationalError):
             held.execute(grant)
-    with managed.open(login, "defaultdb") as session:
-        for statement in (grant, SQL("SET ROLE {}").format(Identifier(victim.owner))):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                session.execute(statement)
+    for statement in (grant, f"SET ROLE {victim.owner}"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            managed.run(victim, statement, database="defaultdb")
     assert not managed.lets_in(login, victim.database)
     await victim.steps.unfreeze(victim.on_record)
     assert managed.lets_in(login, victim.database)

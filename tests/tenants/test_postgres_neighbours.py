@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient import Engine
 from aiodbclient.tenants import ProblemKind, Role
@@ -24,11 +23,8 @@ from .tenant import Tenant
 
 
 async def test_large_objects_in_defaultdb_are_deleted(managed: Managed, evil: Tenant) -> None:
-    with managed.open(evil.logins[0], "defaultdb") as session:
-        for role in ("NONE", evil.owner):
-            session.execute(SQL("SET ROLE {}").format(SQL("NONE") if role == "NONE" else Identifier(role)))
-            for _ in range(4):  # more than a server has locks
-                session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 4000)")
+    create = ["SELECT count(lo_create(0)) FROM generate_series(1, 4000)"] * 4  # more than a server has locks
+    managed.run(evil, *create, "SET ROLE NONE", *create, database="defaultdb")
     await evil.remove()
     assert managed.api("SELECT FROM pg_largeobject_metadata", "defaultdb") == []
     assert managed.api("SELECT FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')") == []
@@ -37,9 +33,7 @@ async def test_large_objects_in_defaultdb_are_deleted(managed: Managed, evil: Te
 async def test_neighbours_session_is_reported_and_ended(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """An intruder with a leaked credential lets a login of its own in, whose open session outlives the credential."""
     old = victim.logins[0]
-    with managed.open(old, victim.database) as session:
-        grant = SQL("GRANT CONNECT ON DATABASE {} TO {}")
-        session.execute(grant.format(Identifier(victim.database), Identifier(evil.logins[0])))
+    managed.let_in(victim, evil.logins[0])
     with closing(managed.open(evil.logins[0], victim.database)) as intruder:
         assert await victim.end(old)
         assert await victim.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
@@ -69,7 +63,7 @@ async def test_nobody_enters_new_database_before_it_closes(managed: Managed, ser
             await wanted.add()
             await wanted.remove()
         assert entered == []
-        managed.api(SQL("CREATE DATABASE {}").format(Identifier(wanted.database)))
+        managed.api(f"CREATE DATABASE {wanted.database}")
         await until(lambda: entered)  # the control: one that is open to all
     finally:
         stop.set()
@@ -81,19 +75,18 @@ async def test_nobody_enters_new_database_before_it_closes(managed: Managed, ser
 
 
 async def test_names_in_errors_are_printable(managed: Managed, victim: Tenant) -> None:
-    name = Identifier("\x1b]0;mine\x07\nall revoked")
-    managed.api(SQL("CREATE SCHEMA {}").format(name), victim.database)
-    managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), victim.database)
+    name = '"\x1b]0;mine\x07\nall revoked"'
+    managed.api(f"CREATE SCHEMA {name}; GRANT CREATE ON SCHEMA {name} TO PUBLIC", victim.database)
     with pytest.raises(GrantError) as refused:
         await victim.steps.create_role(Role.READER)
     assert str(refused.value).isprintable()
     assert "mine" in str(refused.value)
-    with managed.open(victim.logins[0], victim.database) as session:
-        session.execute(SQL("CREATE TABLE {} (x int)").format(name))
-    managed.api(SQL("ALTER TABLE public.{} OWNER TO doadmin").format(name), victim.database)
-    managed.api("CREATE SCHEMA theirs; CREATE ROLE theirs", victim.database)
-    managed.api(SQL("CREATE TABLE theirs.{} (x int)").format(name), victim.database)
-    managed.api(SQL("ALTER TABLE theirs.{} OWNER TO doadmin").format(name), victim.database)
+    managed.api(
+        f"CREATE TABLE public.{name} (x int); ALTER TABLE public.{name} OWNER TO doadmin;"
+        f"CREATE SCHEMA theirs; CREATE ROLE theirs; CREATE TABLE theirs.{name} (x int);"
+        f"ALTER TABLE theirs.{name} OWNER TO doadmin",
+        victim.database,
+    )
     with pytest.raises(GrantError) as refused:
         await victim.repair()
     managed.api("DROP ROLE theirs")
@@ -120,11 +113,8 @@ async def test_steps_work_with_closed_defaultdb(managed: Managed, server: Postgr
 async def test_many_grants_take_few_statements(
     managed: Managed, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with managed.open(evil.logins[0], evil.database) as session:
-        session.execute("SET search_path = public")
-        for number in range(600):  # more than one statement names
-            session.execute(f"CREATE TABLE t{number} ()".encode())
-        session.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(victim.logins[0])))
+    tables = [f"CREATE TABLE public.t{number} ()" for number in range(600)]  # more than one statement names
+    managed.run(evil, *tables, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {victim.logins[0]}")
     await victim.steps.end_logins([victim.logins[0]])
     statements = counted(monkeypatch)
     assert await victim.steps.drop_logins([victim.logins[0]]) == ()
@@ -148,10 +138,9 @@ async def test_thousand_grantees_take_few_statements(
 ) -> None:
     managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('CREATE ROLE many%s', i); END LOOP; END $$")
     try:
-        with managed.open(victim.logins[0], victim.database) as session:
-            everybody = SQL(", ").join(Identifier(f"many{i}") for i in range(1, 1501))
-            grant = SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {} WITH GRANT OPTION")
-            session.execute(grant.format(Identifier(victim.database), everybody))
+        everybody = ", ".join(f"many{number}" for number in range(1, 1501))
+        grant = f"GRANT CONNECT, TEMPORARY ON DATABASE {victim.database} TO {everybody} WITH GRANT OPTION"
+        managed.run(victim, grant)
         statements = counted(monkeypatch)
         await victim.repair()
         looks = ("pg_blocking_pids", "pg_prepared_xacts")  # while it waits, at intervals
@@ -176,5 +165,5 @@ async def test_usage_and_tenants_are_those_that_create_made(
     assert connections == 1
     assert set(usage) == set(await server.tenants())
     assert not {"nobodys", "defaultdb", "template1"} & set(usage)
-    owner = SQL("SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = {}")
-    assert managed.api(owner.format(Literal(victim.database))) == [(victim.owner,)]
+    owner = f"SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = '{victim.database}'"
+    assert managed.api(owner) == [(victim.owner,)]

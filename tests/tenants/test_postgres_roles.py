@@ -99,19 +99,23 @@ async def everybody(managed: Managed, name: str) -> Tenant:
     """A tenant with a login of each role, and objects from before and after."""
     tenant = await managed.tenant(name, managed.postgres(), logins=1)
     [owner] = tenant.logins
-    with managed.open(owner, tenant.database) as connection:
-        connection.execute("CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES")
-        connection.execute("CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-        connection.execute("REVOKE EXECUTE ON FUNCTION private FROM PUBLIC")
-        connection.execute("CREATE FUNCTION as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+    managed.run(
+        owner,
+        tenant.database,
+        "CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES",
+        "CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "REVOKE EXECUTE ON FUNCTION private FROM PUBLIC",
+        "CREATE FUNCTION as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+    )
     for role in (WRITER, READER):
         await tenant.add(role)
-    with managed.open(owner, tenant.database) as connection:
-        connection.execute(
-            "CREATE SCHEMA late; CREATE TABLE late.late (x serial); CREATE VIEW late.seen AS TABLE early"
-        )
-        connection.execute("CREATE FUNCTION late.private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-        connection.execute("REVOKE EXECUTE ON FUNCTION late.private FROM PUBLIC")
+    managed.run(
+        owner,
+        tenant.database,
+        "CREATE SCHEMA late; CREATE TABLE late.late (x serial); CREATE VIEW late.seen AS TABLE early",
+        "CREATE FUNCTION late.private() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "REVOKE EXECUTE ON FUNCTION late.private FROM PUBLIC",
+    )
     return tenant
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from psycopg.sql import SQL, Literal
 
 from aiodbclient import Engine
 from aiodbclient.tenants._credential import Secret
@@ -44,7 +43,7 @@ async def test_tenant_is_made_rotated_and_removed(managed: Managed, server: Post
         assert await tenant.steps.drop_logins([second]) == ()
         await tenant.steps.forget()
     assert not await server.find(tenant.names)
-    roles = SQL("SELECT rolname FROM pg_roles WHERE starts_with(rolname, {})").format(Literal(tenant.names.stem))
+    roles = f"SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{tenant.names.stem}')"
     assert managed.api(roles) == []
 
 

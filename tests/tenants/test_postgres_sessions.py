@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
 
 from aiodbclient.engines import Engine
 from aiodbclient.sandbox import Sandbox
@@ -76,9 +75,9 @@ async def test_cancelled_step_over_tls_leaves_no_backend(place: Place, watching:
         "AND pid <> pg_backend_pid()"
     )
     async with await AsyncConnection.connect(credential.uri) as hostile:
-        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(alpha.database)))
+        await hostile.execute(f"ALTER DATABASE {alpha.database} IS_TEMPLATE true")
         await hostile.commit()
-        await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(alpha.database)))
+        await hostile.execute(f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7")
 
         call = asyncio.create_task(alpha.repair())
         async with asyncio.timeout(20):
