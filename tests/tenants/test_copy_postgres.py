@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from traceback import walk_tb
@@ -17,22 +18,18 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError
-from aiodbclient.sandbox._embedded import SUPERUSER, binaries
+from aiodbclient.sandbox._embedded import SUPERUSER
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants.errors import GrantError
 
+from .managed import INSTALLED
 from .servers import PASSWORD as SUPERPASSWORD
 from .servers import RestartablePostgres
 
 _used = iter(range(10**6))
 PASSWORD = "it's a \\ secret"
-OLDER = [
-    pytest.param(found, marks=pytest.mark.thorough)
-    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if (found / "initdb").exists()
-]
 
 
 def evil_code(role: str) -> str:
@@ -49,22 +46,16 @@ CREATE FUNCTION public.evil(x int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SE
 """
 
 
-def here(programs: Path) -> Iterator[RestartablePostgres]:
-    server = RestartablePostgres(programs)
-    yield server
-    server.close()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[RestartablePostgres]:
-    found = binaries()
-    assert found is not None
-    yield from here(found)
+    with closing(RestartablePostgres()) as server:
+        yield server
 
 
-@pytest.fixture(scope="module", params=[binaries(), *OLDER], ids=lambda found: found.parent.name)
+@pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
 def older(request: pytest.FixtureRequest) -> Iterator[RestartablePostgres]:
-    yield from here(request.param)
+    with closing(RestartablePostgres(request.param)) as server:
+        yield server
 
 
 def run(dsn: str, *statements: str, database: str = "postgres") -> list[tuple[object, ...]]:
@@ -115,31 +106,29 @@ def owned(dsn: str, names: Names, *statements: str) -> None:
     run(dsn, f'SET ROLE "{names.owner}"', *statements, database=names.database)
 
 
+EVERYTHING = """
+CREATE SCHEMA tools; CREATE EXTENSION hstore SCHEMA tools; COMMENT ON EXTENSION hstore IS 'ours';
+CREATE TABLE t (id serial PRIMARY KEY, text text, more tools.hstore);
+INSERT INTO t (text, more) SELECT 'x' || n, 'a=>1' FROM generate_series(1, 1000) n;
+CREATE TABLE parts (n int) PARTITION BY RANGE (n); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (10);
+INSERT INTO parts VALUES (1), (2); CREATE SEQUENCE alone; SELECT nextval('alone'), nextval('alone');
+SELECT lo_from_bytea(0, 'large'); CREATE VIEW v AS SELECT id FROM t;
+CREATE FUNCTION secret() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 7';
+REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC
+"""
+
+
+async def copier_of(names: Names, *servers: RestartablePostgres) -> PostgresCopier:
+    versions = [str(run(each.dsn, "SHOW server_version")[0][0]) for each in servers]
+    return await PostgresCopier.with_programs(names, versions[0], versions[-1], has_tls=False)
+
+
 async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, server: RestartablePostgres) -> None:
-    versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
-    tenant = f"whole{versions[0][:2]}"
+    tenant = f"whole{next(_used)}"
     names, reader, owner = made(older.dsn, tenant)
     run(older.dsn, "CREATE EXTENSION pg_stat_statements", database=names.database)  # the administrator's
-    owned(
-        older.dsn,
-        names,
-        "CREATE SCHEMA tools",
-        "CREATE EXTENSION hstore SCHEMA tools",
-        "COMMENT ON EXTENSION hstore IS 'ours'",
-        "CREATE TABLE t (id serial PRIMARY KEY, text text, more tools.hstore)",
-        "INSERT INTO t (text, more) SELECT 'x' || n, 'a=>1' FROM generate_series(1, 1000) n",
-        "CREATE TABLE parts (n int) PARTITION BY RANGE (n)",
-        "CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (10)",
-        "INSERT INTO parts VALUES (1), (2)",
-        "CREATE SEQUENCE alone",
-        "SELECT nextval('alone'), nextval('alone')",
-        "SELECT lo_from_bytea(0, 'large')",
-        "CREATE FUNCTION secret() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 7'",
-        "REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC",
-        "CREATE VIEW v AS SELECT id FROM t",
-        f"ALTER DATABASE {names.database} SET search_path = public, tools",
-    )
-    copier = await PostgresCopier.with_programs(names, *versions, has_tls=False)
+    owned(older.dsn, names, EVERYTHING, f"ALTER DATABASE {names.database} SET search_path = public, tools")
+    copier = await copier_of(names, older, server)
     survey = await copier.survey(reader, owner.username)
     assert (survey.refusals, survey.extensions) == ((), (("pg_stat_statements", "public"),))
     there, _, writer = made(server.dsn, tenant)
@@ -150,11 +139,9 @@ async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, s
     assert await copier.count(writer) == await copier.count(reader)
     await copier.finish(survey, writer, "")
     assert run(server.dsn, "SHOW search_path", database=there.database) == [("public, tools",)]
-    grants = (
-        "SELECT has_function_privilege('public', oid, 'EXECUTE'), pg_get_userbyid(proowner) "
-        "FROM pg_proc WHERE proname = 'secret'"
-    )
-    assert run(server.dsn, grants, database=there.database) == [(False, names.owner)]
+    grants = "SELECT has_function_privilege('public', oid, 'EXECUTE'), pg_get_userbyid(proowner) FROM pg_proc"
+    rows = run(server.dsn, f"{grants} WHERE proname = 'secret'", database=there.database)
+    assert rows == [(False, names.owner)]
     assert (await copier.count(writer))["public.alone"] == "2 true"
 
 
@@ -166,11 +153,9 @@ async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, s
 )
 async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: str, restored_by: str) -> None:
     """A restore runs what the tenant wrote with the rights of the tenant. The administrator's would be noticed."""
-    name = f"evil{next(_used)}"
-    names, reader, writer = made(server.dsn, name)
+    names, reader, writer = made(server.dsn, f"evil{next(_used)}")
     owned(server.dsn, names, evil_code(writer.username), f"CREATE TABLE t ({column})")
-    version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
+    copier = await copier_of(names, server)
     with TemporaryFile() as file:
         owned(server.dsn, names, "INSERT INTO t VALUES (1)")
         run(server.dsn, f'ALTER ROLE "{writer.username}" NOCREATEROLE')
@@ -213,8 +198,7 @@ async def test_obstacles_are_found_before_freeze(
     owned(older.dsn, names, "CREATE TABLE ours (n int)", "INSERT INTO ours VALUES (1)")
     run(older.dsn, statement.format(database=names.database), database=names.database)
     _, _, writer = made(server.dsn, tenant)
-    versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
-    copier = await PostgresCopier.with_programs(names, *versions, has_tls=False)
+    copier = await copier_of(names, older, server)
     survey = await copier.survey(reader, owner.username)
     assert survey.bytes > 1_000_000
 
@@ -228,8 +212,7 @@ async def test_obstacles_are_found_before_freeze(
 async def test_cancelled_copy_leaves_no_program(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, f"stopped{os.getpid()}")  # others may run this test beside it
     owned(server.dsn, names, "CREATE TABLE t (n int)")
-    version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
+    copier = await copier_of(names, server)
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
         dumping = asyncio.create_task(copier.dump(reader, "", file))
@@ -245,8 +228,7 @@ async def test_cancelled_copy_leaves_no_program(server: RestartablePostgres) -> 
 async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, "failing")
     run(server.dsn, f'ALTER ROLE "{reader.username}" NOLOGIN')
-    version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
+    copier = await copier_of(names, server)
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file)
     assert PASSWORD not in str(failed.value)
@@ -263,10 +245,6 @@ def frames_of(error: BaseException | None) -> Iterator[FrameType]:
 def _programs(word: str) -> list[str]:
     found = list[str]()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if word in command and "pg_dump" in command:
-            found.append(command)
-    return found
+        with suppress(OSError):
+            found.append(path.read_bytes().decode(errors="replace"))
+    return [command for command in found if word in command and "pg_dump" in command]

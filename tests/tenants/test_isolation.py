@@ -19,6 +19,8 @@ from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
+from .programs import ask
+
 # Pairs that a pattern, truncation or case folding would confuse, and names that need quotes.
 NAMES = [
     "a_c",
@@ -39,6 +41,10 @@ NAMES = [
     "select",
     "user",
 ]
+MAY_CONNECT = """
+SELECT login, database FROM unnest(%s::text[]) login, unnest(%s::text[]) database
+WHERE has_database_privilege(login, database, 'CONNECT')
+"""
 LONG = ["l" * 62 + "1", "l" * 62 + "2"]
 
 
@@ -72,38 +78,26 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
     sandbox, cluster = pg_cluster
     async with made(sandbox, cluster, NAMES + LONG, tmp_path) as credentials:
         for credential in credentials.values():
-            async with await AsyncConnection.connect(credential.uri) as own:
-                await own.execute("CREATE TABLE IF NOT EXISTS t AS SELECT current_database() AS mine")
-                rows = await (await own.execute("TABLE t")).fetchall()
-            assert rows == [(credential.database,)]
+            create = "CREATE TABLE IF NOT EXISTS t AS SELECT current_database() AS mine"
+            assert await ask(credential, create, "TABLE t") == [(credential.database,)]
 
         async def enter(one: Credential, database: str) -> None:
             with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
                 await AsyncConnection.connect(one.uri, dbname=database)
 
-        pairs = others(credentials)
+        pairs = others({name: each for name, each in credentials.items() if not name.endswith("/old")})
         for start in range(0, len(pairs), 16):
             await asyncio.gather(*(enter(*pair) for pair in pairs[start : start + 16]))
 
-        # From inside: which roles it may become, and what it may do to the other's roles and databases.
         one, other = credentials["a"], credentials["abc"]
-        async with await AsyncConnection.connect(other.uri, autocommit=True) as letting_in:  # the control
-            [owner] = await (await letting_in.execute("SELECT current_user::text")).fetchone() or [""]
-            names = Identifier(other.database or ""), Identifier(one.username)
+        own = [(each.username, each.database) for each in credentials.values()]
+        async with await AsyncConnection.connect(other.uri, autocommit=True) as letting_in:
+            rows = await letting_in.execute(MAY_CONNECT, [*map(list, zip(*own, strict=True))])
+            assert {*await rows.fetchall()} == {*own}
+            names = Identifier(other.database or ""), Identifier(one.username)  # the control
             await letting_in.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
             await (await AsyncConnection.connect(one.uri, dbname=other.database)).close()
             await letting_in.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(*names))
-        async with await AsyncConnection.connect(one.uri, autocommit=True) as own:
-            for statement, name in (
-                ("DROP DATABASE {}", other.database or ""),
-                *(
-                    (statement, role)
-                    for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'x'", "DROP ROLE {}")
-                    for role in (other.username, owner)
-                ),
-            ):
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    await own.execute(SQL(statement).format(Identifier(name)))
 
 
 async def connect(credential: Credential, **options: Any) -> Any:

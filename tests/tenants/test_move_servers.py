@@ -14,24 +14,18 @@ from attrs import evolve
 from psycopg import AsyncConnection
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only
+from .managed import INSTALLED
 from .moves import Two, assert_whole_after_repair, enters, left_on, opened, sql, writing
 from .problems import kinds
 from .servers import RestartablePostgres
 
-OLDER = [
-    pytest.param(found, marks=pytest.mark.thorough)
-    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if (found / "initdb").exists()
-]
 
-
-@pytest.fixture(scope="module", params=[binaries(), *OLDER], ids=lambda found: found.parent.name)
+@pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
 def servers(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
     """A sandbox over a server of each version and one of the newest."""
     own = RestartablePostgres(request.param), RestartablePostgres()
@@ -238,7 +232,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     assert (await only(two.tenants().rotate(["alpha"]))).action is TenantAction.ROTATED
 
 
-@pytest.mark.parametrize("number", [6, pytest.param(50, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.thorough)])
 async def test_failed_tenant_stops_no_other_move(two: Two, number: int) -> None:
     tenants, names = two.tenants(), [f"n{each}" for each in range(number)]
     assert all([each.ok async for each in tenants.provision(names)])

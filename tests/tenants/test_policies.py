@@ -8,13 +8,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import aiomysql
 import psycopg
 import pymysql
 import pytest
 from attrs import evolve
-from psycopg import AsyncConnection
-from psycopg.sql import SQL
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError
@@ -25,7 +22,7 @@ from aiodbclient.tenants.errors import RotationPendingError
 from .conftest import Place, found_taken, only
 from .dying import begun
 from .intents import leave
-from .programs import ask, refusal
+from .programs import ask, refusal, session_of
 from .store_contract import LONG
 
 DAY = timedelta(days=1)
@@ -44,6 +41,14 @@ class ClockedStore(SQLiteStore):
 async def clocked(place: Place) -> AsyncIterator[tuple[ClockedStore, Tenants]]:
     async with ClockedStore(place.path) as store:
         yield store, Tenants(place.cluster, store, prefix=place.prefix)
+
+
+async def rotated(tenants: Tenants) -> tuple[Credential, Credential]:
+    """Make the tenant alpha, and rotate it. Return both credentials."""
+    first = await tenants.ensure("alpha")
+    second = (await only(tenants.rotate(all=True))).credential
+    assert second is not None
+    return first, second
 
 
 async def test_rotation_by_age_uses_stores_clock(place: Place) -> None:
@@ -107,17 +112,14 @@ async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypa
 
 @pytest.mark.parametrize("age", [30, 3.5, "30d", timedelta(seconds=-1)])
 async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
-        place.tenants().rotate(older_than=age)
-    with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
-        place.tenants().revoke_previous(older_than=age)
+    for verb in (place.tenants().rotate, place.tenants().revoke_previous):
+        with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
+            verb(older_than=age)
 
 
 async def test_pending_rotation_needs_force(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
-    first = await tenants.ensure("alpha")
-    second = (await only(tenants.rotate(all=True))).credential
-    assert second is not None
+    first, second = await rotated(tenants)
     sent = len(place.sent())
 
     failed = await only(tenants.rotate(all=True))
@@ -137,22 +139,18 @@ async def test_pending_rotation_needs_force(anywhere: Place) -> None:
 async def test_killed_forced_rotation_is_finished(anywhere: Place) -> None:
     """Somebody has asked for the end of the previous login, and it may have ended already."""
     tenants = anywhere.tenants()
-    first = await tenants.ensure("alpha")
-    second = (await only(tenants.rotate(all=True))).credential
+    first, second = await rotated(tenants)
     await begun(anywhere, lambda dying: only(dying.rotate(["alpha"], force=True)))
     assert await tenants.get("alpha") == second
 
     assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
 
     assert await refusal(first)
-    assert second is not None
     assert not await refusal(second)
 
 
 async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
-    first = await place.tenants().ensure("alpha")
-    second = (await only(place.tenants().rotate(all=True))).credential
-    assert second is not None
+    first, second = await rotated(place.tenants())
     await leave(place.store, second, Verb.REPAIR)
 
     assert isinstance((await only(place.tenants().rotate(all=True))).error, RotationPendingError)
@@ -219,34 +217,6 @@ async def test_three_crontabs_rotate_each_once(place: Place) -> None:
             assert {outcome.action for outcome in outcomes} <= {action, TenantAction.KEPT}
 
 
-@contextlib.asynccontextmanager
-async def opened(credential: Credential) -> AsyncIterator[Any]:
-    """Open a session. Returns a function that runs a statement in it."""
-    if credential.engine in MYSQL:
-        connection = await aiomysql.connect(
-            host=credential.host,
-            port=credential.port,
-            user=credential.username,
-            password=credential.password or "",
-            autocommit=True,
-        )
-
-        async def execute(statement: str) -> None:
-            async with connection.cursor() as cursor:
-                await cursor.execute(statement)
-
-        try:
-            yield execute
-        finally:
-            connection.close()
-        return
-    session = await AsyncConnection.connect(credential.uri, autocommit=True)
-    try:
-        yield lambda statement: session.execute(SQL(statement))
-    finally:
-        await session.close()
-
-
 def mine(credential: Credential) -> list[str]:
     """Set a new password in a session that is still open."""
     if credential.engine in MYSQL:
@@ -256,10 +226,8 @@ def mine(credential: Credential) -> list[str]:
 
 async def test_open_session_keeps_no_revoked_login(anywhere: Place) -> None:
     tenants = anywhere.tenants()
-    leaked = await tenants.ensure("alpha")
-    current = (await only(tenants.rotate(all=True))).credential
-    assert current is not None
-    async with opened(leaked) as session:
+    leaked, current = await rotated(tenants)
+    async with session_of(leaked) as session:
         await session("SELECT 1")
 
         assert (await only(tenants.revoke_previous(all=True))).action is TenantAction.REVOKED
@@ -281,9 +249,7 @@ async def test_open_session_keeps_no_revoked_login(anywhere: Place) -> None:
 
 async def test_fighting_login_is_revoked(anywhere: Place) -> None:
     tenants = anywhere.tenants()
-    leaked = await tenants.ensure("alpha")
-    current = (await only(tenants.rotate(all=True))).credential
-    assert current is not None
+    leaked, current = await rotated(tenants)
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
 
     acts = 0
@@ -293,7 +259,7 @@ async def test_fighting_login_is_revoked(anywhere: Place) -> None:
         nonlocal acts
         for with_what in (leaked, leaked, own, own, own):
             with contextlib.suppress(psycopg.Error, pymysql.Error, OSError):
-                async with opened(with_what) as session:
+                async with session_of(with_what) as session:
                     while True:
                         for statement in mine(with_what):
                             await session(statement)

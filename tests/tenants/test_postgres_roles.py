@@ -56,11 +56,8 @@ MATRIX: dict[str, set[Role]] = {
     "CREATE SCHEMA mine": {OWNER},
     "CREATE TRIGGER mine BEFORE INSERT ON early EXECUTE FUNCTION suppress_redundant_updates_trigger()": {OWNER},
     "GRANT SELECT ON early TO PUBLIC": {OWNER},
-    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC": {
-        OWNER,
-        WRITER,
-        READER,
-    },  # on objects that each creates; two create nothing
+    # On objects that each creates; two create nothing.
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC": {OWNER, WRITER, READER},
     "ALTER DATABASE {database} SET work_mem = '1MB'": {OWNER},
     "GRANT CONNECT ON DATABASE {database} TO PUBLIC": {OWNER},
     "SET ROLE {owner}": {OWNER},
@@ -95,27 +92,25 @@ def may(connection: Connection[Any], victim: Tenant, statement: str) -> bool:
     return "WARNING" not in severities
 
 
+EARLY = """
+CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES;
+CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'; REVOKE EXECUTE ON FUNCTION private FROM PUBLIC;
+CREATE FUNCTION as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'
+"""
+LATE = """
+CREATE SCHEMA late; CREATE TABLE late.late (x serial); CREATE VIEW late.seen AS TABLE early;
+CREATE FUNCTION late.private() RETURNS int LANGUAGE sql AS 'SELECT 1';
+REVOKE EXECUTE ON FUNCTION late.private FROM PUBLIC
+"""
+
+
 async def everybody(managed: Managed, name: str) -> Tenant:
     """A tenant with a login of each role, and objects from before and after."""
     tenant = await managed.tenant(name, managed.postgres(), logins=1)
-    [owner] = tenant.logins
-    managed.run(
-        owner,
-        tenant.database,
-        "CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES",
-        "CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "REVOKE EXECUTE ON FUNCTION private FROM PUBLIC",
-        "CREATE FUNCTION as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
-    )
+    managed.run(tenant, EARLY)
     for role in (WRITER, READER):
         await tenant.add(role)
-    managed.run(
-        owner,
-        tenant.database,
-        "CREATE SCHEMA late; CREATE TABLE late.late (x serial); CREATE VIEW late.seen AS TABLE early",
-        "CREATE FUNCTION late.private() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "REVOKE EXECUTE ON FUNCTION late.private FROM PUBLIC",
-    )
+    managed.run(tenant, LATE)
     return tenant
 
 
@@ -136,7 +131,7 @@ def check_matrix(managed: Managed, tenant: Tenant) -> None:
 async def test_each_role_runs_only_its_statements(managed: Managed, name: str) -> None:
     tenant = await everybody(managed, name)
     check_matrix(managed, tenant)
-    owner, _, reader = tenant.on_record
+    _, _, reader = tenant.on_record
 
     # After a rotation, too.
     for role in (WRITER, READER):
@@ -145,12 +140,13 @@ async def test_each_role_runs_only_its_statements(managed: Managed, name: str) -
     assert await tenant.problems() == frozenset()
 
     # The owner may revoke rights from its roles. They are granted again.
-    with managed.open(owner, tenant.database) as connection:
-        group = Identifier(tenant.names.group(READER))
-        connection.execute(SQL("REVOKE SELECT ON ALL TABLES IN SCHEMA late FROM {}").format(group))
-        connection.execute(SQL("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM {}").format(group))
-        connection.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(tenant.database), group))
-        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    managed.run(
+        tenant,
+        f'REVOKE SELECT ON ALL TABLES IN SCHEMA late FROM "{tenant.names.group(READER)}"',
+        f'ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM "{tenant.names.group(READER)}"',
+        f'REVOKE CONNECT ON DATABASE "{tenant.database}" FROM "{tenant.names.group(READER)}"',
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+    )
     assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
     assert not managed.lets_in(reader, tenant.database)
     assert await tenant.server.log_in(tenant.names, reader, Secret(PASSWORD)) is None  # its password is right
@@ -174,6 +170,8 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
     for login in inside.on_record:
         assert not managed.lets_in(login, outside.database)
         with managed.open(login, inside.database) as connection:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"DROP DATABASE {outside.database}")
             for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'mine'", "DROP ROLE {}", "DROP OWNED BY {}"):
                 for role in others:
                     with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -187,9 +185,7 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
 async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rights, "_AT_ONCE", 3)
     many = await managed.tenant("many", managed.postgres())
-    with managed.open(many.logins[0], many.database) as connection:
-        for number in range(8):
-            connection.execute(SQL("CREATE TABLE {} (x int)").format(Identifier(f"t{number}")))
-    with managed.open(await many.add(READER), many.database) as connection:
-        for number in range(8):
-            assert connection.execute(SQL("TABLE {}").format(Identifier(f"t{number}"))).fetchall() == []
+    managed.run(many, *(f"CREATE TABLE t{number} (x int)" for number in range(8)))
+    reader = await many.add(READER)
+    for number in range(8):
+        assert managed.run(many, f"TABLE t{number}", login=reader) == []
