@@ -7,16 +7,18 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from attrs import frozen
+from psycopg.sql import Composable
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import Claim, SQLiteStore, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.postgres.sessions import Session
 
 from ..mysql import PATTERNS, SERVERS, running
 from ..sweeping import sweep
@@ -148,6 +150,19 @@ async def victim(managed: Managed, server: PostgresServer) -> Tenant:
 async def evil(managed: Managed, server: PostgresServer) -> Tenant:
     """Another tenant, who attacks it."""
     return await managed.tenant(f"rival{next(_used):04}", server)
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[Composable]:
+    """The statements that the administrator of PostgreSQL runs from now on."""
+    seen, run = list[Composable](), Session.run
+
+    async def seeing(session: Session, statement: Any, *values: Any, **named: Any) -> list[Any]:
+        seen.append(statement)
+        return await run(session, statement, *values, **named)
+
+    monkeypatch.setattr(Session, "run", seeing)
+    return seen
 
 
 def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import Composable
 
 from aiodbclient import Engine
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, until
@@ -111,37 +110,25 @@ async def test_steps_work_with_closed_defaultdb(managed: Managed, server: Postgr
 
 
 async def test_many_grants_take_few_statements(
-    managed: Managed, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, victim: Tenant, evil: Tenant, statements: list[Composable]
 ) -> None:
     tables = [f"CREATE TABLE public.t{number} ()" for number in range(600)]  # more than one statement names
     managed.run(evil, *tables, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {victim.logins[0]}")
     await victim.steps.end_logins([victim.logins[0]])
-    statements = counted(monkeypatch)
+    statements.clear()
     assert await victim.steps.drop_logins([victim.logins[0]]) == ()
     assert len(statements) < 60
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The statements that the administrator runs from now on."""
-    statements, run = list[Any](), Session.run
-
-    async def running(self: Session, statement: Any, *values: Any, **named: Any) -> list[Any]:
-        statements.append(statement)
-        return await run(self, statement, *values, **named)
-
-    monkeypatch.setattr(Session, "run", running)
-    return statements
-
-
 async def test_thousand_grantees_take_few_statements(
-    managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, victim: Tenant, statements: list[Composable]
 ) -> None:
     managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('CREATE ROLE many%s', i); END LOOP; END $$")
     try:
         everybody = ", ".join(f"many{number}" for number in range(1, 1501))
         grant = f"GRANT CONNECT, TEMPORARY ON DATABASE {victim.database} TO {everybody} WITH GRANT OPTION"
         managed.run(victim, grant)
-        statements = counted(monkeypatch)
+        statements.clear()
         await victim.repair()
         looks = ("pg_blocking_pids", "pg_prepared_xacts")  # while it waits, at intervals
         assert len([each for each in statements if not any(look in each.as_string(None) for look in looks)]) < 60

@@ -12,9 +12,8 @@ from aiodbclient.tenants.errors import GrantError
 from .conftest import Place, only
 from .dying import begun
 from .problems import kinds
-from .programs import ask, refusal
+from .programs import ask, refusal, session_of
 from .test_check_and_repair import admin_of
-from .test_policies import opened
 
 
 async def gone(place: Place) -> None:
@@ -79,7 +78,7 @@ async def test_large_objects_elsewhere_and_grants_of_others_do_not_keep_it(place
 async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
     credential = await tenants.ensure("alpha")
-    async with opened(credential) as session:
+    async with session_of(credential) as session:
         await session("CREATE TABLE t (x int PRIMARY KEY)" if credential.engine == Engine.PG else "SELECT 1")
 
         removed = await only(tenants.remove(["alpha"]))
@@ -111,7 +110,7 @@ async def test_a_removal_that_fails_after_its_database_is_gone_does_not_call_tha
     admin = await admin_of(place)
     owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{credential.database}'"
     [(role,)] = await ask(admin, owner)
-    async with opened(admin) as session:
+    async with session_of(admin) as session:
         await session("BEGIN")
         await session(f'ALTER ROLE "{role}" CONNECTION LIMIT 9')
 
@@ -129,7 +128,7 @@ async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
     """A session of the login sets passwords while it is being removed."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
-    async with opened(credential) as session:
+    async with session_of(credential) as session:
         await session("SET ROLE NONE")
         await session(f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'")
 

@@ -19,9 +19,8 @@ from .conftest import Place, only
 from .dying import begun
 from .intents import leave
 from .problems import kinds
-from .programs import ask, refusal
+from .programs import ask, refusal, session_of
 from .test_check_and_repair import admin_of
-from .test_policies import opened
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
 
@@ -109,7 +108,7 @@ async def test_nothing_that_a_tenant_planted_survives_its_suspension(anywhere: P
             f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION',
         )
         assert not await refusal(beta, database=alpha.database)
-    async with opened(alpha) as session, opened(reader) as reading:
+    async with session_of(alpha) as session, session_of(reader) as reading:
         for each in (session, reading):
             await each("SELECT 1")
 
@@ -128,7 +127,7 @@ async def test_nothing_that_a_tenant_planted_survives_its_suspension(anywhere: P
 async def test_a_session_that_sets_passwords_is_ended(place: Place) -> None:
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
-    async with opened(credential) as session:
+    async with session_of(credential) as session:
         await session("SET ROLE NONE")
         await session("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
 
