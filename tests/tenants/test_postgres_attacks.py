@@ -83,23 +83,6 @@ async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
     assert f'role "{reader.username}" does not exist' in str(outcome.error)
 
 
-async def test_row_security_stops_move(two: Two) -> None:
-    """The program that dumps refuses them, and the tenant goes on where it was."""
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    await sql(
-        alpha,
-        "CREATE TABLE t AS SELECT 1 AS n",
-        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
-        "ALTER TABLE t FORCE ROW LEVEL SECURITY",
-    )
-    outcome = await only(tenants.move(["alpha"], to=two.new))
-    assert isinstance(outcome.error, MoveError)
-    assert "row-level security policy for table" in str(outcome.error)
-    await sql(alpha, "ALTER TABLE t NO FORCE ROW LEVEL SECURITY")
-    assert await sql(alpha, "TABLE t") == [(1,)]
-
-
 @pytest.mark.parametrize(
     "statements",
     [

@@ -6,13 +6,12 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, closing, suppress
-from typing import LiteralString, TypeAlias
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import LiteralString
 
 import psycopg
 import pytest
-from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from aiodbclient.tenants import Role
@@ -143,75 +142,48 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     assert managed.api("SELECT who FROM public.ran", victim.database) == []
 
 
-Act: TypeAlias = Callable[["Fighter", Connection], None]
+@contextmanager
+def fighting(managed: Managed, victim: Tenant, login: str, act: str) -> Iterator[list[str]]:
+    """Four sessions of a login repeat an act, and log in again when they are ended. Yields an entry for each login."""
+    tries, stop = list[str](), threading.Event()
 
-
-class Fighter:
-    """A hostile program: four sessions of a login that each repeat an attack until they are ended."""
-
-    def __init__(self, managed: Managed, victim: Tenant, login: str, act: Act) -> None:
-        self.managed, self.victim, self.login, self.password = managed, victim, login, PASSWORD
-        self.tries = 0
-        self._stop, self._act = threading.Event(), act
-        self._threads = [threading.Thread(target=self._fight, args=[number]) for number in range(4)]
-
-    def _fight(self, number: int) -> None:
-        database = self.victim.database if number % 2 else "defaultdb"
-        while not self._stop.is_set():
-            self.tries += 1
-            with suppress(psycopg.Error), self.managed.open(self.login, database, self.password) as session:
+    def fight(database: str) -> None:
+        while not stop.is_set():
+            tries.append(database)
+            with suppress(psycopg.Error), managed.open(login, database) as session:
                 session.execute("SET ROLE NONE")
-                while not self._stop.is_set():
-                    self._act(self, session)
+                while not stop.is_set():
+                    session.execute(act)
 
-    def __enter__(self) -> Fighter:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
+    threads = [threading.Thread(target=fight, args=[each]) for each in (victim.database, "defaultdb") * 2]
+    for thread in threads:
+        thread.start()
+    try:
+        yield tries
+    finally:
+        stop.set()
+        for thread in threads:
             thread.join()
 
 
-def sets_passwords(fighter: Fighter, session: Connection) -> None:
-    session.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
-    fighter.password = "mine"
+ACTS = {
+    "locks its row": "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; SELECT pg_sleep(60)",
+    "ends others": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE usename = session_user AND pid <> pg_backend_pid()",
+}
 
 
-def locks_its_row(fighter: Fighter, session: Connection) -> None:
-    with session.transaction():
-        session.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
-        fighter.password = "mine"
-        session.execute("SELECT pg_sleep(600)")
-
-
-def ends_others(fighter: Fighter, session: Connection) -> None:
-    session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = session_user"
-        " AND pid <> pg_backend_pid()"
-    )
-
-
-def stays(fighter: Fighter, session: Connection) -> None:
-    session.execute("SELECT 1")
-
-
-@pytest.mark.parametrize("act", [sets_passwords, locks_its_row, ends_others, stays])
-async def test_fighting_sessions_keep_no_login(managed: Managed, victim: Tenant, act: Act) -> None:
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+async def test_fighting_sessions_keep_no_login(managed: Managed, victim: Tenant, act: str) -> None:
     login = victim.logins[0]
-    passwords = (PASSWORD, "mine")
-    with Fighter(managed, victim, login, act) as fighter:
-        await until(
-            lambda: managed.sessions(login) > 1 and any(managed.lets_in(login, "defaultdb", p) for p in passwords)
-        )
+    with fighting(managed, victim, login, act) as tries:
+        await until(lambda: managed.sessions(login) > 1 and managed.lets_in(login, "defaultdb"))
         await victim.steps.end_logins([login])
         assert managed.sessions(login) == 0
-        tried = fighter.tries
-        await until(lambda: fighter.tries > tried + 8)
+        enough = len(tries) + 8
+        await until(lambda: len(tries) > enough)
         assert managed.sessions(login) == 0
-        assert not any(managed.lets_in(login, "defaultdb", password) for password in passwords)
+        assert not any(managed.lets_in(login, "defaultdb", password) for password in (PASSWORD, "mine"))
         assert await victim.steps.drop_logins([login]) == ()
     assert managed.lets_in(victim.logins[1], victim.database)
     async with asyncio.timeout(60):  # no session of a login that is gone goes on
@@ -355,23 +327,6 @@ async def test_password_is_tested_in_full_database(managed: Managed, victim: Ten
         for login in victim.logins:
             assert not managed.lets_in(login, victim.database)
             assert await victim.server.log_in(victim.names, login, Secret(PASSWORD)) is None
-
-
-async def test_a_cancelled_step_leaves_no_backend(managed: Managed, victim: Tenant) -> None:
-    waiting = "SELECT FROM pg_stat_activity WHERE usename = 'doadmin'"
-    with closing(managed.open(victim.logins[0], "defaultdb")) as session:
-        session.execute(f"ALTER DATABASE {victim.database} IS_TEMPLATE true")
-        session.execute("BEGIN")
-        session.execute(f"ALTER DATABASE {victim.database} CONNECTION LIMIT 50")
-        call = asyncio.create_task(victim.repair())
-        while not managed.api(waiting + " AND wait_event_type = 'Lock'"):
-            await asyncio.sleep(0.01)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        async with asyncio.timeout(60):
-            while managed.api(waiting):
-                await asyncio.sleep(0.01)
 
 
 async def test_ended_login_keeps_nothing(managed: Managed, victim: Tenant) -> None:
