@@ -70,7 +70,7 @@ class Names:
     @property
     def owner(self) -> str:
         """PostgreSQL: the role without LOGIN that owns the database."""
-        return self.group(Role.OWNER)
+        return f"{self.stem}{Role.OWNER}"
 
     @property
     def groups(self) -> tuple[str, ...]:

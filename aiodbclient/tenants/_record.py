@@ -196,20 +196,14 @@ class OnRecord:
         return State.USABLE if self.current.suspended is None else State.SUSPENDED
 
     @property
-    def cluster(self) -> str | None:
-        """The id of the tenant's cluster; None if nothing was begun."""
-        credential = self.current or self.previous or (None if self.record is None else self.record.current)
-        if credential is not None:
-            return credential.cluster
-        return None if self.intent is None else self.intent.cluster
+    def home(self) -> Credential | Intent | None:
+        """What has the cluster and the database of the tenant; None if nothing was begun."""
+        return self.intent if self.record is None or self.record.current is None else self.record.current
 
     @property
-    def database(self) -> str | None:
-        """The tenant's database; None if nothing was begun."""
-        credential = self.current or self.previous or (None if self.record is None else self.record.current)
-        if credential is not None:
-            return credential.database
-        return None if self.intent is None else self.intent.database
+    def cluster(self) -> str | None:
+        """The id of the tenant's cluster; None if nothing was begun."""
+        return None if self.home is None else self.home.cluster
 
     @property
     def usable(self) -> Credential | None:
@@ -282,7 +276,7 @@ def without_role(record: Record, role: Role) -> Record:
 
 
 def no_database(name: str, database: str) -> NotFoundError:
-    """The error for a tenant that is on record and has no database."""
+    """The error for a tenant on record whose database is lost."""
     return NotFoundError(
         f"the database {database!r} of the tenant {name!r} does not exist, and what was in it is lost",
         status=404,

@@ -77,7 +77,7 @@ class CheckTenants(TenantJob[TenantChecked]):
             on_record |= {(each.cluster, each.database) for each in entry.credentials}
             on_record |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
             if entry.current is None or entry.intent is not None:  # a copy of it may be on another cluster
-                on_record.add((None, entry.database or self.context.prefix + entry.name))
+                on_record.add((None, entry.home.database if entry.home else self.context.prefix + entry.name))
         return on_record
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from datetime import datetime, timedelta
 from typing import ClassVar, TypeVar
 
-from attrs import define, evolve
+from attrs import evolve
 from backoff import full_jitter
 
 from ..._bulk.outcomes import Done
@@ -116,7 +116,8 @@ class ClaimingJob(TenantJob[DoneT]):
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
-        waiting, losses, looks = Waiting(name), 0, waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
+        waits_until: float | None = None  # for another process that works on the tenant
+        losses, looks = 0, waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         record = await self.context.record(name)
         before = record.usable
@@ -126,9 +127,9 @@ class ClaimingJob(TenantJob[DoneT]):
                 try:
                     tenant = await claim_tenant(self.context, *await self.home(cluster, name, timer), timer)
                     if tenant is None:
-                        waiting.go_on()
+                        waits_until = _wait_for_claim(name, waits_until)
                     else:
-                        waiting = Waiting(name)
+                        waits_until = None
                         async with tenant:
                             timer.stats.writes += 1  # ``Run.stop`` lets it finish
                             done = await self._work_alone(tenant, record, before)
@@ -185,23 +186,16 @@ class ClaimingJob(TenantJob[DoneT]):
         """
 
 
-@define
-class Waiting:
-    """How long a verb waits for another process that has claimed the tenant: for one lease."""
-
-    tenant: str
-    _until: float | None = None
-
-    def go_on(self) -> None:
-        """Note that the tenant is claimed. Raises TenantBusyError after a lease."""
-        if self._until is None:
-            logger.info("another process works on the tenant %r: waiting up to %.0f s", self.tenant, LEASE)
-            self._until = clock() + LEASE
-        elif clock() >= self._until:
-            raise TenantBusyError(
-                f"another process works on the tenant {self.tenant!r} for over {LEASE:.0f} s; nothing was changed",
-                retry_after=LEASE,
-            )
+def _wait_for_claim(name: str, until: float | None) -> float:
+    """Until when to wait for another process that has claimed the tenant: one lease. Then raises TenantBusyError."""
+    if until is None:
+        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
+        return clock() + LEASE
+    if clock() < until:
+        return until
+    raise TenantBusyError(
+        f"another process works on the tenant {name!r} for over {LEASE:.0f} s; nothing was changed", retry_after=LEASE
+    )
 
 
 async def _lost_its_database(tenant: Tenant) -> bool:

@@ -43,7 +43,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         if not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0):
             raise InvalidArgumentError(f"max_frozen must be a timedelta of more than 0, not {max_frozen!r}")
         self.max_frozen = max_frozen.total_seconds()
-        self._moved: dict[str, TenantMoved] = {}
+        self.moved: dict[str, TenantMoved] = {}  # the outcomes of moves, until what is left behind is dropped
 
     async def prepare(self) -> int:
         await super().prepare()
@@ -55,7 +55,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         assert record.current is not None
         if record.state is State.MOVING or record.left_behind is not None:
             return None
-        moved = self._moved.get(record.name)
+        moved = self.moved.get(record.name)
         if moved is not None and moved.credential.cluster == record.current.cluster:
             return evolve(moved, credential=record.current)
         if record.current.cluster == self._to:
@@ -72,9 +72,9 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             if await settle(tenant):
                 return None
         except MoveError as left:  # the tenant works, and ``check`` says what is left
-            if name not in self._moved or tenant.on_record.left_behind is None:
+            if name not in self.moved or tenant.on_record.left_behind is None:
                 raise
-            return evolve(self._moved[name], left=str(left))
+            return evolve(self.moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.servers.clients} - {self._to}
         there = await self.context.servers.choose(name, placement, tenant.timer.stats, without)
         outcome: TenantMoved | None = None
@@ -91,10 +91,6 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         """Whether a database cannot be copied within the limit."""
         seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
         return seconds > self.max_frozen
-
-    def note(self, moved: TenantMoved) -> None:
-        """Remember the outcome of a move, right before it is stored."""
-        self._moved[moved.name] = moved
 
 
 class _Move:
@@ -135,7 +131,9 @@ class _Move:
 
     async def _steps(self, copier: Copier, login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
-        reader = await self._add_reader(login)
+        password = new_password()
+        await tenant.session.add_reader(login, password)  # for the dump
+        reader = tenant.home.credential(tenant.names, Role.READER, login, password)
         survey = await copier.survey(reader, current.username)
         kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
         if current.suspended is None and self._job.takes_too_long(survey):
@@ -155,12 +153,6 @@ class _Move:
                 raise
             raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
         return await self._commit(kept, record)
-
-    async def _add_reader(self, login: str) -> Credential:
-        """A login that may read the whole database, for the dump."""
-        tenant, password = self._tenant, new_password()
-        await tenant.session.add_reader(login, password)
-        return tenant.home.credential(tenant.names, Role.READER, login, password)
 
     async def _undo(self, error: BaseException) -> None:
         """Undo what was begun before ``error``."""
@@ -221,7 +213,7 @@ class _Move:
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
             await self._tenant.end_new_logins()
-            await self._tenant.end_intent()
+            await self._tenant.commit(self._tenant.record)
             raise conflict(self._tenant, self._there, Found(database=True))
         await self._copy.add_extensions(survey.extensions)
 
@@ -267,7 +259,7 @@ class _Move:
             await self._copy.shut()
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen, shut_out=self._others)
-        self._job.note(outcome)
+        self._job.moved[outcome.name] = outcome  # before it is stored
         await tenant.commit(evolve(record, current=credential, roles=roles))
         return outcome
 

@@ -127,12 +127,11 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[TenantAction, Credential]:
     """Make the database and the first login, set it up, and store the credential."""
     intent, previous = tenant.on_record.intent, None
-    is_begun = intent is not None and intent.cluster == tenant.home.cluster
-    if is_begun and tenant.on_record.begun is Verb.PROVISION and tenant.found.is_foreign:
-        await tenant.end_intent()  # somebody else made the database after a process died
-        intent, is_begun = None, False
-    if intent is not None and is_begun:  # what exists is ours
+    if intent is not None and intent.cluster == tenant.home.cluster:  # what exists is ours
         verb, left_behind = intent.verb, intent.to
+        if verb is Verb.PROVISION and tenant.found.is_foreign:  # but this was made after a process died
+            await tenant.delete()
+            raise conflict(tenant, tenant.home, tenant.found)
         await tenant.end_new_logins()
     else:
         verb = await _choose(tenant, if_exists)
@@ -143,10 +142,10 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
         is_new = await tenant.session.create()
         adopted = await tenant.session.adopt() if verb is Verb.ADOPT else None
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
-        await tenant.end_intent()
+        await tenant.delete()
         raise
     if verb is Verb.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
-        await tenant.end_intent()
+        await tenant.delete()
         raise conflict(tenant, tenant.home, Found(database=True))
     if adopted is not None:
         previous = tenant.home.credential(tenant.names, Role.OWNER, adopted, None, await tenant.context.store.now())

@@ -10,7 +10,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from ...errors import NotFoundError
-from .._context import AWAY, TenantServer
+from .._context import AWAY
 from .._credential import Credential
 from .._naming import Role
 from .._record import Verb, no_roles, without_role
@@ -35,7 +35,7 @@ async def settle(tenant: Tenant) -> bool:
             await remove_role(tenant, role)
         case (Verb.ROTATE | Verb.REPAIR, _) | (Verb.PROVISION, Role.READER | Role.WRITER):
             await tenant.end_new_logins()
-            await tenant.end_intent()
+            await tenant.commit(tenant.record)
         case None if tenant.on_record.left_behind is not None:
             await drop_left_behind(tenant)
         case _:  # the whole tenant is provisioned, suspended, resumed or removed: only some verbs get here
@@ -125,9 +125,9 @@ async def remove_role(tenant: Tenant, role: Role) -> None:
 
 
 async def undo_move(tenant: Tenant) -> None:
-    """Open the tenant again where it is, then drop the copy.
+    """Open the tenant again where it is, then drop the copy. Ends the claim.
 
-    Raises MoveError if the other cluster is unreachable. Then the copy is left behind, and the claim has ended.
+    Raises MoveError if the other cluster is unreachable. Then the copy is left behind.
     """
     intent, current = tenant.on_record.intent, tenant.record.current
     assert intent is not None
@@ -146,7 +146,7 @@ async def undo_move(tenant: Tenant) -> None:
     except MoveError:
         await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=intent.to)))
         raise
-    await tenant.end_intent()
+    await tenant.commit(tenant.record)
 
 
 async def drop_left_behind(tenant: Tenant) -> None:
@@ -169,23 +169,18 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
         raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
     try:
         with suppress(NotFoundError):
-            other = await servers.server(cluster, tenant.timer.stats)
+            other = (await servers.server(cluster, tenant.timer.stats)).server
             with servers.watched(cluster, tenant.names.tenant):
-                await drop_all(tenant, other)
+                async with other.session(tenant.work) as session:
+                    found = await other.find(tenant.names)
+                    logins = {*found.logins, *tenant.every_login()}
+                    await session.end_logins(logins)
+                    if not found.is_foreign:
+                        await session.drop_database()
+                    await session.drop_logins({*logins, *found.ended})
+                    if not found.is_foreign:
+                        await session.forget()
     except AWAY as error:
         raise MoveError(
             f"{what} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error
-
-
-async def drop_all(tenant: Tenant, other: TenantServer) -> None:
-    """Drop everything that another cluster has of a tenant."""
-    async with other.server.session(tenant.work) as session:
-        found = await other.server.find(tenant.names)
-        logins = {*found.logins, *tenant.every_login()}
-        await session.end_logins(logins)
-        if not found.is_foreign:
-            await session.drop_database()
-        await session.drop_logins({*logins, *found.ended})
-        if not found.is_foreign:
-            await session.forget()

@@ -131,16 +131,9 @@ class Tenant:
         """
         cluster, database = self.home.cluster, self.names.database
         known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))
-        await self._begin(Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to))
-
-    async def end_intent(self) -> None:
-        """Store that what was begun is undone."""
-        await self._begin(None)
-
-    async def _begin(self, intent: Intent | None) -> None:
-        intended = None if intent is None else str(intent)
-        await self.context.store.begin(self.claim, intended)
-        self.on_record = evolve(self.on_record, record=evolve(self.record, intended=intended), intent=intent)
+        intent = Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to)
+        await self.context.store.begin(self.claim, str(intent))
+        self.on_record = evolve(self.on_record, record=evolve(self.record, intended=str(intent)), intent=intent)
 
     async def commit(self, record: Record) -> None:
         """Store the record, which ends the intent and the claim."""
@@ -215,16 +208,13 @@ class Tenant:
     async def drop_ended(self, *logins: str) -> None:
         """Drop these ended logins and all earlier ones. What others hold up stays, ended, until the next time."""
         left = await self.session.drop_logins([*logins, *self.found.ended])
-        for each in self.on_record.every_credential:
-            if each.password is None and each.username in logins and each.username not in left:
-                await self._delete_user(each.username)
-
-    async def _delete_user(self, adopted: str) -> None:
-        """Take a dropped login that the API made from the API's list too."""
         client = self.context.servers.clients[self.home.cluster]
-        client = for_work(client, self.timer.stats, label=self.names.tenant)
-        with suppress(PermissionDeniedError):  # it stays in the list
-            await none_if_not_found(client.users.delete(adopted))
+        for each in self.on_record.every_credential:
+            # An adopted login is in the API's list too.
+            if each.password is None and each.username in logins and each.username not in left:
+                client = for_work(client, self.timer.stats, label=self.names.tenant)
+                with suppress(PermissionDeniedError):  # it stays in the list
+                    await none_if_not_found(client.users.delete(each.username))
 
     async def set_up(self, credential: Credential) -> Credential:
         """Call ``setup`` for a database without it, before ``credential`` is stored."""
