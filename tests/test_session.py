@@ -325,25 +325,6 @@ async def test_token_error_after_401_alone(server: Server, make_client: MakeClie
         await make_client(Failing()).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
 
 
-async def test_aclose_ends_wait_for_token(make_client: MakeClient) -> None:
-    """A call that waits for the token provider fails at once when its client is closed."""
-    asked = asyncio.Event()
-
-    async def hanging() -> str:
-        asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    client = make_client(hanging)
-    waiting = asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list())
-    await asked.wait()
-
-    await client.aclose()
-
-    with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed; it was not sent"):
-        await asyncio.wait_for(waiting, HANG)
-
-
 async def test_cancelled_call_leaves_nothing(server: Server, make_client: MakeClient) -> None:
     server.otherwise = stalls()
     client = make_client()

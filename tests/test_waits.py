@@ -85,7 +85,7 @@ async def test_mongodb_create_during_bulk_run(server: Server, make_client: MakeC
     await run.aclose()
 
 
-def wait_for_slot(client: DatabaseClient) -> Awaitable[Any]:
+def wait_for_token(client: DatabaseClient) -> Awaitable[Any]:
     return client.cluster(CLUSTER, engine="pg").dbs.list()
 
 
@@ -102,7 +102,7 @@ def wait_until_online(client: DatabaseClient) -> Awaitable[Any]:
     return client.cluster(CLUSTER).wait_online()
 
 
-@pytest.mark.parametrize("wait", [wait_for_slot, wait_for_turn, wait_for_next_try, wait_until_online])
+@pytest.mark.parametrize("wait", [wait_for_token, wait_for_turn, wait_for_next_try, wait_until_online])
 async def test_aclose_ends_wait(
     wait: Callable[[DatabaseClient], Awaitable[Any]],
     server: Server,
@@ -112,19 +112,21 @@ async def test_aclose_ends_wait(
     """A call that waits fails at once when its client is closed."""
     for name in ("_SHORTEST", "_LONGEST"):
         monkeypatch.setattr(f"aiodbclient._http.maintenance.{name}", 1000.0)
-    limiter, answered = RateLimiter([Window(1 if wait is wait_for_slot else 9, 3600.0)]), asyncio.Event()
-    first: asyncio.Task[Any] | None = None
-    client = make_client(rate_limiter=limiter, on_event=lambda _: answered.set())
-    if wait is wait_for_slot:
-        server.will(says(200, {"dbs": []}))
-        await wait_for_slot(client)
-    elif wait is wait_for_turn:
-        _, first = await begin_create(server, client)
-        answered.set()
-    else:
-        server.will(hangs_up if wait is wait_for_next_try else says(200, DATABASE))
+    begun, first = asyncio.Event(), list[asyncio.Task[User]]()
+
+    async def ask_for_ever() -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    token = ask_for_ever if wait is wait_for_token else "secret-token"
+    client = make_client(token, on_event=lambda _: begun.set())
+    if wait is wait_for_turn:
+        first.append((await begin_create(server, client))[1])
+        begun.set()
+    server.will(hangs_up if wait is wait_for_next_try else says(200, DATABASE))
     waiting = asyncio.ensure_future(wait(client))
-    await answered.wait()
+    await begun.wait()
     await settle()
     assert not waiting.done()
 
@@ -133,8 +135,7 @@ async def test_aclose_ends_wait(
     with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed") as caught:
         await asyncio.wait_for(waiting, HANG)
     assert caught.value.may_have_applied is (wait is wait_for_next_try)
-    if first is not None:
-        await asyncio.gather(first, return_exceptions=True)
+    await asyncio.gather(*first, return_exceptions=True)
 
 
 async def test_aclose_while_wait_ends(server: Server, make_client: MakeClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
 
 import pytest
 from attrs import define
@@ -172,25 +171,16 @@ def test_all_calls_go_soon_after_others_stop(
     live(main)
 
 
-Traffic = Callable[[Limiter], Coroutine[None, None, None]]
-
-
-def batch(count: int, at_once: int, *, scale: float = 1.0, others: Traffic | None = None) -> Run:
+def batch(count: int, at_once: int, scale: float) -> Run:
     """``count`` creates, ``at_once`` at a time, on an account with the documented limits, windows times ``scale``."""
     windows = (250, 60.0 * scale), (5000, 3600.0 * scale)
 
     async def main(loop: VirtualLoop) -> Run:
-        random.seed(1)  # of the jitter
         server = Windows(loop.time, windows, whole=scale == 1.0)
         server.seconds = 0.0
         api = Api(server, random.Random(1), 0.025 * scale, 0.15 * scale)
         limiter = RateLimiter([Window(*window) for window in windows])
-        traffic = asyncio.create_task(others(server)) if others else None
-        await asyncio.sleep(70 * scale if others else 0)
-        run = await spread(lambda: call_paced(limiter, api), api, count, at_once)
-        if traffic:
-            traffic.cancel()
-        return run
+        return await spread(lambda: call_paced(limiter, api), api, count, at_once)
 
     return live(main)
 
@@ -205,43 +195,9 @@ LONGER = pytest.mark.thorough
 )
 def test_batch_takes_the_least_time(count: int, scale: float, at_once: int) -> None:
     """A batch takes the least time that the limits allow."""
-    run = batch(count, at_once, scale=scale)
+    run = batch(count, at_once, scale)
     assert (run.refused, run.failed, len(run.calls)) == (0, 0, count)
     assert run.took <= 1.03 * scale * optimum(count)
-
-
-def in_bursts(scale: float) -> Traffic:
-    """Half of the minute's limit, all of it as soon as it can be had."""
-
-    async def send(server: Limiter) -> None:
-        sent = 0
-        while True:
-            refused = server.enter() is not None
-            sent += not refused
-            await asyncio.sleep(scale * (1.0 if refused else 0.01 if sent % 125 else 60.0 - 1.24))
-
-    return send
-
-
-def at_random(scale: float) -> Traffic:
-    draw = random.Random(5)
-
-    async def send(server: Limiter) -> None:
-        while True:
-            server.enter()
-            await asyncio.sleep(draw.expovariate(125 / (60 * scale)))
-
-    return send
-
-
-@pytest.mark.parametrize("at_once", [16, 1000])
-@pytest.mark.parametrize("traffic", [in_bursts, at_random])
-def test_beside_others_gets_its_half(traffic: Callable[[float], Traffic], at_once: int) -> None:
-    """Beside others who spend half of the limit, a batch takes its half. The table has those who spend it evenly."""
-    run = batch(1000, at_once, others=traffic(1.0))
-    assert (run.failed, len(run.calls)) == (0, 1000)
-    # Half of the limit is 125 a minute.
-    assert run.took <= 1.1 * optimum(1000, [(125, 60.0)])
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=LONGER) for seed in range(2, 6))])
