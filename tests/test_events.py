@@ -10,28 +10,35 @@ from time import perf_counter
 import pytest
 from aiohttp import web
 
-from aiodbclient import ClusterClient, RequestEvent, RetryPolicy, errors
+from aiodbclient import RequestEvent, RetryPolicy, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, fails, hangs_up, returns_the_user, says
 
 
-async def test_each_request_is_one_event(server: Server, make_client: MakeClient) -> None:
+async def test_each_request_is_one_event(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is also one debug line, with the fields of the event."""
     seen: list[RequestEvent] = []
     server.will(fails(503), hangs_up, fails(429, retry_after="0.2"), says(200, {"dbs": []}))
 
-    await make_client(on_event=seen.append).cluster(CLUSTER, engine="pg").dbs.list()
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_client(on_event=seen.append).cluster(CLUSTER, engine="pg").dbs.list()
 
     assert [(event.operation, event.method) for event in seen] == [("dbs.list", "GET")] * 4
-    assert [(event.status, event.error) for event in seen] == [
-        (503, None),
-        (None, "ConnectionLostError"),
-        (429, None),
-        (200, None),
-    ]
+    outcomes = [(503, None), (None, "ConnectionLostError"), (429, None), (200, None)]
+    assert [(event.status, event.error) for event in seen] == outcomes
     assert [event.attempt for event in seen] == [1, 2, 3, 4]
     assert seen[3].waited > 0.1 > seen[0].waited >= 0
     assert all(event.duration > 0 for event in seen)
+    lines = [record for record in caplog.records if hasattr(record, "operation")]  # the others say why it tries again
+    for event, line in zip(seen, lines, strict=True):
+        path = f"GET /v2/databases/{CLUSTER}/dbs?per_page=200"
+        assert line.getMessage().startswith(f"{path}: {event.status or event.error} in ")
+        assert vars(line).items() >= {"operation": "dbs.list", "status": event.status, "attempt": event.attempt}.items()
+        assert vars(line)["duration"] == event.duration
+    assert lines[1].getMessage().endswith("try 2")
 
 
 HOUR = 3600.0
@@ -94,24 +101,6 @@ async def test_a_hook_that_raises_spoils_no_call(
 
     messages = [record.getMessage() for record in caplog.records if record.name == "aiodbclient"]
     assert messages == ["on_event raised"] * 2
-
-
-async def test_each_request_is_one_debug_line(
-    server: Server, cluster: ClusterClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The line has the fields of the event."""
-    server.will(fails(503), says(200, {"dbs": []}))
-
-    with caplog.at_level(logging.DEBUG, "aiodbclient"):
-        await cluster.dbs.list()
-
-    first, _, second = caplog.records  # between them: why it tries again
-    assert first.getMessage().startswith(f"GET /v2/databases/{CLUSTER}/dbs?per_page=200: 503 in ")
-    assert second.getMessage().startswith(f"GET /v2/databases/{CLUSTER}/dbs?per_page=200: 200 in ")
-    assert second.getMessage().endswith("try 2")
-    fields = vars(second)
-    assert (fields["operation"], fields["status"], fields["attempt"]) == ("dbs.list", 200, 2)
-    assert fields["duration"] > 0
 
 
 DECISIONS = {

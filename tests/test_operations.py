@@ -25,9 +25,6 @@ from aiodbclient import (
     UserSettings,
     errors,
 )
-from aiodbclient._http.call import Call, Options
-from aiodbclient._http.operations import Kind, Operation
-from aiodbclient._http.retry import RULES, Failure, RetryDecision
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, says
@@ -215,20 +212,3 @@ async def test_dbs_may_come_under_databases(server: Server, cluster: ClusterClie
     assert await dbs.list() == []
     with pytest.raises(errors.InvalidResponseError, match="not the documented JSON object with 'dbs'"):
         await dbs.list()
-
-
-def test_operation_is_one_line() -> None:
-    rename = Operation("users.rename", "PATCH", "/v2/databases/{cluster}/users/{name}", Kind.UPDATE, "user")
-    count = Operation("dbs.count", "GET", "/v2/databases/{cluster}/dbs", Kind.READ)
-
-    assert rename.path("1", "alice") == "/v2/databases/1/users/alice"
-    assert rename.path("1", "a/b") == "/v2/databases/1/users/a%2Fb"
-    assert count.path("1") == "/v2/databases/1/dbs"
-    assert [(each.on, each.writes, each.key) for each in (rename, count)] == [
-        ("users", True, "user"),
-        ("dbs", False, ""),
-    ]
-    call = Call(rename, rename.path("1", "alice"), Options())
-    assert call.what == "users.rename (PATCH /v2/databases/1/users/alice)"
-    assert RULES[Failure.REFUSED][rename.kind] is RetryDecision.RAISE
-    assert RULES[Failure.LOST][rename.kind] is RetryDecision.RETRY

@@ -145,25 +145,18 @@ async def test_second_429_stops_all_clients(server: Server, make_client: MakeCli
 
 async def test_nothing_queues_in_the_connector(server: Server, make_client: MakeClient) -> None:
     """The client's own session opens as many connections as calls: nothing but the windows bounds them."""
-    server.otherwise = held = Held(150)
+    all_came = asyncio.Event()
+
+    async def hold(request: web.BaseRequest) -> web.StreamResponse:
+        if len(server.requests) == 150:
+            all_came.set()
+        await all_came.wait()
+        return await DBS(request)
+
+    server.otherwise = hold
     dbs = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").dbs
     async with asyncio.timeout(HANG):
         await asyncio.gather(*(dbs.list() for _ in range(150)))
-    assert held.most == 150
-
-
-class Held:
-    """Answers no request before ``count`` have come."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.most, self.all = count, 0, asyncio.Event()
-
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.most += 1
-        if self.most == self.count:
-            self.all.set()
-        await self.all.wait()
-        return await DBS(request)
 
 
 async def test_single_call_overtakes_batch(sandbox: Sandbox) -> None:

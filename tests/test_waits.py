@@ -67,24 +67,6 @@ async def test_mongodb_creates_hold_no_slots(server: Server, make_client: MakeCl
     assert len(server.requests) == 5
 
 
-async def test_mongodb_create_during_bulk_run(server: Server, make_client: MakeClient) -> None:
-    """A single create does not wait for the write of a run that waits for its slot: only for its own slot."""
-    server.will(says(200, {"users": []}), fails(404))
-    limiter = RateLimiter([Window(2, 3600.0)])
-    client = make_client(rate_limiter=limiter)
-    cluster = client.cluster(CLUSTER, engine="mongodb")
-    run = cluster.users.provision(["a"])  # it lists, reads the name, and waits for the slot of its create
-    waiting = asyncio.ensure_future(anext(aiter(run)))
-    await until(lambda: len(server.requests) == 2 and limiter.snapshot().waiting)
-
-    with pytest.raises(errors.MaxWaitError, match="no slot"):
-        await client.with_options(max_wait=0.1).cluster(CLUSTER, engine="mongodb").users.create("b")
-
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    await run.aclose()
-
-
 def wait_for_token(client: DatabaseClient) -> Awaitable[Any]:
     return client.cluster(CLUSTER, engine="pg").dbs.list()
 
