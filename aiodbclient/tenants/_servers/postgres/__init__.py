@@ -148,8 +148,9 @@ class PostgresServer(Server):
     async def problems(self, names: Names, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
         async def outside(session: Session) -> frozenset[Problem]:
             steps = await databases.missing_grants(session, logins, self.connection_limit)
+            unknown = await databases.unknown_logins(session, logins or {})
             others = await objects_of_others.problems(session, logins or {})
-            return frozenset([*(step.problem for step in steps), *others])
+            return frozenset([*(problem for step in steps for problem in step.problems), *unknown, *others])
 
         found = await self._read(names, outside)
         roles = [role for role in ROLES if role in (logins or {}).values()]
@@ -157,7 +158,7 @@ class PostgresServer(Server):
             return found
         async with self.turns, self.opened(Work(names), names.database) as session:
             inside = await rights.missing_grants_inside(session, roles)
-        return found | {step.problem for step in inside}
+        return found | {problem for step in inside for problem in step.problems}
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         return tuple(await self._read(names, databases.other_grantees))

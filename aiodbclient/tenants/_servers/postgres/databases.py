@@ -57,15 +57,14 @@ SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
 FROM pg_roles r WHERE rolname ~ %s OR rolname = ANY (%s) ORDER BY 1
 """)
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
-_RIGHTS_MISSING = Problem(ProblemKind.RIGHTS_MISSING)
 
 
 @frozen
 class Step:
-    """A missing statement, and the problem until it has run. Without a statement another verb solves it."""
+    """A missing statement, and the problems until it has run."""
 
-    statement: Composed | None
-    problem: Problem = _RIGHTS_MISSING
+    statement: Composed
+    problems: Sequence[Problem] = (Problem(ProblemKind.RIGHTS_MISSING),)
     as_owner: bool = False  # run it as the owner role, not as the administrator
     creates: str = ""  # the role that it creates
     needs: str = ""  # another role whose rights the administrator needs for it
@@ -132,18 +131,23 @@ async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Lo
     return [Login(*row) for row in await session.run(_LOGINS, f"role={names.owner}", names.login_pattern, [*wanted])]
 
 
+async def unknown_logins(session: Session, known: Collection[str]) -> list[Problem]:
+    """Return the logins of the tenant's form that may log in and are not on record, as problems."""
+    found = [login.name for login in await read_logins(session) if login.enters and login.name not in known]
+    return [Problem(ProblemKind.UNKNOWN_LOGIN, name) for name in found]
+
+
 async def create(session: Session) -> bool:
     """Create the database, closed to all. Return whether it is new. One that is open already is left as it is."""
     names = session.names
     database = await read_database(session)
-    is_new = database is None
     if database is None:
         name = Identifier(names.database)
         await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
     elif database.connections or database.owner not in (names.owner, session.admin):
         return False
     await complete(session)
-    return is_new
+    return database is None
 
 
 async def create_group(session: Session, role: Role) -> None:
@@ -175,15 +179,10 @@ async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, li
     for role in ROLES:
         if role in wanted.values():
             steps += await _group_steps(session, database, role, logins[role], unknown)
-    is_needed = limit is None and any(login.limit in _NO_LIMIT for login in found if login.name in wanted)
-    default = await default_limit(session) if is_needed else 0
-    for login in (each for each in found if each.name in wanted):
-        steps += _login_steps(session, login, wanted[login.name], limit, default)
-    return steps + [
-        Step(None, Problem(ProblemKind.UNKNOWN_LOGIN, login.name))
-        for login in found
-        if login.enters and login.name in unknown
-    ]
+    for login in found:
+        if login.name in wanted:
+            steps += await _login_steps(session, login, wanted[login.name], limit)
+    return steps
 
 
 async def _group_steps(
@@ -210,26 +209,24 @@ def _role_steps(
     keep = {session.admin, *unknown, *(login.name for login in logins)}
     for member in present or ():
         if not member.admin and member.name not in keep:
-            yield Step(
-                revoke_membership(session, role, member.name, member.grantor),
-                Problem(ProblemKind.OPEN_TO_OTHERS, member.name),
-            )
+            revoke = revoke_membership(session, role, member.name, member.grantor)
+            yield Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, member.name)])
 
 
-def _login_steps(session: Session, login: Login, role: Role, limit: int | None, default: int) -> Iterator[Step]:
+async def _login_steps(session: Session, login: Login, role: Role, limit: int | None) -> list[Step]:
     if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
-        return
-    if role is Role.OWNER and not login.starts_as_owner:
-        yield Step(start_as_owner(session, login.name))
+        return []
+    steps = [Step(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
     if login.limit in _NO_LIMIT or limit not in {None, login.limit}:
-        change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
-        yield Step(change.format(Identifier(login.name), Literal(limit or default)))
+        change, most = SQL("ALTER ROLE {} CONNECTION LIMIT {}"), limit or await default_limit(session)
+        steps.append(Step(change.format(Identifier(login.name), Literal(most))))
+    return steps
 
 
 def _shut_steps(session: Session, database: Database) -> Iterator[Step]:
     if database.owner != session.admin:
         give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
-        yield Step(give, Problem(ProblemKind.OPEN_TO_OTHERS, database.owner), needs=database.owner)
+        yield Step(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
     for step in closing_steps(session, database, session.names.groups):
         yield evolve(step, as_owner=False)
 
@@ -267,26 +264,24 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
     kept = {database.owner, session.names.owner, session.admin, *keep}
     others = sorted(set(database.privileges) - kept)
     for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
-        names = [Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees]
-        revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE").format(
-            Identifier(session.names.database), SQL(", ").join(names)
-        )
-        for number, each in enumerate(grantees):  # one statement, however many they are
-            yield Step(None if number else revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True)
+        if grantees:  # one statement, however many they are
+            names = SQL(", ").join([Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees])
+            revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
+            problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
+            yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner=True)
 
 
 async def take(session: Session, steps: Sequence[Step]) -> None:
     """Run the statements of ``steps`` in one transaction: of the administrator, then of the owner role."""
-    owner, todo = session.names.owner, [step for step in steps if step.statement]
-    if not todo:
+    if not steps:
         return
-    made = {step.creates for step in todo if step.creates}
-    first = [step.statement for step in todo if step.statement and step.creates]
-    then: list[Statement] = [step.statement for step in todo if step.statement and not (step.creates or step.as_owner)]
-    if as_owner := [step.statement for step in todo if step.statement and step.as_owner]:
+    owner, made = session.names.owner, [step.creates for step in steps if step.creates]
+    first = [step.statement for step in steps if step.creates]
+    then: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
+    if as_owner := [step.statement for step in steps if step.as_owner]:
         then += as_role(owner, *as_owner)
-    needed = {step.needs for step in todo if step.needs} | {owner}
-    async with session.member_of(*needed, first=first, made=made):
+    needed = [step.needs for step in steps if step.needs]
+    async with session.member_of(owner, *needed, first=first, made=made):
         await session.run_all(*then)
 
 

@@ -23,7 +23,6 @@ from .sessions import BlockedError, Opener, Session, entered, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
-_READ = 10_000  # how many objects to read at once
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
@@ -106,13 +105,9 @@ async def hand_over(session: Session, role: str) -> None:
     """
     names = session.names
     members = {names.owner} if role == session.admin else {names.owner, role}
-    while rows := await session.run(_OWNED, role, _READ):
-        schemas = [kind == "schema" for kind, _ in rows].count(True)
-        for few in (rows[:schemas], rows[schemas:]):
-            if few:
-                await _open_schemas(session)
-            for start in range(0, len(few), _AT_ONCE):
-                await _alter(session, members, few[start : start + _AT_ONCE])
+    while rows := await session.run(_OWNED, role, _AT_ONCE):
+        await _open_schemas(session)
+        await _alter(session, members, [row for row in rows if row[0] == "schema"] or rows)
 
 
 async def drop_owned(session: Session, role: str) -> None:

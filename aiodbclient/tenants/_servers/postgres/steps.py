@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +32,7 @@ class PostgresSession(TenantSession):
         self.names = work.names
         self._server = server
         self._work = work
+        self._session = partial(server.opened, work)
 
     async def end_work(self) -> None:
         await self._step(logins.end_work)
@@ -137,6 +138,3 @@ class PostgresSession(TenantSession):
         """A session in a turn. Those that it opens need none, so nobody waits for a turn in a turn."""
         async with self._server.turns, self._session(database) as session:
             yield session
-
-    def _session(self, database: str | None = None) -> AbstractAsyncContextManager[Session]:
-        return self._server.opened(self._work, database)
