@@ -13,7 +13,7 @@ from .._http.call import RequestStats
 from ..errors import InvalidArgumentError
 from ._context import Context
 from ._credential import Credential
-from ._naming import check_tenant
+from ._naming import Role, check_tenant
 from ._outcomes import (
     TenantCheckOutcome,
     TenantFailed,
@@ -38,7 +38,7 @@ class TenantRole:
     """The readers or writers of the tenants, or the tenants themselves. ``Tenants.role`` returns it.
 
     A tenant must be on record before it can have a reader or a writer. ``Tenants.suspend``, ``resume``, ``remove`` and
-    ``move`` of a tenant take its readers and writers with it.
+    ``move`` of a tenant take its readers and writers with it. What ``Tenants`` says of all its methods holds here too.
     """
 
     __slots__ = ("_context",)
@@ -49,18 +49,18 @@ class TenantRole:
     def __repr__(self) -> str:
         clusters = [*self._context.servers.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
-        return f"<{type(self).__name__} {self._context.role} of {where} in {self._context.store!r}>"
+        role = "" if self._context.role is Role.OWNER else f" {self._context.role}"
+        return f"<{type(self).__name__}{role} of {where} in {self._context.store!r}>"
 
     async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
         """Return the credential of the tenant ``name``. If it has none on record, create its database and login first.
 
         The credential is stored before it is returned. A second call, in any process, returns the same one; two calls
-        at once create one login, and both return it. Safe to repeat and to cancel.
+        at once create one login, and both return it.
 
         Args:
             name: The tenant.
-            if_exists: What happens if a login or a database of that name exists and is not on record, as for
-                ``provision``.
+            if_exists: As for ``provision``.
 
         Returns:
             The credential to use now.
@@ -83,7 +83,7 @@ class TenantRole:
         return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
 
     async def get(self, name: str) -> Credential | None:
-        """Return the credential on record. Sends no request; safe to repeat and to cancel.
+        """Return the credential on record. Sends no request.
 
         Args:
             name: The tenant.
@@ -107,7 +107,7 @@ class TenantRole:
         return self._context.records()
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
-        """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
+        """Do what ``ensure`` does for each of ``names``.
 
         Args:
             names: The tenants.
@@ -117,11 +117,10 @@ class TenantRole:
                 until ``revoke_previous`` ends it. Logins of others can no longer use the database.
 
         Returns:
-            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of
-            ``ensure``.
+            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED or FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
+            InvalidArgumentError: ``if_exists`` is neither.
             NameTakenError: By the run: the store is empty, and the clusters have tenants of these names, as if it was
                 the wrong store. Nothing was created.
         """
@@ -142,7 +141,7 @@ class TenantRole:
             not be checked.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or is given with ``not_on_record``.
+            InvalidArgumentError: ``names`` is given with ``not_on_record``.
         """
         if names is not None and not_on_record:
             raise InvalidArgumentError("not_on_record is for all tenants: check takes no names with it")
@@ -174,11 +173,10 @@ class TenantRole:
     ) -> Run[TenantOutcome]:
         """Give each tenant a credential with a new login, and leave the one in use as it is.
 
-        The new credential is tested by a login and stored before the outcome is yielded. The
-        previous one works until ``revoke_previous``. Safe to repeat after an error and to cancel. Any number of
-        processes may run the same at once with ``older_than``: each tenant is rotated once. Without it, a process that
-        comes later to a name may find it rotated: its outcome is FAILED with RotationPendingError, or with ``force`` it
-        rotates again.
+        The new credential is tested by a login and stored before the outcome is yielded. The previous one works until
+        ``revoke_previous``. Any number of processes may run the same at once with ``older_than``: each tenant is
+        rotated once. Without it, a process that comes later to a name may find it rotated: its outcome is FAILED with
+        RotationPendingError, or with ``force`` it rotates again.
 
         Args:
             names: The tenants.
@@ -189,12 +187,12 @@ class TenantRole:
 
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
-            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not revoked, with
-            TenantNotFoundError if the tenant has no credential on record, or with an error of ``ensure``.
+            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not revoked, or with
+            TenantNotFoundError if the tenant has no credential on record.
 
         Raises:
             InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
-                ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or more.
+                ``older_than`` is not a timedelta of 0 or more.
         """
         check_chosen("rotate", names, all=all, older_than=older_than)
         return self._run(names, RotateTenants(self._context, older_than, force=force))
@@ -227,8 +225,6 @@ class TenantRole:
         What it owns in the tenant's database stays the tenant's. If others keep it from being dropped, it stays, ended,
         and the next revocation tries again.
 
-        Safe to repeat after an error and to cancel.
-
         Args:
             names: The tenants.
             all: Whether to do it for all on record, instead of ``names``.
@@ -241,8 +237,7 @@ class TenantRole:
             previous login has so many open ``sessions``) or FAILED.
 
         Raises:
-            InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
-                ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or more.
+            InvalidArgumentError: As for ``rotate``.
         """
         check_chosen("revoke_previous", names, all=all, older_than=older_than)
         return self._run(names, RevokePrevious(self._context, older_than, unused=unused))
@@ -258,8 +253,8 @@ class TenantRole:
     ) -> Run[TenantRemovalOutcome]:
         """Remove the logins of each tenant, its database with all that is in it, and last its record.
 
-        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
-        the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
+        Its readers and writers are removed first. Once begun, ``get`` returns None for the tenant, and a removal that
+        failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
 
         Args:
             names: The tenants. None, only with ``suspended_for``: all on record.
@@ -270,8 +265,7 @@ class TenantRole:
             suspended for so long) or FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or is None without ``suspended_for``, which must be a
-                timedelta of 0 or more.
+            InvalidArgumentError: Neither is given, or ``suspended_for`` is not a timedelta of 0 or more.
         """
         if names is None and suspended_for is None:
             raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
@@ -301,8 +295,7 @@ class TenantRole:
             has the ``cluster``.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``concurrency`` is not
-                an int of at least 1.
+            InvalidArgumentError: ``work`` is not callable, or ``concurrency`` is not an int of at least 1.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")

@@ -31,11 +31,13 @@ class Tenants(TenantRole):
     safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
     number of processes may work with the same store at once.
 
-    Making a ``Tenants`` connects to nothing and needs no event loop. The names that a method takes may be long, lazy or
-    async.
+    A method that takes ``names`` takes any iterable, also an async one; for another argument it raises
+    InvalidArgumentError. Most return a run: it works on several tenants at once, and yields an outcome for each. One
+    that is FAILED has its ``error``, which is one of ``ensure`` unless the method says otherwise.
 
-    With several clusters each tenant is on one of them, which is on record before the first request that changes
-    something. Runs work on the clusters side by side. One that is away fails its own tenants, and no others.
+    Making a ``Tenants`` connects to nothing and needs no event loop. With several clusters each tenant is on one of
+    them, which is on record before the first request that changes something. One that is unreachable fails its own
+    tenants, and no others.
 
     Args:
         cluster: The cluster, or several of one engine: PostgreSQL or MySQL. It is read once, and again when a
@@ -104,11 +106,6 @@ class Tenants(TenantRole):
         )
         super().__init__(context)
 
-    def __repr__(self) -> str:
-        clusters = [*self._context.servers.clients.values()]
-        where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
-        return f"<Tenants of {where} in {self._context.store!r}>"
-
     def role(self, role: Role | str) -> TenantRole:
         """Return the readers or writers of these tenants, on the same store.
 
@@ -127,7 +124,7 @@ class Tenants(TenantRole):
     async def capacity(self) -> list[ClusterCapacity]:
         """Return how many tenants each cluster has, in their order, and the size of their databases.
 
-        It sends one query to each cluster. Safe to repeat and to cancel.
+        It sends one query to each cluster.
 
         Raises:
             StoreError: The store cannot be read.
@@ -141,7 +138,7 @@ class Tenants(TenantRole):
     def repair(self, names: None = None, *, all: Literal[True]) -> Run[TenantRepairOutcome]: ...
 
     def repair(self, names: GivenNames | None = None, *, all: bool = False) -> Run[TenantRepairOutcome]:
-        """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
+        """Repair what ``check`` finds, in place.
 
         It makes a missing login again, replaces one whose password was changed by a new one, gives rights again, for
         readers and writers too, and finishes what a dead process began. It drops nothing in the tenant's database,
@@ -156,7 +153,7 @@ class Tenants(TenantRole):
             or what it finished: DELETED, SUSPENDED or RESUMED.
 
         Raises:
-            InvalidArgumentError: Neither ``names`` nor ``all`` is given, or both, or ``names`` is not an iterable.
+            InvalidArgumentError: Neither ``names`` nor ``all`` is given, or both.
         """
         check_chosen("repair", names, all=all)
         return self._run(names, RepairTenants(self._context))
@@ -166,7 +163,7 @@ class Tenants(TenantRole):
 
         Until ``resume``, no login of the tenant enters: ``get`` returns None, ``ensure`` and ``TenantPools.use`` raise
         SuspendedError, and ``check``, ``repair``, ``rotate`` and ``revoke_previous`` leave the tenant as it is.
-        Rights of others on its database are revoked. Safe to repeat and to cancel.
+        Rights of others on its database are revoked.
 
         Args:
             names: The tenants.
@@ -174,28 +171,20 @@ class Tenants(TenantRole):
         Returns:
             The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their credential
             says since when.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable.
         """
         return self._run(names, SuspendTenants(self._context))
 
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, a new login.
 
-        It does not call ``setup``: run the migrations that the tenant missed with ``each(migrate, names)``. Safe to
-        repeat and to cancel.
+        It does not call ``setup``: run the migrations that the tenant missed with ``each(migrate, names)``.
 
         Args:
             names: The tenants.
 
         Returns:
             The run. Its outcomes are RESUMED, with the new credential, KEPT (it is not suspended) or FAILED: with
-            TenantNotFoundError if the tenant is not on record, or with an error of
-            ``ensure``.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable.
+            TenantNotFoundError if the tenant is not on record.
         """
         return self._run(names, ResumeTenants(self._context))
 
@@ -213,8 +202,8 @@ class Tenants(TenantRole):
         that was acknowledged before is in the copy. Last, the database that is left behind is dropped.
 
         Needs ``pg_dump`` and ``pg_restore``, or ``mysqldump`` and ``mysql`` of MySQL, and room for a dump in the
-        temporary folder. Safe to repeat and to cancel. If a process dies, ``repair`` opens the tenant again where it
-        was, or finishes the move if the copy was complete.
+        temporary folder. If a process dies, ``repair`` opens the tenant again where it was, or finishes the move if the
+        copy was complete.
 
         Args:
             names: The tenants.
@@ -226,22 +215,22 @@ class Tenants(TenantRole):
             The run. Its outcomes are MOVED, with the new credential and for how long the tenant was ``frozen``, KEPT
             (it is on that cluster, or too large), or FAILED: with MoveError, RotationPendingError if its previous login
             was adopted and is not revoked, CapacityError, ConflictError if the other cluster has such a database or
-            login, ConfigurationError if a program is missing, or with an error of ``ensure``.
+            login, or ConfigurationError if a program is missing.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, ``to`` is not one of the clusters, or there is only
-                one; ``max_frozen`` is not a timedelta of more than 0.
+            InvalidArgumentError: ``to`` is not one of the clusters, or there is only one; ``max_frozen`` is not a
+                timedelta of more than 0.
         """
         return self._run(names, MoveTenants(self._context, to, max_frozen))
 
     def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
-        """Yield how much each tenant uses, with one query for each cluster. Safe to repeat and to cancel.
+        """Yield how much each tenant uses, with one query for each cluster.
 
         Args:
             names: The tenants. None: all on record.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or a name is invalid.
+            InvalidArgumentError: A name is invalid.
             StoreError: The store cannot be read.
         """
         return usage_of(self._context, names)
