@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 import traceback
@@ -39,17 +38,32 @@ async def test_own_session_is_closed(server: Server) -> None:
 
 
 async def test_a_borrowed_session_is_used_and_left_open(server: Server, make_client: MakeClient) -> None:
-    server.will(DBS, fails(404))
-    async with aiohttp.ClientSession(headers={"X-Mine": "yes"}, raise_for_status=True) as session:
-        client = make_client(session=session)
+    """Its headers and middlewares stay in use. Its timeout and ``raise_for_status`` give way to the client's."""
+    seen: list[str] = []
+
+    async def watch(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        seen.append(request.method)
+        return await handler(request)
+
+    server.will(DBS, fails(404), DBS, stalls())
+    headers, own = {"X-Mine": "yes", "User-Agent": "theirs/1.0"}, aiohttp.ClientTimeout(total=1e-9)
+    async with aiohttp.ClientSession(
+        headers=headers, middlewares=(watch,), timeout=own, raise_for_status=True
+    ) as session:
+        client = make_client(session=session, timeout=1.0, retry=RetryPolicy(max_tries=1))
         dbs = client.cluster(CLUSTER, engine="pg").dbs
         await dbs.list()
         with pytest.raises(errors.NotFoundError):
             await dbs.get("x")
+        with pytest.raises(errors.InvalidResponseError):
+            await dbs.create("x")
+        with pytest.raises(errors.RequestTimeoutError, match=r"1 s"):
+            await dbs.list()
         await client.aclose()
         assert not session.closed
 
-    assert server.requests[0].headers["x-mine"] == "yes"
+    assert seen == ["GET", "GET", "POST", "GET"]
+    assert server.requests[0].headers.items() >= {("x-mine", "yes"), ("user-agent", "theirs/1.0")}
     with pytest.raises(errors.ConfigurationError, match="ClientSession"):
         await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
 
@@ -61,19 +75,6 @@ async def test_session_with_auth_is_refused(server: Server, make_client: MakeCli
             await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
 
     assert server.requests == []
-
-
-async def test_session_user_agent_and_client_timeout(server: Server, make_client: MakeClient) -> None:
-    server.will(DBS, stalls())
-    own = aiohttp.ClientTimeout(total=1e-9)
-    async with aiohttp.ClientSession(headers={"User-Agent": "theirs/1.0"}, timeout=own) as session:
-        dbs = make_client(session=session, timeout=1.0, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, "pg").dbs
-
-        await dbs.list()
-        with pytest.raises(errors.RequestTimeoutError, match=r"1 s"):
-            await dbs.list()
-
-    assert server.requests[0].headers["user-agent"] == "theirs/1.0"
 
 
 @pytest.mark.parametrize("way", ["trust_env", "proxy"])
@@ -105,42 +106,20 @@ async def test_host_past_proxy_is_fine(
         assert await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list() == []
 
 
-async def test_session_middlewares_stay_in_use(server: Server, make_client: MakeClient) -> None:
-    seen: list[str] = []
-
-    async def watch(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        seen.append(request.method)
-        return await handler(request)
-
-    server.otherwise = DBS
-    async with aiohttp.ClientSession(middlewares=(watch,)) as session:
-        dbs = make_client(session=session).cluster(CLUSTER, engine="pg").dbs
-        await dbs.list()
-        with pytest.raises(errors.InvalidResponseError):
-            await dbs.create("x")
-
-    assert seen == ["GET", "POST"]
-
-
 def test_second_event_loop_is_refused() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    client = DatabaseClient("token", base_url=f"http://127.0.0.1:{port}")
-    dbs = client.cluster(CLUSTER, engine="pg").dbs
-
-    async def first() -> None:
-        async with serve(port) as server:
+    async def first() -> DatabaseClient:
+        async with serve() as server:
             server.otherwise = DBS
-            await dbs.list()
+            client = DatabaseClient("token", base_url=server.url)
+            await client.cluster(CLUSTER, engine="pg").dbs.list()
+            return client
 
-    async def second() -> None:
+    async def second(client: DatabaseClient) -> None:
         with pytest.raises(errors.ConfigurationError, match="event loop"):
-            await dbs.list()
+            await client.cluster(CLUSTER, engine="pg").dbs.list()
         await client.aclose()
 
-    asyncio.run(first())
-    asyncio.run(second())
+    asyncio.run(second(asyncio.run(first())))
     gc.collect()
 
 

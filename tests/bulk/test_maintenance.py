@@ -205,27 +205,21 @@ async def test_create_waits_for_new_cluster(sandbox: Sandbox, pg: ClusterClient,
     assert sandbox.counts[f"{on}.create", 404] == 5
 
 
-async def test_create_404_ends_after_a_minute(
-    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_create_404_that_lasts_is_raised(
+    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch, is_gone: bool
 ) -> None:
-    """The cluster is online, so a 404 that lasts is an answer. Later names do not wait again."""
-    monkeypatch.setattr(maintenance, "_NEW", 0.3)
+    """It lasts a minute although the cluster is online, or the cluster is gone. Later names do not wait again."""
+    monkeypatch.setattr(maintenance, "_NEW", HANG if is_gone else 0.3)
+    await pg.info()
     sandbox.faults.add("users.create", status=404)
+    if is_gone:
+        sandbox.faults.add("clusters.get", status=404)
 
     outcomes = await pg.users.provision([f"t{n}" for n in range(40)])
 
     assert {type(outcome.error) for outcome in outcomes} == {errors.NotFoundError}
     assert sandbox.counts["clusters.get", 200] < 10
-
-
-async def test_create_404_of_cluster_that_is_gone(sandbox: Sandbox, pg: ClusterClient) -> None:
-    await pg.info()
-    sandbox.faults.add("users.create", status=404)
-    sandbox.faults.add("clusters.get", status=404)
-
-    outcomes = await pg.users.provision(["a", "b"])
-
-    assert {type(outcome.error) for outcome in outcomes} == {errors.NotFoundError}
 
 
 async def test_single_call_does_not_wait(sandbox: Sandbox, pg: ClusterClient) -> None:

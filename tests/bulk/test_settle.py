@@ -102,15 +102,6 @@ def test_error_of_create_is_raised(error: errors.DatabaseClientError, reads: lis
     assert server.sent == sent
 
 
-def test_taken_name_never_visible() -> None:
-    refusal = taken()
-    server = ScriptedName([refusal], [NOT_FOUND])
-    with pytest.raises(errors.NameTakenError) as caught:
-        server.settled()
-    assert caught.value is refusal
-    assert not refusal.may_have_applied
-
-
 def test_create_lost_each_time_is_unsettled() -> None:
     server = ScriptedName([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
     with pytest.raises(errors.ConnectionLostError) as caught:
