@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -119,7 +120,7 @@ async def test_hourly_limit_is_reported(client: DatabaseClient, info: Cluster) -
     assert client.rate_limit.limit == 5000
 
 
-async def test_login_with_verified_tls(cluster: ClusterClient, info: Cluster, user: User) -> None:
+async def test_login_with_verified_tls(cluster: ClusterClient, info: Cluster, user: User, tmp_path: Path) -> None:
     """`ca`: the cluster's authority signs its servers' certificates. A user of the API logs in."""
     if info.engine not in POSTGRESQL | MYSQL:
         pytest.skip("needs PostgreSQL or MySQL")
@@ -132,12 +133,8 @@ async def test_login_with_verified_tls(cluster: ClusterClient, info: Cluster, us
         connection = await aiomysql.connect(**login, ssl=ssl.create_default_context(cadata=ca))
         connection.close()
         return
-    from tempfile import NamedTemporaryFile
-
-    with NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(ca)
-        file.flush()
-        uri = where.uri_for(user, database="defaultdb", ca_file=file.name)
-        async with await psycopg.AsyncConnection.connect(make_conninfo(uri, connect_timeout=10)) as session:
-            rows = await (await session.execute("SELECT session_user")).fetchall()
+    (tmp_path / "ca.pem").write_text(ca)
+    uri = where.uri_for(user, database="defaultdb", ca_file=tmp_path / "ca.pem")
+    async with await psycopg.AsyncConnection.connect(make_conninfo(uri, connect_timeout=10)) as session:
+        rows = await (await session.execute("SELECT session_user")).fetchall()
     assert rows == [(user.name,)]
