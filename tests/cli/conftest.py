@@ -127,11 +127,15 @@ class Command:
     _proxy: Proxy | None = None
 
     @property
+    def cluster_id(self) -> str:
+        [found] = [id for id, name in self.sandbox.clusters.items() if name == self.cluster]
+        return found
+
+    @property
     def proxy(self) -> Proxy:
         """A proxy in front of the cluster's database, from now on to the end of the test."""
         if self._proxy is None:
-            [cluster_id] = [id for id, name in self.sandbox.clusters.items() if name == self.cluster]
-            self._proxy = self._exits.enter_context(behind_proxy(self.sandbox, cluster_id))
+            self._proxy = self._exits.enter_context(behind_proxy(self.sandbox, self.cluster_id))
         return self._proxy
 
     def close(self) -> None:

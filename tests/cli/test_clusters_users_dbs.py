@@ -20,7 +20,7 @@ from .conftest import Command
 
 def test_clusters_are_listed(command: Command) -> None:
     """A table for people has whole values; an object for programs has the same members."""
-    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    cluster_id = command.cluster_id
     table, lines = command("clusters", "list"), command("clusters", "list", "-o", "json")
     assert (table.code, table.err, lines.code) == (0, "", 0)
     [row] = [line.split() for line in table.out.splitlines() if line.endswith(cluster_id)]
@@ -64,7 +64,7 @@ def test_database_from_creation_to_end(command: Command) -> None:
 
 def test_cluster_is_found_by_id(command: Command, names: list[str]) -> None:
     """A cluster is found by its name or id. One that does not exist is bad usage, and leaves no store behind."""
-    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    cluster_id = command.cluster_id
     assert command("dbs", "list", "--cluster", cluster_id).out == command("dbs", "list", *command.on).out
     for wanted, said in ((str(uuid4()), "no cluster has the id"), ("tenants-pord", "the account has: ")):
         for words in (["users", "list"], ["dbs", "delete", "a", "--yes"], ["tenants", "provision", "a"]):
@@ -107,7 +107,7 @@ def test_wrong_token_says_what_to_do(command: Command) -> None:
     )
     command.environment["DIGITALOCEAN_TOKEN"] = command.sandbox.add_token(["database:create"])
     assert "Change the token's scopes in the control panel" in command("clusters", "list").err
-    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    cluster_id = command.cluster_id
     assert command("dbs", "create", "by-id", "--cluster", cluster_id).code == 0  # it may create and not read
     del command.environment["DIGITALOCEAN_TOKEN"]
     missing = command("clusters", "list")
