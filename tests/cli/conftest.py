@@ -39,7 +39,6 @@ from ..requirements import postgres_with_tls
 from ..sweeping import sweep
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
-SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
 _used = iter(range(10**6))
 PATIENCE = 120.0  # seconds that a command may take on a busy machine
 
@@ -55,6 +54,10 @@ class Done:
     def objects(self) -> list[dict[str, Any]]:
         """The parsed JSON lines of standard output."""
         return [json.loads(line) for line in self.out.splitlines()]
+
+    def fails(self, code: int, said: str, out: str = "") -> None:
+        """Check the exit code, that the error says this, and the output."""
+        assert (self.code, self.out, said in self.err) == (code, out, True), self
 
 
 class Terminal:

@@ -151,8 +151,7 @@ def test_reference_is_generated() -> None:
 )
 def test_bad_usage_sends_nothing(command: Command, line: str, said: str) -> None:
     """A wrong command line ends with 2 and one line of text, before anything is sent."""
-    done = command(*line.split())
-    assert (done.code, done.out, said in done.err) == (2, "", True), done.err
+    command(*line.split()).fails(2, said)
     assert command.sent() == []
 
 
