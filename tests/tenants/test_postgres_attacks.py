@@ -89,6 +89,10 @@ async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
         ["ALTER DATABASE {database} SET default_transaction_read_only = on"],
         ["SET ROLE NONE", "ALTER ROLE {login} SET default_transaction_read_only = on"],
         ["SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"],
+        [
+            "CREATE TABLE t AS SELECT generate_series(1, 100000) AS n",
+            "ALTER DATABASE {database} SET transaction_timeout = 1",
+        ],
     ],
 )
 async def test_settings_and_default_rights_stop_no_move(two: Two, statements: list[str]) -> None:

@@ -186,20 +186,6 @@ async def test_strangers_objects_are_taken_or_named(managed: Managed, victim: Te
     assert await victim.problems() == frozenset()
 
 
-@pytest.mark.parametrize("role", [Role.READER, Role.WRITER])
-async def test_large_object_of_reader_is_handed_over(managed: Managed, victim: Tenant, role: Role) -> None:
-    """No dump of the owner role would have it, so it stopped each move."""
-    login = await victim.add(role)
-    managed.run(victim, "SELECT lo_from_bytea(4711, 'kept')", login=login)
-    assert await victim.problems() == {Problem(ProblemKind.OWNED_BY_OTHERS, login)}
-
-    await victim.repair()
-
-    assert await victim.problems() == frozenset()
-    assert owners(managed, victim.database) == {victim.owner}
-    assert managed.run(victim, "SELECT lo_get(4711)") == [(b"kept",)]
-
-
 async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """Many at once would otherwise wait for each other."""
     server.turns = asyncio.Semaphore(1)

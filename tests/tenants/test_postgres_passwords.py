@@ -64,7 +64,7 @@ async def test_blocked_loop_is_noticed() -> None:
         await block()
 
 
-@pytest.mark.parametrize("rounds", [-1, 0, 100_001, 2_147_483_647])
+@pytest.mark.parametrize("rounds", [100_001, 2_147_483_647])
 async def test_scram_rounds_out_of_range_refused(
     managed: Managed, server: PostgresServer, victim: Tenant, rounds: int
 ) -> None:
@@ -79,18 +79,13 @@ async def test_scram_rounds_out_of_range_refused(
         assert await victim.end(victim.logins[0])
 
 
-OWN = {
-    "many rounds": f"ALTER ROLE CURRENT_USER PASSWORD '{ENDLESS.format(rounds=1_000_000)}'",
-    "MD5": "SET password_encryption = md5; ALTER ROLE CURRENT_USER PASSWORD '{password}'",
-}
-
-
-@pytest.mark.parametrize("own", OWN.values(), ids=OWN)
-async def test_check_reports_unusable_password(place: Place, own: str) -> None:
-    """A tenant can choose the verifier of its own password. A repair makes it ours again."""
+@pytest.mark.parametrize("rounds", [-1, 0, 1_000_000, None])
+async def test_check_reports_unusable_password(place: Place, rounds: int | None) -> None:
+    """A tenant can choose the verifier of its own password, or MD5 for it. A repair makes it ours again."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
-    await ask(credential, f"SET ROLE NONE; {own.format(password=credential.password)}")
+    own = credential.password if rounds is None else ENDLESS.format(rounds=rounds)
+    await ask(credential, f"SET ROLE NONE; SET password_encryption = md5; ALTER ROLE CURRENT_USER PASSWORD '{own}'")
 
     async with never_blocked():
         assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.PASSWORD_REFUSED)

@@ -208,7 +208,7 @@ async def test_login_is_made_once(place: Place) -> None:
     assert place.enters(tenant.names, login, PASSWORD)
 
 
-async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
+async def test_objects_of_revoked_login_work_for_next(place: Place) -> None:
     tenant, first, own = await with_table(place)
     own.run("CREATE VIEW v AS SELECT a FROM t")
     second = await tenant.add()
@@ -323,7 +323,7 @@ async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
     assert await tenant.problems() == frozenset()
 
 
-async def test_tenant_of_own_shape_is_adopted_with_its_newest_login(place: Place) -> None:
+async def test_own_tenant_is_adopted_with_newest_login(place: Place) -> None:
     """After a lost store: the reader and an older login end, and the counter goes on."""
     tenant = await made(place, logins=2)
     older, newest = tenant.logins
@@ -338,7 +338,7 @@ async def test_tenant_of_own_shape_is_adopted_with_its_newest_login(place: Place
     assert await tenant.problems() == frozenset()
 
 
-async def test_frozen_tenant_is_read_and_opened_with_same_passwords(place: Place) -> None:
+async def test_frozen_tenant_opens_with_same_passwords(place: Place) -> None:
     tenant, login, own = await with_table(place)
     own.run("INSERT INTO t VALUES (5)")
     writer = await tenant.add(Role.WRITER)
@@ -428,7 +428,7 @@ async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
         assert await tenant.problems() == frozenset()
 
 
-async def test_a_server_that_is_away_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:
+async def test_unreachable_server_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:
     info = await place.cluster.info()
     away = server_of(info.engine, evolve(info.connection, port=unused_tcp_port), None, None, None)
     names = place.names()

@@ -43,9 +43,7 @@ async def are_none_left(admin: Credential) -> bool:
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
-    anywhere: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants, admin = anywhere.tenants(), await admin_of(anywhere)
     names = [f"n{number}" for number in range(8)]
     assert all([outcome.ok async for outcome in tenants.provision(names)])
@@ -118,7 +116,7 @@ class Sessions:
         return await self.sessions.read(work)
 
 
-async def test_a_session_stays_open_as_long_as_somebody_shares_it() -> None:
+async def test_shared_session_stays_open() -> None:
     here = Sessions()
     assert await here.read() == 1
     assert here.open == set()
@@ -129,7 +127,7 @@ async def test_a_session_stays_open_as_long_as_somebody_shares_it() -> None:
     assert here.open == set()
 
 
-async def test_a_session_that_was_lost_is_replaced_once_and_no_refused_statement_is_sent_again() -> None:
+async def test_lost_session_is_replaced_once() -> None:
     here = Sessions()
     async with here.sessions.shared():
         await here.read()
@@ -142,7 +140,7 @@ async def test_a_session_that_was_lost_is_replaced_once_and_no_refused_statement
         assert (here.made, here.open) == (3, set())
 
 
-async def test_a_step_gets_a_session_in_which_it_can_begin_and_the_others_are_closed() -> None:
+async def test_step_gets_session_that_works() -> None:
     here, lost, begun = Sessions(), {1}, list[int]()
 
     async def begin(session: int) -> None:
@@ -203,7 +201,7 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
     assert here.open == set()
 
 
-async def test_a_server_that_does_not_answer_delays_its_own_reader_for_a_bounded_time(
+async def test_silent_server_delays_one_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "_READ_SECONDS", 0.05)
