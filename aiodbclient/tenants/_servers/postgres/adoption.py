@@ -14,6 +14,7 @@ from ....errors import ConflictError
 from ..._naming import Role
 from .closing import end_sessions
 from .databases import complete, need_database, read_logins
+from .objects_of_others import ATTRIBUTES
 from .sessions import Session
 
 # Whether the administrator may not alter a role. Before 16, CREATEROLE suffices.
@@ -22,14 +23,11 @@ current_setting('server_version_num')::int >= 160000 AND NOT pg_has_role(oid, 'M
 """
 _OWNER_BEYOND = SQL(f"SELECT FROM pg_roles WHERE rolname = %s AND {_BEYOND}")
 _CANNOT_ADOPT = SQL(f"""
-SELECT 'it has ' || name FROM pg_roles, LATERAL (
-    VALUES ('SUPERUSER', rolsuper), ('CREATEDB', rolcreatedb), ('CREATEROLE', rolcreaterole),
-           ('REPLICATION', rolreplication), ('BYPASSRLS', rolbypassrls)) AS attributes (name, has)
-WHERE rolname = %(login)s AND has
+SELECT 'it has ' || attribute FROM ({ATTRIBUTES}) AS attributes
 UNION ALL SELECT 'it has the rights of ' || quote_literal(p.rolname) FROM pg_roles r, pg_roles p
-WHERE r.rolname = %(login)s AND NOT p.rolsuper AND pg_has_role(r.oid, p.oid, 'MEMBER')
+WHERE r.rolname = ANY (%(ours)s) AND NOT p.rolsuper AND pg_has_role(r.oid, p.oid, 'MEMBER')
   AND (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname <> 'pg_database_owner')
-UNION ALL SELECT 'the administrator may not alter it' FROM pg_roles WHERE rolname = %(login)s AND {_BEYOND}
+UNION ALL SELECT 'the administrator may not alter it' FROM pg_roles WHERE rolname = ANY (%(ours)s) AND {_BEYOND}
 """)
 # The login that goes on: the newest one that may act as the owner role, or the one that has the database's name. The
 # login of a dump inherits.
@@ -47,7 +45,6 @@ SELECT FROM pg_namespace WHERE nspname = %s AND NOT EXISTS (
 
 
 async def login_to_adopt(session: Session) -> str | None:
-    """Return the login that goes on after an adoption."""
     names = session.names
     rows = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
     return str(rows[0][0]) if rows else None
@@ -61,7 +58,7 @@ async def check_adoption(session: Session, login: str | None) -> None:
         reasons.append(
             f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
         )
-    for (reason,) in await session.run(_CANNOT_ADOPT, login=login):
+    for (reason,) in await session.run(_CANNOT_ADOPT, ours=[] if login is None else [login]):
         reasons.append(f"the login {login!r} cannot be adopted: {reason}")
     if reasons:
         raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)

@@ -132,12 +132,11 @@ async def _drop(session: Session, seconds: float) -> None:
     await session.run(SQL("SET statement_timeout = {}").format(Literal(f"{seconds * 1000:.0f}")))
     try:
         await session.run(drop)
+        return
     except StatementTimeoutError as error:
         found = await session.run(_LONG_STATEMENTS, seconds)
         named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
         reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
-    else:
-        return
     finally:
         await session.run(SQL("RESET statement_timeout"))
     raise session.error(f"{reason}; the logins are ended: run it again")

@@ -157,7 +157,6 @@ async def create_group(session: Session, role: Role) -> None:
 
 
 async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
-    """Take the missing steps."""
     await take(session, await missing_grants(session, logins or {}, limit))
 
 

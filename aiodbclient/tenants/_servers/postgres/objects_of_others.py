@@ -37,7 +37,8 @@ SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members a JOIN pg_roles p ON p.oid = roleid
 WHERE {_BECOMES_LOGIN} OR pg_get_userbyid(member) = ANY (%(ours)s) AND {_POWERFUL}
 """)
-_ATTRIBUTES: LiteralString = """
+# What no login of a tenant has.
+ATTRIBUTES: LiteralString = """
 SELECT rolname, attribute FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER'), (rolcreaterole, 'CREATEROLE'),
     (rolcreatedb, 'CREATEDB'), (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
 WHERE rolname = ANY (%(ours)s) AND has
@@ -57,7 +58,7 @@ UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolnam
 FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
   AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
 UNION ALL SELECT 'too_many_rights', format('%%s has the attribute %%s', rolname, attribute)
-FROM ({_ATTRIBUTES}) AS attributes
+FROM ({ATTRIBUTES}) AS attributes
 UNION ALL SELECT 'owned_by_others', format('the tenant''s own objects in the database %%s', datname)
 FROM ({_ELSEWHERE}) AS elsewhere
 """)
@@ -98,7 +99,7 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
 async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str]:
     """Take attributes such as CREATEDB from the tenant's roles. Return the statements that need a superuser."""
     refused = list[str]()
-    for role, attribute in await session.run(SQL(_ATTRIBUTES), ours=roles):
+    for role, attribute in await session.run(SQL(ATTRIBUTES), ours=roles):
         change = verbatim(f"ALTER ROLE {{}} NO{attribute}").format(Identifier(role))
         try:
             await session.run(change)

@@ -153,7 +153,6 @@ def clear(error: BaseException) -> None:
 
 
 async def rows(server: AsyncConnection[Any], statement: Statement, values: Any = None, tenant: str = "") -> list[Any]:
-    """Execute ``statement``, and return its rows."""
     kind: type[GrantError] = GrantError
     try:
         cursor = await server.execute(statement, values)
@@ -202,7 +201,6 @@ class Session:
 
     @property
     def admin(self) -> str:
-        """Who logged in."""
         return self.server.info.user
 
     @property
@@ -211,7 +209,6 @@ class Session:
         return self.server.info.server_version >= WITH_OPTIONS
 
     async def run(self, statement: Statement, *values: Any, **named: Any) -> list[Any]:
-        """Execute ``statement`` with positional or named values, and return its rows."""
         self.check_lease()
         return await rows(self.server, statement, named or values or None, self.names.tenant)
 
@@ -220,7 +217,6 @@ class Session:
         await self.run(SQL("; ").join(statements))
 
     def error(self, reason: str) -> GrantError:
-        """Make an error that names the tenant."""
         return of_tenant(self.names, reason)
 
     async def run_as(self, role: str, *statements: Statement) -> None:
