@@ -49,7 +49,7 @@ def unkillable(credential: Credential) -> Iterator[int]:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a session that resists after seconds."""
-    monkeypatch.setattr(steps, "ENDING_SECONDS", 3.0)
+    monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
 
 
 def let_in(neighbour: Credential, who: str) -> list[str]:

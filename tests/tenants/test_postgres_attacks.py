@@ -90,7 +90,7 @@ async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
         ["SET ROLE NONE", "ALTER ROLE {login} SET default_transaction_read_only = on"],
         ["SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"],
         [
-            "CREATE TABLE t AS SELECT generate_series(1, 100000) AS n",
+            "CREATE TABLE t AS SELECT generate_series(1, 20000) AS n",
             "ALTER DATABASE {database} SET transaction_timeout = 1",
         ],
     ],

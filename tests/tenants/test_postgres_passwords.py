@@ -30,8 +30,8 @@ ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" +
 
 
 @asynccontextmanager
-async def never_blocked() -> AsyncIterator[None]:
-    """The event loop goes on meanwhile: it never works for long without a pause, whatever others do."""
+async def never_blocked(most: float = 1.0) -> AsyncIterator[None]:
+    """The event loop goes on meanwhile: it never works for ``most`` seconds without a pause, whatever others do."""
     longest, last = 0.0, time.thread_time()
 
     async def beat() -> None:
@@ -46,16 +46,16 @@ async def never_blocked() -> AsyncIterator[None]:
             yield
     finally:
         beating.cancel()
-    assert longest < 1.0
+    assert longest < most
 
 
 async def test_blocked_loop_is_noticed() -> None:
     """The control of ``never_blocked``."""
 
     async def block() -> None:
-        async with never_blocked():
+        async with never_blocked(most=0.2):
             await asyncio.sleep(0)
-            end = time.thread_time() + 1.1
+            end = time.thread_time() + 0.3
             while time.thread_time() < end:
                 pass
             await asyncio.sleep(0.02)
@@ -179,13 +179,12 @@ async def test_hanging_server_leaves_no_connection(
     outcomes = await asyncio.gather(  # kept, as an outcome keeps its error
         cancelled,
         server.administrator(),
-        server.find(victim.names),
         victim.problems(),
         server.log_in(victim.names, victim.logins[0], Secret(PASSWORD)),
         victim.steps.end_logins([victim.logins[0]]),
         return_exceptions=True,
     )
-    assert [type(each) for each in outcomes] == [asyncio.CancelledError, *[GrantError] * 5]
+    assert [type(each) for each in outcomes] == [asyncio.CancelledError, *[GrantError] * 4]
     assert open_sockets() <= before  # the garbage collector may have closed some of other tests
 
 
