@@ -13,7 +13,7 @@ import pytest
 from attrs import frozen
 from psycopg.sql import Composable
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import Claim, SQLiteStore, Tenants
@@ -22,6 +22,7 @@ from aiodbclient.tenants._servers.postgres.sessions import Session
 
 from ..mysql import PATTERNS, SERVERS, running
 from ..sweeping import sweep
+from .clients import client_of
 from .managed import INSTALLED, Managed
 from .moves import Two, opened
 from .own_stores import Stores
@@ -182,9 +183,7 @@ def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.
 @asynccontextmanager
 async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Place]:
     async with (
-        DatabaseClient(
-            sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
-        ) as client,
+        client_of(sandbox) as client,
         SQLiteStore(path) as store,
     ):
         prefix = f"t{next(_used)}_"

@@ -9,10 +9,10 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants._verbs.tenant import Tenant
 
+from .clients import client_of
 from .conftest import Place
 
 
@@ -62,12 +62,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
     store = WatchedStore(place.path)
     store.steps = steps
     async with (
-        DatabaseClient(
-            place.sandbox.token,
-            base_url=place.sandbox.url,
-            rate_limiter=RateLimiter([]),
-            retry=RetryPolicy(base_delay=0.01),
-        ) as client,
+        client_of(place.sandbox) as client,
         store,
     ):
         with _watching(steps):

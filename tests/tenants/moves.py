@@ -14,13 +14,15 @@ import pymysql
 from attrs import define, field
 from psycopg import AsyncConnection
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPools, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import TenantUnavailableError
+
+from .clients import client_of
 
 _used = iter(range(10**6))
 _WRITERS = 4
@@ -49,9 +51,7 @@ class Two:
 @asynccontextmanager
 async def opened(sandbox: Sandbox, old: str, new: str, path: Path) -> AsyncIterator[Two]:
     async with (
-        DatabaseClient(
-            sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
-        ) as client,
+        client_of(sandbox) as client,
         SQLiteStore(path) as store,
     ):
         yield Two(sandbox, client, store, path, client.cluster(old), client.cluster(new))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-import psycopg
 import pytest
 from attrs import define, evolve
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
+from aiodbclient.tenants import Claim, Record, Store
 from aiodbclient.tenants.errors import ClaimLostError
 
+from .own_stores import Stores
 from .store_contract import a_credential, all_of, put_on_record
 
 PROCESSES = st.sampled_from([0, 1, 2])
+CHANGES = st.sampled_from(["begin", "renew", "commit", "delete"])
 NAMES = ("alpha", "beta")
 # No sum of these ends within 200 s of a lease, so the duration of the test does not matter.
 LEASES = st.sampled_from([1_000.0, 10_000.0])
@@ -37,12 +36,12 @@ class Held:
 
 
 class Claims(RuleBasedStateMachine):
-    """``make_store`` returns a new store for the same place. ``advance`` lets seconds pass for its leases."""
+    """Three processes with a store of their own for the same records."""
 
-    def __init__(self, make_store: Callable[[], Store], advance: Callable[[float], None]) -> None:
+    def __init__(self, kind: Stores) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.make_store, self.advance = make_store, advance
+        self.kind, self.name = kind, f"claims_{secrets.token_hex(4)}"
         self.stores = [self.opened() for _ in range(3)]
         self.now = 0.0
         self.records: dict[str, Record] = {}
@@ -50,7 +49,7 @@ class Claims(RuleBasedStateMachine):
         self.claims: list[Claim] = []
 
     def opened(self) -> Store:
-        return self.runner.run(self.make_store().__aenter__())
+        return self.runner.run(self.kind.store(self.name).__aenter__())
 
     def teardown(self) -> None:
         for store in self.stores:
@@ -71,12 +70,7 @@ class Claims(RuleBasedStateMachine):
             self.held[name] = Held(claim.token, self.now + lease)
             self.claims.append(claim)
 
-    @rule(
-        process=PROCESSES,
-        of=st.integers(0, 5),
-        do=st.sampled_from(["begin", "renew", "commit", "delete"]),
-        lease=LEASES,
-    )
+    @rule(process=PROCESSES, of=st.integers(0, 5), do=CHANGES, lease=LEASES)
     def change(self, process: int, of: int, do: str, lease: float) -> None:
         """Any process may use any claim: the store identifies a claim by its token."""
         if of >= len(self.claims):
@@ -84,7 +78,7 @@ class Claims(RuleBasedStateMachine):
         claim, store = self.claims[-1 - of], self.stores[process]
         held = self.held.get(claim.name)
         password = secrets.token_hex(4)
-        calls: dict[str, Callable[[], Awaitable[None]]] = {
+        calls: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "begin": lambda: store.begin(claim, password),
             "renew": lambda: store.renew(claim, lease),
             "commit": lambda: put_on_record(store, claim, a_credential(claim.name, password), claim.record.current),
@@ -92,9 +86,9 @@ class Claims(RuleBasedStateMachine):
         }
         if held is None or held.token != claim.token:
             with pytest.raises(ClaimLostError):
-                self.runner.run(as_coroutine(calls[do]()))
+                self.runner.run(calls[do]())
             return
-        self.runner.run(as_coroutine(calls[do]()))
+        self.runner.run(calls[do]())
         if do == "begin":
             self.records[claim.name] = evolve(claim.record, intended=password)
         elif do == "renew":
@@ -122,7 +116,8 @@ class Claims(RuleBasedStateMachine):
 
     @rule(seconds=PAUSES)
     def wait(self, seconds: float) -> None:
-        self.advance(seconds)
+        by = "?" if self.kind.dsn is None else "make_interval(secs => ?)"
+        self.kind.execute(self.name, f"UPDATE {{}} SET expires = expires - {by}", seconds)
         self.now += seconds
 
     @invariant()
@@ -131,45 +126,16 @@ class Claims(RuleBasedStateMachine):
             assert self.runner.run(all_of(store)) == sorted(self.records.values(), key=lambda record: record.name)
 
 
-async def as_coroutine(call: Awaitable[None]) -> None:
-    await call
+@pytest.mark.parametrize("times", [1, pytest.param(7, marks=pytest.mark.thorough)])
+def test_random_claims_follow_the_model(stores: Stores, times: int) -> None:
+    class OfTheseStores(Claims):
+        def __init__(self) -> None:
+            super().__init__(stores)
 
-
-def limits(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
+    limits = settings(
+        max_examples=times * (20 if stores.dsn is None else 6),
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-
-
-def test_claims_in_a_file(tmp_path: Path) -> None:
-    class InAFile(Claims):
-        def __init__(self) -> None:
-            path = tmp_path / f"{secrets.token_hex(4)}.db"
-            super().__init__(lambda: SQLiteStore(path), self.advance_file)
-            self.path = path
-
-        def advance_file(self, seconds: float) -> None:
-            with closing(sqlite3.connect(self.path)) as database:
-                database.execute("UPDATE credentials SET expires = expires - ?", (seconds,))
-                database.commit()
-
-    run_state_machine_as_test(InAFile, settings=limits(20))
-
-
-@pytest.mark.parametrize("examples", [6, pytest.param(40, marks=pytest.mark.thorough)])
-def test_claims_in_postgresql(postgres: str, examples: int) -> None:
-    class InPostgreSQL(Claims):
-        def __init__(self) -> None:
-            table = f"claims_{secrets.token_hex(4)}"
-            super().__init__(lambda: PostgresStore(postgres, table), self.advance_table)
-            self.table = psycopg.sql.Identifier(table)
-
-        def advance_table(self, seconds: float) -> None:
-            statement = psycopg.sql.SQL("UPDATE {} SET expires = expires - make_interval(secs => %s)")
-            with psycopg.connect(postgres) as connection:
-                connection.execute(statement.format(self.table), [seconds])
-
-    run_state_machine_as_test(InPostgreSQL, settings=limits(examples))
+    run_state_machine_as_test(OfTheseStores, settings=limits)
