@@ -15,10 +15,10 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
-from attrs import NOTHING, define, fields, has
+from attrs import NOTHING, define, fields, has, resolve_types
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn_from_attrs
 
 from ._checks import shown
 from .engines import Engine
@@ -149,7 +149,7 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 def parse(body: bytes) -> Any:
     """Return the value of the JSON in ``body``."""
     value = json.loads(body.decode())
-    if b"\\u" in body and _HALF.search(body):  # perhaps half a character, which no UTF-8 can hold
+    if b"\\" in body and _HALF.search(body):  # perhaps half a character, which no UTF-8 can hold
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
@@ -192,10 +192,12 @@ def _datetime(value: Any, _: Any) -> datetime:
 
 
 def _object(model: type, converter: Converter) -> Hook:
-    read: Hook = make_dict_structure_fn(model, converter)
+    # Members with a default are assigned after __init__, which is faster than passing them to it.
+    members = [each.evolve(init=each.default is NOTHING) for each in fields(resolve_types(model))]
+    read: Hook = make_dict_structure_fn_from_attrs(members, model, converter, _cattrs_include_init_false=True)
     if model is Cluster:
         return lambda value, _: read(_with_engine(value), model)
-    if any(attribute.default is NOTHING for attribute in fields(model)):
+    if any(each.init for each in members):
         return read  # the required member is only found in an object
 
     def read_object(value: Any, _: Any) -> Any:
@@ -256,7 +258,7 @@ def _union(shape: Any, converter: Converter) -> Hook:
     if str in others:
         return _open_enum(kind, optional)
     read_one: Hook = converter.get_structure_hook(kind)
-    return lambda value, _: None if value in _MISSING else read_one(value, kind)
+    return lambda value, _: read_one(value, kind) if value or value not in _MISSING else None
 
 
 def _open_enum(enum: type[StrEnum], optional: bool) -> Hook:

@@ -349,7 +349,7 @@ def _closed(what: str = "this DatabaseClient") -> ConfigurationError:
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
     """Read the body of ``response``, which aiohttp decompresses piece by piece."""
     pieces, size = list[bytes](), 0
-    async for piece in response.content.iter_any():
+    while piece := await response.content.readany():
         pieces.append(piece)
         size += len(piece)
         if size > LONGEST:
