@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
@@ -93,7 +93,7 @@ class Transport:
         """End all waits, and close the client's own session. Safe to repeat."""
         self._closed.set()
         while self._waits:
-            with suppress(RuntimeError):  # it is ending already
+            with suppress(RuntimeError):  # it has ended, or is about to
                 self._waits.pop().reschedule(0)
         if self._given_session is None and self._connections is not None and self._process == os.getpid():
             await self._connections.session.close()
@@ -172,39 +172,43 @@ class Transport:
         patience = None
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
-        slot, sent, has_turn, asked = None, False, False, perf_counter()
+        slot, sent, asked = None, False, perf_counter()
+        locks: list[asyncio.Lock] = []  # that the call holds, if it needs a turn
         limit = asyncio.timeout(None if turns is None else patience)
-        self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
+        self._waits.add(limit)
         try:
-            async with limit, nullcontext() if turns is None else turns.lane(bulk=options.bulk):
-                has_turn, turned = True, perf_counter()
+            async with limit:
+                if turns is not None:
+                    await _hold(turns.lane(bulk=options.bulk), locks)
+                turned = perf_counter()
                 left = None if patience is None else max(0.0, patience - (turned - asked))
                 slot = await self.limiter.acquire(failed[-1].slot if failed else None, bulk=options.bulk, max_wait=left)
                 for_slot = perf_counter() - turned
-                async with nullcontext() if turns is None else turns.writing:
-                    waited = Waited(for_slot, perf_counter() - asked - for_slot)
-                    limit.reschedule(None)
-                    self._waits.discard(limit)
-                    if self._closed.is_set():
-                        raise _closed()
-                    if connections.session.closed:
-                        raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
-                    sent = True
-                    tried = await self._send_once(call, failed, connections, slot, waited)
-                if isinstance(tried, Response):
-                    return tried
-                sent = tried.failure is not Failure.NOT_SENT
-                return evolve(tried, waited=sum(waited), slot=slot)
+                if turns is not None:
+                    await _hold(turns.writing, locks)
+            waited = Waited(for_slot, perf_counter() - asked - for_slot)
+            if self._closed.is_set():
+                raise _closed()
+            if connections.session.closed:
+                raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
+            sent = True
+            tried = await self._send_once(call, failed, connections, slot, waited)
+            if isinstance(tried, Response):
+                return tried
+            sent = tried.failure is not Failure.NOT_SENT
+            return evolve(tried, waited=sum(waited), slot=slot)
         except (ConfigurationError, MaxWaitError) as error:
             return _unsent(error)
         except TimeoutError:
             if self._closed.is_set():
                 return _unsent(_closed())
-            if has_turn and slot is None:
+            if locks and slot is None:
                 return _unsent(no_slot(self.limiter.estimate_wait(0)))
             return _unsent(MaxWaitError("another user write on this cluster takes longer than max_wait allows"))
         finally:
             self._waits.discard(limit)
+            for lock in locks:
+                lock.release()
             if slot is not None:
                 self.limiter.release(slot, sent=sent)
 
@@ -344,6 +348,11 @@ def _unsent(error: DatabaseClientError) -> FailedTry:
 
 def _closed(what: str = "this DatabaseClient") -> ConfigurationError:
     return ConfigurationError(f"{what} is closed")
+
+
+async def _hold(lock: asyncio.Lock, held: list[asyncio.Lock]) -> None:
+    await lock.acquire()
+    held.append(lock)
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
