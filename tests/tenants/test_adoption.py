@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError
@@ -14,7 +13,6 @@ from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import TenantNotFoundError
 
 from .conftest import Place, only
-from .dying import died, moments
 from .problems import kinds
 from .programs import ask, refusal
 from .test_check_and_repair import admin_of
@@ -26,7 +24,7 @@ async def new(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
         yield store
 
 
-async def test_the_login_that_was_there_works_until_the_revocation(anywhere: Place, new: SQLiteStore) -> None:
+async def test_adopted_login_works_until_revoked(anywhere: Place, new: SQLiteStore) -> None:
     old = await anywhere.tenants().ensure("gamma")
     await ask(old, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
@@ -55,7 +53,7 @@ async def test_the_login_that_was_there_works_until_the_revocation(anywhere: Pla
     assert (await only(after.rotate(["gamma"]))).action is TenantAction.ROTATED
 
 
-async def test_the_newest_login_goes_on_and_an_earlier_one_ends(anywhere: Place, new: SQLiteStore) -> None:
+async def test_adoption_keeps_newest_login(anywhere: Place, new: SQLiteStore) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("gamma")
     second = (await only(tenants.rotate(["gamma"]))).credential
@@ -88,7 +86,8 @@ async def test_the_older_of_two_stores_is_told_so(anywhere: Place, new: SQLiteSt
     assert not await refusal(adopted)
 
 
-async def test_a_suspended_tenant_is_adopted_with_a_new_login_alone(anywhere: Place, new: SQLiteStore) -> None:
+async def test_adopt_suspended_tenant(anywhere: Place, new: SQLiteStore) -> None:
+    """It has a new login alone."""
     tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
     await ask(old, "CREATE TABLE t (x int PRIMARY KEY)")
@@ -105,7 +104,7 @@ async def test_a_suspended_tenant_is_adopted_with_a_new_login_alone(anywhere: Pl
     assert (await only(after.check(["gamma"]))).problems == ()
 
 
-async def test_a_reader_ends_with_the_adoption_and_is_made_again(anywhere: Place, new: SQLiteStore) -> None:
+async def test_adoption_ends_readers(anywhere: Place, new: SQLiteStore) -> None:
     owner = await anywhere.tenants().ensure("gamma")
     await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)")
     before = await anywhere.tenants().role("reader").ensure("gamma")
@@ -123,37 +122,13 @@ async def test_a_reader_ends_with_the_adoption_and_is_made_again(anywhere: Place
     assert (await only(after.check(["gamma"]))).problems == ()
 
 
-def adopting(name: str) -> Callable[[Tenants], Awaitable[object]]:
-    return lambda tenants: tenants.ensure(name, "adopt")
-
-
-async def test_an_adoption_that_dies_anywhere_is_finished_with_both_logins(place: Place, tmp_path: Path) -> None:
-    for last in moments(5):  # test_killed.py has each statement
-        name = f"n{last}"
-        old = await place.tenants().ensure(name)
-        async with SQLiteStore(tmp_path / f"{name}.db") as store:
-            there = evolve(place, store=store, path=tmp_path / f"{name}.db")
-            was_killed = await died(there, last, adopting(name))
-
-            adopted = await there.tenants().ensure(name, "adopt")
-
-            assert not await refusal(adopted)
-            assert not await refusal(old)
-            assert (await only(there.tenants().check([name]))).problems == ()
-            assert (await only(there.tenants().revoke_previous([name]))).action is TenantAction.REVOKED
-            assert await refusal(old)
-        if not was_killed:
-            assert last > 5
-            return
-
-
 async def test_what_belongs_to_the_cluster_is_not_adopted(place: Place) -> None:
     for name in ("defaultdb", "doadmin", "_dodb"):
         with pytest.raises(ValueError, match="belongs to the cluster"):
             await place.tenants(prefix="").ensure(name, "adopt")
 
 
-async def test_a_lost_tenant_is_reported_by_a_check_of_all(anywhere: Place, new: SQLiteStore) -> None:
+async def test_check_reports_lost_tenant(anywhere: Place, new: SQLiteStore) -> None:
     await anywhere.tenants().ensure("gamma")
     after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
     kept = await after.ensure("kept")
@@ -172,7 +147,7 @@ async def test_a_lost_tenant_is_reported_by_a_check_of_all(anywhere: Place, new:
     assert isinstance((await only(after.check(["gamma"]))).error, TenantNotFoundError)
 
 
-async def test_a_login_that_comes_back_is_reported_and_ended_again(anywhere: Place) -> None:
+async def test_returned_login_ended_by_repair(anywhere: Place) -> None:
     """As after a failover or a restore."""
     tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
@@ -192,7 +167,8 @@ async def test_a_login_that_comes_back_is_reported_and_ended_again(anywhere: Pla
     assert (await only(tenants.check(["gamma"]))).problems == ()
 
 
-async def test_a_suspended_tenant_whose_login_comes_back_is_suspended_again(anywhere: Place) -> None:
+async def test_returned_login_of_suspended_tenant(anywhere: Place) -> None:
+    """The tenant is suspended again."""
     tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
     assert (await only(tenants.suspend(["gamma"]))).ok

@@ -45,7 +45,7 @@ async def nothing_was_created(place: Place) -> None:
         (403, PermissionDeniedError, "403"),
     ],
 )
-async def test_an_unreadable_authority_is_reported_before_anything_is_created_and_passes(
+async def test_unreadable_authority_before_create(
     place: Place, status: int, error: type[DatabaseClientError], text: str
 ) -> None:
     fault = place.sandbox.faults.add("clusters.ca", status=status)
@@ -63,7 +63,7 @@ async def test_an_unreadable_authority_is_reported_before_anything_is_created_an
     assert credential.ssl_context() is not None
 
 
-async def test_a_token_without_the_scope_to_read_gets_a_clear_error(place: Place) -> None:
+async def test_token_without_read_scope(place: Place) -> None:
     token = place.sandbox.add_token(["database:create", "database:view_credentials"])
     async with DatabaseClient(token, base_url=place.sandbox.url, rate_limiter=RateLimiter([])) as client:
         with pytest.raises(PermissionDeniedError, match="database:read"):

@@ -112,7 +112,8 @@ class Program:
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_program_sees_no_failure_that_the_check_did_not_name(anywhere: Place) -> None:
+async def test_check_names_what_programs_see(anywhere: Place) -> None:
+    """A program sees no failure that the check did not name."""
     place, tenants = anywhere, anywhere.tenants()
     broken = {problem: breaks for problem, breaks in BROKEN.items() if problem is not ProblemKind.DATABASE_MISSING}
     programs = {name: Program(name, tenants) for name in ("well", *broken)}

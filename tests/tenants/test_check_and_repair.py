@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 from aiodbclient.engines import Engine
-from aiodbclient.errors import InvalidArgumentError, NotFoundError
+from aiodbclient.errors import NotFoundError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
@@ -22,7 +22,6 @@ from aiodbclient.tenants._verbs.check import examine
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only, placed
-from .dying import died, moments
 from .intents import leave
 from .problems import kinds, kinds_of
 from .processes import expire
@@ -109,7 +108,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
-async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: Place, problem: ProblemKind) -> None:
+async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind) -> None:
+    """The data stays."""
     place, tenants = anywhere, anywhere.tenants()
     credential = await tenants.ensure("alpha")
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
@@ -204,7 +204,7 @@ ENDED = [(engine, how) for engine in SQL for how in ("reset", "deleted")]
 
 
 @pytest.mark.parametrize(("its_cluster", "how"), ENDED, indirect=["its_cluster"])
-async def test_a_previous_credential_that_ended_too_early_is_found_and_given_up(anywhere: Place, how: str) -> None:
+async def test_previous_credential_ended_too_early(anywhere: Place, how: str) -> None:
     """A credential in use is not changed."""
     place, tenants = anywhere, anywhere.tenants()
     old = await tenants.ensure("alpha")
@@ -221,39 +221,6 @@ async def test_a_previous_credential_that_ended_too_early_is_found_and_given_up(
     assert record is not None
     assert record.previous is None
     assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
-
-
-async def test_tenants_that_are_not_on_record_can_be_neither_checked_nor_repaired(place: Place) -> None:
-    for run in (place.tenants().check, place.tenants().repair):
-        failed = await only(run(["nobody"]))
-        assert isinstance(failed.error, InvalidArgumentError)
-        with pytest.raises(InvalidArgumentError):
-            run("alpha")
-    assert await place.store.get("nobody") is None
-    assert [outcome async for outcome in place.tenants().check()] == []
-
-
-def repairing(name: str) -> Callable[[Tenants], Awaitable[object]]:
-    return lambda tenants: only(tenants.repair([name]))
-
-
-@pytest.mark.parametrize("problem", [ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind.UNFINISHED])
-async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Place, problem: ProblemKind) -> None:
-    for last in moments(6):  # test_killed.py has each statement
-        name = f"n{last}"
-        credential = await place.tenants().ensure(name)
-        await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
-        await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
-
-        was_killed = await died(place, last, repairing(name))
-
-        repaired = await only(place.tenants().repair([name]))
-        assert repaired.error is None
-        assert (await only(place.tenants().check([name]))).problems == ()
-        await ask(repaired.credential, "INSERT INTO t VALUES (1)")
-        if not was_killed:
-            assert last > 5
-            return
 
 
 async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp_path: Path) -> None:
@@ -275,9 +242,7 @@ async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
-async def test_a_check_sees_no_problem_in_what_others_are_changing(
-    place: Place, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_check_during_changes_of_others(place: Place, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it takes long to look, so that the record has changed after each look."""
 
     async def slowly(*arguments: Any) -> tuple[Problem, ...]:
@@ -342,7 +307,7 @@ async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[P
             yield place, evolve(a_credential("superuser"), uri=postgres, database="postgres")
 
 
-async def test_a_password_that_has_expired_is_replaced_with_its_login(
+async def test_expired_password_replaced_with_login(
     with_superuser: tuple[Place, Credential],
 ) -> None:
     """A reset does not change until when a password is valid. So "run it again" would never help."""
@@ -374,7 +339,8 @@ async def test_a_tenant_whose_database_was_renamed_is_removed(with_superuser: tu
     assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
 
 
-async def test_a_connection_limit_is_set_again_and_without_one_a_lower_one_stays(place: Place) -> None:
+async def test_connection_limit_set_again(place: Place) -> None:
+    """Without one, a lower one stays."""
     wide, narrow = place.tenants(), place.tenants(connection_limit=5)
     credential = await narrow.ensure("alpha")
     assert (await only(wide.check())).problems == ()
@@ -394,7 +360,7 @@ async def name_of(credential: Credential) -> str:
     return credential.name
 
 
-async def test_a_name_that_was_only_claimed_is_left_to_who_provisions_it(place: Place) -> None:
+async def test_claimed_name_left_to_provision(place: Place) -> None:
     """Its process died before it sent anything, and may have meant another cluster."""
     tenants = place.tenants()
     await tenants.ensure("beta")

@@ -27,7 +27,7 @@ async def place(place: Place) -> Place:
     return place
 
 
-async def test_each_tenant_has_its_value_and_no_request_is_sent(place: Place) -> None:
+async def test_each_returns_values_without_requests(place: Place) -> None:
     async def work(credential: Credential) -> str | None:
         return credential.database
 
@@ -44,7 +44,7 @@ async def test_each_tenant_has_its_value_and_no_request_is_sent(place: Place) ->
 @pytest.mark.parametrize(
     "error", [ValueError("bad"), AuthenticationError("x"), ConfigurationError("x"), StoreError("x")]
 )
-async def test_an_exception_of_the_work_fails_one_tenant_and_the_others_go_on(place: Place, error: Exception) -> None:
+async def test_each_exception_fails_one_tenant(place: Place, error: Exception) -> None:
     async def work(credential: Credential) -> int:
         if credential.name in "bc":
             raise error
@@ -58,7 +58,8 @@ async def test_an_exception_of_the_work_fails_one_tenant_and_the_others_go_on(pl
     assert isinstance(failed["nobody"].error, TenantNotFoundError)
 
 
-async def test_outcomes_come_as_they_are_known_and_few_at_a_time_are_in_progress(place: Place) -> None:
+async def test_each_concurrency_and_order(place: Place) -> None:
+    """Outcomes come as they are known, and few calls are in progress at a time."""
     running, most, slow = 0, 0, asyncio.Event()
 
     async def work(credential: Credential) -> None:
@@ -121,7 +122,7 @@ async def test_stop_lets_the_calls_in_progress_finish(place: Place) -> None:
     assert len(begun) < 6
 
 
-async def test_a_store_that_cannot_be_read_ends_the_run(place: Place) -> None:
+async def test_unreadable_store_ends_run(place: Place) -> None:
     async def work(_: Credential) -> None:
         raise AssertionError
 
@@ -152,7 +153,7 @@ async def test_wrong_arguments_are_named(place: Place, arguments: tuple[Any, ...
 
 
 @pytest.mark.parametrize("verb", ["rotate", "revoke_previous", "repair", "check", "remove", "provision"])
-async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Place, verb: str) -> None:
+async def test_max_wait_applies_to_one_tenant(place: Place, verb: str) -> None:
     async with DatabaseClient(
         place.sandbox.token, base_url=place.sandbox.url, rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=0.1
     ) as client:

@@ -35,7 +35,7 @@ async def works(credential: Credential) -> None:
         await connection.execute("CREATE TABLE IF NOT EXISTS mine (x int)")
 
 
-async def test_an_error_leaves_the_intent_and_whoever_comes_next_goes_on(place: Place) -> None:
+async def test_error_leaves_intent_for_next(place: Place) -> None:
     async def setup(_: Credential) -> None:
         raise RuntimeError("no disk")
 
@@ -51,7 +51,8 @@ async def test_an_error_leaves_the_intent_and_whoever_comes_next_goes_on(place: 
     await works(await place.tenants().ensure("alpha"))
 
 
-async def test_a_login_that_a_dead_process_made_is_dropped_since_nobody_knows_its_password(place: Place) -> None:
+async def test_login_of_dead_process_dropped(place: Place) -> None:
+    """Nobody knows its password."""
     database, admin = place.prefix + "alpha", await admin_of(place)
     login = names_of("alpha", "pg", place.prefix).new_login([])
     claim = await place.store.claim("alpha", LONG)
@@ -68,7 +69,8 @@ async def test_a_login_that_a_dead_process_made_is_dropped_since_nobody_knows_it
     assert await place.logins() == [outcome.credential.username.removeprefix(place.prefix)]
 
 
-async def test_missing_rights_of_the_administrator_are_reported_with_the_statement_and_no_secret(place: Place) -> None:
+async def test_missing_administrator_rights_reported(place: Place) -> None:
+    """With the statement, and no secret."""
     plain = await place.cluster.users.create(place.prefix + "plain")
     admin = (plain.name, plain.password)
 
@@ -85,7 +87,7 @@ async def test_missing_rights_of_the_administrator_are_reported_with_the_stateme
     await works(await place.tenants().ensure("alpha"))
 
 
-async def test_a_cluster_is_read_once_however_many_tenants_the_server_refuses(place: Place) -> None:
+async def test_refused_tenants_read_cluster_once(place: Place) -> None:
     plain = await place.cluster.users.create(place.prefix + "plain")
     tenants = place.tenants(admin=(plain.name, plain.password))
     before = len(place.sent())
@@ -97,7 +99,7 @@ async def test_a_cluster_is_read_once_however_many_tenants_the_server_refuses(pl
     assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"]
 
 
-async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made(place: Place) -> None:
+async def test_administrator_login_fails_before_create(place: Place) -> None:
     admin = ("doadmin", "wrong-secret")
     with pytest.raises(GrantError, match="cannot log in") as caught:
         await place.tenants(admin=admin).ensure("alpha")
@@ -124,7 +126,7 @@ async def test_a_token_without_view_credentials_needs_an_administrator(place: Pl
         await works(await tenants.ensure("alpha"))
 
 
-async def test_an_ensure_that_is_cancelled_anywhere_can_be_repeated(place: Place) -> None:
+async def test_ensure_cancelled_anywhere_repeated(place: Place) -> None:
     random = Random(20261)
     tenants = place.tenants()
     for number in range(12):
@@ -173,7 +175,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead(place: Place, tmp_path: Path) -> None:
+async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> None:
     """A process is stopped during its rotation. Another one takes over, and finishes before the first one wakes."""
     tenants = place.tenants()
     first = await tenants.ensure("alpha")
@@ -202,7 +204,7 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
     await works(record.current)
 
 
-async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_statement_after_lease_expired(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process was stopped while it waited for a turn."""
     tenants = place.tenants()
     context, names = tenants._context, names_of("alpha", "pg", place.prefix)

@@ -64,7 +64,7 @@ async def here(place: Place) -> AsyncIterator[Here]:
         yield Here(place, store)
 
 
-async def test_a_stranger_who_comes_first_is_left_alone_also_the_next_time(here: Here) -> None:
+async def test_database_of_stranger_left_alone_twice(here: Here) -> None:
     name, admin = f"{here.place.prefix}shop", await admin_of(here.place)
 
     async def stranger() -> None:
@@ -81,7 +81,8 @@ async def test_a_stranger_who_comes_first_is_left_alone_also_the_next_time(here:
     assert await here.place.logins() == []
 
 
-async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: Here) -> None:
+async def test_claim_lost_during_rotation(here: Here) -> None:
+    """The login in use works on."""
     before = await here.tenants().ensure("alpha")
     here.store.loses_claim = True
 
@@ -96,9 +97,8 @@ async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: He
     assert (record.current, record.previous) == (rotated.credential, before)
 
 
-async def test_revoke_leaves_alone_what_another_process_has_just_rotated_away_from(
-    here: Here, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves alone what the other process has just rotated away from."""
     # s between two looks at the record
     monkeypatch.setattr("aiodbclient.tenants._verbs.jobs.full_jitter", lambda *_: 0.5)
     tenants = here.tenants()
@@ -133,7 +133,7 @@ async def test_revoke_leaves_alone_what_another_process_has_just_rotated_away_fr
     assert not await refusal(in_use)
 
 
-async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> None:
+async def test_cancellation_with_unreachable_store(here: Here) -> None:
     begun = asyncio.Event()
 
     async def setup(_: Credential) -> None:
@@ -150,9 +150,7 @@ async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> N
     assert task.cancelled()
 
 
-async def test_a_call_that_is_cancelled_when_its_claim_is_lost_ends(
-    here: Here, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cancellation_when_claim_is_lost(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lost claim is no reason to begin again."""
     find = PostgresServer.find
 

@@ -1,9 +1,10 @@
-"""A process is killed between two SQL statements of its work on a tenant. The next one finishes the work."""
+"""A process is killed between two SQL statements of its work on a tenant, or cancelled. The next one finishes it."""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
+from collections.abc import Awaitable, Callable
 from itertools import count
 
 import pytest
@@ -12,6 +13,7 @@ from aiodbclient.engines import Engine
 from aiodbclient.tenants import TenantAction
 
 from .conftest import SQL, Place, only
+from .dying import died
 from .mortal import DIED, WORK, work
 from .processes import expire
 from .programs import ask, refusal
@@ -35,6 +37,8 @@ async def prepare(place: Place, verb: str, name: str) -> str:
         await place.store.discard(name)
     if verb == "resume":
         assert (await only(tenants.suspend([name]))).ok
+    if verb == "remove":
+        await tenants.role("reader").ensure(name)
     if verb == "repair":
         admin = await admin_of(place)
         if admin.engine == Engine.PG:
@@ -56,18 +60,33 @@ async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool
     return process.exitcode == DIED
 
 
+async def was_cancelled(place: Place, verb: str, name: str, step: int) -> bool:
+    """Work, and cancel it at this statement or change of the store. Returns False if it ends before."""
+    return await died(place, step, lambda dying: WORK[verb](dying, name))
+
+
 # An adoption always runs. The others are thorough.
 @pytest.mark.parametrize(
-    ("verb", "step"), [("adopt", 3), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
+    ("verb", "step"), [("adopt", 7), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
 )
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run(
-    anywhere: Place, verb: str, step: int
+async def test_killed_work_finished_by_next_run(anywhere: Place, verb: str, step: int) -> None:
+    await assert_finished(anywhere, verb, step, was_killed)
+
+
+@pytest.mark.parametrize("verb", WORK)
+async def test_cancelled_work_finished_by_next_run(place: Place, verb: str) -> None:
+    await assert_finished(place, verb, 6, was_cancelled)
+
+
+async def assert_finished(
+    place: Place, verb: str, step: int, interrupted: Callable[[Place, str, str, int], Awaitable[bool]]
 ) -> None:
+    """Interrupt the verb at each ``step``. The same verb then finishes it."""
     for statement in count(1, step):
-        tenants, name = anywhere.tenants(), f"n{statement}"
-        first = await prepare(anywhere, verb, name)
-        killed = await was_killed(anywhere, verb, name, statement)
+        tenants, name = place.tenants(), f"n{statement}"
+        first = await prepare(place, verb, name)
+        was_interrupted = await interrupted(place, verb, name, statement)
         await WORK[verb](tenants, name)
 
         if verb == "suspend":
@@ -75,8 +94,8 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert (await only(tenants.check([name]))).problems == ()
             assert (await only(tenants.resume([name]))).ok
         if verb == "remove":
-            assert not [login for login in await anywhere.logins() if login.startswith(f"{name}_")]
-            assert anywhere.prefix + name not in [db.name for db in await anywhere.cluster.dbs.list()]
+            assert not [login for login in await place.logins() if login.startswith(f"{name}_")]
+            assert place.prefix + name not in [db.name for db in await place.cluster.dbs.list()]
             assert await tenants.get(name) is None
         else:
             credential = await tenants.get(name)
@@ -84,11 +103,11 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert not await refusal(credential, "SELECT 1" if verb == "ensure" else "SELECT x FROM t")
             assert (await only(tenants.check([name]))).problems == ()
         if verb == "adopt":
-            record = await anywhere.store.get(name)
+            record = await place.store.get(name)
             assert record is not None
             assert record.previous is not None
             assert record.previous.username == first
             assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED
-        if not killed:
+        if not was_interrupted:
             assert statement > step
             return

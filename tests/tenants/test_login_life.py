@@ -19,7 +19,7 @@ from .conftest import Place, only
 from .programs import ask, refusal
 
 
-async def test_no_verb_sends_a_request_but_those_for_the_cluster(anywhere: Place) -> None:
+async def test_verbs_request_only_the_cluster(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     for _ in range(2):
         credential = await tenants.ensure("alpha")
@@ -55,7 +55,7 @@ async def test_each_rotation_makes_a_new_login(anywhere: Place) -> None:
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_password_that_the_tenant_changed_ends_with_its_login(place: Place) -> None:
+async def test_changed_password_ends_with_login(place: Place) -> None:
     tenants = place.tenants()
     first = await tenants.ensure("alpha")
     await only(tenants.rotate(["alpha"]))
@@ -94,7 +94,7 @@ VERBS: dict[str, Verb] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_no_traceback_shows_a_password_among_its_local_variables(anywhere: Place, verb: str) -> None:
+async def test_no_password_in_traceback_locals(anywhere: Place, verb: str) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
     second = (await only(tenants.rotate(["alpha"]))).credential

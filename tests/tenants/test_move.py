@@ -43,7 +43,8 @@ REFUSED = (
 )
 
 
-async def test_a_tenant_with_its_roles_is_on_the_other_cluster_and_nothing_is_left(two: Two) -> None:
+async def test_move_with_roles(two: Two) -> None:
+    """Nothing is left on the other cluster."""
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
     reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
@@ -78,7 +79,7 @@ async def test_a_tenant_with_its_roles_is_on_the_other_cluster_and_nothing_is_le
     assert (back.action, back.credential and back.credential.cluster) == (TenantAction.MOVED, two.old.id)
 
 
-async def test_what_cannot_be_moved_is_refused_before_anything_is_sent(two: Two) -> None:
+async def test_move_refused_before_sending(two: Two) -> None:
     tenants = two.tenants()
     with pytest.raises(InvalidArgumentError, match="have one cluster"):
         Tenants(two.old, two.store).move(["alpha"])
@@ -89,7 +90,7 @@ async def test_what_cannot_be_moved_is_refused_before_anything_is_sent(two: Two)
     assert isinstance((await only(tenants.move(["nobody"]))).error, TenantNotFoundError)
 
 
-async def test_a_suspended_tenant_is_moved_and_stays_suspended(two: Two) -> None:
+async def test_move_suspended_tenant(two: Two) -> None:
     tenants = two.tenants()
     await sql(await tenants.ensure("alpha"), "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
     await only(tenants.suspend(["alpha"]))
@@ -105,7 +106,8 @@ async def test_a_suspended_tenant_is_moved_and_stays_suspended(two: Two) -> None
     assert await sql(resumed, "SELECT n FROM t") == [(7,)]
 
 
-async def test_after_a_failed_move_a_suspended_tenant_is_resumed_with_its_reader(two: Two) -> None:
+async def test_failed_move_of_suspended_tenant(two: Two) -> None:
+    """It is resumed with its reader."""
     tenants = two.tenants()
     await sql(await tenants.ensure("alpha"), *REFUSED)
     await tenants.role("reader").ensure("alpha")
@@ -117,7 +119,7 @@ async def test_after_a_failed_move_a_suspended_tenant_is_resumed_with_its_reader
     assert await sql(reader, "SELECT n FROM t") == [(1,)]
 
 
-async def test_a_reader_whose_removal_is_unfinished_is_removed_before_a_move(two: Two) -> None:
+async def test_move_finishes_removal_of_reader(two: Two) -> None:
     async def fail(*_: object) -> None:
         raise GrantError("the server is away")
 
@@ -132,9 +134,8 @@ async def test_a_reader_whose_removal_is_unfinished_is_removed_before_a_move(two
     assert not await enters(reader)
 
 
-async def test_a_setting_that_a_program_changes_until_the_freeze_moves_too(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_move_takes_late_settings(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a program changes until the freeze."""
     repair = PostgresSession.repair
 
     async def meanwhile(session: PostgresSession, logins: Mapping[str, Role]) -> None:  # of the copy
@@ -157,9 +158,8 @@ async def test_a_setting_that_a_program_changes_until_the_freeze_moves_too(
     assert await sql(moved.credential, limit) == [(7,)]
 
 
-async def test_after_the_administrator_of_a_cluster_got_another_password_the_next_move_or_repair_works(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_move_after_administrator_password_change(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next move or repair works."""
     commit = _Move._commit
 
     async def then_reset(move: _Move, kept: TenantMoved, record: Record) -> TenantMoved:
@@ -191,9 +191,7 @@ async def test_a_tenant_between_rotation_and_revocation_is_moved(two: Two) -> No
     assert (await only(tenants.rotate(["alpha"]))).action is TenantAction.ROTATED
 
 
-async def test_a_failure_in_the_middle_opens_the_tenant_again_as_it_was(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_move_opens_tenant_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     reader = await tenants.role("reader").ensure("alpha")
@@ -212,7 +210,7 @@ async def test_a_failure_in_the_middle_opens_the_tenant_again_as_it_was(
     assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
 
 
-async def test_a_move_that_takes_too_long_is_left_or_ended(two: Two) -> None:
+async def test_move_within_max_frozen(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     kept = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=100)))
@@ -243,9 +241,9 @@ async def test_a_cancelled_move_leaves_the_tenant_open(two: Two) -> None:
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_a_repair_without_the_other_cluster_opens_the_tenant_and_names_that_cluster(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens the tenant, and names that cluster."""
+
     async def die(*_: object) -> None:
         raise ClaimLostError("the process is stopped, and another one takes the claim")
 
@@ -314,9 +312,7 @@ async def test_undone_move_keeps_databases_of_others(two: Two, monkeypatch: pyte
     await two.new.dbs.delete(alpha.database)
 
 
-async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_the_cluster_is_gone(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
     commit = SQLiteStore.commit
 
@@ -347,7 +343,7 @@ async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_
     assert (await only(Tenants(two.new, two.store, prefix=two.prefix).check(["alpha"]))).problems == ()
 
 
-async def test_a_check_after_a_restore_finds_what_was_moved_since_then(two: Two, tmp_path: Path) -> None:
+async def test_check_after_restore_finds_moved_tenant(two: Two, tmp_path: Path) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
@@ -366,7 +362,7 @@ async def test_a_check_after_a_restore_finds_what_was_moved_since_then(two: Two,
         assert await sql(adopted, "SELECT n FROM t") == [(7,)]
 
 
-async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) -> None:
+async def test_move_refuses_database_of_others(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     await two.new.dbs.create(alpha.database)
@@ -377,9 +373,7 @@ async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) ->
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_what_others_make_on_the_other_cluster_a_moment_before_is_not_touched(
-    two: Two, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
+async def test_move_leaves_late_database_of_others(two: Two, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The database is created once to try the copy, and again for the copy."""
     create, left = PostgresSession.create, [*range(times)]
 

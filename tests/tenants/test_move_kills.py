@@ -74,7 +74,8 @@ async def made(two: Two) -> None:
 
 
 @pytest.mark.parametrize("part", first_of([0.4, 0.9, 0.04, 0.75, *(part / 100 for part in range(2, 102, 6))], 2))
-async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_repair(two: Two, part: float) -> None:
+async def test_repair_after_killed_move(two: Two, part: float) -> None:
+    """There is one whole tenant, whenever the process is killed."""
     await made(two)
     await killed_at(two, part)
 

@@ -63,9 +63,7 @@ def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
     rmtree(both)
 
 
-async def test_an_extension_that_the_other_server_lacks_is_found_before_anybody_is_shut_out(
-    richer: tuple[Sandbox, str, str, str], tmp_path: Path
-) -> None:
+async def test_missing_extension_refused_before_freeze(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
     async with opened(*richer[:3], tmp_path / "store") as two:
         tenants = two.tenants()
         alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
@@ -76,9 +74,7 @@ async def test_an_extension_that_the_other_server_lacks_is_found_before_anybody_
             await _refused(two, credential, f"extension {why}")
 
 
-async def test_an_extension_that_requires_another_one_is_made_after_it(
-    richer: tuple[Sandbox, str, str, str], tmp_path: Path
-) -> None:
+async def test_dependent_extension_made_in_order(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
     async with opened(*richer[:3], tmp_path / "store") as two:
         tenants = two.tenants()
         alpha = await tenants.ensure("alpha")
@@ -89,9 +85,8 @@ async def test_an_extension_that_requires_another_one_is_made_after_it(
         assert await sql(moved.credential, "SELECT lower() + higher()") == [(14,)]
 
 
-async def test_after_a_failed_move_what_a_stranger_owns_does_not_keep_the_tenant_out(
-    richer: tuple[Sandbox, str, str, str], tmp_path: Path
-) -> None:
+async def test_failed_move_with_objects_of_others(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
+    """They do not keep the tenant out."""
     async with opened(*richer[:3], tmp_path / "store") as two:
         tenants = two.tenants()
         alpha = await tenants.ensure("alpha")
@@ -104,7 +99,7 @@ async def test_after_a_failed_move_what_a_stranger_owns_does_not_keep_the_tenant
         assert await sql(alpha, "SELECT n FROM t") == [(1,)]
 
 
-async def test_an_older_server_is_found_before_anybody_is_shut_out(tmp_path: Path) -> None:
+async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
     older = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not older:
         pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
@@ -189,7 +184,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-async def test_a_full_disk_on_the_other_server_costs_the_tenant_nothing(
+async def test_move_to_full_disk_loses_nothing(
     narrow: tuple[Two, Path, Callable[[], None]],
 ) -> None:
     two, ballast, free = narrow

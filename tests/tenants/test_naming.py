@@ -21,12 +21,12 @@ TENANTS = st.from_regex(r"[aB0_][aB0_.-]{0,69}", fullmatch=True) | st.text("ab",
 PREFIXES = st.sampled_from(["", "a", "B0_"])
 
 
-def test_every_engine_that_can_have_tenants_is_tested_here() -> None:
+def test_all_tenant_engines_are_covered() -> None:
     assert {*WITH_TENANTS} == SQL_ENGINES < {*CAPABILITIES}
 
 
 @pytest.mark.parametrize("engine", [*(engine for engine in Engine if engine not in WITH_TENANTS), "cockroach"])
-def test_where_there_can_be_no_tenants_there_are_no_names(engine: str) -> None:
+def test_no_names_on_unsupported_engines(engine: str) -> None:
     with pytest.raises(UnsupportedOperationError, match="nothing was"):
         names_of("alpha", engine)
 
@@ -63,7 +63,7 @@ def test_every_name_fits_the_engine(engine: Engine, tenant: str) -> None:
 
 
 @given(TENANTS, st.lists(st.integers(1, 0xFFFE), max_size=5))
-def test_a_login_has_a_number_above_all_earlier_ones(tenant: str, numbers: list[int]) -> None:
+def test_login_number_above_earlier_ones(tenant: str, numbers: list[int]) -> None:
     try:
         names = names_of(tenant, Engine.PG)
     except InvalidArgumentError:
@@ -124,7 +124,7 @@ def test_the_form_of_a_login_is_no_tenants(engine: Engine, ending: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "most"), [*((engine, 63) for engine in POSTGRESQL), *((engine, 64) for engine in MYSQL)]
 )
-def test_a_name_that_is_too_long_for_the_engine_is_refused(engine: Engine, most: int) -> None:
+def test_name_too_long_for_engine(engine: Engine, most: int) -> None:
     assert names_of("a" * most, engine).database == "a" * most
     assert names_of("a" * (most - 1), engine, "a").database == "a" * most
     with pytest.raises(InvalidArgumentError, match=f"longer than the {most} characters of .*; nothing was sent"):
@@ -150,7 +150,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, ".hidden", "", "a\0", "\ud800", "a;b", "a'b", 'a"b', "$x", "a*", 7, None])
-def test_a_name_has_letters_digits_and_three_signs_alone(name: object) -> None:
+def test_allowed_characters_of_names(name: object) -> None:
     with pytest.raises(InvalidArgumentError, match="nothing was sent"):
         names_of(name, Engine.PG)  # type: ignore[arg-type]
 

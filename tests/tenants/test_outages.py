@@ -110,7 +110,7 @@ async def failure_of(run: AsyncIterable[Any]) -> Exception | None:
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(anywhere: Place) -> None:
+async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
     place = anywhere
     async with gated(place) as gate:
         tenants = place.tenants()
@@ -131,7 +131,7 @@ async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(anywh
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: Place) -> None:
+async def test_outage_error_for_each_tenant(anywhere: Place) -> None:
     async with gated(anywhere) as gate:
         assert all([outcome.ok async for outcome in anywhere.tenants().provision(NAMES)])
         gate.close()
@@ -141,7 +141,8 @@ async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: P
         assert {isinstance(error, GrantError) for error in errors} == {True}
 
 
-async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_answers(place: Place) -> None:
+async def test_new_tenants_avoid_unreachable_server(place: Place) -> None:
+    """Its API answers."""
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
@@ -159,7 +160,7 @@ async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_an
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_is_away(anywhere: Place) -> None:
+async def test_outage_error_says_state_on_record(anywhere: Place) -> None:
     async with gated(anywhere) as gate:
         tenants = anywhere.tenants()
         await tenants.ensure("alpha")
@@ -184,7 +185,7 @@ async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_i
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_server_that_stops_in_the_middle_is_no_problem_of_a_tenant(anywhere: Place) -> None:
+async def test_server_stops_during_check(anywhere: Place) -> None:
     """It stops at each connection of a check in turn."""
     async with gated(anywhere) as gate:
         tenants = anywhere.tenants()
@@ -206,7 +207,7 @@ async def test_a_server_that_stops_in_the_middle_is_no_problem_of_a_tenant(anywh
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_repair_is_finished_after_the_server_stopped_in_the_middle(anywhere: Place) -> None:
+async def test_server_stops_during_repair(anywhere: Place) -> None:
     """It stops at each connection of a repair in turn."""
     users = anywhere.cluster.users
     async with gated(anywhere) as gate:

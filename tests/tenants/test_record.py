@@ -31,7 +31,7 @@ def test_an_intent_reads_as_it_was_written(
     "text",
     ["", "remove alpha 1", "[]", "{}", str(Intent(verb=Verb.MOVE, cluster="c", database="d")).replace("to", "at")],
 )
-def test_an_intent_of_a_later_version_is_an_error_and_not_a_guess(text: str) -> None:
+def test_intent_of_later_version_refused(text: str) -> None:
     with pytest.raises(StoreError, match="does not support"):
         Intent.read(text)
     with pytest.raises(StoreError) as damaged:
@@ -78,7 +78,7 @@ def a_record(
         (Verb.MOVE, NOW, None, State.MOVING, ["repair"]),
     ],
 )
-def test_a_record_shows_the_state_and_the_verbs_that_finish_what_was_begun(
+def test_state_and_pending_verbs_of_record(
     verb: Verb | None, current: Credential | None, previous: Credential | None, state: State, verbs: list[str]
 ) -> None:
     record = a_record(verb, current, previous)
@@ -88,7 +88,7 @@ def test_a_record_shows_the_state_and_the_verbs_that_finish_what_was_begun(
     assert record.cluster == ("some-cluster" if current is None and verb else current and current.cluster)
 
 
-def test_a_tenant_that_is_being_suspended_or_moved_is_told_from_a_missing_one() -> None:
+def test_errors_of_unusable_states() -> None:
     shut = {Verb.SUSPEND: "is being suspended", Verb.RESUME: "is being resumed", Verb.MOVE: "is being moved to another"}
     for verb, text in shut.items():
         error = a_record(verb, NOW).unusable()
@@ -114,7 +114,8 @@ def test_a_verb_on_readers_leaves_the_tenant_usable(verb: Verb) -> None:
 
 
 @pytest.mark.parametrize("verb", Verb)
-def test_a_verb_on_the_tenant_shuts_its_readers_out_only_with_it(verb: Verb) -> None:
+def test_verb_on_tenant_and_its_readers(verb: Verb) -> None:
+    """It shuts the readers out only with the tenant."""
     record = a_record(verb, NOW, reader=NOW)
     shut = verb in (Verb.SUSPEND, Verb.RESUME, Verb.REMOVE, Verb.MOVE)
     assert (record.of_role(Role.READER).usable is None) == shut

@@ -41,7 +41,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_settings_on_a_database_do_not_prevent_its_removal(place: Place, what: str) -> None:
+async def test_remove_despite_database_settings(place: Place, what: str) -> None:
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
@@ -54,7 +54,7 @@ async def test_settings_on_a_database_do_not_prevent_its_removal(place: Place, w
     assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
 
 
-async def test_large_objects_elsewhere_and_grants_of_others_do_not_keep_it(place: Place) -> None:
+async def test_remove_despite_large_objects_and_grants(place: Place) -> None:
     tenants = place.tenants()
     victim, evil = await tenants.ensure("victim"), await tenants.ensure("evil")
     await ask(victim, "SELECT lo_create(0)", database="defaultdb")
@@ -92,7 +92,7 @@ async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> N
     await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
 
 
-async def test_a_database_that_somebody_deleted_already_is_no_obstacle(anywhere: Place) -> None:
+async def test_remove_when_database_is_gone(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     credential = await tenants.ensure("alpha")
     await anywhere.cluster.dbs.delete(credential.database or "")
@@ -103,7 +103,7 @@ async def test_a_database_that_somebody_deleted_already_is_no_obstacle(anywhere:
     await gone(anywhere)
 
 
-async def test_a_removal_that_fails_after_its_database_is_gone_does_not_call_that_a_loss(place: Place) -> None:
+async def test_failed_removal_reports_no_loss(place: Place) -> None:
     """A transaction of the administrator changes the owner role meanwhile, so it can be neither dropped nor renamed."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
@@ -124,7 +124,7 @@ async def test_a_removal_that_fails_after_its_database_is_gone_does_not_call_tha
     await gone(place)
 
 
-async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
+async def test_remove_despite_fighting_session(place: Place) -> None:
     """A session of the login sets passwords while it is being removed."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
@@ -149,7 +149,7 @@ async def half_removed(place: Place) -> Credential:
     return credential
 
 
-async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(anywhere: Place) -> None:
+async def test_repair_finishes_removal(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     credential = await half_removed(anywhere)
     assert await tenants.get("alpha") is None
@@ -182,7 +182,7 @@ async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) 
     assert (await only(tenants.check())).problems == ()
 
 
-async def test_a_half_removed_reader_is_removed_and_its_tenant_stays(place: Place) -> None:
+async def test_repair_finishes_removal_of_reader(place: Place) -> None:
     tenants = place.tenants()
     readers = tenants.role("reader")
     owner, reader = await tenants.ensure("alpha"), await readers.ensure("alpha")

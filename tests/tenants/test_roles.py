@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from aiodbclient.engines import MYSQL
 from aiodbclient.errors import (
     InvalidArgumentError,
 )
-from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Credential, ProblemKind, Role, TenantAction
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
 from .conftest import Place, only
-from .dying import died, moments
 from .intents import leave
 from .problems import kinds
 from .programs import ask, refusal
@@ -44,7 +42,7 @@ async def rights(credential: Credential) -> tuple[bool, bool, bool]:
     return await may(credential, READ), all(writes), any(defines)
 
 
-async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywhere: Place) -> None:
+async def test_rights_of_reader_and_writer(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     readers, writers = tenants.role("reader"), tenants.role(Role.WRITER)
     owner = await tenants.ensure("alpha")
@@ -77,7 +75,7 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
     assert await may(owner, "INSERT INTO t (x) VALUES (4)")
 
 
-async def test_there_are_no_readers_where_every_login_may_create_objects(place: Place) -> None:
+async def test_no_readers_where_public_may_create(place: Place) -> None:
     """As in the schema public of a database that was made on PostgreSQL 14, before its cluster was upgraded."""
     owner = await place.tenants().ensure("alpha")
     await ask(owner, f'GRANT CREATE ON DATABASE "{owner.database}" TO doadmin')
@@ -90,7 +88,8 @@ async def test_there_are_no_readers_where_every_login_may_create_objects(place: 
     assert await place.tenants().ensure("alpha") == owner
 
 
-async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings(place: Place) -> None:
+async def test_role_rights_on_later_objects(place: Place) -> None:
+    """Also on what a restore brings."""
     tenants = place.tenants()
     owner = await tenants.ensure("alpha")
     reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
@@ -137,7 +136,7 @@ async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
     assert await anywhere.logins() == []
 
 
-async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Place) -> None:
+async def test_no_role_of_half_removed_tenant(place: Place) -> None:
     tenants = place.tenants()
     await leave(place.store, await tenants.ensure("alpha"), Verb.REMOVE)
 
@@ -178,28 +177,7 @@ async def test_the_roles_end_with_their_tenant(anywhere: Place) -> None:
     assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
 
 
-def removing(name: str) -> Callable[[Tenants], Awaitable[object]]:
-    return lambda tenants: only(tenants.remove([name]))
-
-
-async def test_a_removal_that_dies_anywhere_is_finished_by_the_next_one(place: Place) -> None:
-    for last in moments(6):  # test_killed.py has each statement
-        name, tenants = f"n{last}", place.tenants()
-        await tenants.ensure(name)
-        await tenants.role("reader").ensure(name)
-
-        was_killed = await died(place, last, removing(name))
-
-        outcome = await only(tenants.remove([name]))
-        assert outcome.action in (TenantAction.DELETED, TenantAction.ABSENT)
-        assert [record async for record in place.store.records()] == []
-        assert await place.logins() == []
-        if not was_killed:
-            assert last > 5
-            return
-
-
-async def test_names_that_belong_to_a_role_are_no_tenants(place: Place, tmp_path: Path) -> None:
+async def test_role_names_refused_as_tenants(place: Place, tmp_path: Path) -> None:
     tenants = place.tenants(prefix="")
     await place.tenants().ensure("alpha")
     reader = await place.tenants().role("reader").ensure("alpha")
@@ -228,7 +206,7 @@ async def test_the_longest_names_have_roles(anywhere: Place) -> None:
 NASTY = ["a_c", "abc", "a.c", "A", "a-c", "_a", "0"]
 
 
-async def test_every_pair_of_tenant_and_role_is_kept_apart(anywhere: Place) -> None:
+async def test_pairs_of_roles_kept_apart(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     made = dict[tuple[str, str], Credential]()
     for role in ("owner", "reader", "writer"):
@@ -246,18 +224,7 @@ async def test_every_pair_of_tenant_and_role_is_kept_apart(anywhere: Place) -> N
             assert ("denied" in why) is (other != name), (name, role, other, why)
 
 
-async def test_roles_are_on_the_same_store(place: Place) -> None:
-    tenants = place.tenants()
-    await tenants.ensure("alpha")
-    reader = await tenants.role("reader").ensure("alpha")
-    async with SQLiteStore(place.path) as store:
-        again = Tenants(place.cluster, store, prefix=place.prefix)
-        assert await again.role("reader").get("alpha") == reader
-        assert len([record async for record in store.records()]) == 1
-    assert "reader" in repr(tenants.role("reader"))
-
-
-async def test_many_callers_at_once_finish_the_removals_of_tenants_with_readers(place: Place) -> None:
+async def test_concurrent_calls_finish_removals_with_readers(place: Place) -> None:
     """Each caller holds a turn of the cluster, and its work on the reader needs no second one."""
     tenants = place.tenants()
     names = [f"n{number}" for number in range(20)]  # more than a cluster's turns

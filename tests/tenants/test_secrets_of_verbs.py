@@ -57,9 +57,7 @@ async def cut_off(tenants: Tenants, secrets: tuple[str, ...], waits: Iterable[in
 
 
 @pytest.mark.thorough
-async def test_no_frame_of_a_verb_under_a_timeout_shows_a_password(
-    anywhere: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_password_in_frames_under_timeout(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     info = await anywhere.cluster.info()
     assert info.connection is not None
     assert info.connection.password

@@ -27,7 +27,7 @@ async def migrate(credential: Credential) -> None:
         await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
 
 
-async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(place: Place) -> None:
+async def test_setup_runs_before_credential_is_returned(place: Place) -> None:
     seen = list[tuple[Credential, object]]()
 
     async def setup(credential: Credential) -> None:
@@ -50,7 +50,7 @@ async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(pla
     assert credential.is_set_up
 
 
-async def test_a_tenant_that_was_made_without_setup_gets_it_at_the_first_ensure_of_a_program_that_has_one(
+async def test_setup_of_tenant_made_without(
     place: Place,
 ) -> None:
     """Such as one that the command made."""
@@ -65,7 +65,7 @@ async def test_a_tenant_that_was_made_without_setup_gets_it_at_the_first_ensure_
     assert await place.tenants(setup=migrate).ensure("alpha") == credential
 
 
-async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) -> None:
+async def test_failed_setup_runs_again(place: Place) -> None:
     failures = ["no extension", "no disk"]
 
     async def setup(credential: Credential) -> None:
@@ -89,7 +89,8 @@ async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) ->
     assert await place.logins() == [login.removeprefix(place.prefix) for login in logins]  # those that failed are gone
 
 
-async def test_setup_has_run_for_whoever_is_on_record_whenever_a_process_dies(place: Place) -> None:
+async def test_setup_ran_for_each_record(place: Place) -> None:
+    """Whenever a process dies."""
     for last in moments(4):
         name = f"n{last}"
 
@@ -103,7 +104,7 @@ async def test_setup_has_run_for_whoever_is_on_record_whenever_a_process_dies(pl
             return
 
 
-async def test_the_claim_is_renewed_while_setup_takes_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_claim_renewed_during_long_setup(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenant, "LEASE", 3.0)
     renewed = asyncio.Event()
     renewals = 0
@@ -113,7 +114,7 @@ async def test_the_claim_is_renewed_while_setup_takes_long(place: Place, monkeyp
         nonlocal renewals
         await renew(claim, lease)
         renewals += 1
-        if renewals > 4:  # longer than the lease
+        if renewals > 3:  # longer than the lease
             renewed.set()
 
     monkeypatch.setattr(place.store, "renew", counted)
@@ -136,7 +137,7 @@ def test_arguments_that_are_not_callable_are_refused(place: Place, what: str, va
         place.tenants(**{what: value})
 
 
-async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> None:
+async def test_event_for_each_tenant_without_secrets(place: Place) -> None:
     events, credentials = list[TenantEvent](), set[Credential | None]()
     tenants = place.tenants(on_event=events.append, setup=migrate)
 
@@ -198,7 +199,7 @@ async def test_an_on_event_that_raises_spoils_nothing(place: Place, caplog: pyte
     assert "on_event raised" in caplog.text
 
 
-async def test_the_seconds_of_an_event_are_those_of_the_work(place: Place) -> None:
+async def test_event_duration(place: Place) -> None:
     events = list[TenantEvent]()
 
     async def setup(_: Credential) -> None:

@@ -33,7 +33,7 @@ async def by_name(run: AsyncIterable[Out]) -> dict[str, Out]:
     return {outcome.name: outcome async for outcome in run}
 
 
-async def test_a_strangers_login_that_was_left_alone_is_on_no_record(place: Place) -> None:
+async def test_login_of_stranger_not_on_record(place: Place) -> None:
     tenants = place.tenants()
     await place.cluster.users.create(place.prefix + "alpha")
 
@@ -80,7 +80,7 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     assert await works(credential)
 
 
-async def test_a_missing_authority_is_an_error_before_anything_is_created(place: Place) -> None:
+async def test_missing_authority_before_create(place: Place) -> None:
     cluster_id = await place.sandbox.add_cluster("pg", server=postgres_with_tls())
     place.sandbox.faults.add("clusters.ca", status=404)
     tenants = Tenants(place.client.cluster(cluster_id), place.store)

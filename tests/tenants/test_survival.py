@@ -96,7 +96,7 @@ async def test_the_stores_server_goes_away_in_the_middle(pg: Pg, server: Restart
         assert not await refusal(credential, "SELECT 1")
 
 
-async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(pg: Pg, tmp_path: Path) -> None:
+async def test_full_disk_of_store_sends_nothing(pg: Pg, tmp_path: Path) -> None:
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:
         tenants = Tenants(pg.cluster, store)
@@ -114,9 +114,7 @@ async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(pg: Pg, tmp_
         assert not await refusal(await tenants.ensure("beta"), "SELECT 1")
 
 
-async def test_a_locked_file_stops_it_before_anything_is_sent(
-    pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_locked_store_sends_nothing(pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT", 0.1)
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:

@@ -17,7 +17,6 @@ from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Place, only
-from .dying import died, moments
 from .intents import leave
 from .programs import ask, refusal
 from .store_contract import a_credential
@@ -35,7 +34,8 @@ async def make(cluster: ClusterClient, what: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["login", "database", "both"])
-async def test_an_existing_name_is_refused_and_nothing_is_changed_or_stored(anywhere: Place, what: str) -> None:
+async def test_existing_name_refused(anywhere: Place, what: str) -> None:
+    """Nothing is changed or stored."""
     place, tenants, name = anywhere, anywhere.tenants(), anywhere.prefix + "shop"
     await make(place.cluster, what, name)
     before = await everything(place)
@@ -60,32 +60,13 @@ async def everything(place: Place) -> tuple[list[Any], list[str]]:
 
 
 @pytest.mark.parametrize("if_exists", ["keep", "reset", "", None, "ADOPT", ["adopt"]])
-async def test_there_are_two_ways_to_deal_with_what_is_there(place: Place, if_exists: Any) -> None:
+async def test_invalid_if_exists_refused(place: Place, if_exists: Any) -> None:
     tenants = place.tenants()
     with pytest.raises(InvalidArgumentError, match='if_exists must be "error" or "adopt"'):
         await tenants.ensure("alpha", if_exists)
     with pytest.raises(InvalidArgumentError, match="if_exists must be"):
         tenants.provision(["alpha"], if_exists)
     assert place.sent() == []
-
-
-def ensuring(name: str) -> Callable[[Tenants], Awaitable[object]]:
-    return lambda tenants: tenants.ensure(name)
-
-
-async def test_unfinished_work_of_a_dead_process_is_finished_by_the_next_call(place: Place) -> None:
-    """A process is killed after each of its steps. The next one continues, and finds no strangers."""
-    for last in moments():
-        name = f"n{last}"
-        was_killed = await died(place, last, ensuring(name))
-
-        credential = await place.tenants().ensure(name)
-
-        await ask(credential, "CREATE TABLE t (x int)")
-        assert len(await place.logins()) == last
-        if not was_killed:
-            assert last > 8
-            return
 
 
 class InterruptedStore(SQLiteStore):
@@ -102,9 +83,7 @@ class InterruptedStore(SQLiteStore):
 
 @pytest.mark.parametrize("what", ["database", "both"])
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_elses(
-    anywhere: Place, what: str, bulk: bool, tmp_path: Path
-) -> None:
+async def test_database_made_by_others_before_create(anywhere: Place, what: str, bulk: bool, tmp_path: Path) -> None:
     place, name = anywhere, anywhere.prefix + "shop"
     async with InterruptedStore(tmp_path / "other.db") as store:
         store.stranger = lambda: make(place.cluster, what, name)
@@ -154,7 +133,7 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
     assert first.password is None or first == await place.tenants(prefix=f"{place.prefix}app").get("1x")
 
 
-async def test_what_an_adopted_database_holds_is_the_tenants_and_nobody_else_gets_in(place: Place) -> None:
+async def test_adopted_database_belongs_to_tenant(place: Place) -> None:
     """Its login wrote to a table of ``doadmin``. The login goes on working until it is revoked."""
     name, other = place.prefix + "shop", place.prefix + "other"
     await make(place.cluster, "both", name)
@@ -209,7 +188,7 @@ def _credential(place: Place, username: str, uri: str) -> Credential:
     )
 
 
-async def test_a_database_of_nobody_is_adopted_with_a_new_login(anywhere: Place) -> None:
+async def test_adopt_database_without_login(anywhere: Place) -> None:
     place = anywhere
     await make(place.cluster, "database", place.prefix + "shop")
 

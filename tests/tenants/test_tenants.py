@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants import TenantAction, Tenants
+from aiodbclient.tenants.errors import TenantNotFoundError
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -21,7 +22,7 @@ async def actions(outcomes: Any) -> dict[str, TenantAction]:
     return {outcome.name: outcome.action async for outcome in outcomes}
 
 
-async def test_a_tenant_makes_a_table_in_its_own_database_and_nobody_else_gets_in(place: Place) -> None:
+async def test_tenant_has_its_own_database(place: Place) -> None:
     tenants = place.tenants()
 
     alpha, beta = await asyncio.gather(tenants.ensure("alpha"), tenants.ensure("beta"))
@@ -34,7 +35,7 @@ async def test_a_tenant_makes_a_table_in_its_own_database_and_nobody_else_gets_i
         await AsyncConnection.connect(beta.uri, dbname=alpha.database)
 
 
-async def test_a_second_call_returns_the_same_and_sends_nothing(place: Place) -> None:
+async def test_second_ensure_sends_nothing(place: Place) -> None:
     first = await place.tenants().ensure("alpha")
     sent = len(place.sent())
 
@@ -46,15 +47,7 @@ async def test_a_second_call_returns_the_same_and_sends_nothing(place: Place) ->
     assert await tenants.get("beta") is None
 
 
-async def test_two_that_ask_at_once_make_one_login_and_both_get_it(place: Place) -> None:
-    credentials = await asyncio.gather(*(place.tenants().ensure("alpha") for _ in range(5)))
-
-    assert len(set(credentials)) == 1
-    assert await place.logins() == [credentials[0].username.removeprefix(place.prefix)]
-    assert not await refusal(credentials[0])
-
-
-async def test_a_run_asks_the_api_for_the_cluster_and_nothing_else(place: Place) -> None:
+async def test_run_requests_only_the_cluster(place: Place) -> None:
     names = [f"n{number}" for number in range(20)]
 
     outcomes = {outcome.name: outcome async for outcome in place.tenants().provision(names)}
@@ -67,7 +60,7 @@ async def test_a_run_asks_the_api_for_the_cluster_and_nothing_else(place: Place)
         assert not await refusal(outcome.credential)
 
 
-async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_revoked(place: Place) -> None:
+async def test_rotate_then_revoke_previous(place: Place) -> None:
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
     await ask(old, "CREATE TABLE t (x int)")
@@ -94,7 +87,7 @@ async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_re
     assert not await refusal(new)
 
 
-async def test_a_removed_tenant_is_gone_and_can_be_created_again(place: Place) -> None:
+async def test_remove_then_create_again(place: Place) -> None:
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
     await actions(tenants.rotate(["alpha"]))
@@ -114,45 +107,9 @@ async def test_a_removed_tenant_is_gone_and_can_be_created_again(place: Place) -
     assert await ask(again, "CREATE TABLE t (x int)", "TABLE t") == []
 
 
-async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place: Place) -> None:
-    """Such as a login created through the API alone, which owns its objects."""
-    name = place.prefix + "alpha"
-    await place.cluster.dbs.create(name)
-    user = await place.cluster.users.create(name)
-    async with await AsyncConnection.connect(
-        (await place.cluster.info()).connection.uri_for(await place.cluster.users.get("doadmin"), name)
-    ) as admin:
-        await admin.execute(f"GRANT CREATE ON SCHEMA public TO {name}")
-    before = (await place.cluster.info()).connection.uri_for(user, name)
-    async with await AsyncConnection.connect(before) as its_own:
-        await its_own.execute("CREATE TABLE t (x int)")
-
-    outcome = await only(place.tenants().provision(["alpha"], if_exists="adopt"))
-
-    assert outcome.action is TenantAction.ADOPTED
-    assert outcome.credential is not None
-    assert outcome.credential.username != user.name
-    await ask(outcome.credential, "ALTER TABLE t ADD y int")
-    async with await AsyncConnection.connect(before) as its_own:  # it goes on working until it is revoked
-        await its_own.execute("INSERT INTO t VALUES (1, 2)")
-    assert (await only(place.tenants().check(["alpha"]))).problems == ()
-    assert await actions(place.tenants().revoke_previous(["alpha"])) == {"alpha": TenantAction.REVOKED}
-    with pytest.raises(psycopg.OperationalError):
-        await AsyncConnection.connect(before)
-    assert user.name not in [each.name for each in await place.cluster.users.list()]
-    assert await ask(outcome.credential, "TABLE t") == [(1, 2)]
-
-
-async def test_the_usage_of_a_string_is_refused(place: Place) -> None:
-    with pytest.raises(InvalidArgumentError, match="usage takes an iterable of names, not str; nothing was sent"):
-        await anext(place.tenants().usage("alpha"))
-    assert place.sent() == []
-
-
 @pytest.mark.parametrize("engine", ["redis", "valkey", "mongodb", "kafka", "opensearch"])
-async def test_an_engine_without_sql_is_refused_with_nothing_sent_and_nothing_on_record(
-    place: Place, engine: str
-) -> None:
+async def test_engine_without_sql_refused(place: Place, engine: str) -> None:
+    """Nothing is sent, and nothing is on record."""
     cluster = place.client.cluster(await place.sandbox.add_cluster(engine), engine)
     before = len(place.sent())
     tenants = type(place.tenants())(cluster, place.store)
@@ -165,7 +122,7 @@ async def test_an_engine_without_sql_is_refused_with_nothing_sent_and_nothing_on
 
 
 @pytest.mark.parametrize("given", [None, "cockroach"])
-async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(place: Place, given: str | None) -> None:
+async def test_unknown_engine_refused(place: Place, given: str | None) -> None:
     cluster = place.client.cluster(await place.sandbox.add_cluster("cockroach"), given)
     before = len(place.sent())
     tenants = Tenants(cluster, place.store)
@@ -180,7 +137,7 @@ async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(pl
 
 
 @pytest.mark.parametrize("store", [None, "tenants.db", {}])
-async def test_an_argument_that_is_not_a_store_is_refused_at_once(place: Place, store: Any) -> None:
+async def test_invalid_store_refused(place: Place, store: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="store must have the methods of a Store, and"):
         Tenants(place.cluster, store)
 
@@ -201,15 +158,20 @@ BAD: Iterable[Any] = [
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_name_that_cannot_be_a_tenants_is_refused(place: Place, name: Any) -> None:
+async def test_invalid_tenant_name_refused(place: Place, name: Any) -> None:
     tenants = place.tenants(prefix="")
     with pytest.raises(InvalidArgumentError):
         await tenants.ensure(name)
     assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
 
 
-async def test_tenants_that_are_not_on_record_are_neither_rotated_nor_revoked(place: Place) -> None:
-    for runs in (place.tenants().rotate, place.tenants().revoke_previous):
-        outcome = await only(runs(["nobody"]))
-        assert isinstance(outcome.error, InvalidArgumentError)
+@pytest.mark.parametrize("verb", ["check", "repair", "rotate", "revoke_previous", "suspend", "resume", "usage"])
+async def test_unknown_tenant_fails_every_verb(place: Place, verb: str) -> None:
+    run = getattr(place.tenants(), verb)
+    outcome = await only(run(["nobody"]))
+    assert isinstance(outcome.error, TenantNotFoundError)
+    with pytest.raises(InvalidArgumentError, match="an iterable of names"):
+        await anext(aiter(run("alpha")))
+    assert place.sent() in ([], [("clusters.get", None)])
     assert await place.store.get("nobody") is None
+    assert [outcome async for outcome in place.tenants().check()] == []

@@ -40,7 +40,7 @@ async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
     assert new.bytes is not None
 
 
-async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_alone(two: Two) -> None:
+async def test_usage_errors_fail_their_own_names(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     away = two.client.cluster(uuid4())
@@ -64,9 +64,7 @@ async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_
     assert ((old.bytes or 0) > 1_000_000, gone.bytes) == (True, None)
 
 
-async def test_a_server_with_many_tenants_is_asked_as_often_as_one_with_few(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_usage_asks_each_server_once(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants = two.tenants()
     credentials = [await tenants.ensure(f"n{number}") for number in range(3)]
     for number in range(3, 300):  # on record alone
