@@ -225,10 +225,10 @@ async def test_runs_on_several_clusters_alternate(sandbox: Sandbox, client: Data
     assert set(order[:12]) == {cluster.id for cluster in clusters}
 
 
-async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient) -> None:
     sandbox.faults.add(nth=1, times=2, status=429, headers={"retry-after": "0.1"})
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, max_wait=0.0) as client:
-        outcomes = await client.cluster(pg.id).users.provision(["a"])
+
+    outcomes = await client.with_options(max_wait=0.0).cluster(pg.id).users.provision(["a"])
 
     assert actions(outcomes) == {"a": Action.CREATED}
 

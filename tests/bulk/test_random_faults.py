@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import Any, Literal
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -172,9 +173,4 @@ Operator.TestCase.settings = settings(
 class TestOperator(Operator.TestCase):  # type: ignore[valid-type, misc]
     def setUp(self) -> None:
         super().setUp()
-        from aiodbclient._bulk import settle
-
-        looks = settle.FRESH, settle.LOOK
-        settle.FRESH, settle.LOOK = 0.3, 0.005
-        self.addCleanup(lambda: setattr(settle, "FRESH", looks[0]))
-        self.addCleanup(lambda: setattr(settle, "LOOK", looks[1]))
+        self.enterContext(patch.multiple("aiodbclient._bulk.settle", FRESH=0.3, LOOK=0.005))
