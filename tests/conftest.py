@@ -25,6 +25,7 @@ os.environ.setdefault("TMPDIR", ROOMY)
 tempfile.tempdir = ROOMY
 
 MakeClient = Callable[..., DatabaseClient]
+MakeCluster = Callable[..., ClusterClient]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -149,6 +150,16 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
 
 
 @pytest.fixture
-def cluster(make_client: MakeClient) -> ClusterClient:
+def make_cluster(make_client: MakeClient) -> MakeCluster:
+    """A cluster of ``server``, by a client of its own. Its engine is read if it is None."""
+
+    def make(token: Any = "secret-token", *, engine: str | None = "pg", **options: Any) -> ClusterClient:
+        return make_client(token, **options).cluster(CLUSTER, engine=engine)
+
+    return make
+
+
+@pytest.fixture
+def cluster(make_cluster: MakeCluster) -> ClusterClient:
     """A PostgreSQL cluster of ``server``."""
-    return make_client().cluster(CLUSTER, engine="pg")
+    return make_cluster()

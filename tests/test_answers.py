@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from aiodbclient import ClusterClient, RequestEvent, RetryPolicy, User, errors
 from aiodbclient._json import UNREADABLE, decode
 
-from .conftest import MakeClient
-from .server import CLUSTER, Server, says
+from .conftest import MakeClient, MakeCluster
+from .server import Server, says
 
 SHAPES = {
     "html": "<html>hello</html>",
@@ -79,12 +79,12 @@ async def test_password_with_half_a_character_is_invalid(half: str, server: Serv
 )
 @pytest.mark.parametrize(("status", "error_type"), [(404, errors.NotFoundError), (500, errors.ServerError)])
 async def test_error_with_another_body_keeps_its_type(
-    status: int, error_type: type[errors.APIError], text: str, server: Server, make_client: MakeClient
+    status: int, error_type: type[errors.APIError], text: str, server: Server, make_cluster: MakeCluster
 ) -> None:
     server.will(says(status, text=text, x_request_id="from-header"))
 
     with pytest.raises(error_type, match=str(status)) as caught:
-        await make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(retry=RetryPolicy(max_tries=1)).dbs.list()
 
     assert caught.value.request_id == "from-header"
 

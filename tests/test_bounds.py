@@ -18,7 +18,7 @@ from aiohttp import web
 from aiodbclient import Cluster, ClusterClient, Connection, RetryPolicy, errors
 from aiodbclient._http.transport import LONGEST
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, says
 
 MOST_MEMORY, MOST_CPU = 2 * LONGEST, 0.2  # bytes, seconds
@@ -120,13 +120,13 @@ async def test_bomb_is_refused(server: Server, make_client: MakeClient) -> None:
     assert watch.cpu < MOST_CPU
 
 
-async def test_watch_notices_bomb(server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_notices_bomb(server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: a body of 128 MiB needs more memory, and to parse 100,000 users blocks the loop for longer."""
     monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 128 << 20)
     server.will(sends(bomb(), "gzip"))
     async with Watch() as watch:
         with pytest.raises(errors.InvalidResponseError, match="larger than 128 MiB"):
-            await make_client(timeout=20.0).cluster(CLUSTER, engine="pg").users.create("alice")
+            await make_cluster(timeout=20.0).users.create("alice")
         started = thread_time()
         while thread_time() - started < MOST_CPU:
             json.loads(USERS)
@@ -190,13 +190,13 @@ def endless(page: Callable[[int], list[dict[str, Any]]]) -> Reply:
     ],
 )
 async def test_list_endless_next(
-    page: Any, complaint: str, requests: int, server: Server, make_client: MakeClient
+    page: Any, complaint: str, requests: int, server: Server, make_cluster: MakeCluster
 ) -> None:
     """A list that never ends does not use up the minute's requests, nor the memory."""
     server.otherwise = endless(page)
 
     with pytest.raises(errors.InvalidResponseError, match=complaint):
-        await make_client().cluster(CLUSTER, engine="kafka").users.list()
+        await make_cluster(engine="kafka").users.list()
 
     assert len(server.requests) == requests
 

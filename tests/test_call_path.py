@@ -11,8 +11,8 @@ from typing import Any
 import aiodbclient
 from aiodbclient import RateLimiter
 
-from .conftest import MakeClient
-from .server import CLUSTER, Server, returns_the_user, says
+from .conftest import MakeCluster
+from .server import Server, returns_the_user, says
 
 PACKAGE = str(Path(aiodbclient.__file__).parent)
 
@@ -57,10 +57,10 @@ async def traced(call: Awaitable[Any]) -> Trace:
     return trace
 
 
-async def test_create_call_path(server: Server, make_client: MakeClient) -> None:
+async def test_create_call_path(server: Server, make_cluster: MakeCluster) -> None:
     """A create on a cluster whose engine is known, from the public method to HTTP and back."""
     server.otherwise = returns_the_user()
-    users = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").users
+    users = make_cluster(rate_limiter=RateLimiter()).users
     await users.create("warm")
 
     trace = await traced(users.create("alice"))
@@ -71,9 +71,9 @@ async def test_create_call_path(server: Server, make_client: MakeClient) -> None
     assert trace.depth <= 8
 
 
-async def test_trace_notices_more_functions(server: Server, make_client: MakeClient) -> None:
+async def test_trace_notices_more_functions(server: Server, make_cluster: MakeCluster) -> None:
     """The control: a first call, which reads the engine, runs more functions."""
-    users = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER).users
+    users = make_cluster(rate_limiter=RateLimiter(), engine=None).users
     server.will(says(200, {"database": {"engine": "pg"}}), returns_the_user())
 
     trace = await traced(users.create("alice"))

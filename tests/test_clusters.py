@@ -12,7 +12,7 @@ import trustme
 
 from aiodbclient import ClusterStatus, errors
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, says, stalls
 from .waiting import settle
 
@@ -56,9 +56,9 @@ async def test_ca_is_pem_and_read_once(server: Server, make_client: MakeClient) 
         5,
     ],
 )
-async def test_an_invalid_certificate_is_refused(server: Server, make_client: MakeClient, certificate: Any) -> None:
+async def test_an_invalid_certificate_is_refused(server: Server, make_cluster: MakeCluster, certificate: Any) -> None:
     server.will(says(200, {"ca": {"certificate": certificate}}), authority())
-    cluster = make_client().cluster(CLUSTER)
+    cluster = make_cluster(engine=None)
 
     with pytest.raises(errors.InvalidResponseError, match=r"clusters\.ca"):
         await cluster.ca()
@@ -67,22 +67,22 @@ async def test_an_invalid_certificate_is_refused(server: Server, make_client: Ma
 
 
 @pytest.mark.usefixtures("quick_reads")
-async def test_wait_online_returns_cluster(server: Server, make_client: MakeClient) -> None:
+async def test_wait_online_returns_cluster(server: Server, make_cluster: MakeCluster) -> None:
     """A 404 of a new cluster is waited out."""
     not_yet = [fails(404), fails(404), says(200, document(status="creating")), fails(503)]
     server.will(*not_yet, says(200, document(status="online")))
 
-    assert (await make_client().cluster(CLUSTER).wait_online()).status is ClusterStatus.ONLINE
+    assert (await make_cluster(engine=None).wait_online()).status is ClusterStatus.ONLINE
     assert len(server.requests) == 5
 
 
 @pytest.mark.usefixtures("quick_reads")
-async def test_wait_online_ends_with_status(server: Server, make_client: MakeClient) -> None:
+async def test_wait_online_ends_with_status(server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = says(200, document(status="resizing"))
     started = time.monotonic()
 
     with pytest.raises(errors.ClusterNotOnlineError, match=r"not online after 0\.9 s: resizing") as caught:
-        await make_client().cluster(CLUSTER).wait_online(timeout=0.9)
+        await make_cluster(engine=None).wait_online(timeout=0.9)
 
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.status is ClusterStatus.RESIZING
@@ -90,11 +90,11 @@ async def test_wait_online_ends_with_status(server: Server, make_client: MakeCli
     assert len(server.requests) > 1
 
 
-async def test_wait_online_bounds_a_read_that_hangs(server: Server, make_client: MakeClient) -> None:
+async def test_wait_online_bounds_a_read_that_hangs(server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = stalls()
 
     with pytest.raises(errors.ClusterNotOnlineError, match="returned no status") as caught:
-        await make_client().cluster(CLUSTER).wait_online(timeout=0.3)
+        await make_cluster(engine=None).wait_online(timeout=0.3)
 
     assert caught.value.status is None
 
@@ -117,9 +117,9 @@ async def test_wait_online_is_cancelled(
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None, True])
-async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_client: MakeClient, seconds: Any) -> None:
+async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_cluster: MakeCluster, seconds: Any) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="timeout"):
-        await make_client().cluster(CLUSTER).wait_online(seconds)
+        await make_cluster(engine=None).wait_online(seconds)
 
     assert server.requests == []
 
@@ -140,14 +140,14 @@ async def test_404_of_known_cluster_is_raised(server: Server, make_client: MakeC
 
 @pytest.mark.usefixtures("quick_reads")
 async def test_404_is_raised_after_a_minute(
-    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiodbclient.clusters._MAY_BE_MISSING", 0.5)
     server.otherwise = fails(404)
     started = time.monotonic()
 
     with pytest.raises(errors.NotFoundError):
-        await make_client().cluster(CLUSTER).wait_online()
+        await make_cluster(engine=None).wait_online()
 
     assert time.monotonic() - started > 0.5
     assert len(server.requests) > 1

@@ -12,19 +12,19 @@ from aiohttp import web
 
 from aiodbclient import RequestEvent, RetryPolicy, errors
 
-from .conftest import MakeClient
+from .conftest import MakeCluster
 from .server import CLUSTER, Reply, Server, fails, hangs_up, returns_the_user, says
 
 
 async def test_each_request_is_one_event(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is also one debug line, with the fields of the event."""
     seen: list[RequestEvent] = []
     server.will(fails(503), hangs_up, fails(429, retry_after="0.2"), says(200, {"dbs": []}))
 
     with caplog.at_level(logging.DEBUG, "aiodbclient"):
-        await make_client(on_event=seen.append).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(on_event=seen.append).dbs.list()
 
     assert [(event.operation, event.method) for event in seen] == [("dbs.list", "GET")] * 4
     outcomes = [(503, None), (None, "ConnectionLostError"), (429, None), (200, None)]
@@ -53,7 +53,7 @@ class Clock:
 
 
 async def test_blocked_is_no_wait_for_limit(
-    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait for another user write is ``blocked``, and not ``waited``."""
     seen, clock = list[RequestEvent](), Clock(monkeypatch)
@@ -63,14 +63,16 @@ async def test_blocked_is_no_wait_for_limit(
         return await returns_the_user()(request)
 
     server.otherwise = slow
-    users = make_client(on_event=seen.append).cluster(CLUSTER, engine="mongodb").users
+    users = make_cluster(on_event=seen.append, engine="mongodb").users
 
     await asyncio.gather(users.create("a"), users.create("b"))
 
     assert [(event.blocked // HOUR, event.waited // HOUR) for event in seen] == [(0, 0), (1, 0)]
 
 
-async def test_token_time_is_no_wait(server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_token_time_is_no_wait(
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the token provider takes is neither ``waited`` nor ``blocked``, and ``max_wait`` does not bound it."""
     seen, clock = list[RequestEvent](), Clock(monkeypatch)
 
@@ -79,7 +81,7 @@ async def test_token_time_is_no_wait(server: Server, make_client: MakeClient, mo
         return "secret-token"
 
     server.will(fails(401), returns_the_user())
-    users = make_client(slow, on_event=seen.append, max_wait=5.0).cluster(CLUSTER, engine="mongodb").users
+    users = make_cluster(slow, on_event=seen.append, max_wait=5.0, engine="mongodb").users
 
     await users.create("a")
 
@@ -87,13 +89,13 @@ async def test_token_time_is_no_wait(server: Server, make_client: MakeClient, mo
 
 
 async def test_a_hook_that_raises_spoils_no_call(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(event: RequestEvent) -> None:
         raise RuntimeError("no metrics today")
 
     server.will(says(200, {"dbs": []}), fails(404))
-    dbs = make_client(on_event=broken).cluster(CLUSTER, engine="pg").dbs
+    dbs = make_cluster(on_event=broken).dbs
 
     assert await dbs.list() == []
     with pytest.raises(errors.NotFoundError):
@@ -131,12 +133,12 @@ async def test_retry_decisions_are_logged(
     max_tries: int,
     logged: list[str],
     server: Server,
-    make_client: MakeClient,
+    make_cluster: MakeCluster,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Each failed try is one debug line: operation, try, why it failed, what follows. Secrets are masked."""
     server.will(*replies)
-    users = make_client(retry=RetryPolicy(max_tries, base_delay=0.001)).cluster(CLUSTER, engine="pg").users
+    users = make_cluster(retry=RetryPolicy(max_tries, base_delay=0.001)).users
     call = users.create if hangs_up in replies or len(replies) == 1 else users.get
 
     with caplog.at_level(logging.DEBUG, "aiodbclient"), suppress(errors.DatabaseClientError):
@@ -150,7 +152,7 @@ async def test_retry_decisions_are_logged(
 
 
 async def test_new_token_decision_is_logged(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A try that follows with another token is logged, without either token."""
     tokens = iter(["first-secret", "second-secret"])
@@ -160,7 +162,7 @@ async def test_new_token_decision_is_logged(
 
     server.will(fails(401, message="no first-secret"), says(200, {"dbs": []}))
     with caplog.at_level(logging.DEBUG, "aiodbclient"):
-        await make_client(token).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(token).dbs.list()
 
     assert "dbs.list, try 1 failed: 401 some_error: no ***; the next try has another token" in caplog.text
     assert "-secret" not in caplog.text

@@ -13,7 +13,7 @@ import pytest
 from aiodbclient import ClusterClient, RetryPolicy, User, UserRole, UserSettings, errors
 from aiodbclient._http.retry import LOST_STATUSES, next_wait, retry_waits
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import (
     CLUSTER,
     Reply,
@@ -65,9 +65,9 @@ REFUSALS: dict[int, type[errors.APIError]] = {
 
 
 @pytest.fixture
-async def cluster(make_client: MakeClient) -> AsyncIterator[ClusterClient]:
+async def cluster(make_cluster: MakeCluster) -> AsyncIterator[ClusterClient]:
     async with aiohttp.ClientSession(middlewares=[time_out_if_late]) as session:
-        yield make_client(session=session).cluster(CLUSTER, engine="pg")
+        yield make_cluster(session=session)
 
 
 def named(cases: dict[str, Any]) -> pytest.MarkDecorator:
@@ -166,8 +166,7 @@ async def test_refusal_is_raised_at_once(
 @pytest.mark.parametrize(
     "text", ["already EXISTS", "name_exists", "is taken", "in use", "a duplicate", "not available"]
 )
-async def test_taken_name_has_its_own_error(status: int, text: str, server: Server, make_client: MakeClient) -> None:
-    cluster = make_client().cluster(CLUSTER, engine="pg")
+async def test_taken_name_has_its_own_error(status: int, text: str, server: Server, cluster: ClusterClient) -> None:
     for answer in (fails(status, id=text), fails(status, message=text)):
         server.will(answer, answer)
         for call in (cluster.users.create, cluster.dbs.create):
@@ -188,12 +187,12 @@ async def test_taken_name_has_its_own_error(status: int, text: str, server: Serv
     ("status", "error_type"), [(429, errors.RateLimitError), (500, errors.ServerError), (501, errors.ServerError)]
 )
 async def test_last_status_has_its_error(
-    status: int, error_type: type[errors.APIError], server: Server, make_client: MakeClient
+    status: int, error_type: type[errors.APIError], server: Server, make_cluster: MakeCluster
 ) -> None:
     server.will(fails(status))
 
     with pytest.raises(error_type) as caught:
-        await make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(retry=RetryPolicy(max_tries=1)).dbs.list()
 
     assert type(caught.value) is error_type
 
@@ -214,12 +213,12 @@ async def test_refused_connection_sends_nothing(case: tuple[Call, Reply, Any], m
 
 @named(REPEATABLE)
 async def test_last_error_is_raised_after_max_tries(
-    case: tuple[Call, Reply, Any], server: Server, make_client: MakeClient
+    case: tuple[Call, Reply, Any], server: Server, make_cluster: MakeCluster
 ) -> None:
     server.otherwise = fails(503, message="maintenance")
 
     with pytest.raises(errors.ServerError, match=r"maintenance.*after 3 tries") as caught:
-        await case[0](make_client(retry=RetryPolicy(max_tries=3, base_delay=0.001)).cluster(CLUSTER, engine="pg"))
+        await case[0](make_cluster(retry=RetryPolicy(max_tries=3, base_delay=0.001)))
 
     assert len(server.requests) == 3
     assert caught.value.may_have_applied == (case not in READS.values())
@@ -244,11 +243,11 @@ async def test_delete_404_after_lost_answer_succeeds(server: Server, cluster: Cl
     assert [method for method, _ in server.calls] == ["GET", "DELETE", "DELETE"]
 
 
-async def test_429_beyond_max_wait_keeps_its_request_id(server: Server, make_client: MakeClient) -> None:
+async def test_429_beyond_max_wait_keeps_its_request_id(server: Server, make_cluster: MakeCluster) -> None:
     server.will(fails(429, retry_after="30"))
 
     with pytest.raises(errors.MaxWaitError, match="request id req-1") as caught:
-        await make_client(max_wait=1.0).cluster(CLUSTER, engine="pg").users.create("alice")
+        await make_cluster(max_wait=1.0).users.create("alice")
 
     assert caught.value.retry_after == pytest.approx(25, abs=5)
     assert not caught.value.may_have_applied
@@ -276,12 +275,12 @@ async def test_refused_connection_after_lost_answer(make_client: MakeClient) -> 
     assert caught.value.may_have_applied
 
 
-async def test_thousands_of_tries_are_made(server: Server, make_client: MakeClient) -> None:
+async def test_thousands_of_tries_are_made(server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = fails(503)
     retry = RetryPolicy(max_tries=1200, base_delay=1e-9, max_delay=1e-6)
 
     with pytest.raises(errors.ServerError, match="after 1200 tries"):
-        await make_client(retry=retry).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(retry=retry).dbs.list()
 
 
 def test_retry_wait_full_jitter() -> None:

@@ -28,7 +28,7 @@ from aiodbclient import (
 from aiodbclient.engines import CAPABILITIES, guard
 from aiodbclient.tenants._guard import guard_tenants
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, says, stalls
 from .waiting import HANG, until
 
@@ -78,10 +78,10 @@ def has(engine: str, operation: str) -> bool:
 
 @pytest.mark.parametrize(("engine", "operation"), [(e, o) for e in CAPABILITIES for o in OPERATIONS if not has(e, o)])
 async def test_operations_that_the_engine_lacks_are_refused(
-    operation: str, engine: str, server: Server, make_client: MakeClient
+    operation: str, engine: str, server: Server, make_cluster: MakeCluster
 ) -> None:
     with pytest.raises(errors.UnsupportedOperationError, match=engine) as caught:
-        await OPERATIONS[operation](make_client().cluster(CLUSTER, engine=engine))
+        await OPERATIONS[operation](make_cluster(engine=engine))
 
     assert (caught.value.engine, caught.value.operation) == (engine, operation)
     assert server.requests == []
@@ -90,10 +90,10 @@ async def test_operations_that_the_engine_lacks_are_refused(
 @pytest.mark.parametrize("engine", [e for e in Engine if (can := Capabilities.of(e)) and can.users])
 @pytest.mark.parametrize("setting", SETTINGS)
 async def test_a_setting_of_another_engine_is_refused(
-    setting: str, engine: Engine, server: Server, make_client: MakeClient
+    setting: str, engine: Engine, server: Server, make_cluster: MakeCluster
 ) -> None:
     arguments, owners = SETTINGS[setting]
-    create = make_client().cluster(CLUSTER, engine=engine).users.create("alice", **arguments)
+    create = make_cluster(engine=engine).users.create("alice", **arguments)
     if engine in owners:
         server.will(says(201, {"user": {"name": "alice"}}))
         await create
@@ -165,8 +165,8 @@ def test_capabilities_are_public() -> None:
     assert (Engine.parse(" MySQL\n"), Engine.parse(" New ")) == (Engine.MYSQL, " New ")
 
 
-async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make_client: MakeClient) -> None:
-    users = make_client().cluster(CLUSTER, engine="mongodb").users
+async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make_cluster: MakeCluster) -> None:
+    users = make_cluster(engine="mongodb").users
 
     with pytest.raises(errors.UnsupportedOperationError):
         await users.update("alice", UserSettings(pg_allow_replication=True))
@@ -177,19 +177,19 @@ async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make
 
 
 @pytest.mark.parametrize("slug", ["REDIS", "Valkey", " redis"])
-async def test_case_of_engine_does_not_matter(slug: str, server: Server, make_client: MakeClient) -> None:
+async def test_case_of_engine_does_not_matter(slug: str, server: Server, make_cluster: MakeCluster) -> None:
     """Neither in our argument, nor in the API's answer."""
     server.will(is_engine(slug))
     for given in (slug, None):
         with pytest.raises(errors.UnsupportedOperationError):
-            await make_client().cluster(CLUSTER, engine=given).users.list()
+            await make_cluster(engine=given).users.list()
 
     assert len(server.requests) == 1
 
 
-async def test_an_unknown_engine_is_let_through(server: Server, make_client: MakeClient) -> None:
+async def test_an_unknown_engine_is_let_through(server: Server, make_cluster: MakeCluster) -> None:
     server.will(is_engine("cockroach"), says(201, {"user": {"name": "alice"}}))
-    cluster = make_client().cluster(CLUSTER)
+    cluster = make_cluster(engine=None)
 
     await cluster.users.create("alice", mysql_settings=MYSQL, readonly=True)
 
@@ -247,12 +247,12 @@ async def test_a_listed_cluster_needs_no_read(server: Server, make_client: MakeC
 
 
 async def test_calls_without_read_scope_warn_once(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token that may not read the cluster now may do so later, so the client reads it again after a while."""
     server.will(fails(403, "forbidden"))
     server.otherwise = says(200, {"users": []})
-    cluster = make_client().cluster(CLUSTER)
+    cluster = make_cluster(engine=None)
 
     with caplog.at_level(logging.WARNING, "aiodbclient"):
         await asyncio.gather(*(cluster.users.list() for _ in range(5)))
@@ -270,9 +270,9 @@ async def test_calls_without_read_scope_warn_once(
     assert len(server.requests) == 1 + 6 + 1
 
 
-async def test_a_failed_read_is_not_remembered(server: Server, make_client: MakeClient) -> None:
+async def test_a_failed_read_is_not_remembered(server: Server, make_cluster: MakeCluster) -> None:
     server.will(fails(503), is_engine("pg"), says(200, {"users": []}))
-    cluster = make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER)
+    cluster = make_cluster(retry=RetryPolicy(max_tries=1), engine=None)
 
     with pytest.raises(errors.ServerError):
         await cluster.users.list()
@@ -280,9 +280,9 @@ async def test_a_failed_read_is_not_remembered(server: Server, make_client: Make
     assert await cluster.users.list() == []
 
 
-async def test_when_the_reader_is_cancelled_another_reads(server: Server, make_client: MakeClient) -> None:
+async def test_when_the_reader_is_cancelled_another_reads(server: Server, make_cluster: MakeCluster) -> None:
     server.will(stalls(), is_engine("pg"), says(200, {"users": []}))
-    cluster = make_client().cluster(CLUSTER)
+    cluster = make_cluster(engine=None)
 
     first = asyncio.create_task(cluster.users.list())
     second = asyncio.create_task(cluster.users.list())
@@ -308,9 +308,9 @@ async def test_when_the_reader_is_cancelled_another_reads(server: Server, make_c
     ],
 )
 async def test_arguments_of_another_type_are_refused(
-    arguments: dict[str, Any], complaint: str, server: Server, make_client: MakeClient
+    arguments: dict[str, Any], complaint: str, server: Server, make_cluster: MakeCluster
 ) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=complaint):
-        await make_client().cluster(CLUSTER, engine="kafka").users.create("alice", **arguments)
+        await make_cluster(engine="kafka").users.create("alice", **arguments)
 
     assert server.requests == []

@@ -31,7 +31,7 @@ from aiodbclient import (
 )
 from aiodbclient._masking import Secrets
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, breaks_off, fails, hangs_up, late, says, time_out_if_late
 
 PACKAGE = Path(aiodbclient.__file__).parent
@@ -65,25 +65,25 @@ def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", MESSAGES)
 @pytest.mark.parametrize("member", ["id", "message", "request_id"])
 async def test_error_masks_secret(
-    form: str, member: str, server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    form: str, member: str, server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error and the log quote the id, the message and the request id of an answer, with every secret masked."""
     caplog.set_level(logging.DEBUG)
     server.will(says(422, {member: MESSAGES[form]}))
 
     with pytest.raises(errors.UnprocessableEntityError, match=r"\*\*\*") as caught:
-        await make_client(TOKEN).cluster(CLUSTER, engine="pg").users.create("alice")
+        await make_cluster(TOKEN).users.create("alice")
 
     assert told(caught.value, *SECRETS) == found(caplog.text, *SECRETS) == []
 
 
 @pytest.mark.usefixtures("unmasked")
 async def test_unmasked_error_shows_secret(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The control: without masking, the same search finds the secret in each form and member, and in the log."""
     caplog.set_level(logging.DEBUG)
-    users = make_client(TOKEN).cluster(CLUSTER, engine="pg").users
+    users = make_cluster(TOKEN).users
     for text in MESSAGES.values():
         for member in ("id", "message", "request_id"):
             server.will(says(422, {member: text}))
@@ -95,12 +95,12 @@ async def test_unmasked_error_shows_secret(
 
 @pytest.mark.parametrize("status", [200, 302, 400, 502])
 @pytest.mark.parametrize("text", ["<p>hunter2</p>", '{"user": {"name": "bob", "password": "hunter2"}}', "[1, 2"])
-async def test_error_quotes_no_body(status: int, text: str, server: Server, make_client: MakeClient) -> None:
+async def test_error_quotes_no_body(status: int, text: str, server: Server, make_cluster: MakeCluster) -> None:
     """No error quotes a body: it may hold a password in any form."""
     server.will(says(status, text=text))
 
     with pytest.raises(errors.DatabaseClientError) as caught:
-        await make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users.get("alice")
+        await make_cluster(retry=RetryPolicy(max_tries=1)).users.get("alice")
 
     assert told(caught.value, "hunter2", "<p>", "[1") == []
 
@@ -202,7 +202,7 @@ async def breaks_off_with_headers(request: web.BaseRequest) -> web.StreamRespons
     return response
 
 
-async def test_cancelled_call_traceback_locals(server: Server, make_client: MakeClient) -> None:
+async def test_cancelled_call_traceback_locals(server: Server, make_cluster: MakeCluster) -> None:
     """No frame of a call that is cancelled in the middle of its answer shows a secret, whatever it had read."""
     arrived = asyncio.Event()
 
@@ -213,7 +213,7 @@ async def test_cancelled_call_traceback_locals(server: Server, make_client: Make
         return response
 
     server.otherwise = stops_midway
-    users = make_client(TOKEN).cluster(CLUSTER, engine="pg").users
+    users = make_cluster(TOKEN).users
     for turns in range(20):
         arrived.clear()
         call = asyncio.create_task(users.create("alice"))
@@ -271,7 +271,7 @@ def test_plain_locals_are_found() -> None:
 
 
 async def test_event_and_log_show_no_secret(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[RequestEvent] = []
     server.will(
@@ -280,7 +280,7 @@ async def test_event_and_log_show_no_secret(
         says(200, {"dbs": []}, x_request_id=TOKEN),
         says(200, {"dbs": []}),
     )
-    dbs = make_client(TOKEN, on_event=events.append).cluster(CLUSTER, engine="pg").dbs
+    dbs = make_cluster(TOKEN, on_event=events.append).dbs
 
     with caplog.at_level(logging.DEBUG, "aiodbclient"):
         await dbs.list()

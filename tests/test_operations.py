@@ -26,7 +26,7 @@ from aiodbclient import (
     errors,
 )
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, says
 
 USER = {"name": "alice", "role": "normal", "password": "hunter2"}
@@ -140,10 +140,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-async def test_operation_sends_one_request(case: Case, server: Server, make_client: MakeClient) -> None:
+async def test_operation_sends_one_request(case: Case, server: Server, make_cluster: MakeCluster) -> None:
     server.will(says(204 if case.answer is None else 200, case.answer))
 
-    result = await case.call(make_client().cluster(CLUSTER, engine=case.engine))
+    result = await case.call(make_cluster(engine=case.engine))
 
     assert result == case.result
     [request] = server.requests

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, returns_the_user, says
 from .thorough import first_of
 from .waiting import HANG, until
@@ -65,11 +65,11 @@ async def test_short_max_wait_fails_at_once(server: Server, make_client: MakeCli
     assert len(server.requests) == 1
 
 
-async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_client: MakeClient) -> None:
+async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_cluster: MakeCluster) -> None:
     """A single write on MongoDB goes before a run's write that waits for the rate limit."""
     server.otherwise = returns_the_user()
     limiter = RateLimiter([Window(2, 0.4)])
-    users = make_client(rate_limiter=limiter).cluster(CLUSTER, engine="mongodb").users
+    users = make_cluster(rate_limiter=limiter, engine="mongodb").users
 
     async def take() -> None:
         assert all(outcome.ok for outcome in await users.rotate(f"user{n}" for n in range(4)))
@@ -85,11 +85,11 @@ async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_client
     assert next(n for n, path in enumerate(paths) if path.endswith("/users")) == 2
 
 
-async def test_max_wait_bounds_all_tries(server: Server, make_client: MakeClient) -> None:
+async def test_max_wait_bounds_all_tries(server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.2")
 
     with pytest.raises(errors.MaxWaitError, match="max_wait"):
-        await make_client(max_wait=0.3).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(max_wait=0.3).dbs.list()
 
     assert len(server.requests) == 2
 
@@ -143,7 +143,7 @@ async def test_second_429_stops_all_clients(server: Server, make_client: MakeCli
     assert min(arrived[2:]) - arrived[1] >= 0.5
 
 
-async def test_nothing_queues_in_the_connector(server: Server, make_client: MakeClient) -> None:
+async def test_nothing_queues_in_the_connector(server: Server, make_cluster: MakeCluster) -> None:
     """The client's own session opens as many connections as calls: nothing but the windows bounds them."""
     all_came = asyncio.Event()
 
@@ -154,7 +154,7 @@ async def test_nothing_queues_in_the_connector(server: Server, make_client: Make
         return await DBS(request)
 
     server.otherwise = hold
-    dbs = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").dbs
+    dbs = make_cluster(rate_limiter=RateLimiter()).dbs
     async with asyncio.timeout(HANG):
         await asyncio.gather(*(dbs.list() for _ in range(150)))
 
@@ -187,7 +187,7 @@ async def test_single_call_overtakes_batch(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("refusals", first_of([11, 1, 3, 40]))
-async def test_no_refused_call_fails(server: Server, make_client: MakeClient, refusals: int) -> None:
+async def test_no_refused_call_fails(server: Server, make_cluster: MakeCluster, refusals: int) -> None:
     """Of 40 calls with ``max_wait=15`` none fails, whether the API refuses one, some or all at first."""
     refused, done = list[str](), list[str]()
 
@@ -200,18 +200,18 @@ async def test_no_refused_call_fails(server: Server, make_client: MakeClient, re
         return await says(200, {"user": {"name": name, "role": "normal"}})(request)
 
     server.otherwise = answer
-    users = make_client(max_wait=15, rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").users
+    users = make_cluster(max_wait=15, rate_limiter=RateLimiter()).users
     names = [f"user{n:02}" for n in range(40)]
     await asyncio.gather(*(users.get(name) for name in names))
     assert sorted(done) == names
     assert len(refused) == refusals
 
 
-async def test_429_is_no_try_with_max_wait(server: Server, make_client: MakeClient) -> None:
+async def test_429_is_no_try_with_max_wait(server: Server, make_cluster: MakeCluster) -> None:
     server.will(*(fails(429, "too_many_requests", retry_after="0.05") for _ in range(11)))
     server.otherwise = DBS
 
-    assert await make_client(retry=RetryPolicy(max_tries=2), max_wait=15).cluster(CLUSTER, engine="pg").dbs.list() == []
+    assert await make_cluster(retry=RetryPolicy(max_tries=2), max_wait=15).dbs.list() == []
 
     assert len(server.requests) == 12
 
@@ -226,10 +226,10 @@ async def test_budget_none_is_for_sandboxes(server: Server, monkeypatch: pytest.
         DatabaseClient("dop_v1_x")
 
 
-async def test_run_expects_its_duration(server: Server, make_client: MakeClient) -> None:
+async def test_run_expects_its_duration(server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = returns_the_user()
     limiter = RateLimiter([Window(4, 60.0)])
-    users = make_client(rate_limiter=limiter).cluster(CLUSTER, engine="pg").users
+    users = make_cluster(rate_limiter=limiter).users
     run = users.rotate([f"user{n}" for n in range(10)])
     assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
     async with aclosing(run):

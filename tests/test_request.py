@@ -11,7 +11,7 @@ from aiodbclient import RateLimiter, RequestEvent, Window, errors
 from aiodbclient._http.call import RequestStats
 from aiodbclient.clusters import for_work, request_below
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, says
 
 FIREWALL = f"/v2/databases/{CLUSTER}/firewall"
@@ -182,11 +182,11 @@ async def test_answer_without_json_is_an_error(server: Server, make_client: Make
 # Requests that are part of other work.
 
 
-async def test_request_below_cluster_quotes_names(server: Server, make_client: MakeClient) -> None:
+async def test_request_below_cluster_quotes_names(server: Server, make_cluster: MakeCluster) -> None:
     events: list[RequestEvent] = []
     stats = RequestStats()
     server.will(fails(503), says(200, {"topics": []}), says(204))
-    cluster = make_client(on_event=events.append).cluster(CLUSTER)
+    cluster = make_cluster(on_event=events.append, engine=None)
     cluster = for_work(cluster, stats=stats, label="alpha")
 
     assert await request_below(cluster, "GET", "topics") == {"topics": []}

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from aiodbclient import DatabaseClient, RateLimiter, RateLimitStatus, RetryPolicy, Window, errors
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, says, serve, stalls
 from .waiting import HANG, until
 
@@ -68,18 +68,18 @@ async def test_a_borrowed_session_is_used_and_left_open(server: Server, make_cli
         await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
 
 
-async def test_session_with_auth_is_refused(server: Server, make_client: MakeClient) -> None:
+async def test_session_with_auth_is_refused(server: Server, make_cluster: MakeCluster) -> None:
     async with aiohttp.ClientSession() as session:
         session._default_auth = object()  # type: ignore[assignment] # its argument auth= warns that it will go
         with pytest.raises(errors.ConfigurationError, match="auth="):
-            await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
+            await make_cluster(session=session).dbs.list()
 
     assert server.requests == []
 
 
 @pytest.mark.parametrize("way", ["trust_env", "proxy"])
 async def test_unencrypted_proxy_is_refused(
-    way: str, server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    way: str, server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve() as proxy:
         proxy.otherwise = DBS
@@ -90,20 +90,20 @@ async def test_unencrypted_proxy_is_refused(
         options: dict[str, Any] = {"trust_env": True} if way == "trust_env" else {"proxy": proxy.url}
         async with aiohttp.ClientSession(**options) as session:
             with pytest.raises(errors.ConfigurationError, match=r"unencrypted to a proxy.*it was not sent"):
-                await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
+                await make_cluster(session=session).dbs.list()
 
         assert proxy.requests == server.requests == []
 
 
 async def test_host_past_proxy_is_fine(
-    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server.will(DBS)
 
     async with aiohttp.ClientSession(trust_env=True) as session:
-        assert await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list() == []
+        assert await make_cluster(session=session).dbs.list() == []
 
 
 def test_second_event_loop_is_refused() -> None:
@@ -189,9 +189,9 @@ class Vault:
         return f"token-{self.asked}"
 
 
-async def test_401_asks_for_new_token_once(server: Server, make_client: MakeClient) -> None:
+async def test_401_asks_for_new_token_once(server: Server, make_cluster: MakeCluster) -> None:
     vault = Vault()
-    cluster = make_client(vault).cluster(CLUSTER, engine="pg")
+    cluster = make_cluster(vault)
     server.will(fails(401), DBS)
 
     assert await cluster.dbs.list() == []
@@ -203,7 +203,7 @@ async def test_401_asks_for_new_token_once(server: Server, make_client: MakeClie
     assert len(server.requests) == 4
 
 
-async def test_token_that_expired_during_wait(server: Server, make_client: MakeClient) -> None:
+async def test_token_that_expired_during_wait(server: Server, make_cluster: MakeCluster) -> None:
     vault, valid = Vault(), set[str]()
 
     async def only_the_valid(request: Any) -> Any:
@@ -211,7 +211,7 @@ async def test_token_that_expired_during_wait(server: Server, make_client: MakeC
 
     server.otherwise = only_the_valid
     limiter = RateLimiter([Window(1, 0.2)])
-    cluster = make_client(vault, rate_limiter=limiter).cluster(CLUSTER, engine="pg")
+    cluster = make_cluster(vault, rate_limiter=limiter)
     valid.add("Bearer token-1")
     await cluster.dbs.list()
     run = cluster.dbs.provision([])
@@ -227,7 +227,7 @@ async def test_token_that_expired_during_wait(server: Server, make_client: MakeC
     assert vault.asked == 3
 
 
-async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client: MakeClient) -> None:
+async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_cluster: MakeCluster) -> None:
     """Calls that begin or fail at the same time share what the token provider returns."""
 
     async def only_the_second(request: Any) -> Any:
@@ -236,7 +236,7 @@ async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client:
 
     server.otherwise = only_the_second
     vault = Vault()
-    cluster = make_client(vault).cluster(CLUSTER, engine="pg")
+    cluster = make_cluster(vault)
     assert vault.asked == 0
 
     await asyncio.gather(*(cluster.dbs.list() for _ in range(100)))
@@ -244,19 +244,19 @@ async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client:
     assert vault.asked == 2
 
 
-async def test_token_callable_must_be_async(server: Server, make_client: MakeClient) -> None:
+async def test_token_callable_must_be_async(server: Server, make_cluster: MakeCluster) -> None:
     with pytest.raises(errors.ConfigurationError, match="async"):
-        await make_client(lambda: "token").cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(lambda: "token").dbs.list()
 
     assert server.requests == []
 
 
-async def test_token_provider_timeout_ends_calls(server: Server, make_client: MakeClient) -> None:
+async def test_token_provider_timeout_ends_calls(server: Server, make_cluster: MakeCluster) -> None:
     async def hanging() -> str:
         await asyncio.Event().wait()
         raise AssertionError
 
-    dbs = make_client(hanging, timeout=0.1).cluster(CLUSTER, engine="pg").dbs
+    dbs = make_cluster(hanging, timeout=0.1).dbs
 
     both = await asyncio.wait_for(asyncio.gather(dbs.list(), dbs.list(), return_exceptions=True), HANG)
 
@@ -267,12 +267,12 @@ async def test_token_provider_timeout_ends_calls(server: Server, make_client: Ma
     assert server.requests == []
 
 
-async def test_own_timeout_of_token_provider(make_client: MakeClient) -> None:
+async def test_own_timeout_of_token_provider(make_cluster: MakeCluster) -> None:
     async def timing_out() -> str:
         raise TimeoutError("the vault took too long")
 
     with pytest.raises(TimeoutError, match="the vault took too long"):
-        await make_client(timing_out).cluster(CLUSTER, engine="pg").dbs.list()
+        await make_cluster(timing_out).dbs.list()
 
 
 class Failing(Vault):
@@ -285,23 +285,23 @@ class Failing(Vault):
         return token
 
 
-async def test_token_error_after_lost_write(server: Server, make_client: MakeClient) -> None:
+async def test_token_error_after_lost_write(server: Server, make_cluster: MakeCluster) -> None:
     """The caller learns that the write may have been applied, whatever the token provider raises afterwards."""
     server.will(hangs_up, fails(401))
 
     with pytest.raises(errors.DatabaseClientError, match=r"raised LookupError.*it may have been applied") as caught:
-        await make_client(Failing()).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+        await make_cluster(Failing()).users.reset_auth("alice")
 
     assert (caught.value.may_have_applied, caught.value.tries) == (True, 2)
     assert isinstance(caught.value.__cause__, LookupError)
 
 
-async def test_token_error_after_401_alone(server: Server, make_client: MakeClient) -> None:
+async def test_token_error_after_401_alone(server: Server, make_cluster: MakeCluster) -> None:
     """The call raises the token provider's exception if nothing was applied."""
     server.will(fails(401))
 
     with pytest.raises(LookupError, match="sealed"):
-        await make_client(Failing()).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+        await make_cluster(Failing()).users.reset_auth("alice")
 
 
 async def test_cancelled_call_leaves_nothing(server: Server, make_client: MakeClient) -> None:
@@ -422,7 +422,7 @@ async def test_aiohttp_private_name_gone(name: str | None, server: Server, caplo
 
 
 async def test_netrc_credentials_refused(
-    server: Server, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, make_cluster: MakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that finds credentials in a netrc file sends nothing, and the error says so without the token."""
     (tmp_path / "netrc").write_text("default login me password from-netrc\n")
@@ -430,7 +430,7 @@ async def test_netrc_credentials_refused(
 
     async with aiohttp.ClientSession(trust_env=True) as session:
         with pytest.raises(errors.ConfigurationError, match=r"netrc.*without trust_env; it was not sent") as caught:
-            await make_client(session=session).cluster(CLUSTER, engine="pg").users.create("alice")
+            await make_cluster(session=session).users.create("alice")
 
     assert not caught.value.may_have_applied
     assert server.requests == []

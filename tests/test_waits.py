@@ -12,7 +12,7 @@ from aiohttp import web
 
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, User, UserSettings, Window, errors
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls
 from .waiting import HANG, settle, until
 
@@ -179,10 +179,10 @@ async def test_mongodb_slot_wait_names_its_cause(server: Server, make_client: Ma
     await first
 
 
-async def test_engine_error_own_object(server: Server, make_client: MakeClient) -> None:
+async def test_engine_error_own_object(server: Server, make_cluster: MakeCluster) -> None:
     """Each call that waits for the engine raises an exception of its own, so a run may add to it."""
     server.will(fails(404, "not_found"))
-    cluster = make_client().cluster(CLUSTER)
+    cluster = make_cluster(engine=None)
 
     results = await asyncio.gather(*(cluster.users.list() for _ in range(10)), return_exceptions=True)
 
@@ -222,12 +222,12 @@ async def test_max_wait_error_is_of_whole_call(server: Server, make_client: Make
 
 
 @pytest.mark.parametrize("engine", ["redis", "pg"])
-async def test_refused_after_engine_read(engine: str, server: Server, make_client: MakeClient) -> None:
+async def test_refused_after_engine_read(engine: str, server: Server, make_cluster: MakeCluster) -> None:
     """No error says that nothing was sent if the engine was read for the call."""
     server.will(says(200, {"database": {"engine": engine}}))
 
     with pytest.raises(errors.UnsupportedOperationError, match="it was not sent") as caught:
-        await make_client().cluster(CLUSTER).users.create("alice", settings=UserSettings(acl=[]))
+        await make_cluster(engine=None).users.create("alice", settings=UserSettings(acl=[]))
 
     assert "nothing was sent" not in str(caught.value)
     assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
@@ -245,10 +245,10 @@ async def test_error_of_long_name(name: str, server: Server, make_client: MakeCl
     assert len(str(caught.value)) < 600
 
 
-async def test_turn_is_returned_after_failures(server: Server, make_client: MakeClient) -> None:
+async def test_turn_is_returned_after_failures(server: Server, make_cluster: MakeCluster) -> None:
     """After a cancelled, a lost and a refused write the next one has its turn."""
     server.will(stalls(), hangs_up, fails(422), returns_the_user())
-    users = make_client().cluster(CLUSTER, engine="mongodb").users
+    users = make_cluster(engine="mongodb").users
     cancelled = asyncio.create_task(users.create("a"))
     await until(lambda: server.requests)
     cancelled.cancel()

@@ -13,7 +13,7 @@ import pytest
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, UserSettings, errors
 
-from .conftest import MakeClient
+from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, hangs_up, late, returns_the_user, says, time_out_if_late
 from .waiting import settle
 
@@ -35,7 +35,7 @@ OTHER_SPELLINGS = ["ALICE", " alice ", "alice\n"]
 @pytest.mark.parametrize("name", ["bob", *OTHER_SPELLINGS])
 @pytest.mark.parametrize("engine", ["pg", "mysql", "mongodb", "kafka", "opensearch"])
 async def test_answer_about_another_user_is_refused(
-    engine: str, name: str, server: Server, make_client: MakeClient
+    engine: str, name: str, server: Server, make_cluster: MakeCluster
 ) -> None:
     """Another spelling is another user."""
     server.otherwise = says(201, {"user": {"name": name, "password": "hunter2"}})
@@ -43,7 +43,7 @@ async def test_answer_about_another_user_is_refused(
     for case, call in ABOUT_A_USER.items():
         if case != "update" or engine == "pg":
             with pytest.raises(errors.InvalidResponseError, match=r"is about '.*', not 'alice'") as caught:
-                await call(make_client().cluster(CLUSTER, engine=engine))
+                await call(make_cluster(engine=engine))
             assert caught.value.may_have_applied == (case != "get")
             assert "hunter2" not in repr(vars(caught.value))
 
@@ -54,11 +54,11 @@ async def test_answer_about_another_user_is_refused(
     + [(engine, name, engine == "pg") for engine in ("mysql", "pg", "new") for name in OTHER_SPELLINGS],
 )
 async def test_answer_about_another_db_is_refused(
-    engine: str, name: str, is_refused: bool, server: Server, make_client: MakeClient
+    engine: str, name: str, is_refused: bool, server: Server, make_cluster: MakeCluster
 ) -> None:
     """MySQL may spell the name of a db in another way, and so may an engine that the client does not know."""
     server.otherwise = says(201, {"db": {"name": name}})
-    dbs = make_client().cluster(CLUSTER, engine=engine).dbs
+    dbs = make_cluster(engine=engine).dbs
 
     for call in (dbs.get, dbs.create):
         if not is_refused:
@@ -69,9 +69,9 @@ async def test_answer_about_another_db_is_refused(
         assert caught.value.may_have_applied == (call == dbs.create)
 
 
-async def test_answer_about_another_cluster_is_refused(server: Server, make_client: MakeClient) -> None:
+async def test_answer_about_another_cluster_is_refused(server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = says(200, {"database": {"id": OTHER, "name": "main", "engine": "pg"}})
-    cluster = make_client().cluster(CLUSTER)
+    cluster = make_cluster(engine=None)
 
     for call in (cluster.info(), cluster.users.list()):
         with pytest.raises(errors.InvalidResponseError, match=OTHER):
@@ -262,7 +262,7 @@ async def test_two_resets_that_cannot_be_read_back(engine: str, server: Server, 
     assert "reset-" not in repr(vars(caught.value))
 
 
-async def test_kafka_reset_reads_certificate_back(server: Server, make_client: MakeClient) -> None:
+async def test_kafka_reset_reads_certificate_back(server: Server, make_cluster: MakeCluster) -> None:
     """All secrets are those that count after two resets, also Kafka's certificate and key."""
 
     def kafka(secret: str) -> Any:
@@ -271,7 +271,7 @@ async def test_kafka_reset_reads_certificate_back(server: Server, make_client: M
 
     server.will(hangs_up, kafka("answered"), kafka("read back"))
 
-    user = await make_client().cluster(CLUSTER, engine="kafka").users.reset_auth("alice")
+    user = await make_cluster(engine="kafka").users.reset_auth("alice")
 
     assert (user.password, user.access_cert, user.access_key) == ("read back",) * 3
 
