@@ -46,6 +46,7 @@ def running(server: str, folder: Path) -> Iterator[str]:
 def _left_as_it_was(dsn: str) -> Iterator[str]:
     """Yield ``dsn``, and afterwards remove all new accounts and databases."""
     with administrator(dsn) as cursor:
+        cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1, GLOBAL event_scheduler = 1")
         before = _everything(cursor)
     yield dsn
     with administrator(dsn) as cursor:
@@ -150,6 +151,7 @@ class RestartableMySQL:
             # As the provider's servers: see docs/why/provider.md.
             f"--partial-revokes={'OFF' if server == PATTERNS else 'ON'}",
             "--sql-require-primary-key=ON",
+            "--log-bin-trust-function-creators=ON",
             "--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES",
         )
         self.dsn = f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}?ssl-ca={quote(f'{folder}/ca.pem')}"

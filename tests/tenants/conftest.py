@@ -125,6 +125,12 @@ def mysql_root(mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], 
     return mysql(request.node.callspec.params["mysql_cluster"])
 
 
+@pytest.fixture
+def brief_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each statement of an administrator of MySQL wait for a lock for one second."""
+    monkeypatch.setattr("aiodbclient.tenants._servers.mysql.session.LOCK_SECONDS", 1)
+
+
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
 def managed(request: pytest.FixtureRequest) -> Iterator[Managed]:
     """Each installed PostgreSQL, with the rights of a managed cluster."""

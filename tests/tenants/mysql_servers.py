@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -27,7 +27,11 @@ from .tenant import Tenant
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
 MINE = "Mine-1-Mine"
-IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 8000), 'b'), REPEAT('a', 16000))"
+LOCKS_ACCOUNTS = (  # the table of the accounts, in a transaction that calls it
+    "CREATE FUNCTION f(a INT) RETURNS INT DETERMINISTIC "
+    "BEGIN IF a = 1 THEN UPDATE mysql.user SET User = User; END IF; RETURN a; END"
+)
+IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 10000), 'b'), REPEAT('a', 20000))"
 
 
 @frozen
@@ -39,6 +43,7 @@ class Server:
     doadmin: str = field(repr=False)
     root: str = field(repr=False)
     limit: int
+    _held: ExitStack
 
     async def make(
         self, role: Role = Role.OWNER, *, like: Tenant | None = None, name: str = ""
@@ -53,20 +58,34 @@ class Server:
         password = Secret(f"Aa1-{next(_used)}-of-a-tenant")
         return await tenant.add(role, password), password
 
-    @contextmanager
-    def as_root(self) -> Any:
-        """A cursor of somebody who may do everything, which no administrator of a managed cluster may."""
+    async def enter(self, *statements: str, name: str = "") -> tuple[Tenant, str, Secret, pymysql.Connection[Cursor]]:
+        """A tenant, a login of its owner, the password, and a session in the schema, which ran the statements."""
+        tenant, login, password = await self.make(name=name)
+        own = self.connect(login, password, tenant.database)
+        for statement in statements:
+            run(own, statement)
+        return tenant, login, password, own
+
+    def as_root(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement as somebody who may do everything, which no administrator of a managed cluster may."""
         with administrator(self.root) as cursor:
-            yield cursor
+            cursor.execute(statement, values or None)
+            return list(cursor.fetchall())
 
     @contextmanager
     def as_doadmin(self) -> Any:
         with administrator(self.doadmin) as cursor:
             yield cursor
 
+    def count(self, table: str) -> int:
+        """How many rows the superuser finds in a table."""
+        [(number,)] = self.as_root(f"SELECT COUNT(*) FROM {table}")
+        return int(number)
+
     def connect(self, login: str, password: str, db: str | None = None) -> pymysql.Connection[Cursor]:
+        """A session, which is closed at the end of the test."""
         options = self.sql._admin
-        return pymysql.connect(
+        session = pymysql.connect(
             host=options["host"],
             port=options["port"],
             user=login,
@@ -75,50 +94,47 @@ class Server:
             autocommit=True,
             ssl={"check_hostname": False},
         )
+        self._held.callback(suppressed, session.close)
+        return session
 
     def sessions(self, login: str) -> list[int]:
-        with self.as_root() as cursor:
-            cursor.execute("SHOW PROCESSLIST")
-            return [row[0] for row in cursor.fetchall() if row[1] == login]
+        return [row[0] for row in self.as_root("SHOW PROCESSLIST") if row[1] == login]
 
     def sleeping(self, login: str) -> int:
         """How many sessions of a login run a statement that sleeps."""
         return self._in_state(login, "User sleep")
-
-    def executing(self, login: str) -> int:
-        """How many sessions of a login run a statement."""
-        return self._in_state(login, "executing")
 
     def waiting(self, login: str) -> int:
         """How many sessions of a login wait for a lock of a table or schema."""
         return self._in_state(login, "Waiting for%metadata lock")
 
     def _in_state(self, login: str, state: str) -> int:
-        with self.as_root() as cursor:
-            cursor.execute(
-                "SELECT COUNT(*) FROM performance_schema.threads"
-                " WHERE PROCESSLIST_USER = %s AND PROCESSLIST_STATE LIKE %s",
-                (login, state),
-            )
-            return int(cursor.fetchall()[0][0])
+        query = (
+            "SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_USER = %s AND PROCESSLIST_STATE LIKE %s"
+        )
+        [(number,)] = self.as_root(query, login, state)
+        return int(number)
 
     def in_grant(self, names: Names) -> str:
         """The tenant's schema as GRANT takes it."""
-        with self.as_root() as cursor:
+        with administrator(self.root) as cursor:
             return in_grant(cursor, names.database)
+
+    def grant(self, right: str, names: Names, login: str) -> None:
+        """Let a login into the schema of a tenant."""
+        self.as_root(f"GRANT {right} ON `{self.in_grant(names)}`.* TO %s@'%%'", login)
 
 
 @pytest.fixture
-async def server(
-    mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], request: pytest.FixtureRequest
-) -> AsyncIterator[Server]:
+async def server(mysql_cluster: tuple[Sandbox, str], mysql_root: str) -> AsyncIterator[Server]:
     sandbox, cluster_id = mysql_cluster
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         doadmin = await cluster.users.get("doadmin")
         uri = (await cluster.info()).connection.uri_for(doadmin)
         sql = MySQLServer(uri, await cluster.ca(), connection_limit=12)
-        yield Server(cluster, sql, uri, mysql(request.node.callspec.params["mysql_cluster"]), 12)
+        with ExitStack() as held:
+            yield Server(cluster, sql, uri, mysql_root, 12, held)
 
 
 def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:
@@ -131,6 +147,13 @@ def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:
 def suppressed(act: Callable[[], object]) -> None:
     with suppress(pymysql.MySQLError):
         act()
+
+
+def background(act: Callable[[], object]) -> threading.Thread:
+    """Run a statement, which may fail, in a thread."""
+    thread = threading.Thread(target=suppressed, args=(act,))
+    thread.start()
+    return thread
 
 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -12,28 +12,14 @@ import pymysql
 import pytest
 from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
-from pymysql.cursors import Cursor
 
-from aiodbclient.tenants import Credential
 from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, refused, server, suppressed, until
+from .mysql_servers import DENIED, LOCKS_ACCOUNTS, Server, refused, server, until
 
 __all__ = ["server"]
-
-
-def connect(credential: Credential) -> pymysql.Connection[Cursor]:
-    return pymysql.connect(
-        host=credential.host,
-        port=credential.port,
-        user=credential.username,
-        password=str.__str__(credential.password or ""),
-        database=credential.database,
-        autocommit=True,
-        ssl=credential.ssl_context(),
-    )
 
 
 @contextmanager
@@ -64,9 +50,7 @@ def enter(session: Any, asked: bytes, password: str) -> None:
 
 
 @pytest.mark.parametrize("is_own", [False, True], ids=["neighbour", "own"])
-async def test_session_that_begins_to_become_a_login_neither_stops_its_end_nor_enters(
-    server: Server, is_own: bool
-) -> None:
+async def test_session_that_changes_user_neither_delays_nor_enters(server: Server, is_own: bool) -> None:
     """On MySQL nobody sees the list of processes meanwhile, and the server has read the password of before."""
     tenant, login, leaked = await server.make()
     _, neighbour, password = await server.make()
@@ -76,9 +60,8 @@ async def test_session_that_begins_to_become_a_login_neither_stops_its_end_nor_e
         with pytest.raises(pymysql.MySQLError):
             enter(session, asked, leaked)
     await until(lambda: not server.sessions(login))  # one that was killed or closed is listed until its thread ends
-    with server.as_root() as root:  # the helper of the neighbour's is gone
-        root.execute("SELECT Host FROM mysql.user WHERE User = %s", (neighbour,))
-        assert root.fetchall() == (("%",),)
+    # The helper of the neighbour's is gone.
+    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", neighbour) == [("%",)]
 
 
 async def test_change_user_enters_live_login(server: Server) -> None:
@@ -91,46 +74,35 @@ async def test_change_user_enters_live_login(server: Server) -> None:
         assert run(session, "SELECT CURRENT_USER()") == [(f"{login}@%",)]
 
 
-async def test_usage_is_read_while_a_session_changes_its_user(server: Server) -> None:
+async def test_usage_while_session_changes_user(server: Server) -> None:
     """On MySQL, SHOW PROCESSLIST waits for it."""
     tenant, login, password = await server.make()
     await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
-    own = server.connect(login, password, tenant.database)
-    session = server.connect(login, password)
-    with changing(session, login):
+    server.connect(login, password, tenant.database)
+    with changing(server.connect(login, password), login):
         async with asyncio.timeout(60):
             found = await server.sql.usage()
     assert found[tenant.database][1] == 2
-    own.close()
 
 
-async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(server: Server) -> None:
-    tenant, login, password = await server.make(name="likeness")
-    capitals, other, secret = await server.make(name="LIKENESS")
-    theirs = server.connect(other, secret, capitals.database)
-    run(theirs, "CREATE PROCEDURE theirs() SELECT 1")
-    run(theirs, "CREATE EVENT theirs ON SCHEDULE EVERY 1 YEAR DO SELECT 1")
-    run(theirs, "CREATE VIEW theirs AS SELECT 1 AS a")
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE PROCEDURE mine() SELECT 1")
+async def test_name_in_capitals_stops_no_dump(server: Server) -> None:
+    event = "CREATE EVENT theirs ON SCHEDULE EVERY 1 YEAR DO SELECT 1"
+    view = "CREATE VIEW theirs AS SELECT 1 AS a"
+    await server.enter("CREATE PROCEDURE theirs() SELECT 1", event, view, name="LIKENESS")
+    tenant, *_ = await server.enter("CREATE PROCEDURE mine() SELECT 1", name="likeness")
     async with server.sql.sessions.shared():
         programs, events = await server.sql.programs(tenant.names)
     assert "mine" in programs
     assert "theirs" not in programs + events
-    for each in (own, theirs):
-        each.close()
 
 
-async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_rolled_back(server: Server) -> None:
-    """Also the table of the accounts. No right on it is needed."""
-    hostile, login, password = await server.make()
-    tenant, *_ = await server.make()
-    own = server.connect(login, password, hostile.database)
-    with server.as_root() as root:
-        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-    run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
+@pytest.mark.usefixtures("brief_locks")
+async def test_prepared_transaction_locks_what_triggers_name(server: Server) -> None:
+    """Until it is rolled back. Also the table of the accounts: no right on it is needed."""
     body = "BEGIN IF new.a = 1 THEN UPDATE mysql.user SET User = User; END IF; END"
-    run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}")
+    trigger = f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}"
+    *_, own = await server.enter("CREATE TABLE mine (a INT PRIMARY KEY)", trigger)
+    tenant, *_ = await server.make()
     for each in ("XA START 'z'", "INSERT INTO mine VALUES (2)", "XA END 'z'", "XA PREPARE 'z'"):
         run(own, each)
     own.close()
@@ -143,16 +115,10 @@ async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_r
     await tenant.repair()
 
 
-async def test_login_that_locks_all_accounts_is_ended_with_its_password(server: Server) -> None:
+@pytest.mark.usefixtures("brief_locks")
+async def test_login_locking_accounts_ended_with_password(server: Server) -> None:
     """Without it, no statement on an account runs until its session ends, and the error names it."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    with server.as_root() as root:
-        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-    body = "BEGIN IF a = 1 THEN UPDATE mysql.user SET User = User; END IF; RETURN a; END"
-    run(own, f"CREATE FUNCTION f(a INT) RETURNS INT {body}")
-    run(own, "BEGIN")
-    run(own, "SELECT f(0)")
+    tenant, login, password, own = await server.enter(LOCKS_ACCOUNTS, "BEGIN", "SELECT f(0)")
     with pytest.raises(GrantError, match=f"(?s)Lock wait timeout.*hold locks: .*'{login}'"):
         await tenant.steps.end_logins([login])
     assert run(own, "SELECT 1") == [(1,)]
@@ -165,65 +131,47 @@ async def test_login_that_locks_all_accounts_is_ended_with_its_password(server: 
         server.connect(login, password)
 
 
-async def test_prepared_statements_of_a_neighbour_stop_those_of_others_and_no_verb(server: Server) -> None:
-    """The server has a limit for all (16,382), and no login has one."""
-    hostile, login, password = await server.make()
-    tenant, honest, secret = await server.make()
-    own = server.connect(login, password, hostile.database)
-    theirs = server.connect(honest, secret, tenant.database)
-    with server.as_root() as root:
-        root.execute("SET GLOBAL max_prepared_stmt_count = 20")
-        try:
-            run(theirs, "PREPARE s FROM 'SELECT 1'")  # the control
-            with pytest.raises(pymysql.MySQLError, match="max_prepared_stmt_count"):
-                [run(own, f"PREPARE s{number} FROM 'SELECT 1'") for number in range(30)]
-            assert refused(theirs, "PREPARE more FROM 'SELECT 1'") == 1461
+async def test_prepared_statements_of_a_neighbour_stop_no_verb(server: Server) -> None:
+    """They stop those of others: the server has a limit for all (16,382), and no login has one."""
+    hostile, login, _, own = await server.enter()
+    tenant, *_, theirs = await server.enter()
+    server.as_root("SET GLOBAL max_prepared_stmt_count = 20")
+    try:
+        run(theirs, "PREPARE s FROM 'SELECT 1'")  # the control
+        with pytest.raises(pymysql.MySQLError, match="max_prepared_stmt_count"):
+            [run(own, f"PREPARE s{number} FROM 'SELECT 1'") for number in range(30)]
+        assert refused(theirs, "PREPARE more FROM 'SELECT 1'") == 1461
 
-            await server.add(tenant)
-            await tenant.repair()
-            await hostile.end(login)
+        await server.add(tenant)
+        await tenant.repair()
+        await hostile.end(login)
 
-            run(theirs, "PREPARE more FROM 'SELECT 1'")
-        finally:
-            root.execute("SET GLOBAL max_prepared_stmt_count = DEFAULT")
-    for each in (own, theirs):
-        suppressed(each.close)
+        run(theirs, "PREPARE more FROM 'SELECT 1'")
+    finally:
+        server.as_root("SET GLOBAL max_prepared_stmt_count = DEFAULT")
 
 
 async def test_trigger_on_locked_table_stops_no_removal(server: Server) -> None:
     """The removal locks no table of the tenant, so it does not lock what a trigger names."""
-    tenant, login, password = await server.make()
-    other, neighbour, secret = await server.make()
-    theirs = server.connect(neighbour, secret, other.database)
-    run(theirs, "CREATE TABLE held (a INT PRIMARY KEY)")
-    own = server.connect(login, password, tenant.database)
-    with server.as_root() as root:
-        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-    run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
-    run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{other.database}`.held SET a = a")
-    own.close()
+    other, *_, theirs = await server.enter("CREATE TABLE held (a INT PRIMARY KEY)")
+    trigger = f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{other.database}`.held SET a = a"
+    tenant, login, *_ = await server.enter("CREATE TABLE mine (a INT PRIMARY KEY)", trigger)
     run(theirs, "LOCK TABLES held WRITE")
     await tenant.steps.end_logins([login])
     await tenant.steps.drop_database()
-    theirs.close()
     assert not (await server.sql.find(tenant.names)).database
 
 
-async def test_a_merge_table_outlives_the_rights_with_which_it_was_made(server: Server) -> None:
+async def test_merge_table_outlives_rights_it_was_made_with(server: Server) -> None:
     """Not even ``repair``, which revokes the rights of others in a schema, ends that."""
-    tenant, login, password = await server.make()
-    guests, guest, secret = await server.make()
-    with server.as_root() as root:
-        root.execute(f"CREATE TABLE `{tenant.database}`.mine (a INT PRIMARY KEY) ENGINE=MyISAM")
-        root.execute(f"GRANT SELECT, UPDATE, DELETE ON `{tenant.database}`.mine TO %s@'%%'", (guest,))
+    tenant, *_, own = await server.enter()
+    _, guest, _, theirs = await server.enter()
+    server.as_root(f"CREATE TABLE `{tenant.database}`.mine (a INT PRIMARY KEY) ENGINE=MyISAM")
+    server.as_root(f"GRANT SELECT, UPDATE, DELETE ON `{tenant.database}`.mine TO %s@'%%'", guest)
     make = f"CREATE TABLE {{}} (a INT PRIMARY KEY) ENGINE=MERGE UNION=(`{tenant.database}`.mine)"
-    theirs = server.connect(guest, secret, guests.database)
     run(theirs, make.format("made_before"))
     await tenant.repair()
-    own = server.connect(login, password, tenant.database)
     run(own, "INSERT INTO mine VALUES (7)")
     assert refused(theirs, f"SELECT a FROM `{tenant.database}`.mine") in DENIED
     assert refused(theirs, make.format("after")) in DENIED
     assert run(theirs, "SELECT a FROM made_before") == [(7,)]
-    own.close()
-    theirs.close()

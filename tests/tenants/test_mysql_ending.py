@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
 from aiodbclient.tenants._servers.mysql.accounts import helper
@@ -17,42 +19,40 @@ from aiodbclient.tenants._servers.server import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server, suppressed, until
+from .mysql_servers import DENIED, MINE, Fighter, Server, background, refused, server, suppressed, until
 
 __all__ = ["server"]
 
 
-async def test_a_login_is_ended_although_its_sessions_fight_back(server: Server) -> None:
+@pytest.mark.parametrize("is_removed", [False, True], ids=["end", "remove"])
+async def test_login_ended_although_sessions_fight_back(server: Server, is_removed: bool) -> None:
     tenant, login, password = await server.make()
     with Fighter(server, login, password, tenant.database):
         assert len(server.sessions(login)) == 4
 
-        await asyncio.wait_for(tenant.steps.end_logins([login]), 60)
+        await asyncio.wait_for(tenant.remove() if is_removed else tenant.steps.end_logins([login]), 60)
 
         assert server.sessions(login) == []
         for tried in (password, MINE, ""):
             with pytest.raises(pymysql.MySQLError):
                 server.connect(login, tried)
-        assert await server.sql.find(tenant.names) == Found(database=True, ended=(login,))
+    left = Found() if is_removed else Found(database=True, ended=(login,))
+    assert await server.sql.find(tenant.names) == left
 
 
-async def test_login_whose_sessions_set_its_password_for_ever_is_ended(server: Server) -> None:
+async def test_login_ended_although_sessions_set_password(server: Server) -> None:
+    """Two that know it set it for ever."""
     tenant, login, password = await server.make()
     held = [server.connect(login, password) for _ in range(2)]
     stop = threading.Event()
     setting = f"ALTER USER USER() IDENTIFIED BY '{password}' REPLACE '{password}'"
     run(held[0], setting)
 
-    def again(at: int) -> None:
-        while not stop.is_set():
-            with suppress(pymysql.MySQLError):
-                run(held[at], setting)
-            if not held[at].open:
-                return
+    def again(session: pymysql.Connection[Cursor]) -> None:
+        while session.open and not stop.is_set():
+            suppressed(lambda: run(session, setting))
 
-    threads = [threading.Thread(target=again, args=(at,)) for at in range(2)]
-    for thread in threads:
-        thread.start()
+    threads = [background(partial(again, session)) for session in held]
 
     await asyncio.wait_for(tenant.steps.end_logins([login]), 60)
 
@@ -64,27 +64,19 @@ async def test_login_whose_sessions_set_its_password_for_ever_is_ended(server: S
         server.connect(login, password)
 
 
-async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(server: Server) -> None:
+async def test_login_ended_although_procedures_kill_sessions(server: Server) -> None:
     """One statement that began before is no statement that a limit stops."""
-    tenant, login, password = await server.make()
     newest = "(SELECT MAX(ID) FROM information_schema.PROCESSLIST)"
-    own = server.connect(login, password, tenant.database)
-    run(
-        own,
+    tenant, login, password, own = await server.enter(
         f"CREATE PROCEDURE p() BEGIN DECLARE new BIGINT DEFAULT 0; DECLARE last BIGINT DEFAULT {newest}; "
         "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; "
         f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END",
     )
-    held = [own, *(server.connect(login, password, tenant.database) for _ in range(3))]
-    threads = [threading.Thread(target=suppressed, args=(lambda at=at: run(at, "CALL p()"),)) for at in held[1:]]
-    for thread in threads:
-        thread.start()
+    held = [server.connect(login, password, tenant.database) for _ in range(3)]
+    threads = [background(partial(run, each, "CALL p()")) for each in held]
     await until(lambda: server.sleeping(login) == 3)
-    with (
-        pytest.raises(pymysql.MySQLError),
-        closing(server.connect(login, password)) as new,
-    ):  # the control: it is killed
-        run(new, "SELECT SLEEP(20)")
+    with pytest.raises(pymysql.MySQLError):  # the control: a new session is killed
+        run(server.connect(login, password), "SELECT SLEEP(20)")
 
     await asyncio.wait_for(tenant.steps.end_logins([login]), 60)
 
@@ -94,7 +86,7 @@ async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(s
         thread.join()
 
 
-async def test_a_login_with_all_its_connections_in_use_is_ended(server: Server) -> None:
+async def test_login_with_all_connections_in_use_ended(server: Server) -> None:
     tenant, login, password = await server.make()
     await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
     held = [server.connect(login, password) for _ in range(server.limit)]
@@ -145,11 +137,9 @@ async def begin_login(server: Server, login: str, password: str) -> tuple[SlowLo
 
 
 @pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
-async def test_half_open_login_has_no_rights_after_its_end(server: Server, is_ended: bool) -> None:
+async def test_half_open_login_has_no_rights_afterwards(server: Server, is_ended: bool) -> None:
     """The server reads the account when the client begins. Nothing waits for it: it may enter, and reads nothing."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, login, password, _ = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
     slow, connecting = await begin_login(server, login, password)
     try:
         if is_ended:
@@ -166,7 +156,6 @@ async def test_half_open_login_has_no_rights_after_its_end(server: Server, is_en
     else:
         assert run(slow, read) == []
     suppressed(slow.close)
-    suppressed(own.close)
 
 
 async def test_silent_connection_delays_no_end(server: Server) -> None:
@@ -187,69 +176,55 @@ async def test_silent_connection_delays_no_end(server: Server) -> None:
 async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
     tenant, first, _ = await server.make()
     second, secret = await server.add(tenant)
-    with server.as_root() as root:
-        root.execute("GRANT SYSTEM_USER ON *.* TO %s@'%%'", (first,))
-        with pytest.raises(GrantError, match=f"SYSTEM_USER.*{first}"):
-            await tenant.steps.end_logins([first, second])
-        with pytest.raises(pymysql.MySQLError, match="denied"):
-            server.connect(second, secret)
-        root.execute("REVOKE SYSTEM_USER ON *.* FROM %s@'%%'", (first,))
+    server.as_root("GRANT SYSTEM_USER ON *.* TO %s@'%%'", first)
+    with pytest.raises(GrantError, match=f"SYSTEM_USER.*{first}"):
+        await tenant.steps.end_logins([first, second])
+    with pytest.raises(pymysql.MySQLError, match="denied"):
+        server.connect(second, secret)
+    server.as_root("REVOKE SYSTEM_USER ON *.* FROM %s@'%%'", first)
     await tenant.steps.end_logins([first, second])
     assert await server.sql.find(tenant.names) == Found(database=True, ended=(first, second))
 
 
-async def test_an_end_that_is_cancelled_is_finished_by_the_next(server: Server) -> None:
+async def test_cancelled_end_is_finished_by_next(server: Server) -> None:
     tenant, login, password = await server.make()
-    held = [server.connect(login, password) for _ in range(3)]
+    for _ in range(3):
+        server.connect(login, password)
     for wait in (0.0, 0.005, 0.01, 0.02, 0.04):
-        ending = asyncio.create_task(tenant.steps.end_logins([login]))
-        await asyncio.sleep(wait)
-        ending.cancel()
-        with suppress(asyncio.CancelledError):
-            await ending
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await tenant.steps.end_logins([login])
     await tenant.steps.end_work()
-    with server.as_root() as root:
-        root.execute("SELECT Host FROM mysql.user WHERE User = %s", (login,))
-        assert root.fetchall() == (("%",),)
+    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == [("%",)]
     assert await tenant.end(login)
     assert server.sessions(login) == []
-    for each in held:
-        each.close()
 
 
-async def test_sessions_of_a_login_that_was_dropped_are_ended(server: Server) -> None:
+async def test_sessions_of_dropped_login_are_ended(server: Server) -> None:
     """They would make the schema again, and plant tables for the next tenant."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    with server.as_root() as root:
-        root.execute("DROP USER %s@'%%'", (login,))
-        assert run(own, "SELECT 1") == [(1,)]
-        root.execute(f"DROP DATABASE `{tenant.database}`")
+    tenant, login, _, own = await server.enter()
+    server.as_root("DROP USER %s@'%%'", login)
+    assert run(own, "SELECT 1") == [(1,)]
+    server.as_root(f"DROP DATABASE `{tenant.database}`")
 
-        await tenant.remove()
+    await tenant.remove()
 
-        assert server.sessions(login) == []
-        assert refused(own, "SELECT 1")
-        root.execute("SELECT Host FROM mysql.user WHERE User = %s", (login,))
-        assert root.fetchall() == ()
-        root.execute("SELECT User FROM mysql.db WHERE %s LIKE Db", (tenant.database,))
-        assert root.fetchall() == ()
+    assert server.sessions(login) == []
+    assert refused(own, "SELECT 1")
+    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == []
+    assert server.as_root("SELECT User FROM mysql.db WHERE %s LIKE Db", tenant.database) == []
 
 
 async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     """Locked tables, open transactions, and statements that wait for them."""
-    tenant, login, password = await server.make()
+    tables = [f"CREATE TABLE {name} (a INT PRIMARY KEY)" for name in "tu"]
+    tenant, login, password, own = await server.enter(*tables, "LOCK TABLES t WRITE")
     another, name, secret = await server.make()
-    held = [server.connect(login, password, tenant.database) for _ in range(4)]
-    run(held[0], "CREATE TABLE t (a INT PRIMARY KEY)")
-    run(held[0], "CREATE TABLE u (a INT PRIMARY KEY)")
-    run(held[0], "LOCK TABLES t WRITE")
-    run(held[1], "START TRANSACTION")
-    run(held[1], "INSERT INTO u VALUES (1)")
+    held = [server.connect(login, password, tenant.database) for _ in range(3)]
+    run(held[0], "START TRANSACTION")
+    run(held[0], "INSERT INTO u VALUES (1)")
     drop = f"DROP DATABASE `{tenant.database}`"
-    stuck = [threading.Thread(target=suppressed, args=(lambda at=at: run(held[at], drop),)) for at in (2, 3)]
-    for thread in stuck:
-        thread.start()
+    stuck = [background(partial(run, each, drop)) for each in held[1:]]
     await until(lambda: server.waiting(login) == 2)
 
     await asyncio.gather(  # what waited for a lock would fail after ``LOCK_SECONDS``
@@ -262,18 +237,14 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     await tenant.steps.end_logins([login])
     for thread in stuck:
         thread.join()
+    assert refused(own, "SELECT 1")
 
 
-async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Server) -> None:
+@pytest.mark.usefixtures("brief_locks")
+async def test_trigger_locks_tables_of_others(server: Server) -> None:
     """``LOCK TABLES`` locks what a trigger names too, and asks for no right on it. No statement may be run there."""
-    hostile, login, password = await server.make()
-    tenant, victim, secret = await server.make()
-    theirs = server.connect(victim, secret, tenant.database)
-    run(theirs, "CREATE TABLE t (a INT PRIMARY KEY)")
-    run(theirs, "SET SESSION lock_wait_timeout = 1")
-    own = server.connect(login, password, hostile.database)
-    with server.as_root() as root:
-        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    tenant, _, _, theirs = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)", "SET SESSION lock_wait_timeout = 1")
+    _, login, _, own = await server.enter()
     for table, change in ((f"`{tenant.database}`.t", "a = 1"), ("mysql.user", "User = User")):
         run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
         body = f"BEGIN IF new.a = 1 THEN UPDATE {table} SET {change}; END IF; END"
@@ -289,18 +260,14 @@ async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Serve
         run(own, "UNLOCK TABLES")
         run(own, "DROP TABLE mine")
     await tenant.repair()
-    for each in (own, theirs):
-        each.close()
 
 
 async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None:
     """The list of processes shows it to the administrator, and to other sessions of the login."""
-    tenant, login, password = await server.make()
+    tenant, login, _, own = await server.enter()
     neighbour, *_ = await server.make()
-    own = server.connect(login, password)
     statement: Any = b"SELECT SLEEP(20) /* \xff\xfe */"
-    running = threading.Thread(target=suppressed, args=(lambda: run(own, statement),))
-    running.start()
+    running = background(partial(run, own, statement))
     await until(lambda: server.sleeping(login) == 1)
 
     await server.sql.usage()
@@ -309,13 +276,6 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
 
     running.join()
     assert server.sessions(login) == []
-
-
-async def test_removal_ends_sessions_that_fight_back(server: Server) -> None:
-    tenant, login, password = await server.make()
-    with Fighter(server, login, password, tenant.database):
-        await tenant.remove()
-    assert await server.sql.find(tenant.names) == Found()
 
 
 async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
@@ -333,7 +293,7 @@ async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
         assert await works.read("SELECT 1") == [(1,)]
 
 
-async def test_helper_of_a_process_that_died_shuts_no_neighbour_out(server: Server) -> None:
+async def test_helper_left_behind_shuts_nobody_out(server: Server) -> None:
     tenant, *_ = await server.make()
     other, neighbour, secret = await server.make()
     async with server.sql.schema(Work(tenant.names)) as lost:
@@ -343,7 +303,7 @@ async def test_helper_of_a_process_that_died_shuts_no_neighbour_out(server: Serv
 
     await tenant.steps.end_work()
 
-    server.connect(neighbour, secret, other.database).close()
+    server.connect(neighbour, secret, other.database)
 
 
 async def test_login_that_is_back_is_found(server: Server) -> None:
@@ -353,6 +313,5 @@ async def test_login_that_is_back_is_found(server: Server) -> None:
     await tenant.steps.end_logins([login])
     del tenant.on_record[login]
     assert await tenant.problems() == frozenset()
-    with server.as_root() as root:
-        root.execute("ALTER USER %s@'%%' ACCOUNT UNLOCK", (login,))
+    server.as_root("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
     assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, login)}

@@ -20,7 +20,8 @@ from aiodbclient.tenants._servers.mysql import session as sessions
 from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
-from .mysql_servers import Server, server
+from ..mysql import administrator
+from .mysql_servers import Server, server, until
 
 __all__ = ["server"]
 
@@ -31,7 +32,7 @@ def dsn(server: Server, login: str, password: str) -> str:
     return f"mysql://{login}:{password}@{server.sql._admin['host']}:{server.sql._admin['port']}/"
 
 
-async def test_an_administrator_without_rights_is_refused_with_the_statement(server: Server) -> None:
+async def test_administrator_without_rights_is_refused_with_statement(server: Server) -> None:
     """Such as a tenant, who may ask how many connections the server allows."""
     tenant, login, password = await server.make()
     refused = MySQLServer(dsn(server, login, password), await server.cluster.ca())
@@ -84,7 +85,7 @@ def test_an_administrators_dsn_that_is_none(admin: str) -> None:
         (b"nonsense that is no handshake\0", ""),
     ],
 )
-async def test_a_server_that_is_away_is_no_refused_password(packet: bytes, message: str) -> None:
+async def test_server_that_is_away_refuses_no_password(packet: bytes, message: str) -> None:
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if packet:
             writer.write(len(packet).to_bytes(3, "little") + b"\0" + packet)
@@ -112,9 +113,7 @@ def greeting(capabilities: int) -> bytes:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("greets", [False, True], ids=["silent", "greets"])
-async def test_a_connection_that_cannot_be_made_is_closed_at_once(
-    monkeypatch: pytest.MonkeyPatch, tls: bool, greets: bool
-) -> None:
+async def test_failed_connection_is_closed_at_once(monkeypatch: pytest.MonkeyPatch, tls: bool, greets: bool) -> None:
     """Of a server that hangs, without help by the garbage collector, while the errors are still there."""
     monkeypatch.setattr(sessions, "CONNECT_SECONDS", 0.2)
     opened = closed = 0
@@ -159,32 +158,28 @@ async def test_a_connection_that_cannot_be_made_is_closed_at_once(
         gc.enable()
 
 
-async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("brief_locks")
+async def test_blocked_statement_ends_and_leaves_no_session(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant, *_ = await server.make()
-    with server.as_root() as root:
-        before = set(server.sessions("doadmin"))
+    before = {*server.sessions("doadmin")}
+
+    def new() -> set[int]:
+        return {*server.sessions("doadmin")} - before
+
+    with administrator(server.root) as root:
         root.execute("FLUSH TABLES WITH READ LOCK")
         with monkeypatch.context() as patched:
             patched.setattr(sessions, "STATEMENT_SECONDS", 1)
-            patched.setattr(sessions, "LOCK_SECONDS", 1)
-            async with asyncio.timeout(60):
-                with pytest.raises(GrantError, match=r"no answer within 1 seconds|Lock wait timeout"):
-                    await tenant.repair()
-            while set(server.sessions("doadmin")) - before:
-                await asyncio.sleep(0.05)
-        mending = asyncio.create_task(tenant.repair())
-        while not set(server.sessions("doadmin")) - before:
-            await asyncio.sleep(0.01)
-        mending.cancel()
+            with pytest.raises(GrantError, match=r"no answer within 1 seconds|Lock wait timeout"):
+                await tenant.repair()
+        await until(lambda: not new())
+        repairing = asyncio.create_task(tenant.repair())
+        await until(new)
+        repairing.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await mending
+            await repairing
         root.execute("UNLOCK TABLES")
-    until = time.monotonic() + 60
-    while set(server.sessions("doadmin")) - before:
-        assert time.monotonic() < until
-        await asyncio.sleep(0.05)
+    await until(lambda: not new())
     await tenant.repair()
 
 
@@ -225,7 +220,7 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
     assert cut > 20
 
 
-async def test_no_frame_shows_the_password_of_a_statement_that_is_refused(server: Server) -> None:
+async def test_no_frame_shows_password_of_refused_statement(server: Server) -> None:
     tenant, login, _ = await server.make()
     password = Secret("s3cret-of-a-tenant")
     for refused in (login, "x" * 200):  # it exists, or is too long
@@ -243,26 +238,24 @@ def assert_hidden(error: BaseException | None, *secrets: str) -> None:
         error = error.__cause__ or error.__context__
 
 
-async def test_the_servers_logs_and_history_hold_no_password(server: Server) -> None:
+async def test_logs_and_history_of_server_hold_no_password(server: Server) -> None:
     """CREATE USER and ALTER USER: the server rewrites them, wherever it stores a statement."""
-    with server.as_root() as root:
-        root.execute("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON, GLOBAL slow_query_log = ON")
-        root.execute("SET GLOBAL long_query_time = 0")
-        root.execute("TRUNCATE TABLE performance_schema.events_statements_summary_by_digest")  # it has one text of each
-        root.execute("UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME LIKE '%statements%'")
-        try:
-            tenant, login, password = await server.make()
-            second, again = await server.add(tenant)
-        finally:
-            root.execute("SET GLOBAL general_log = OFF, GLOBAL slow_query_log = OFF, GLOBAL long_query_time = 10")
-        for table, column in (
-            ("mysql.general_log", "argument"),
-            ("mysql.slow_log", "sql_text"),
-            ("performance_schema.events_statements_history_long", "SQL_TEXT"),
-            ("performance_schema.events_statements_summary_by_digest", "QUERY_SAMPLE_TEXT"),
-        ):
-            root.execute(f"SELECT CONVERT({column} USING utf8mb4) FROM {table}")
-            texts = [str(text) for (text,) in root.fetchall()]
-            assert any(each in text for text in texts for each in (login, second)), table  # or of the slower statement
-            for secret in (password, again):
-                assert not any(secret in text for text in texts), table
+    server.as_root("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON, GLOBAL slow_query_log = ON")
+    server.as_root("SET GLOBAL long_query_time = 0")
+    server.as_root("TRUNCATE TABLE performance_schema.events_statements_summary_by_digest")  # it has one text of each
+    server.as_root("UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME LIKE '%statements%'")
+    try:
+        tenant, login, password = await server.make()
+        second, again = await server.add(tenant)
+    finally:
+        server.as_root("SET GLOBAL general_log = OFF, GLOBAL slow_query_log = OFF, GLOBAL long_query_time = 10")
+    for table, column in (
+        ("mysql.general_log", "argument"),
+        ("mysql.slow_log", "sql_text"),
+        ("performance_schema.events_statements_history_long", "SQL_TEXT"),
+        ("performance_schema.events_statements_summary_by_digest", "QUERY_SAMPLE_TEXT"),
+    ):
+        texts = [str(text) for (text,) in server.as_root(f"SELECT CONVERT({column} USING utf8mb4) FROM {table}")]
+        assert any(each in text for text in texts for each in (login, second)), table  # or of the slower statement
+        for secret in (password, again):
+            assert not any(secret in text for text in texts), table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 import pymysql
 import pytest
@@ -14,7 +15,7 @@ from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, refused, server, until
+from .mysql_servers import DENIED, Server, background, refused, server, until
 from .problems import kinds, kinds_of
 from .tenant import Tenant
 
@@ -64,75 +65,64 @@ MAY_NOT = {Role.OWNER: NOBODY, Role.WRITER: (*OWN, *NOBODY), Role.READER: (*WRIT
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Server, role: Role) -> None:
+async def test_what_each_role_may_do(server: Server, role: Role) -> None:
     """Statement by statement, before and after its rights were mended, for both logins."""
-    owner, owning, password = await server.make()
     other, *_ = await server.make()
-    with server.as_root() as cursor:
-        cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-        cursor.execute(f"CREATE TABLE `{other.database}`.t (a INT PRIMARY KEY)")
-    own = server.connect(owning, password, owner.database)
-    for statement in (
+    server.as_root(f"CREATE TABLE `{other.database}`.t (a INT PRIMARY KEY)")
+    owner, *_, own = await server.enter(
         "CREATE TABLE t (a INT PRIMARY KEY)",
         "CREATE VIEW v AS SELECT * FROM t",
         "CREATE PROCEDURE p() SELECT 1",
         "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1",
-    ):
-        run(own, statement)
+    )
     logins = dict([await server.add(owner, role), await server.add(owner, role)])
+
+    def filled_in(statement: str) -> str:
+        return statement.format(new=f"n{next(_used)}", schema=owner.database, other=other.database)
+
     for turn in range(2):
         for name, secret in logins.items():
             run(own, "CREATE TABLE IF NOT EXISTS t2 (a INT PRIMARY KEY)")
-            for number, statement in enumerate(MAY_NOT[role]):
-                values = {"new": f"n{next(_used)}", "schema": owner.database, "other": other.database}
-                tried = server.connect(name, secret, owner.database)
-                assert refused(tried, statement.format(**values)) in DENIED, (turn, number, statement)
-                tried.close()
+            with closing(server.connect(name, secret, owner.database)) as tried:
+                for number, statement in enumerate(MAY_NOT[role]):
+                    assert refused(tried, filled_in(statement)) in DENIED, (turn, number, statement)
             for statement in MAY[role]:
-                tried = server.connect(name, secret, owner.database)
-                run(tried, statement.format(new=f"n{next(_used)}"))
-                tried.close()
+                with closing(server.connect(name, secret, owner.database)) as tried:
+                    run(tried, filled_in(statement))
         assert await owner.problems() == frozenset()
         await owner.repair()
-    own.close()
-    values = {"new": f"n{next(_used)}", "schema": owner.database, "other": other.database}
-    with server.as_root() as root:  # the control: who may do all that is refused nothing
-        for statement in NOBODY:
-            if not statement.startswith("ALTER USER"):  # the other tests need doadmin's password
-                root.execute(statement.format(**values))
-        root.execute("DROP DATABASE {new}".format(**values))
-        root.execute("DROP USER {new}".format(**values))
+    last = next(_used)
+    for statement in NOBODY:  # the control: who may do all that is refused nothing
+        if not statement.startswith("ALTER USER"):  # the other tests need doadmin's password
+            server.as_root(statement.format(new=f"n{last}", schema=owner.database, other=other.database))
+    server.as_root(f"DROP DATABASE n{last}")
+    server.as_root(f"DROP USER n{last}")
 
 
-async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> None:
+@pytest.mark.parametrize(
+    "grant",
+    [
+        "GRANT SELECT ON `{schema}`.* TO {login}",
+        "GRANT SELECT (a) ON `{schema}`.t TO {login}",
+        "GRANT SELECT ON `h%`.* TO {login}",
+        "GRANT PROCESS ON *.* TO {login}",
+        "GRANT {role} TO {login}",
+    ],
+)
+async def test_other_rights_of_login_found_and_revoked(server: Server, grant: str) -> None:
     tenant, login, password = await server.make()
     other, *_ = await server.make()
-    schema = other.database
-    with server.as_root() as root:
-        root.execute(f"CREATE TABLE `{schema}`.t (a INT PRIMARY KEY)")
-        for statement in (
-            f"GRANT SELECT ON `{schema}`.* TO %s@'%%'",
-            f"GRANT SELECT (a) ON `{schema}`.t TO %s@'%%'",
-            "GRANT SELECT ON `h%%`.* TO %s@'%%'",
-            "GRANT PROCESS ON *.* TO %s@'%%'",
-        ):
-            root.execute(statement, (login,))
-            assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}, statement
-            await tenant.repair()
-            assert await tenant.problems() == frozenset()
-        with server.as_doadmin() as doadmin:
-            doadmin.execute(f"CREATE ROLE r{login}")
-            doadmin.execute(f"GRANT r{login} TO %s@'%%'", (login,))
-        assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}
-        await tenant.repair()
-        assert await tenant.problems() == frozenset()
-        root.execute(f"DROP ROLE r{login}")
-        root.execute(f"REVOKE INSERT ON `{server.in_grant(tenant.names)}`.* FROM %s@'%%'", (login,))
-    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
+    server.as_root(f"CREATE TABLE `{other.database}`.t (a INT PRIMARY KEY)")
+    with server.as_doadmin() as doadmin:
+        doadmin.execute(f"CREATE ROLE r{login}")
+    server.as_root(grant.format(schema=other.database, login=f"'{login}'", role=f"r{login}"))
+    assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}
+
     await tenant.repair()
-    own = server.connect(login, password, tenant.database)
-    assert refused(own, f"SELECT * FROM `{schema}`.t") in DENIED
-    own.close()
+
+    assert await tenant.problems() == frozenset()
+    assert refused(server.connect(login, password), f"SELECT * FROM `{other.database}`.t") in DENIED
+    server.as_root(f"DROP ROLE r{login}")
 
 
 async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> None:
@@ -140,22 +130,20 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
     tenant, *_ = await server.make()
     _, other, password = await server.make()
     schema = f"`{tenant.database}`"
-    with server.as_root() as root:
-        root.execute(f"CREATE TABLE {schema}.t (a INT PRIMARY KEY, b INT)")
-        root.execute(f"CREATE PROCEDURE {schema}.p() SELECT 1")
-        for statement in (
-            f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%' WITH GRANT OPTION",
-            f"GRANT SELECT, INSERT ON {schema}.t TO %s@'%%'",
-            f"GRANT SELECT (b) ON {schema}.t TO %s@'%%'",
-            f"GRANT EXECUTE ON PROCEDURE {schema}.p TO %s@'%%'",
-        ):
-            root.execute(statement, (other,))
+    server.as_root(f"CREATE TABLE {schema}.t (a INT PRIMARY KEY, b INT)")
+    server.as_root(f"CREATE PROCEDURE {schema}.p() SELECT 1")
+    for statement in (
+        f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%' WITH GRANT OPTION",
+        f"GRANT SELECT, INSERT ON {schema}.t TO %s@'%%'",
+        f"GRANT SELECT (b) ON {schema}.t TO %s@'%%'",
+        f"GRANT EXECUTE ON PROCEDURE {schema}.p TO %s@'%%'",
+    ):
+        server.as_root(statement, other)
     assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
     stranger = server.connect(other, password)
     statements = (f"SELECT * FROM {schema}.t", f"CALL {schema}.p()", f"SELECT b FROM {schema}.t")
     for statement in statements:
         run(stranger, statement)
-    stranger.close()
 
     await tenant.repair()
 
@@ -163,95 +151,68 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
     stranger = server.connect(other, password)
     for statement in statements:
         assert refused(stranger, statement) in DENIED
-    stranger.close()
 
 
-async def test_rights_that_were_given_before_a_schema_was_made_open_nothing(server: Server) -> None:
+async def test_rights_given_before_schema_open_nothing(server: Server) -> None:
     """A tenant's name is known before it signs up."""
     _, early, password = await server.make()
     tenant = Tenant(server.sql, names_of(f"r{next(_used)}_late", "mysql"))
-    with server.as_root() as root:
-        root.execute(f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (early,))
+    server.grant("ALL", tenant.names, early)
 
     await tenant.steps.create()
 
     session = server.connect(early, password)
     assert refused(session, f"CREATE TABLE `{tenant.database}`.t (a INT PRIMARY KEY)") in DENIED
-    session.close()
 
 
-async def test_a_pattern_that_was_there_before_a_schema_was_made_is_refused_each_time(server: Server) -> None:
-    """Otherwise the second try found the schema that the first one had made, and left it open."""
-    _, early, _ = await server.make()
+@pytest.mark.parametrize("is_early", [True, False], ids=["before", "after"])
+async def test_pattern_for_other_schemas_is_refused_and_named(server: Server, is_early: bool) -> None:
+    """Also each time before the schema is made: the second try would find the one of the first, and leave it open."""
+    _, other, _ = await server.make()
     tenant = Tenant(server.sql, names_of(f"r{next(_used)}_late", "mysql"))
     if server.in_grant(tenant.names) == tenant.database:
         pytest.skip("this server takes the name of a schema as it is")
+    if not is_early:
+        await tenant.steps.create()
     pattern = f"`{tenant.names.tenant[:-2]}%%`.*"
-    with server.as_root() as root:
-        root.execute(f"GRANT ALL ON {pattern} TO %s@'%%'", (early,))
-        for _ in range(2):
-            with pytest.raises(GrantError, match=f"{early}@% has rights on the schemas that match"):
-                await tenant.steps.create()
-        root.execute(f"REVOKE ALL ON {pattern} FROM %s@'%%'", (early,))
-    assert await tenant.steps.create()
-
-
-async def test_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
-    tenant, login, _ = await server.make()
-    similar = f"{login[:-1]}g"
-    with server.as_root() as root:
-        root.execute("CREATE USER %s@'%%'", (similar,))
-        root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (similar,))
-        assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, similar)}
-
-        await tenant.repair()
-
-        assert await tenant.problems() == frozenset()
-        root.execute("DROP USER %s@'%%'", (similar,))
-
-
-async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named(server: Server) -> None:
-    tenant, *_ = await server.make()
-    _, other, _ = await server.make()
-    if server.in_grant(tenant.names) == tenant.database:
-        pytest.skip("this server takes the name of a schema as it is")
-    with server.as_root() as root:
-        root.execute(f"GRANT SELECT ON `{tenant.names.tenant[:-2]}%%`.* TO %s@'%%'", (other,))
-        assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
+    server.as_root(f"GRANT SELECT ON {pattern} TO %s@'%%'", other)
+    assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
+    for _ in range(2):
         with pytest.raises(GrantError, match=f"{other}@% has rights on the schemas that match .*REVOKE ALL PRIVILEGES"):
-            await tenant.repair()
-        root.execute(f"REVOKE SELECT ON `{tenant.names.tenant[:-2]}%%`.* FROM %s@'%%'", (other,))
+            await (tenant.steps.create() if is_early else tenant.repair())
+    server.as_root(f"REVOKE SELECT ON {pattern} FROM %s@'%%'", other)
+    assert await tenant.steps.create() == is_early
     await tenant.repair()
 
 
-async def test_account_of_the_same_name_for_one_host_is_a_strangers(server: Server) -> None:
+@pytest.mark.parametrize("account", ["'{similar}'@'%'", "'{login}'@localhost"], ids=["similar name", "one host"])
+async def test_account_like_a_login_is_a_strangers(server: Server, account: str) -> None:
     """Nobody ends it with the tenant's login."""
     tenant, login, _ = await server.make()
-    with server.as_root() as root:
-        root.execute("CREATE USER %s@localhost", (login,))
-        root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO %s@localhost", (login,))
-        assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, login)}
+    similar = f"{login[:-1]}g"
+    account = account.format(login=login, similar=similar)
+    server.as_root(f"CREATE USER {account}")
+    server.as_root(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO {account}")
+    named = similar if similar in account else login
+    assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, named)}
 
-        await tenant.repair()
+    await tenant.repair()
 
-        assert await tenant.problems() == frozenset()
-        root.execute("DROP USER %s@localhost", (login,))
+    assert await tenant.problems() == frozenset()
+    server.as_root(f"DROP USER {account}")
 
 
-async def test_a_grant_to_the_administrator_does_not_shut_it_out(server: Server) -> None:
+async def test_grant_to_administrator_does_not_shut_it_out(server: Server) -> None:
     """With partial_revokes=ON, REVOKE on one schema restricts whoever has the right on all of them."""
     tenant, login, password = await server.make()
-    with server.as_root() as root:
-        root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO doadmin@'%'")
+    server.grant("SELECT", tenant.names, "doadmin")
 
     await tenant.repair()
     await server.add(tenant)
 
     with server.as_doadmin() as doadmin:
         doadmin.execute(f"CREATE TABLE `{tenant.database}`.by_doadmin (a INT PRIMARY KEY)")
-    own = server.connect(login, password, tenant.database)
-    assert run(own, "SHOW TABLES") == [("by_doadmin",)]
-    own.close()
+    assert run(server.connect(login, password, tenant.database), "SHOW TABLES") == [("by_doadmin",)]
 
 
 async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) -> None:
@@ -266,23 +227,20 @@ async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) ->
         "SET SESSION max_user_connections = 0",
     ):
         refused(own, statement)
-    held = [own, *(server.connect(login, password) for _ in range(server.limit - 1))]
+    for _ in range(server.limit - 1):
+        server.connect(login, password)
     with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
         server.connect(login, password)
-    with server.as_root() as root:  # the control: without the limit it enters
-        root.execute("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS 0", (login,))
-        server.connect(login, password).close()
-        root.execute("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS %s", (login, server.limit))
+    server.as_root("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS 0", login)  # the control: without it, it enters
+    server.connect(login, password).close()
+    server.as_root("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS %s", login, server.limit)
     await server.sql.administrator()  # gets in
     assert await tenant.problems() == frozenset()
-    for each in held:
-        each.close()
 
 
 async def test_a_session_without_the_password_cannot_set_one(server: Server) -> None:
     """Of an application that is broken into, for example. MySQL refuses also what would lift that."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
+    tenant, login, password, own = await server.enter()
     for statement, code in (
         ("SET PASSWORD = 'Mine-1-Mine'", 3892),
         ("ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine'", 3892),
@@ -292,25 +250,21 @@ async def test_a_session_without_the_password_cannot_set_one(server: Server) -> 
     ):
         assert refused(own, statement) == code, statement
     run(own, f"ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' REPLACE '{password}'")  # the control
-    own.close()
-    server.connect(login, "Mine-1-Mine").close()
-    with server.as_root() as root:
-        root.execute("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT OPTIONAL", (login,))
+    server.connect(login, "Mine-1-Mine")
+    server.as_root("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT OPTIONAL", login)
     assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
     await tenant.repair()
     assert await tenant.problems() == frozenset()
 
 
 @pytest.mark.parametrize("connections", [0, 13])
-async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, connections: int) -> None:
+async def test_limit_that_is_too_high_is_repaired(server: Server, connections: int) -> None:
     tenant, login, password = await server.make()
-    with server.as_root() as root:
-        root.execute(f"ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
+    server.as_root(f"ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", login)
     assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
     higher = MySQLServer(server.doadmin, await server.cluster.ca(), connection_limit=20)
-    assert await higher.problems(tenant.names, tenant.on_record) == kinds(
-        *[ProblemKind.RIGHTS_MISSING] * (connections == 0)
-    )
+    found = await higher.problems(tenant.names, tenant.on_record)
+    assert found == kinds(*[ProblemKind.RIGHTS_MISSING] * (connections == 0))
 
     await tenant.repair()
 
@@ -318,46 +272,38 @@ async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, c
     assert await server.sql.log_in(tenant.names, login, password) is None
 
 
-async def test_a_login_may_have_a_quarter_of_the_connections(server: Server) -> None:
+async def test_login_may_have_a_quarter_of_connections(server: Server) -> None:
     without = MySQLServer(server.doadmin, await server.cluster.ca())
     tenant, login, _ = await server.make()
     await without.steps(Work(tenant.names)).repair(tenant.on_record)
-    with server.as_root() as root:
-        root.execute("SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s", (login,))
-        [(limit, most)] = root.fetchall()
+    limits = "SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s"
+    [(limit, most)] = server.as_root(limits, login)
     assert limit == most // 4
 
 
-async def test_rights_in_use_are_never_taken_while_others_are(server: Server) -> None:
-    tenant, login, password = await server.make()
+async def test_rights_in_use_stay_while_others_are_taken(server: Server) -> None:
+    tenant, login, password, _ = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
     other, *_ = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    own.close()
     stop, tried, failures = threading.Event(), [0], list[Exception]()
 
     def use() -> None:
         while not stop.is_set():
             tried[0] += 1
             try:
-                session = server.connect(login, password, tenant.database)
-                run(session, "SELECT * FROM t")
-                session.close()
+                with closing(server.connect(login, password, tenant.database)) as session:
+                    run(session, "SELECT * FROM t")
             except pymysql.MySQLError as error:
                 failures.append(error)
 
-    using = threading.Thread(target=use)
-    using.start()
-    with server.as_root() as root:
-        rounds = 0
-        while rounds < 10 or tried[0] <= 10:
-            rounds += 1
-            root.execute(f"GRANT SELECT ON `{server.in_grant(other.names)}`.* TO %s@'%%'", (login,))
-            root.execute("GRANT PROCESS ON *.* TO %s@'%%'", (login,))
-            found = await tenant.problems()
-            assert {each.kind for each in found} == {ProblemKind.TOO_MANY_RIGHTS}
-            await tenant.repair()
-            assert await tenant.problems() == frozenset()
+    using = background(use)
+    rounds = 0
+    while rounds < 10 or tried[0] <= 10:
+        rounds += 1
+        server.grant("SELECT", other.names, login)
+        server.as_root("GRANT PROCESS ON *.* TO %s@'%%'", login)
+        assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}
+        await tenant.repair()
+        assert await tenant.problems() == frozenset()
     stop.set()
     using.join()
     assert failures == []
@@ -365,38 +311,28 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
 
 async def test_what_a_reader_may_lock(server: Server) -> None:
     """MySQL asks for another right than SELECT for FOR UPDATE."""
-    owner, login, password = await server.make()
-    _, reading, secret = await server.make(Role.READER, like=owner)
-    own = server.connect(login, password, owner.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
-    run(own, "INSERT INTO t VALUES (1)")
-    reader = server.connect(reading, secret, owner.database)
+    owner, *_, own = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    reader = server.connect(*await server.add(owner, Role.READER), owner.database)
     run(own, "SET SESSION innodb_lock_wait_timeout = 1")
-    for_update, in_share_mode = "SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE"
     for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT PRIMARY KEY)"):
         assert refused(reader, statement) in DENIED
         run(own, statement)
         run(own, "UNLOCK TABLES")
+    for_update = "SELECT * FROM t FOR UPDATE"
     assert refused(reader, for_update) in DENIED
     run(own, for_update)
-    for statement in (in_share_mode,):
-        run(reader, "START TRANSACTION")
-        assert run(reader, statement) == [(1,)]
-        assert refused(own, "UPDATE t SET a = a") == 1205  # waits for the reader's lock
-        run(reader, "ROLLBACK")
+    run(reader, "START TRANSACTION")
+    assert run(reader, "SELECT * FROM t LOCK IN SHARE MODE") == [(1,)]
+    assert refused(own, "UPDATE t SET a = a") == 1205  # waits for the reader's lock
+    run(reader, "ROLLBACK")
     run(own, "UPDATE t SET a = a")
-    for each in (own, reader):
-        each.close()
 
 
-async def test_rights_that_are_missing_say_nothing_against_a_password(server: Server) -> None:
+async def test_missing_rights_say_nothing_against_password(server: Server) -> None:
     tenant, login, password = await server.make()
-    with server.as_root() as root:
-        root.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (login,))
+    server.as_root("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", login)
     assert await server.sql.log_in(tenant.names, login, password) is None
     assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
     await tenant.repair()
-    own = server.connect(login, password)
-    run(own, f"DROP DATABASE `{tenant.database}`")
-    own.close()
+    run(server.connect(login, password), f"DROP DATABASE `{tenant.database}`")
     assert await server.sql.log_in(tenant.names, login, password) is None

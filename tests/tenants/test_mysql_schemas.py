@@ -11,69 +11,48 @@ from aiodbclient.tenants._servers.server import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, refused, server, suppressed, until
-from .tenant import Tenant
+from .mysql_servers import DENIED, Server, refused, server, until
 
 __all__ = ["server"]
 
 
-async def let_in(server: Server) -> tuple[Tenant, Any, Tenant, str, str]:
-    """A tenant with a table, and a session of it; a neighbour, its login with all rights there, and its password."""
-    tenant, login, password = await server.make()
-    other, neighbour, secret = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    with server.as_root() as root:
-        root.execute(f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (neighbour,))
-    return tenant, own, other, neighbour, secret
+TABLE = "CREATE TABLE t (a INT PRIMARY KEY)"
 
 
-async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server: Server) -> None:
-    """It keeps its other work. MySQL checks rights on a schema only when a session enters it."""
-    tenant, own, other, neighbour, secret = await let_in(server)
+@pytest.mark.parametrize("step", ["shut", "repair", "adopt"])
+async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: str) -> None:
+    """It keeps its other work. MySQL checks rights on a schema only when a session enters it.
+
+    The tenant's own sessions go on, unless it is shut.
+    """
+    tenant, *_, own = await server.enter(TABLE)
+    _, neighbour, secret, elsewhere = await server.enter()
+    server.grant("ALL", tenant.names, neighbour)
     inside = server.connect(neighbour, secret, tenant.database)
     holds = server.connect(neighbour, secret)
-    elsewhere = server.connect(neighbour, secret, other.database)
     run(inside, "INSERT INTO t VALUES (1)")
     run(holds, "BEGIN")
     run(holds, f"INSERT INTO `{tenant.database}`.t VALUES (2)")
 
-    await tenant.steps.end_logins(tenant.on_record)
     work = Work(tenant.names)
-    await server.sql.steps(work).shut()
+    if step == "repair":
+        await server.sql.steps(work).repair(tenant.on_record)
+    elif step == "adopt":
+        await server.sql.steps(work).adopt()
+    else:
+        await tenant.steps.end_logins(tenant.on_record)
+        await server.sql.steps(work).shut()
 
     assert work.ended == {neighbour}
     assert refused(inside, "INSERT INTO t VALUES (3)")
     assert refused(holds, "COMMIT")
     assert run(elsewhere, "SELECT 1") == [(1,)]
     assert refused(elsewhere, f"SELECT * FROM `{tenant.database}`.t") in DENIED
-    with server.as_root() as root:
-        root.execute(f"SELECT a FROM `{tenant.database}`.t")
-        assert root.fetchall() == ((1,),)
-    for each in (own, inside, holds, elsewhere):
-        suppressed(each.close)
-
-
-@pytest.mark.parametrize("step", ["repair", "adopt"])
-async def test_a_neighbour_whose_rights_are_revoked_is_out_of_the_schema(server: Server, step: str) -> None:
-    """MySQL checks rights on a schema only when a session enters it. The tenant's own sessions go on."""
-    tenant, own, other, neighbour, secret = await let_in(server)
-    inside = server.connect(neighbour, secret, tenant.database)
-    elsewhere = server.connect(neighbour, secret, other.database)
-    run(inside, "INSERT INTO t VALUES (1)")
-
-    work = Work(tenant.names)
-    if step == "repair":
-        await server.sql.steps(work).repair(tenant.on_record)
+    assert server.as_root(f"SELECT a FROM `{tenant.database}`.t") == [(1,)]
+    if step == "shut":
+        assert refused(own, "SELECT 1")
     else:
-        await server.sql.steps(work).adopt()
-
-    assert work.ended == {neighbour}
-    assert refused(inside, "INSERT INTO t VALUES (2)")
-    assert run(elsewhere, "SELECT 1") == [(1,)]
-    assert run(own, "SELECT a FROM t") == [(1,)]
-    for each in (own, inside, elsewhere):
-        suppressed(each.close)
+        assert run(own, "SELECT a FROM t") == [(1,)]
 
 
 def prepare(session: Any, xid: str, statement: str) -> None:
@@ -83,9 +62,7 @@ def prepare(session: Any, xid: str, statement: str) -> None:
 
 async def test_prepared_transaction_in_schema_named(server: Server) -> None:
     """As on the provider's servers. Only what needs its locks fails: no suspension does."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
+    tenant, login, _, own = await server.enter(TABLE)
     prepare(own, "'held'", "INSERT INTO t VALUES (1)")
     own.close()
     await until(lambda: not server.sessions(login))
@@ -98,38 +75,30 @@ async def test_prepared_transaction_in_schema_named(server: Server) -> None:
         ):
             await needs_its_locks
 
-    with server.as_root() as root:
-        root.execute("SELECT User FROM mysql.db WHERE Db = %s", (tenant.database,))
-        assert root.fetchall() == ()
-        root.execute("XA ROLLBACK 'held'")
+    assert server.as_root("SELECT User FROM mysql.db WHERE Db = %s", tenant.database) == []
+    server.as_root("XA ROLLBACK 'held'")
     await tenant.steps.drop_database()
 
 
-async def test_a_prepared_transaction_is_anybodys_who_knows_its_name(server: Server) -> None:
-    tenant, login, password = await server.make()
-    _, neighbour, secret = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
+async def test_prepared_transaction_is_anybodys_who_knows_it(server: Server) -> None:
+    tenant, login, password, own = await server.enter(TABLE)
+    *_, theirs = await server.enter()
     xid = f"'{tenant.names.tenant}'"
     prepare(own, xid, "INSERT INTO t VALUES (1)")
-    theirs = server.connect(neighbour, secret)
     own.close()
     await until(lambda: not server.sessions(login))
 
     run(theirs, f"XA COMMIT {xid}")
 
-    theirs.close()
-    own = server.connect(login, password, tenant.database)
-    assert run(own, "SELECT a FROM t") == [(1,)]
-    own.close()
+    assert run(server.connect(login, password, tenant.database), "SELECT a FROM t") == [(1,)]
 
 
 @pytest.mark.parametrize("step", ["repair", "shut", "drop_database"])
-async def test_schema_that_its_tenant_made_read_only_stops_nothing(server: Server, step: str) -> None:
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
+async def test_schema_its_tenant_made_read_only(server: Server, step: str) -> None:
+    """It stops nothing."""
+    tenant, login, password, own = await server.enter()
     run(own, f"ALTER DATABASE `{tenant.database}` READ ONLY = 1")
-    assert refused(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    assert refused(own, TABLE)
 
     if step == "repair":
         await tenant.repair()
@@ -140,16 +109,12 @@ async def test_schema_that_its_tenant_made_read_only_stops_nothing(server: Serve
         await tenant.end(login)
         login, password = await server.add(tenant)
 
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    own.close()
+    run(server.connect(login, password, tenant.database), TABLE)
 
 
 async def test_nobody_writes_in_a_frozen_schema(server: Server) -> None:
     """Nor who has rights on all schemas, and names the schema from outside."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, login, password, _ = await server.enter(TABLE)
     insert = f"INSERT INTO `{tenant.database}`.t VALUES"
     with server.as_doadmin() as before:
         before.execute(f"{insert} (1)")  # the control
@@ -162,18 +127,13 @@ async def test_nobody_writes_in_a_frozen_schema(server: Server) -> None:
     own = server.connect(login, password, tenant.database)
     assert run(own, "SELECT a FROM t") == [(1,)]
     run(own, f"{insert} (3)")
-    own.close()
 
 
 @pytest.mark.parametrize("similar", ["ALPHA", "Alpha"])
-async def test_what_runs_as_a_login_with_a_similar_name_keeps_no_neighbour(server: Server, similar: str) -> None:
-    """Any visitor may sign up with such a name."""
-    theirs, name, secret = await server.make(name=similar)
+async def test_code_of_login_with_similar_name(server: Server, similar: str) -> None:
+    """It keeps no neighbour. Any visitor may sign up with such a name."""
+    theirs, name, *_ = await server.enter(TABLE, "CREATE VIEW o AS SELECT * FROM t", name=similar)
     tenant, *_ = await server.make(name="alpha")
-    own = server.connect(name, secret, theirs.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    run(own, "CREATE VIEW o AS SELECT * FROM t")
-    own.close()
 
     await tenant.remove()
 

@@ -11,20 +11,16 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
 from aiodbclient.errors import NotFoundError
-from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential
 
-from .conftest import only
+from .conftest import Place, only
 from .test_mysql_tenants import connect
 
 _BOUND = 30.0  # seconds for one operation of a well-behaved tenant, on a busy machine
@@ -97,74 +93,64 @@ _ACTS = [
 ]
 
 
-@pytest.fixture
-async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
-    sandbox, cluster_id = mysql_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
-        yield client.cluster(cluster_id)
-
-
 @pytest.mark.skipif("AIODBCLIENT_STORM" not in os.environ, reason="takes long; `make storm` runs it")
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
-    cluster: ClusterClient, tmp_path: Path, seed: int
-) -> None:
+async def test_leaked_credentials_end_and_nobody_waits_long(my_place: Place, seed: int) -> None:
     attackers: list[Attacker] = []
     longest = 0.0
-    async with SQLiteStore(tmp_path / "tenants.db") as store:
-        tenants = Tenants(cluster, store, prefix=f"s{seed}_", connection_limit=8)
-        hostile = [f"bad{at}" for at in range(_HOSTILE)]
-        try:
-            for at, name in enumerate(hostile):
-                attackers.append(Attacker(await tenants.ensure(name), seed * 100 + at * 10))
+    tenants = my_place.tenants(connection_limit=8)
+    hostile = [f"bad{at}" for at in range(_HOSTILE)]
+    try:
+        for at, name in enumerate(hostile):
+            attackers.append(Attacker(await tenants.ensure(name), seed * 100 + at * 10))
 
-            async def honest(name: str) -> None:
-                nonlocal longest
-                for verb in ("ensure", *("rotate", "revoke_previous") * _ROUNDS, "remove"):
-                    started = time.monotonic()
-                    if verb == "ensure":
-                        await tenants.ensure(name)
-                    else:
-                        outcome = await only(getattr(tenants, verb)([name]))
-                        assert outcome.error is None, outcome.error
-                    longest = max(longest, time.monotonic() - started)
+        async def honest(name: str) -> None:
+            nonlocal longest
+            for verb in ("ensure", *("rotate", "revoke_previous") * _ROUNDS, "remove"):
+                started = time.monotonic()
+                if verb == "ensure":
+                    await tenants.ensure(name)
+                else:
+                    outcome = await only(getattr(tenants, verb)([name]))
+                    assert outcome.error is None, outcome.error
+                longest = max(longest, time.monotonic() - started)
 
-            async def defend(name: str) -> None:
-                """Credentials leak as soon as they are created. Operations may fail while the attack runs."""
-                for _ in range(_ROUNDS):
-                    rotated = await only(tenants.rotate([name]))
-                    if rotated.credential is not None:
-                        attackers.append(Attacker(rotated.credential, seed * 1000 + len(attackers)))
-                    await only(tenants.revoke_previous([name]))
+        async def defend(name: str) -> None:
+            """Credentials leak as soon as they are created. Operations may fail while the attack runs."""
+            for _ in range(_ROUNDS):
+                rotated = await only(tenants.rotate([name]))
+                if rotated.credential is not None:
+                    attackers.append(Attacker(rotated.credential, seed * 1000 + len(attackers)))
+                await only(tenants.revoke_previous([name]))
 
-            await asyncio.gather(*(honest(f"good{at}") for at in range(2)), *(defend(name) for name in hostile))
+        await asyncio.gather(*(honest(f"good{at}") for at in range(2)), *(defend(name) for name in hostile))
 
-            for name in hostile:
-                for _ in range(5):  # its sessions change the password after the check
-                    repaired = await only(tenants.repair([name]))
-                    if isinstance(repaired.error, NotFoundError):  # they may have dropped it
-                        assert (await only(tenants.remove([name]))).error is None
-                        await tenants.ensure(name)
-                    if repaired.error is None:
-                        break
-                rotated = await only(tenants.rotate([name], force=True))
-                assert rotated.error is None, rotated.error
-                assert (await only(tenants.revoke_previous([name]))).error is None
-                current = await tenants.get(name)
-                assert current is not None
-                for attacker in attackers:
-                    if attacker.leaked.name == name:
-                        assert attacker.leaked.password != current.password
-                        for password in (attacker.leaked.password, _MINE):
-                            with pytest.raises(pymysql.MySQLError):
-                                connect(attacker.leaked, password)
-                assert (await only(tenants.repair([name]))).error is None
-                assert [each.problems async for each in tenants.check([name])] == [()]
-        finally:
-            for attacker in attackers:
-                attacker.end()
         for name in hostile:
-            removed = await only(tenants.remove([name]))
-            # MySQL lets the administrator list no prepared transaction.
-            assert removed.error is None or "XA_RECOVER_ADMIN" in str(removed.error), removed.error
+            for _ in range(5):  # its sessions change the password after the check
+                repaired = await only(tenants.repair([name]))
+                if isinstance(repaired.error, NotFoundError):  # they may have dropped it
+                    assert (await only(tenants.remove([name]))).error is None
+                    await tenants.ensure(name)
+                if repaired.error is None:
+                    break
+            rotated = await only(tenants.rotate([name], force=True))
+            assert rotated.error is None, rotated.error
+            assert (await only(tenants.revoke_previous([name]))).error is None
+            current = await tenants.get(name)
+            assert current is not None
+            for attacker in attackers:
+                if attacker.leaked.name == name:
+                    assert attacker.leaked.password != current.password
+                    for password in (attacker.leaked.password, _MINE):
+                        with pytest.raises(pymysql.MySQLError):
+                            connect(attacker.leaked, password)
+            assert (await only(tenants.repair([name]))).error is None
+            assert [each.problems async for each in tenants.check([name])] == [()]
+    finally:
+        for attacker in attackers:
+            attacker.end()
+    for name in hostile:
+        removed = await only(tenants.remove([name]))
+        # MySQL lets the administrator list no prepared transaction.
+        assert removed.error is None or "XA_RECOVER_ADMIN" in str(removed.error), removed.error
     assert longest < _BOUND
