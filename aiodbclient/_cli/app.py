@@ -132,8 +132,6 @@ class Command(_Help, TyperCommand):
 
 
 class Group(_Help, TyperGroup):
-    """A group of commands."""
-
     def format_options(self, ctx: Any, formatter: Any) -> None:
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
@@ -185,8 +183,6 @@ def _group(name: str) -> Group:
 
 
 class _Everything(Group):
-    """The command itself."""
-
     def __init__(self, *, commands: dict[str, Any], **settings: Any) -> None:
         groups = {name: _group(name) for name in _GROUPS}
         super().__init__(commands=_Commands(groups | {"doctor": "doctor.examine"} | commands), **settings)

@@ -101,4 +101,4 @@ def write_ca(credential: Credential, ca_file: Path) -> None:
         with open(ca_file, "x") as made:  # "x" follows no link
             made.write(credential.ca)
     elif read_text(ca_file).strip() != credential.ca.strip():
-        raise InvalidArgumentError(f"--ca-file: {ca_file} holds something else than the CA of the cluster")
+        raise InvalidArgumentError(f"--ca-file: {ca_file} exists, and is not the CA of the cluster")

@@ -60,7 +60,6 @@ async def examine(
 
 
 async def _clusters_in(store: str | None) -> list[str]:
-    """The clusters of the tenants in a store."""
     if store is not None and not is_missing(store):
         async with open_store(store) as opened:
             if found := [*(await read_entries(opened)).clusters()]:

@@ -70,7 +70,6 @@ class Trial:
         await self._try_concurrent_writes()
 
     def login(self, end: str) -> str:
-        """A name for a login of its own."""
         return f"{self.name}-t-{end}"
 
     async def create(self, login: str) -> User:

@@ -24,7 +24,6 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_BEGINS = re.compile(r"\s*([\[{-]|users:)")  # no name begins like this
 _LISTS = {str(list), str(Sequence)}
-_SHOWN = 10  # problems that a message lists at most
 
 
 def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
@@ -144,7 +143,7 @@ def _users_in(where: str, text: str) -> list[NewUser]:
     try:
         users: list[NewUser] = _converter().structure(listed, list[NewUser])
     except (ClassValidationError, IterableValidationError) as error:
-        raise InvalidArgumentError(f"{where}: {_some(transform_error(error, path='users'))}") from None
+        raise InvalidArgumentError(f"{where}: {some(transform_error(error, path='users'), '; ')}") from None
     return users
 
 
@@ -186,9 +185,4 @@ def _converter() -> Any:
 
 def _refuse_twice(names: Sequence[str]) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InvalidArgumentError(f"given twice: {_some(twice)}")
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return f"{'; '.join(texts[:_SHOWN])}{more}"
+        raise InvalidArgumentError(f"given twice: {some(twice)}")

@@ -129,7 +129,6 @@ def _by_name(client: DatabaseClient, clusters: Sequence[Cluster], wanted: str) -
 
 
 def is_id(cluster: str) -> bool:
-    """Whether ``cluster`` is an id, and not a name."""
     with suppress(ValueError):
         return bool(UUID(cluster))
     return False
@@ -142,7 +141,7 @@ def keys_in(variable: str = KEY_VARIABLE) -> list[str] | None:
         Seal(found)
     except InvalidArgumentError:
         raise InvalidArgumentError(
-            f"${variable} has something else than keys that `aiodbclient store keygen` prints, with commas between them"
+            f"${variable} is invalid: it takes keys of `aiodbclient store keygen`, separated by commas"
         ) from None
     return found
 

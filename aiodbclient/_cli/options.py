@@ -32,7 +32,6 @@ def option(*names: str, common: bool = False, **settings: Any) -> Any:
 
 
 def argument(metavar: str, help: str, **settings: Any) -> Any:
-    """An argument."""
     return typer.Argument(metavar=metavar, help=help, show_default=False, **settings)
 
 
@@ -46,7 +45,6 @@ def choice(*names: str, values: str, **settings: Any) -> Any:
 
 
 def duration_option(name: str, help: str, **settings: Any) -> Any:
-    """An option that takes a duration."""
     return option(name, metavar="DURATION", help=help, parser=_duration, **settings)
 
 
@@ -96,7 +94,6 @@ MaxTenantsOption = Annotated[
 
 
 def roles_of(role: str) -> list[Role]:
-    """The roles that ``--role`` means."""
     return list(Role) if role == "all" else [Role(role)]
 
 
@@ -113,8 +110,6 @@ class Api:
 
 @frozen(kw_only=True)
 class Clusters(Api):
-    """The clusters of a command."""
-
     clusters: Annotated[
         list[str] | None,
         option(
@@ -148,7 +143,6 @@ class OnCluster(Api):
 
     @property
     def cluster(self) -> str:
-        """The cluster."""
         if len(self.clusters) != 1:
             raise InvalidArgumentError(
                 f"this command is for one cluster, and {len(self.clusters)} are given: add --cluster {self.clusters[0]}"

@@ -26,7 +26,6 @@ class Output:
 
     @property
     def as_json(self) -> bool:
-        """Whether to print JSON."""
         return self.form == "json"
 
     def rows(self, rows: Iterable[Row], empty: str = "") -> None:

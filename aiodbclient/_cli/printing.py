@@ -35,10 +35,10 @@ def printable(text: object) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
 
 
-def some(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return f"{', '.join(names[:FEW])}{more}"
+def some(texts: Sequence[str], between: str = ", ") -> str:
+    """The first of the texts, and how many more there are."""
+    more = f" and {len(texts) - FEW} more" if len(texts) > FEW else ""
+    return f"{between.join(texts[:FEW])}{more}"
 
 
 def span(seconds: float) -> str:

@@ -50,11 +50,9 @@ class Report:
         return ""
 
     def failed_row(self, error: Exception) -> dict[str, Any]:
-        """Return the JSON members of a failure."""
         return {"error": self.reason(error), "type": type(error).__name__}
 
     def reason(self, error: Exception) -> str:
-        """Say why a name failed."""
         return message_of(error, verbose=self.verbose)
 
     def summary(self, counts: Mapping[Action, int]) -> str:
@@ -128,8 +126,6 @@ async def follow(
 
 @define
 class _Work:
-    """The progress of a run."""
-
     names: Sequence[str]  # of all, with their roles
     report: Report
     bar: Bar

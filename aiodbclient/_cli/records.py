@@ -53,7 +53,6 @@ class Entries:
 
 
 async def read_entries(store: Store) -> Entries:
-    """Read a whole store."""
     entries = Entries()
     async for entry in read_all(store):
         if isinstance(entry, StoreError):
@@ -160,18 +159,18 @@ class Records:
         return [each.name for each in found if each.begun is Verb.REMOVE]
 
     def unseen(self, wanted: Sequence[str], role: Role) -> list[str]:
-        """Those of ``wanted`` that have no record."""
         return [name for name in wanted if name not in self.records[role] and name not in self.damaged]
 
     def suggest(self, verb: str, *words: str) -> str:
         """Another command on the same tenants, to be copied."""
         return suggest(self.place, "tenants", verb, *words)
 
-    def say_what_is_damaged(self) -> bool:
-        """Print which records are damaged, and return whether any is."""
-        for name in self.damaged:
-            note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
-        return bool(self.damaged)
+
+def say_damaged(names: Sequence[str]) -> bool:
+    """Print which records are damaged, and return whether any is."""
+    for name in names:
+        note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
+    return bool(names)
 
 
 def arranged(place: Stored, store: Store, entries: Entries, clusters: Mapping[str, str]) -> Records:

@@ -14,12 +14,13 @@ from ..tenants import Role
 from ..tenants._guard import guard_tenants
 from ..tenants._naming import names_of
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
+from .failures import Exit
 from .files import read_names
 from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
 from .printing import FEW, note, some
 from .progress import Report, called, follow
-from .records import Entries, Records, arranged, is_suspended, read_entries
+from .records import Entries, Records, arranged, is_suspended, read_entries, say_damaged
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
@@ -62,7 +63,7 @@ class Opened(Records):
         if self.missing and not names:
             others = len(self.wanted or ()) > len(self.missing)
             note(f"nothing was done{' for the other names either' if others else ''}")
-        return 4 if self.say_what_is_damaged() and code < 2 else code
+        return Exit.UNUSABLE if say_damaged(self.damaged) and code <= Exit.SOME_FAILED else code
 
 
 @define
@@ -163,7 +164,6 @@ async def _find(client: DatabaseClient, wanted: Sequence[str] | None, entries: E
 
 
 def _check_names(names: Iterable[str], clusters: dict[str, ClusterClient], prefix: str) -> None:
-    """Check that all can be tenants' names."""
     problems = list[str]()
     for engine in {each.engine for each in clusters.values() if each.engine is not None}:
         for name in names:
@@ -172,8 +172,7 @@ def _check_names(names: Iterable[str], clusters: dict[str, ClusterClient], prefi
             except InvalidArgumentError as error:
                 problems.append(str(error).removesuffix("; nothing was sent"))
     if problems:
-        more = f"; and {len(problems) - FEW} more" if len(problems) > FEW else ""
-        raise InvalidArgumentError(f"{'; '.join(problems[:FEW])}{more}. Nothing was changed")
+        raise InvalidArgumentError(f"{some(problems, '; ')}. Nothing was changed")
 
 
 def names_in(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:

@@ -12,8 +12,8 @@ from .failures import Exit
 from .opening import KEY_VARIABLE, keys_in, open_store, shown
 from .options import STORE_VARIABLE, YesOption, argument
 from .output import Output
-from .printing import note, printable, write
-from .records import read_entries
+from .printing import printable, write
+from .records import read_entries, say_damaged
 from .running import runs
 
 _TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -40,9 +40,7 @@ async def list_store(store: _StoreArgument, output: Output) -> int:
         for record in entries.records
     ]
     output.rows(rows, empty="" if entries.damaged else f"{shown(store)} has no records")
-    for name in entries.damaged:
-        note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
-    return Exit.UNUSABLE if entries.damaged else Exit.DONE
+    return Exit.UNUSABLE if say_damaged(entries.damaged) else Exit.DONE
 
 
 @runs
@@ -64,7 +62,7 @@ async def forget_record(
         raise InvalidArgumentError(f"give STORE and NAME, or set ${STORE_VARIABLE} and give NAME")
     async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, BaseStore):
-            raise InvalidArgumentError(f"{shown(store)} has no way to remove a record")
+            raise InvalidArgumentError(f"{shown(store)} does not support removing a record")
         confirm(
             f"Remove the record of {name} from {shown(store)}? Its password is lost, its logins and database stay.",
             yes=yes,

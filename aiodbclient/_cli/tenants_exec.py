@@ -90,8 +90,6 @@ async def exec_tenants(
 async def _exec_each(
     opened: Opened, program: list[str], output: Output, role: Role, concurrency: int, first: int
 ) -> int:
-    """Run the program for each tenant, some at a time."""
-
     async def work(credential: Credential) -> _Ran:
         with TemporaryDirectory() as folder:
             return await _run_quietly(program, _environment(credential, Path(folder)), Path(folder))
@@ -199,8 +197,6 @@ def _pass_on_signals(process: Process) -> None:
 
 @frozen
 class _Ran:
-    """A program that has ended."""
-
     exit_code: int
     seconds: float
     output: str
@@ -216,8 +212,6 @@ class _Ran:
 
 
 class _ProgramError(Exception):
-    """A program that has failed."""
-
     def __init__(self, ran: _Ran) -> None:
         super().__init__(f"exit code {ran.exit_code} after {took(ran.seconds)}")
         self.ran = ran

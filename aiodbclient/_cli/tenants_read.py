@@ -21,7 +21,7 @@ from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, St
 from .output import CredentialOutput, Output
 from .printing import FEW, note, sized, some, span, write
 from .progress import called
-from .records import Records
+from .records import Records, say_damaged
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
@@ -47,7 +47,7 @@ async def list_tenants(output: Output, place: Stored) -> int:
     rows.sort(key=lambda row: str(row["name"]))
     on_record.say_how_many(*Role)
     output.rows(rows, empty=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
-    return Exit.UNUSABLE if on_record.say_what_is_damaged() else Exit.DONE
+    return Exit.UNUSABLE if say_damaged(on_record.damaged) else Exit.DONE
 
 
 def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, object]:
@@ -113,7 +113,7 @@ async def show_tenants(
         raise InvalidArgumentError("-o env and --secret-name are for one tenant: give one name")
     for part in filter(None, (secret, namespace)):
         if not _KUBERNETES.fullmatch(part):
-            raise InvalidArgumentError(f"{part!r} is no name in Kubernetes: it has lower-case letters, digits, - and .")
+            raise InvalidArgumentError(f"{part!r} is not a valid name in Kubernetes: use a-z, 0-9, - and .")
     async with open_records(place) as on_record:
         credentials, missing = on_record.credentials(wanted, role)
     if wanted is None and not credentials:
@@ -121,7 +121,7 @@ async def show_tenants(
     _print_credentials(credentials, output, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{name}: {why}")
-    if on_record.say_what_is_damaged():
+    if say_damaged(on_record.damaged):
         return Exit.UNUSABLE
     return Exit.SOME_FAILED if missing else Exit.DONE
 
@@ -268,6 +268,6 @@ async def show_usage(chosen: Chosen, place: Place, output: Output) -> int:
     output.rows(rows)
     for name, why in failed.items():
         note(f"{name}: {why}")
-    if opened.say_what_is_damaged():
+    if say_damaged(opened.damaged):
         return Exit.UNUSABLE
     return Exit.SOME_FAILED if failed else Exit.DONE

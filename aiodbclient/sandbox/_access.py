@@ -65,8 +65,6 @@ def _seconds(wait: float, window: Window) -> str:
 
 @frozen
 class Rights:
-    """The scopes of a token, and its rate limits."""
-
     scopes: frozenset[str]
     limiter: TokenLimiter
 

@@ -71,8 +71,6 @@ class RecordedRequest:
 
 @define(eq=False)
 class Api:
-    """Answers requests."""
-
     clusters: Mapping[str, SandboxCluster]
     tokens: Tokens
     faults: Faults = field(factory=Faults, init=False)
@@ -231,7 +229,6 @@ class _Exchange:
         return self._request.url.host or "127.0.0.1"
 
     async def _operate(self, cluster: SandboxCluster, operation: str, name: str, scopes: frozenset[str]) -> Answer:
-        """Run an operation on a cluster."""
         engine, backend, body = cluster.engine, cluster.backend, self._body
         if operation == "clusters.get":
             return Answer(200, {"database": await cluster.document(scopes, self._host)})

@@ -83,7 +83,6 @@ class Faults:
         self._faults: list[Fault] = []
 
     def __iter__(self) -> Iterator[Fault]:
-        """Return the present faults."""
         return iter(list(self._faults))
 
     def add(

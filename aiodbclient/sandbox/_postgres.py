@@ -282,7 +282,6 @@ class PostgresBackend(Backend):
 
 
 async def rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:
-    """Execute ``query`` and return all rows."""
     return await (await connection.execute(query)).fetchall()
 
 

@@ -32,7 +32,6 @@ class Registry:
         await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
 
     async def add(self, new: NewCluster) -> str:
-        """Add a cluster, and return its id."""
         name = self._free_name(new.engine) if new.name is None else new.name
         if not name or name in self._taken:
             raise ValueError(f"a cluster named {name!r} exists already" if name else "name must not be empty")

@@ -148,8 +148,8 @@ def test_show_has_forms_of_programs(secure: Command, names: list[str]) -> None:
     assert (data["PGPASSWORD"], data["PGSSLROOTCERT"]) == (shown["password"], "/tls/ca.crt")
     ca_file.write_text("something else")
     for options, said in (
-        (["-o", "uri", "--ca-file", str(ca_file)], "holds something else"),
-        (["-o", "k8s", "--namespace", "a: b"], "is no name in Kubernetes"),
+        (["-o", "uri", "--ca-file", str(ca_file)], "is not the CA"),
+        (["-o", "k8s", "--namespace", "a: b"], "is not a valid name in Kubernetes"),
     ):
         command("tenants", "show", a, *command.place, *options).fails(2, said)
     assert "give one name" in command("tenants", "show", *command.place, "-o", "env").err
