@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import TypeAlias
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from .._bulk.run import OUTAGE, UNANSWERED
 from .._dsn import is_host
@@ -259,10 +259,6 @@ class Context:
     role: Role = Role.OWNER
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
-
-    def for_role(self, role: Role) -> Context:
-        """The same for another role."""
-        return evolve(self, role=role)
 
     async def record(self, name: str) -> OnRecord:
         """Read what is on record for a tenant. Raises as ``ours``."""

@@ -119,27 +119,23 @@ def check_tenant(name: object) -> str:
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
-    """Return the names of ``tenant`` on a cluster of ``engine``."""
+    """Return the names of ``tenant`` on a cluster of ``engine``. Raises InvalidArgumentError if it can have none."""
     guard_tenants(engine)
     database = check_tenant(prefix + check_tenant(tenant))
     on_mysql = engine in MYSQL
-    _refuse(database, on_mysql=on_mysql)
+    most = _MAX_SCHEMA if on_mysql else _MAX_NAME
+    reason = ""
+    if is_reserved(database):
+        reason = "it belongs to the cluster"
+    elif is_derived(database):
+        reason = "it has the form of a tenant's login"
+    elif len(database) > most:
+        reason = f"it is longer than the {most} characters of {'MySQL' if on_mysql else 'PostgreSQL'}"
+    if reason:
+        raise InvalidArgumentError(f"{database!r} is invalid as a tenant's name: {reason}; nothing was sent")
     digest = blake2b(database.encode(), digest_size=6).hexdigest()
     cut = database[: (_MAX_USER if on_mysql else _MAX_NAME) - _ENDING]
     return Names(tenant=tenant, database=database, stem=f"{cut}_{digest}_")
-
-
-def _refuse(name: str, *, on_mysql: bool) -> None:
-    """Refuse a name, with its prefix, that no tenant may have. Raises InvalidArgumentError."""
-    if is_reserved(name):
-        reason = "it belongs to the cluster"
-    elif is_derived(name):
-        reason = "it has the form of a tenant's login"
-    elif len(name) > (most := _MAX_SCHEMA if on_mysql else _MAX_NAME):
-        reason = f"it is longer than the {most} characters of {'MySQL' if on_mysql else 'PostgreSQL'}"
-    else:
-        return
-    raise InvalidArgumentError(f"{name!r} is invalid as a tenant's name: {reason}; nothing was sent")
 
 
 def is_reserved(name: str) -> bool:

@@ -80,7 +80,10 @@ class TenantRole:
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
+        job = ProvisionTenants(self._context, if_exists)
+        job.context.servers.turns = self._context.servers.turns  # which all single calls share
+        job.context.servers.pause = None  # somebody waits: ``max_wait`` applies
+        return (await job.do(job.parse(name), RequestStats())).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request.
@@ -301,12 +304,6 @@ class TenantRole:
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         check_whole("concurrency", concurrency)
         return self._run(names, EachTenant(self._context, work), concurrency)
-
-    async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
-        """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
-        job.context.servers.turns = self._context.servers.turns
-        job.context.servers.pause = None
-        return await job.do(job.parse(name), RequestStats())
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Literal, overload
 
+from attrs import evolve
+
 from .._bulk.run import Run
 from .._checks import check_whole
 from ..clusters import ClusterClient
@@ -119,7 +121,7 @@ class Tenants(TenantRole):
         """
         if role not in ROLES:
             raise InvalidArgumentError(f"role must be one of {', '.join(ROLES)}, not {role!r}")
-        return TenantRole(self._context.for_role(Role(role)))
+        return TenantRole(evolve(self._context, role=Role(role)))
 
     async def capacity(self) -> list[ClusterCapacity]:
         """Return how many tenants each cluster has, in their order, and the size of their databases.

@@ -29,7 +29,6 @@ from .steps import settle, undo_move
 from .tenant import Tenant, add_login
 
 _AT_A_TIME = 4  # tenants
-# What a machine of two processors copies.
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
 
@@ -87,11 +86,6 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             placement.leave(home if is_moved else there.cluster)
         return None if is_moved else outcome  # what is left behind is dropped next
 
-    def takes_too_long(self, survey: Survey) -> bool:
-        """Whether a database cannot be copied within the limit."""
-        seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
-        return seconds > self.max_frozen
-
 
 class _Move:
     """The move of one tenant, with the session of its copy ``there``."""
@@ -136,7 +130,9 @@ class _Move:
         reader = tenant.home.credential(tenant.names, Role.READER, login, password)
         survey = await copier.survey(reader, current.username)
         kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
-        if current.suspended is None and self._job.takes_too_long(survey):
+        # As a machine of two processors copies.
+        seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
+        if current.suspended is None and seconds > self._job.max_frozen:
             await undo_move(tenant)
             return kept
         record = await self._prepare(copier, survey, reader, logins)
