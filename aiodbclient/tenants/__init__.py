@@ -4,10 +4,10 @@
 ``Store``) keeps the records.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import errors as errors
-from ._lazy import lazily
 
 if TYPE_CHECKING:  # ``X as X`` exports it
     from ._capacity import ClusterCapacity as ClusterCapacity
@@ -63,5 +63,15 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)
-    __all__.append("errors")
+    _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+    __all__ = sorted([*_HOME_OF, "errors"])
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name on its first use."""
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(_HOME_OF[name], __name__), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

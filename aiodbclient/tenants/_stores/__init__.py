@@ -24,8 +24,6 @@ from ..errors import StoreError
 
 T = TypeVar("T")
 
-SHORT_LEASE = 60.0  # s, of a claim that ends as soon as one record is changed
-
 
 @frozen(kw_only=True)
 class RoleCredentials:

@@ -19,7 +19,7 @@ from ..._checks import check_seconds
 from ...errors import ConfigurationError
 from .._credential import Secret
 from ..errors import ClaimLostError, StoreError
-from . import SHORT_LEASE, Claim, Record, readable
+from . import Claim, Record, readable
 from .sealing import Key, Seal, check_storable
 
 Value: TypeAlias = str | int | float
@@ -42,6 +42,7 @@ class Statements:
     commit: LiteralString
     release: LiteralString
     delete: LiteralString
+    discard: LiteralString  # deletes the record if nobody holds a claim
 
 
 class StoreConnection(Protocol):
@@ -179,11 +180,8 @@ class BaseStore(ABC):
         """
         if not await self._run(self._sql.get, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
-        token, record = secrets.token_hex(16), Record(name=name)
-        new = self._sealed(record)
-        if not await self._run(self._sql.claim, name=name, token=token, lease=SHORT_LEASE, record=new):
+        if not await self._run(self._sql.discard, name=name):
             raise ClaimLostError(f"a process works on {name!r}")
-        await self.commit(Claim(name=name, token=token, record=record), None)
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._run(sql, name=claim.name, token=claim.token, **values):

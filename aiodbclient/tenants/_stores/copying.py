@@ -12,7 +12,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from ..errors import StoreError
-from . import SHORT_LEASE, Claim, Record, Store, entries_of, readable
+from . import Claim, Record, Store, entries_of, readable
+
+_LEASE = 60.0  # s, of a claim that ends as soon as one record is written
 
 
 async def rewrite_records(store: Store) -> int:
@@ -73,7 +75,7 @@ async def copy_records(source: Store, target: Store) -> int:
 
 @asynccontextmanager
 async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
-    claim = await store.claim(name, SHORT_LEASE)
+    claim = await store.claim(name, _LEASE)
     if claim is None:
         raise StoreError(f"a process works on {name!r}: run this again when it is done")
     try:

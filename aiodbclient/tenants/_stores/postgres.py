@@ -59,6 +59,8 @@ class PostgresStore(BaseStore):
         commit=f"UPDATE {{table}} SET record = %(record)s, token = NULL {_OWN}",
         release=f"UPDATE {{table}} SET token = NULL {_OWN}",
         delete=f"DELETE FROM {{table}} {_OWN}",
+        discard="DELETE FROM {table} WHERE name = %(name)s AND (token IS NULL OR expires <= clock_timestamp())"
+        " RETURNING name",
     )
 
     def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:

@@ -144,17 +144,13 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidAr
     except ImportError:
         raise ConfigurationError("key= needs the extra: pip install 'aiodbclient[tenants]'") from None
     try:
-        return MultiFernet([Fernet(_strict(each)) for each in ([key] if isinstance(key, str | bytes) else key)])
+        keys = [key] if isinstance(key, str | bytes) else key
+        encoded = [each.encode() if isinstance(each, str) else each for each in keys]
+        if all(map(_KEY.fullmatch, encoded)):  # Fernet skips what is no base64
+            return MultiFernet(map(Fernet, encoded))
     except (ValueError, TypeError):
-        return InvalidArgumentError("key= takes one or several keys of cryptography.fernet.Fernet.generate_key()")
-
-
-def _strict(key: str | bytes) -> bytes:
-    """Return ``key``. Raises ValueError if it is no base64 of 32 bytes: Fernet skips what it does not know."""
-    encoded = key.encode() if isinstance(key, str) else key
-    if not _KEY.fullmatch(encoded):
-        raise ValueError
-    return encoded
+        pass
+    return InvalidArgumentError("key= takes one or several keys of cryptography.fernet.Fernet.generate_key()")
 
 
 def _decrypted(fernet: MultiFernet, token: str) -> str | None:

@@ -87,6 +87,7 @@ class SQLiteStore(BaseStore):
         commit=f"UPDATE credentials SET record = :record, token = NULL {_OWN}",
         release=f"UPDATE credentials SET token = NULL {_OWN}",
         delete=f"DELETE FROM credentials {_OWN}",
+        discard="DELETE FROM credentials WHERE name = :name AND (token IS NULL OR expires <= :now) RETURNING name",
     )
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
