@@ -50,19 +50,19 @@ RECORDS = st.builds(
 
 
 @given(SEALS, RECORDS)
-def test_a_record_comes_back_as_it_was(seal: Seal, record: Record) -> None:
+def test_record_is_opened_unchanged(seal: Seal, record: Record) -> None:
     assert seal.open(record.name, seal.seal(record)) == record
 
 
 @given(SEALS, RECORDS, TEXT)
-def test_a_record_is_nobody_elses(seal: Seal, record: Record, other: str) -> None:
+def test_record_of_another_name_is_refused(seal: Seal, record: Record, other: str) -> None:
     if other != record.name:
         with pytest.raises(StoreError):
             seal.open(other, seal.seal(record))
 
 
 @given(SEALS, RECORDS, st.data())
-def test_one_changed_character_is_refused(seal: Seal, record: Record, data: st.DataObject) -> None:
+def test_changed_character_is_refused(seal: Seal, record: Record, data: st.DataObject) -> None:
     """Or it changes nothing, as in the padding of base64."""
     text = seal.seal(record)
     place = data.draw(st.integers(0, len(text) - 1))
@@ -76,7 +76,7 @@ def test_one_changed_character_is_refused(seal: Seal, record: Record, data: st.D
 
 
 @given(RECORDS)
-def test_without_the_key_a_writer_of_the_store_can_forge_nothing(record: Record) -> None:
+def test_record_is_not_forged_without_the_key(record: Record) -> None:
     """A checksum alone could be recomputed."""
     seal, forger = Seal(Fernet.generate_key()), Seal(Fernet.generate_key())
     for forged in (forger.seal(record), Seal().seal(record)):
@@ -97,7 +97,7 @@ ENCRYPTED = (
 
 
 @pytest.mark.parametrize(("key", "text"), [(None, PLAIN), (KEY, ENCRYPTED)])
-def test_records_from_before_an_upgrade_still_open(key: bytes | None, text: str) -> None:
+def test_records_of_earlier_versions_open(key: bytes | None, text: str) -> None:
     assert Seal(key).open("alpha", text) == Record(name="alpha", intended="alpha")
 
 
@@ -111,7 +111,7 @@ NO_RECORDS = ["", "{}", "[]", "1", '"alpha"', "null", '{"name": "alpha", "more":
 
 
 @pytest.mark.parametrize("body", NO_RECORDS, ids=range(len(NO_RECORDS)))
-def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
+def test_forged_text_is_refused(body: str) -> None:
     with pytest.raises(StoreError, match="'alpha' has a form that this version of aiodbclient does not support"):
         Seal().open("alpha", forged("alpha", body))
     encrypted = Fernet(KEY).encrypt(body.encode(errors="surrogatepass")).decode()
@@ -128,25 +128,23 @@ NO_ROLES: list[object] = [None, "", "OWNER", "admin", 5]
 @pytest.mark.parametrize(
     ("member", "value"), [*(("since", time) for time in NO_TIMES), *(("role", role) for role in NO_ROLES)]
 )
-def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> None:
+def test_invalid_time_or_role_is_refused(member: str, value: object) -> None:
     record = json.loads(Seal().seal(Record(name="alpha", current=a_credential("alpha"))).split(".", 3)[3])
     record["current"][member] = value
     with pytest.raises(StoreError, match="'alpha' has a form that this version of aiodbclient does not support"):
         Seal().open("alpha", forged("alpha", json.dumps(record)))
 
 
-def test_a_time_is_in_utc_when_it_comes_back() -> None:
+def test_time_is_opened_in_utc() -> None:
     there = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
     record = Record(name="alpha", current=evolve(a_credential("alpha"), since=there))
-
     opened = Seal().open("alpha", Seal().seal(record)).current
-
     assert opened is not None
     assert opened.since == there
     assert opened.since.tzinfo is UTC
 
 
-def test_a_time_without_an_offset_is_not_put_on_record() -> None:
+def test_time_without_offset_is_refused() -> None:
     credential = evolve(a_credential("alpha"), since=datetime(2026, 1, 2))
     with pytest.raises(InvalidArgumentError, match="needs an offset"):
         Seal().seal(Record(name="alpha", current=credential))
@@ -155,25 +153,25 @@ def test_a_time_without_an_offset_is_not_put_on_record() -> None:
 @pytest.mark.parametrize(
     "text", [b"v1.plain.", "", "\ud800", PLAIN.replace("v1", "v2"), PLAIN.replace("plain", "other"), PLAIN[:-1]]
 )
-def test_the_error_of_a_damaged_text_names_its_record(text: Any) -> None:
+def test_error_of_damaged_text_names_record(text: Any) -> None:
     with pytest.raises(StoreError, match="the record of 'alpha' is damaged"):
         Seal().open("alpha", text)
 
 
-def test_a_forged_record_of_another_name_is_refused() -> None:
+def test_forged_record_of_another_name_is_refused() -> None:
     body = PLAIN.partition(".{")[2]
     with pytest.raises(StoreError, match="'beta' belongs to another name"):
         Seal().open("beta", forged("beta", "{" + body))
 
 
-def test_with_a_key_and_without_one_each_says_what_is_wrong() -> None:
+def test_key_must_match_the_record() -> None:
     with pytest.raises(StoreError, match="'alpha' is encrypted: open the store with its key="):
         Seal().open("alpha", ENCRYPTED)
     with pytest.raises(StoreError, match="'alpha' is not encrypted, and the store was opened with a key"):
         Seal(KEY).open("alpha", PLAIN)
 
 
-def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
+def test_first_key_encrypts_and_each_decrypts() -> None:
     older, newer = Fernet.generate_key(), Fernet.generate_key()
     record = Record(name="alpha")
     changing = Seal([newer, older.decode()])
@@ -185,16 +183,12 @@ def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
 
 
 KEY_TEXT = KEY.decode()
-RUBBISH = [
-    f"{KEY_TEXT}rubbish",
-    f"{KEY_TEXT}{KEY_TEXT}",
-    f"{KEY_TEXT[:20]}*{KEY_TEXT[20:]}",
-    f"{KEY_TEXT[:-1]}==",
-]  # Fernet takes these
+# Fernet takes these.
+RUBBISH = [f"{KEY_TEXT}rubbish", KEY_TEXT * 2, f"{KEY_TEXT[:20]}*{KEY_TEXT[20:]}", f"{KEY_TEXT[:-1]}=="]
 
 
 @pytest.mark.parametrize("key", ["", "short", b"short", [Fernet.generate_key(), "short"], 7, [None], *RUBBISH])
-def test_an_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
+def test_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="key= takes one or several keys") as refused:
         Seal(key)
     assert refused.value.__cause__ is None
@@ -202,7 +196,7 @@ def test_an_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
     assert KEY_TEXT[:20] not in str(refused.value)
 
 
-def test_without_the_extra_a_key_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
 
     with pytest.raises(ConfigurationError, match=r"key= needs the extra: pip install 'aiodbclient\[tenants\]'"):
@@ -210,11 +204,11 @@ def test_without_the_extra_a_key_is_refused_with_the_command_that_installs_it(mo
     assert Seal().open("alpha", PLAIN).name == "alpha"
 
 
-def test_a_key_may_come_from_a_file_with_an_end_of_line() -> None:
+def test_key_may_end_with_newline() -> None:
     assert Seal(f"{KEY_TEXT}\n").open("alpha", ENCRYPTED) == Seal(KEY).open("alpha", ENCRYPTED)
 
 
-def test_a_wrong_key_is_detected_by_some_records() -> None:
+def test_wrong_key_is_found_before_any_work() -> None:
     rows = [("alpha", "damaged"), ("alpha", ENCRYPTED), ("beta", "never looked at")]
 
     Seal(KEY).check_key(rows)
@@ -224,7 +218,7 @@ def test_a_wrong_key_is_detected_by_some_records() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
-def test_a_name_that_no_store_can_hold_is_refused(name: str) -> None:
+def test_name_that_no_store_can_hold_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="must be unicode without NUL"):
         check_storable(name)
     assert check_storable("Ä x") == "Ä x"
