@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -271,31 +270,6 @@ async def test_check_during_changes_of_others(place: Place, seconds: float, monk
                 outcomes
             )
             checks += 1
-
-
-NASTY = ["a_c", "abc", "a-c", "a.c", "_", "0x1"]
-
-
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_every_pair_is_kept_apart_after_a_repair(anywhere: Place) -> None:
-    place, tenants = anywhere, anywhere.tenants()
-    made = {outcome.name: outcome.credential async for outcome in tenants.provision(NASTY)}
-    for number, credential in enumerate(made.values()):
-        assert credential is not None
-        await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
-        await (place.cluster.users.delete if number % 2 else place.cluster.users.reset_auth)(credential.username)
-
-    repaired = {outcome.name: outcome.credential async for outcome in tenants.repair(all=True)}
-
-    assert set(repaired) == set(NASTY)
-    assert {outcome.problems async for outcome in tenants.check()} == {()}
-    for credential in repaired.values():
-        assert credential is not None
-        await ask(credential, "INSERT INTO t VALUES (1)")
-    for one, other in permutations(repaired.values(), 2):
-        assert one is not None
-        assert other is not None
-        assert "denied" in await refusal(one, database=other.database)
 
 
 @pytest.fixture

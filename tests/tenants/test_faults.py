@@ -8,7 +8,6 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
-from random import Random
 
 import pytest
 from psycopg import AsyncConnection
@@ -124,23 +123,6 @@ async def test_a_token_without_view_credentials_needs_an_administrator(place: Pl
         assert user.password is not None
         tenants = Tenants(cluster, place.store, prefix=place.prefix, admin=(user.name, user.password))
         await works(await tenants.ensure("alpha"))
-
-
-async def test_ensure_cancelled_anywhere_repeated(place: Place) -> None:
-    random = Random(20261)
-    tenants = place.tenants()
-    for number in range(12):
-        ensuring = asyncio.create_task(tenants.ensure(f"n{number}"))
-        await asyncio.sleep(random.uniform(0.0, 0.25))
-        ensuring.cancel()
-        await asyncio.gather(ensuring, return_exceptions=True)
-
-    outcomes = [outcome async for outcome in tenants.provision(f"n{number}" for number in range(12))]
-
-    assert len(outcomes) == 12
-    for outcome in outcomes:
-        assert outcome.credential is not None, outcome.error
-        await works(outcome.credential)
 
 
 async def test_a_store_of_another_cluster_is_not_used(place: Place) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from attrs import define
 
-from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -19,8 +18,7 @@ from aiodbclient.tenants._servers.server import Found
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .conftest import Place, found_taken, only
-from .programs import ask, refusal
-from .test_check_and_repair import admin_of
+from .programs import refusal
 
 
 class Meddled(SQLiteStore):
@@ -62,23 +60,6 @@ class Here:
 async def here(place: Place) -> AsyncIterator[Here]:
     async with Meddled(place.path) as store:
         yield Here(place, store)
-
-
-async def test_database_of_stranger_left_alone_twice(here: Here) -> None:
-    name, admin = f"{here.place.prefix}shop", await admin_of(here.place)
-
-    async def stranger() -> None:
-        await ask(admin, f'CREATE DATABASE "{name}"')
-
-    here.store.after_intent = stranger
-
-    for _ in range(2):
-        assert isinstance((await only(here.tenants().provision(["shop"]))).error, ConflictError)
-
-    assert await here.store.get("shop") is None
-    owner = f"SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = '{name}'"
-    assert await ask(admin, owner) == [("doadmin",)]
-    assert await here.place.logins() == []
 
 
 async def test_claim_lost_during_rotation(here: Here) -> None:
