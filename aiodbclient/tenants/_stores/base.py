@@ -25,7 +25,7 @@ from .sealing import Key, Seal, check_storable
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[Any, ...]]
 
-_PER_PAGE = 500  # records that ``records`` reads at once. Decoding them takes some ms of the event loop
+_PER_PAGE = 500  # records that are read at once. Decoding them takes some ms of the event loop
 _SOME = 10  # records of which one shows whether the key opens the store
 
 
@@ -84,31 +84,16 @@ class BaseStore(ABC):
             await connection.aclose()
 
     async def get(self, name: str) -> Record | None:
-        """Return the record of ``name``, or None.
-
-        Raises:
-            StoreError: It cannot be read.
-            InvalidArgumentError: No store can hold this name.
-        """
+        """Return the record of ``name``, or None. Raises StoreError, or InvalidArgumentError for an invalid name."""
         rows = await self._read(self._sql.get, name=check_storable(name))
         return self._seal.open(*rows[0]) if rows else None
 
     def records(self) -> AsyncIterator[Record]:
-        """Yield all records in the order of their names, reading 500 at a time.
-
-        Names that are stored meanwhile may be missing.
-
-        Raises:
-            StoreError: They cannot be read. If only some of them cannot, the others are yielded before.
-        """
+        """Yield all records in the order of their names. Raises StoreError, after the others if some are unreadable."""
         return readable(self.entries())
 
     async def entries(self) -> AsyncIterator[Record | StoreError]:
-        """Yield what ``records`` does; the StoreError for a record that cannot be read.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
+        """Yield what ``records`` does, and the error of each unreadable record in its place. Raises StoreError."""
         after = ""
         while page := await self._read(self._sql.page, after=after, limit=_PER_PAGE):
             for name, text in page:
@@ -125,14 +110,7 @@ class BaseStore(ABC):
         return datetime.fromtimestamp(seconds, UTC)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
-
-        Args:
-            name: The name of the record.
-            lease: Seconds for which the claim holds, unless it is renewed.
-
-        Returns:
-            The claim; None if somebody holds the name.
+        """Claim ``name``, as ``Store.claim`` describes.
 
         Raises:
             StoreError: The store cannot be read or written.
