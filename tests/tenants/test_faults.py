@@ -125,15 +125,6 @@ async def test_a_token_without_view_credentials_needs_an_administrator(place: Pl
         await works(await tenants.ensure("alpha"))
 
 
-async def test_a_store_of_another_cluster_is_not_used(place: Place) -> None:
-    await place.tenants().ensure("alpha")
-    other = place.client.cluster(await place.sandbox.add_cluster("mysql"))
-    with pytest.raises(
-        InvalidArgumentError, match=f"is on record for the cluster {place.cluster.id}, but this is {other.id}"
-    ):
-        await Tenants(other, place.store).get("alpha")
-
-
 STOPPED = """
 import asyncio, os, signal, sys
 from aiodbclient.tenants._verbs import tenant

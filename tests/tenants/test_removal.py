@@ -23,15 +23,6 @@ async def gone(place: Place) -> None:
     assert [record async for record in place.store.records()] == []
 
 
-async def becoming(place: Place, credential: Credential) -> list[str]:
-    """How the administrator acts as the owner of a database that was kept."""
-    if credential.engine != Engine.PG:
-        return []
-    owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{credential.database}'"
-    [(role,)] = await ask(await admin_of(place), owner)
-    return [f'GRANT "{role}" TO CURRENT_USER', f'SET ROLE "{role}"']
-
-
 HOSTILE = {
     "a template": 'ALTER DATABASE "{d}" IS_TEMPLATE true',
     "no connections": 'ALTER DATABASE "{d}" CONNECTION LIMIT 0',

@@ -50,9 +50,7 @@ async def test_setup_runs_before_credential_is_returned(place: Place) -> None:
     assert credential.is_set_up
 
 
-async def test_setup_of_tenant_made_without(
-    place: Place,
-) -> None:
+async def test_setup_of_tenant_made_without(place: Place) -> None:
     """Such as one that the command made."""
     without = await place.tenants().ensure("alpha")
     assert not without.is_set_up

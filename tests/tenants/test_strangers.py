@@ -1,46 +1,25 @@
-"""Logins of strangers, records for another place, and working credentials are left unchanged."""
+"""Records for another cluster or prefix are left alone."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from typing import TypeVar
 
-import psycopg
 import pytest
-from psycopg import AsyncConnection
 
 from aiodbclient import Outcome
-from aiodbclient.errors import ConfigurationError, ConflictError, InvalidArgumentError
-from aiodbclient.tenants import Credential, Tenants
+from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.tenants import Tenants
 
-from ..requirements import postgres_with_tls
 from .conftest import Place
 from .dying import begun
+from .programs import refusal
 
 Out = TypeVar("Out", bound=Outcome)
 
 
-async def works(credential: Credential) -> bool:
-    try:
-        async with await AsyncConnection.connect(credential.uri) as connection:
-            await connection.execute("SELECT 1")
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
 async def by_name(run: AsyncIterable[Out]) -> dict[str, Out]:
     return {outcome.name: outcome async for outcome in run}
-
-
-async def test_login_of_stranger_not_on_record(place: Place) -> None:
-    tenants = place.tenants()
-    await place.cluster.users.create(place.prefix + "alpha")
-
-    outcomes = await by_name(tenants.provision(["alpha"], if_exists="error"))
-
-    assert isinstance(outcomes["alpha"].error, ConflictError)
-    assert await place.store.get("alpha") is None
 
 
 async def elsewhere(place: Place, what: str) -> Tenants:
@@ -77,16 +56,4 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     reads = {"clusters.get", "clusters.ca"}
     assert {what for what, _ in place.sent()[before:]} <= reads
     assert await place.store.get("alpha") == record
-    assert await works(credential)
-
-
-async def test_missing_authority_before_create(place: Place) -> None:
-    cluster_id = await place.sandbox.add_cluster("pg", server=postgres_with_tls())
-    place.sandbox.faults.add("clusters.ca", status=404)
-    tenants = Tenants(place.client.cluster(cluster_id), place.store)
-
-    with pytest.raises(ConfigurationError, match=r"uses TLS, but the API returns no certificate authority"):
-        await tenants.ensure("alpha")
-
-    assert await place.store.get("alpha") is None
-    assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
+    assert not await refusal(credential)

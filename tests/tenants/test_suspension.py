@@ -169,8 +169,8 @@ async def test_remove_suspended_for(anywhere: Place) -> None:
         tenants.remove(names, suspended_for=timedelta(days=-1))
 
 
-@pytest.mark.parametrize("finish", ["suspend", "repair"])
-async def test_unfinished_suspension_is_finished(place: Place, finish: str) -> None:
+async def test_unfinished_suspension_is_finished(place: Place) -> None:
+    """By a repair. test_killed.py has another suspension."""
     tenants = place.tenants()
     await tenants.ensure("alpha")
     await begun(place, lambda dying: only(dying.suspend(["alpha"])))
@@ -180,8 +180,7 @@ async def test_unfinished_suspension_is_finished(place: Place, finish: str) -> N
         await tenants.ensure("alpha")
     assert isinstance((await only(tenants.rotate(["alpha"]))).error, SuspendedError)
 
-    run = tenants.suspend(["alpha"]) if finish == "suspend" else tenants.repair(["alpha"])
-    assert (await only(run)).action is TenantAction.SUSPENDED
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.SUSPENDED
 
     assert await tenants.get("alpha") is None
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -200,8 +199,8 @@ async def test_resume_after_unfinished_suspension(place: Place) -> None:
     assert not await refusal(resumed.credential, "SELECT 1")
 
 
-@pytest.mark.parametrize("finish", ["resume", "repair"])
-async def test_unfinished_resumption_counts_as_suspended(place: Place, finish: str) -> None:
+async def test_unfinished_resumption_counts_as_suspended(place: Place) -> None:
+    """A repair finishes it. test_killed.py has another resumption."""
     tenants = place.tenants()
     await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
@@ -212,8 +211,7 @@ async def test_unfinished_resumption_counts_as_suspended(place: Place, finish: s
         await tenants.ensure("alpha")
     assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.UNFINISHED)
 
-    run = tenants.resume(["alpha"]) if finish == "resume" else tenants.repair(["alpha"])
-    assert (await only(run)).action is TenantAction.RESUMED
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.RESUMED
 
     for each in (tenants, tenants.role("reader")):
         credential = await each.get("alpha")

@@ -87,26 +87,6 @@ async def test_rotate_then_revoke_previous(place: Place) -> None:
     assert not await refusal(new)
 
 
-async def test_remove_then_create_again(place: Place) -> None:
-    tenants = place.tenants()
-    old = await tenants.ensure("alpha")
-    await actions(tenants.rotate(["alpha"]))
-    await ask(old, "CREATE TABLE t (x int)")
-
-    assert await actions(tenants.remove(["alpha", "never"])) == {
-        "alpha": TenantAction.DELETED,
-        "never": TenantAction.ABSENT,
-    }
-
-    assert await refusal(old)
-    assert await tenants.get("alpha") is None
-    assert await place.store.get("alpha") is None
-    assert not [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)]
-    assert not [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)]
-    again = await tenants.ensure("alpha")
-    assert await ask(again, "CREATE TABLE t (x int)", "TABLE t") == []
-
-
 @pytest.mark.parametrize("engine", ["redis", "valkey", "mongodb", "kafka", "opensearch"])
 async def test_engine_without_sql_refused(place: Place, engine: str) -> None:
     """Nothing is sent, and nothing is on record."""
