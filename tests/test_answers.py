@@ -50,7 +50,7 @@ async def test_success_of_another_shape_is_invalid(text: str, server: Server, cl
     assert error.__context__ is None
 
 
-@pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\ud83d\\ud83d"])
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\ud83d\\ud83d", "\\uD83D"])
 async def test_password_with_half_a_character_is_invalid(half: str, server: Server, cluster: ClusterClient) -> None:
     users = cluster.users
     server.otherwise = says(201, text=f'{{"user": {{"name": "alice", "role": "normal", "password": "hunter2{half}"}}}}')

@@ -172,30 +172,18 @@ async def test_cluster_by_id_or_handle(server: Server, make_client: MakeClient) 
 
 
 async def test_list_asks_for_largest_pages(server: Server, cluster: ClusterClient) -> None:
-    """A list of thousands takes as few requests as the API allows."""
+    """A user that moves to the next page while the list is read comes once."""
 
-    def page(first: int, count: int, following: str | None) -> Reply:
+    def page(numbers: range, following: str | None) -> Reply:
         links = {} if following is None else {"next": f"{server.url}{ROOT}/users?{following}"}
-        return says(200, {"users": [{"name": f"u{first + n}"} for n in range(count)], "links": {"pages": links}})
+        return says(200, {"users": [{"name": f"u{n}"} for n in numbers], "links": {"pages": links}})
 
-    server.will(page(0, 200, "page=2&per_page=200"), page(200, 50, None))
+    server.will(page(range(200), "page=2&per_page=200"), page(range(199, 250), None))
 
     users = await cluster.users.list()
 
     assert [user.name for user in users] == [f"u{n}" for n in range(250)]
     assert [path for _, path in server.calls] == [f"{ROOT}/users?per_page=200", f"{ROOT}/users?page=2&per_page=200"]
-
-
-async def test_list_shifted_page_no_duplicate(server: Server, cluster: ClusterClient) -> None:
-    """A user that moves to the next page while the list is read comes once."""
-    server.will(
-        says(200, {"users": [{"name": "a"}, {"name": "b"}], "links": {"pages": {"next": "?page=2"}}}),
-        says(200, {"users": [{"name": "b"}, {"name": "c"}]}),
-    )
-
-    users = await cluster.users.list()
-
-    assert [user.name for user in users] == ["a", "b", "c"]
 
 
 async def test_dbs_may_come_under_databases(server: Server, cluster: ClusterClient) -> None:

@@ -68,7 +68,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
     def on_event(event: TenantEvent) -> None:
         assert_type(event.action, TenantAction)
         assert_type((event.name, event.role, event.requests, event.error), tuple[str, Role, int, str | None])
-        assert_type((event.duration, event.requests), tuple[float, int])
+        assert_type((event.duration, event.ended), tuple[float, tuple[str, ...]])
 
     tenants = Tenants(cluster, store, connection_limit=20, setup=setup, on_event=on_event)
     assert_type(tenants.records(), AsyncIterator[Record])
@@ -111,11 +111,6 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
         if outcome.error is None:
             assert_type(outcome.value, int)
             assert_type(outcome.action, Literal[TenantAction.DONE])
-
-
-def use_tenant_event(event: TenantEvent) -> None:
-    assert_type(event.duration, float)
-    assert_type(event.ended, tuple[str, ...])
 
 
 def use_event(event: RequestEvent) -> None:
