@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 
-from aiodbclient import ClusterClient, RetryPolicy, User, UserRole, UserSettings, errors
+from aiodbclient import ClusterClient, RetryPolicy, errors
 from aiodbclient._http.retry import LOST_STATUSES, next_wait, retry_waits
 
 from .conftest import MakeClient, MakeCluster
@@ -27,23 +27,10 @@ from .server import (
     serve,
     time_out_if_late,
 )
+from .test_operations import CASES, Case
 
-USER = says(200, {"user": {"name": "alice", "role": "normal", "password": "hunter2"}})
-ALICE = User("alice", UserRole.NORMAL, "hunter2")
-
-Call = Callable[[ClusterClient], Awaitable[Any]]
-
-READS: dict[str, tuple[Call, Reply, Any]] = {
-    "list": (lambda c: c.users.list(), says(200, {"users": []}), []),
-    "get": (lambda c: c.users.get("alice"), USER, ALICE),
-}
-REPEATABLE: dict[str, tuple[Call, Reply, Any]] = READS | {
-    "update": (lambda c: c.users.update("alice", UserSettings(pg_allow_replication=True)), USER, ALICE),
-    "delete": (lambda c: c.users.delete("alice"), says(204), None),
-    "reset_auth": (lambda c: c.users.reset_auth("alice"), USER, ALICE),
-}
-CREATES: dict[str, tuple[Call, Reply, Any]] = {"create": (lambda c: c.users.create("alice"), USER, ALICE)}
-ALL = REPEATABLE | CREATES
+ALL = {name: CASES[f"users.{name}"] for name in ("list", "get", "update", "delete", "reset_auth", "create")}
+REPEATABLE = {name: case for name, case in ALL.items() if name != "create"}
 LOSSES: dict[str, Reply] = {
     "connection cut": hangs_up,
     "body cut": breaks_off,
@@ -70,7 +57,7 @@ async def cluster(make_cluster: MakeCluster) -> AsyncIterator[ClusterClient]:
         yield make_cluster(session=session)
 
 
-def named(cases: dict[str, Any]) -> pytest.MarkDecorator:
+def named(cases: dict[str, Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
 
@@ -80,16 +67,15 @@ losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @named(REPEATABLE)
 @losses
 async def test_lost_answer_is_asked_for_again(
-    case: tuple[Call, Reply, Any], loss: Reply, server: Server, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch
+    case: Case, loss: Reply, server: Server, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that is safe to repeat is repeated when its answer is lost."""
     monkeypatch.setattr("aiodbclient.users._LONGEST", 0.01)  # the wait for a reset that timed out
-    call, reply, result = case
-    read_back = case is REPEATABLE["reset_auth"]  # either of its two requests may be the last one performed
-    server.will(loss, returns_the_user("another") if read_back else reply)
-    server.otherwise = USER
+    read_back = case is ALL["reset_auth"]  # either of its two requests may be the last one performed
+    server.will(loss, returns_the_user("another") if read_back else case.reply)
+    server.otherwise = case.reply
 
-    assert await call(cluster) == result
+    assert await case.call(cluster) == case.result
 
     assert len(server.requests) == 2 + read_back
 
@@ -123,14 +109,11 @@ async def test_error_after_lost_answer_may_have_applied(server: Server, cluster:
 
 
 @named(ALL)
-async def test_429_is_waited_out_and_repeated(
-    case: tuple[Call, Reply, Any], server: Server, cluster: ClusterClient
-) -> None:
-    call, reply, result = case
-    server.will(fails(429, "too_many_requests", retry_after="0.05"), reply)
+async def test_429_is_waited_out_and_repeated(case: Case, server: Server, cluster: ClusterClient) -> None:
+    server.will(fails(429, "too_many_requests", retry_after="0.05"), case.reply)
     started = asyncio.get_running_loop().time()
 
-    assert await call(cluster) == result
+    assert await case.call(cluster) == case.result
 
     assert asyncio.get_running_loop().time() - started >= 0.05
     assert len(server.requests) == 2
@@ -147,13 +130,11 @@ async def test_retry_after_of_5xx_is_obeyed(server: Server, cluster: ClusterClie
 
 @named(ALL)
 @pytest.mark.parametrize("status", REFUSALS)
-async def test_refusal_is_raised_at_once(
-    case: tuple[Call, Reply, Any], status: int, server: Server, cluster: ClusterClient
-) -> None:
+async def test_refusal_is_raised_at_once(case: Case, status: int, server: Server, cluster: ClusterClient) -> None:
     server.will(fails(status, "the_id", "the message"))
 
     with pytest.raises(errors.APIError, match=r"the_id: the message \(request id req-1\)") as caught:
-        await case[0](cluster)
+        await case.call(cluster)
 
     error = caught.value
     assert type(error) is REFUSALS[status]
@@ -198,30 +179,28 @@ async def test_last_status_has_its_error(
 
 
 @named(ALL)
-async def test_refused_connection_sends_nothing(case: tuple[Call, Reply, Any], make_client: MakeClient) -> None:
+async def test_refused_connection_sends_nothing(case: Case, make_client: MakeClient) -> None:
     """A connection that cannot be made is tried again, and the error says that nothing was sent."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: refuses
         client = make_client(base_url=f"http://127.0.0.1:{unused.getsockname()[1]}")
 
         with pytest.raises(errors.ConnectError, match=r"it was not sent.*after 5 tries") as caught:
-            await case[0](client.cluster(CLUSTER, engine="pg"))
+            await case.call(client.cluster(CLUSTER, engine="pg"))
 
     assert caught.value.tries == 5
     assert not caught.value.may_have_applied
 
 
 @named(REPEATABLE)
-async def test_last_error_is_raised_after_max_tries(
-    case: tuple[Call, Reply, Any], server: Server, make_cluster: MakeCluster
-) -> None:
+async def test_last_error_is_raised_after_max_tries(case: Case, server: Server, make_cluster: MakeCluster) -> None:
     server.otherwise = fails(503, message="maintenance")
 
     with pytest.raises(errors.ServerError, match=r"maintenance.*after 3 tries") as caught:
-        await case[0](make_cluster(retry=RetryPolicy(max_tries=3, base_delay=0.001)))
+        await case.call(make_cluster(retry=RetryPolicy(max_tries=3, base_delay=0.001)))
 
     assert len(server.requests) == 3
-    assert caught.value.may_have_applied == (case not in READS.values())
+    assert caught.value.may_have_applied == (case.method != "GET")
 
 
 async def test_delete_404_after_429_fails(server: Server, cluster: ClusterClient) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from aiodbclient import (
     Capabilities,
-    ClusterClient,
     Engine,
     KafkaACL,
     KafkaPermission,
@@ -30,22 +28,8 @@ from aiodbclient.tenants._guard import guard_tenants
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, says, stalls
+from .test_operations import CASES
 from .waiting import HANG, until
-
-Call = Callable[[ClusterClient], Awaitable[Any]]
-
-OPERATIONS: dict[str, Call] = {
-    "users.list": lambda c: c.users.list(),
-    "users.get": lambda c: c.users.get("alice"),
-    "users.create": lambda c: c.users.create("alice"),
-    "users.update": lambda c: c.users.update("alice", UserSettings()),
-    "users.delete": lambda c: c.users.delete("alice"),
-    "users.reset_auth": lambda c: c.users.reset_auth("alice"),
-    "dbs.list": lambda c: c.dbs.list(),
-    "dbs.get": lambda c: c.dbs.get("alpha"),
-    "dbs.create": lambda c: c.dbs.create("alpha"),
-    "dbs.delete": lambda c: c.dbs.delete("alpha"),
-}
 
 MYSQL = MySQLSettings(MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD)
 SETTINGS: dict[str, tuple[dict[str, Any], set[Engine]]] = {
@@ -76,12 +60,15 @@ def has(engine: str, operation: str) -> bool:
     return capabilities.users if operation.startswith("users.") else capabilities.dbs
 
 
+OPERATIONS = [operation for operation in CASES if " " not in operation]
+
+
 @pytest.mark.parametrize(("engine", "operation"), [(e, o) for e in CAPABILITIES for o in OPERATIONS if not has(e, o)])
 async def test_operations_that_the_engine_lacks_are_refused(
     operation: str, engine: str, server: Server, make_cluster: MakeCluster
 ) -> None:
     with pytest.raises(errors.UnsupportedOperationError, match=engine) as caught:
-        await OPERATIONS[operation](make_cluster(engine=engine))
+        await CASES[operation].call(make_cluster(engine=engine))
 
     assert (caught.value.engine, caught.value.operation) == (engine, operation)
     assert server.requests == []

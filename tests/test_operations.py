@@ -52,6 +52,10 @@ class Case:
     result: Any = ALICE
     engine: str = "pg"
 
+    @property
+    def reply(self) -> Reply:
+        return says(204 if self.answer is None else 200, self.answer)
+
 
 def creates(settings: dict[str, Any], arguments: dict[str, Any], engine: str) -> Case:
     """A create of alice with settings of an engine, which the answer leaves out."""
@@ -141,7 +145,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_operation_sends_one_request(case: Case, server: Server, make_cluster: MakeCluster) -> None:
-    server.will(says(204 if case.answer is None else 200, case.answer))
+    server.will(case.reply)
 
     result = await case.call(make_cluster(engine=case.engine))
 

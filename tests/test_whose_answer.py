@@ -11,22 +11,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, UserSettings, errors
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, errors
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, hangs_up, late, returns_the_user, says, time_out_if_late
+from .test_operations import CASES
 from .waiting import settle
 
 OTHER = "11111111-1111-4111-8111-111111111111"
 
-Call = Callable[[ClusterClient], Awaitable[Any]]
-
-ABOUT_A_USER: dict[str, Call] = {
-    "create": lambda c: c.users.create("alice"),
-    "get": lambda c: c.users.get("alice"),
-    "update": lambda c: c.users.update("alice", UserSettings(pg_allow_replication=True)),
-    "reset_auth": lambda c: c.users.reset_auth("alice"),
-}
+ABOUT_A_USER = {name: CASES[f"users.{name}"].call for name in ("create", "get", "update", "reset_auth")}
 
 
 OTHER_SPELLINGS = ["ALICE", " alice ", "alice\n"]
