@@ -43,7 +43,7 @@ def die_at(statement: int) -> None:
         return run_or_die
 
     setattr(psycopg.AsyncConnection, "execute", mortal(psycopg.AsyncConnection.execute))  # noqa: B010
-    setattr(MySQLSession, "raw", mortal(MySQLSession.raw))  # noqa: B010
+    setattr(MySQLSession, "rows", mortal(MySQLSession.rows))  # noqa: B010
 
 
 async def _work(plan: dict[str, Any]) -> None:

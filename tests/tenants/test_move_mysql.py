@@ -31,7 +31,7 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         own = [RestartableMySQL(request.param, tmp_path_factory.mktemp("mysql")) for _ in range(2)]
         for each in own:
-            stack.callback(each.stop)
+            stack.callback(each.kill)
         yield sandbox, *[asyncio.run(sandbox.add_cluster("mysql", server=each.dsn)) for each in own], *own
 
 

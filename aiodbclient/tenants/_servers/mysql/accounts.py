@@ -29,8 +29,6 @@ _LIMITS = (
 
 @frozen
 class Account:
-    """The account of a login."""
-
     login: str
     is_locked: bool
     connections: int  # at a time; 0 is no limit

@@ -45,7 +45,6 @@ _DEFINER = re.compile(rf"(CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})
 
 
 async def definers(schema: Schema) -> set[str]:
-    """Return the logins that the programs run as."""
     return {str(definer).removesuffix("@%") for (definer,) in await schema.read(_DEFINERS, *[schema.name] * 4)}
 
 
@@ -68,7 +67,7 @@ async def _shown(schema: Schema, programs: Sequence[tuple[str, str]]) -> list[st
             raise schema.error(f"the administrator may not read the {kind.lower()} {name!r}")
         statements += [
             f"SET sql_mode = '{mode}', collation_connection = '{collation}'{zone}",
-            _without_definer(statement),
+            _DEFINER.sub(r"\1", statement, count=1),
         ]
     return statements
 
@@ -79,17 +78,15 @@ async def _views(schema: Schema) -> list[str]:
     for view, column in await schema.read(_VIEWS, schema.name):
         columns.setdefault(view, []).append(f"1 AS {in_backticks(column)}")
     stubs = [f"CREATE VIEW {in_backticks(view)} AS SELECT {', '.join(of_view)}" for view, of_view in columns.items()]
+    if not stubs:
+        return []
     statements = ["SET sql_mode = ''", *stubs]
     await schema.read(f"USE {identifier(schema.name)}")  # otherwise the statements name the schema
     for view in columns:
         [(_, statement, _, collation)] = await schema.read(f"SHOW CREATE VIEW {identifier(view)}")
-        statement = _without_definer(statement).replace("CREATE ", "CREATE OR REPLACE ", 1)
+        statement = _DEFINER.sub(r"\1", statement, count=1).replace("CREATE ", "CREATE OR REPLACE ", 1)
         statements += [f"SET collation_connection = '{collation}'", statement]
-    return statements if stubs else []
-
-
-def _without_definer(statement: str) -> str:
-    return _DEFINER.sub(r"\1", statement, count=1)
+    return statements
 
 
 def _script(statements: Sequence[str]) -> str:

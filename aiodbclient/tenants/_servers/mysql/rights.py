@@ -64,7 +64,6 @@ class Held:
 
 
 async def administrator(session: Session) -> Administrator:
-    """Read what the administrator may do."""
     [(name, version, connections, clock)] = await session.rows(
         "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
     )
@@ -138,7 +137,6 @@ def check_name(schema: Schema) -> None:
 
 
 async def grant(schema: Schema, login: str, wanted: frozenset[str]) -> None:
-    """Give a new login rights."""
     on = f"{identifier(schema.in_grant)}.*"
     await schema.change(f"GRANT {', '.join(sorted(wanted))} ON {on} TO %s@'%%'", login)
 

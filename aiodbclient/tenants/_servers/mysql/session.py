@@ -63,7 +63,6 @@ _REFUSALS: Mapping[object, type[LoginRefusedError]] = {
     1226: PasswordAcceptedError,  # the same
     1251: LoginRefusedError,  # the account's authentication plugin is not supported
     1396: LoginRefusedError,  # the account is missing
-    1820: LoginRefusedError,  # the password must be changed
     1862: LoginRefusedError,  # the password has expired
     2059: LoginRefusedError,  # the driver does not support the account's authentication plugin
     3118: LoginRefusedError,  # the account is locked
@@ -90,11 +89,11 @@ class Session:
     async def prepare(self) -> None:
         """Limit the waits of the session, and read how the server takes the names of schemas."""
         # The server's mode changes what quotes and || mean, and SHOW GRANTS.
-        await self.raw(
+        await self.rows(
             f"SET SESSION autocommit = 1, sql_mode = '', lock_wait_timeout = {LOCK_SECONDS}, "
             f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}"
         )
-        ((self.literal_names,),) = await self.raw("SELECT @@partial_revokes = 1")
+        ((self.literal_names,),) = await self.rows("SELECT @@partial_revokes = 1")
 
     async def rows(
         self,
@@ -109,7 +108,9 @@ class Session:
         An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
         """
         try:
-            return await self.raw(statement, *values, seconds=seconds)
+            async with asyncio.timeout(seconds or STATEMENT_SECONDS), self._connection.cursor() as cursor:
+                await cursor.execute(statement, values)
+                return list(await cursor.fetchall())
         except pymysql.Error as error:
             code, reason = error.args[0] if error.args else None, reason_of(error)
             if code in fine:
@@ -118,22 +119,15 @@ class Session:
             kind = SessionLostError if is_lost else _KINDS.get(code, GrantError)
         except TimeoutError:
             kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
+        except BaseException as error:
+            error.__traceback__ = None  # the driver's frames show the values
+            raise
         of = f"tenant {tenant!r}: " if tenant else ""
         raise kind(
             f"{of}MySQL refused a statement: {reason}",
             tenant=tenant,
             statement=statement % tuple(map(repr, values)),
         )
-
-    async def raw(self, statement: str, *values: object, seconds: float | None = None) -> list[tuple[Any, ...]]:
-        """Like ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
-        try:
-            async with asyncio.timeout(seconds or STATEMENT_SECONDS), self._connection.cursor() as cursor:
-                await cursor.execute(statement, values)
-                return list(await cursor.fetchall())
-        except BaseException as error:
-            error.__traceback__ = None  # the driver's frames show the values
-            raise
 
     async def threads(self) -> list[Thread]:
         """Return the threads that the session may see.
@@ -159,7 +153,6 @@ class Session:
 
 
 def program_of(names: Names) -> str:
-    """Return the name of the sessions that work on a tenant."""
     return f"aiodbclient {names.database}"
 
 
@@ -238,6 +231,8 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
             return session
     except pymysql.Error as error:
         refused = _REFUSALS.get(error.args[0] if error.args else None, ServerAwayError)(reason_of(error))
+    except GrantError as error:
+        refused = ServerAwayError(str(error))
     except TimeoutError:
         refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
     except NOT_MYSQL as error:
@@ -251,7 +246,6 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
 
 
 def options_of(admin: str) -> dict[str, Any]:
-    """Return the driver's options for the DSN of an administrator."""
     admin = Secret(admin)
     parts = mysql_parts(admin)
     if parts is None:
@@ -268,8 +262,7 @@ def options_of(admin: str) -> dict[str, Any]:
 
 
 def reason_of(error: pymysql.Error) -> str:
-    """Return why the server or the driver failed. Their messages hold no password."""
-    return str(error.args[-1]) if error.args else type(error).__name__
+    return str(error.args[-1]) if error.args else type(error).__name__  # no password
 
 
 def identifier(name: str) -> str:
