@@ -1,6 +1,6 @@
 """After a 429: how long calls wait, and how many requests may then be in flight. Pure.
 
-Nothing limits what is in flight before the first 429. A lone 429 delays its own call. The second in a row closes the
+Nothing limits what is in flight before the first 429. A lone 429 delays its own call. The second in a row starts a
 cooldown for all calls. After it one request tries, and each success lets one more be in flight.
 """
 
@@ -45,7 +45,7 @@ class Cooldown:
     def refuse(self, sent_at: float, named: float | None, now: float) -> tuple[float, bool]:
         """Take note of a 429 to a request sent at ``sent_at``, which ``named`` a wait or not.
 
-        Returns the seconds that its call waits, and whether this closed the cooldown.
+        Returns the seconds that its call waits, and whether it starts a cooldown.
         """
         fresh = self.is_fresh(sent_at)
         self.in_row += 1
@@ -57,7 +57,7 @@ class Cooldown:
                 wait = max(named, _jittered(min(_LONGEST, _PART * (now - self._began_at))))
         elif fresh or self.in_row == 1:
             wait = _jittered(next(self._waits))
-        else:  # it was in flight when the cooldown closed
+        else:  # it was in flight when the cooldown started
             wait = max(0.0, self.ends_at - now)
         if self.in_row > 1:
             self.ends_at = max(self.ends_at, now + wait)

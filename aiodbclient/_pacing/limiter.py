@@ -90,10 +90,10 @@ class Slots:
         cooldown, concurrency = self.cooldown, self._concurrency
         was_first_try = concurrency.is_on and cooldown.in_row > 0 and cooldown.is_fresh(slot.sent_at)
         concurrency.refuse(slot.sent_at, self.in_flight, now)
-        wait, closed = cooldown.refuse(slot.sent_at, named, now)
+        wait, started = cooldown.refuse(slot.sent_at, named, now)
         if cooldown.in_row == 1:
             slot.ready_at = now + wait
-        if closed:
+        if started:
             concurrency.restart()
             self._recent.clear()
         self.free(slot, None)

@@ -66,7 +66,7 @@ async def test_lone_429_delays_its_call(loop: VirtualLoop) -> None:
 
 @virtual
 async def test_second_429_stops_all(loop: VirtualLoop) -> None:
-    """The second 429 in a row closes the cooldown for all calls; a later one can extend it by what it names."""
+    """The second 429 in a row starts a cooldown for all calls; a later one can extend it by what it names."""
     limiter, started = RateLimiter(), loop.time()
     first, second, third, fourth, old = await take(limiter, 5)
     refuse(limiter, first, "1")
