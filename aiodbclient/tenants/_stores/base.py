@@ -1,7 +1,4 @@
-"""``BaseStore``: the methods of ``Store`` by SQL, for ``SQLiteStore`` and ``PostgresStore``.
-
-Each adds its SQL and a connection.
-"""
+"""``BaseStore``: the methods of ``Store`` by SQL, for ``SQLiteStore`` and ``PostgresStore``. Each adds a connection."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, ClassVar, LiteralString, Protocol, Self, TypeAlias
+from typing import Any, LiteralString, Protocol, Self, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ..._checks import check_seconds
 from ...errors import ConfigurationError
 from .._credential import Secret
 from ..errors import ClaimLostError, StoreError
-from . import Claim, Record, readable
+from . import Claim, Record, readable, sql
 from .sealing import Key, Seal, check_storable
 
 Value: TypeAlias = str | int | float
@@ -29,26 +26,10 @@ _PER_PAGE = 500  # records that are read at once. Decoding them takes some ms of
 _SOME = 10  # records of which one shows whether the key opens the store
 
 
-@frozen(kw_only=True)
-class Statements:
-    """The SQL of a store. A statement that changes something returns a row if it did."""
-
-    get: LiteralString  # returns the name and the record, as do ``page`` and ``claim``
-    page: LiteralString
-    now: LiteralString
-    claim: LiteralString  # claims the name if it is free. Its record is the new ``record`` if there is none
-    begin: LiteralString
-    renew: LiteralString
-    commit: LiteralString
-    release: LiteralString
-    delete: LiteralString
-    discard: LiteralString  # deletes the record if nobody holds a claim
-
-
 class StoreConnection(Protocol):
     """The connection of an open store. The first statement connects."""
 
-    def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
+    def submit(self, statement: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
         """Begin to run a statement, which is committed also if nobody waits for its rows. It may raise StoreError."""
         ...
 
@@ -58,8 +39,6 @@ class StoreConnection(Protocol):
 
 class BaseStore(ABC):
     """A store that has one connection while it is open."""
-
-    _sql: ClassVar[Statements]
 
     def __init__(self, key: Key) -> None:
         self._seal = Seal(key)
@@ -71,7 +50,7 @@ class BaseStore(ABC):
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._make_connection()
         try:
-            self._seal.check_key(await self._read(self._sql.page, after="", limit=_SOME))
+            self._seal.check_key(await self._read(sql.PAGE, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
             raise
@@ -85,7 +64,7 @@ class BaseStore(ABC):
 
     async def get(self, name: str) -> Record | None:
         """Return the record of ``name``, or None. Raises StoreError, or InvalidArgumentError for an invalid name."""
-        rows = await self._read(self._sql.get, name=check_storable(name))
+        rows = await self._read(sql.GET, name=check_storable(name))
         return self._seal.open(*rows[0]) if rows else None
 
     def records(self) -> AsyncIterator[Record]:
@@ -95,7 +74,7 @@ class BaseStore(ABC):
     async def entries(self) -> AsyncIterator[Record | StoreError]:
         """Yield what ``records`` does, and the error of each unreadable record in its place. Raises StoreError."""
         after = ""
-        while page := await self._read(self._sql.page, after=after, limit=_PER_PAGE):
+        while page := await self._read(sql.PAGE, after=after, limit=_PER_PAGE):
             for name, text in page:
                 try:
                     entry: Record | StoreError = self._seal.open(name, text)
@@ -106,7 +85,7 @@ class BaseStore(ABC):
 
     async def now(self) -> datetime:
         """Return the time in UTC, by the clock that decides when a lease expires. Raises StoreError."""
-        ((seconds,),) = await self._run(self._sql.now)
+        ((seconds,),) = await self._run(sql.NOW)
         return datetime.fromtimestamp(seconds, UTC)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
@@ -120,34 +99,34 @@ class BaseStore(ABC):
         new = self._sealed(Record(name=check_storable(name)))
         check_seconds("lease", lease)
         try:
-            rows = await self._read(self._sql.claim, name=name, token=token, lease=lease, record=new)
+            rows = await self._read(sql.CLAIM, name=name, token=token, lease=lease, record=new)
             return Claim(name=name, token=token, record=self._seal.open(*rows[0])) if rows else None
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
                 with suppress(StoreError):  # the end of the lease frees the claim
-                    self._connection.submit(self._sql.release, {"name": name, "token": token})
+                    self._connection.submit(sql.RELEASE, {"name": name, "token": token})
             raise
 
     async def begin(self, claim: Claim, intent: str | None) -> None:
         """Store the intent, as ``Store.begin`` describes. Raises ClaimLostError or StoreError."""
         record = evolve(claim.record, intended=intent)
-        await self._change(claim, self._sql.begin, record=self._sealed(record))
+        await self._change(claim, sql.BEGIN, record=self._sealed(record))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         check_seconds("lease", lease)
-        await self._change(claim, self._sql.renew, lease=lease)
+        await self._change(claim, sql.RENEW, lease=lease)
 
     async def commit(self, claim: Claim, record: Record | None) -> None:
         """Store or delete the record, and end the claim. Raises ClaimLostError or StoreError."""
         if record is None:
-            await self._change(claim, self._sql.delete)
+            await self._change(claim, sql.DELETE)
         else:
-            await self._change(claim, self._sql.commit, record=self._sealed(record))
+            await self._change(claim, sql.COMMIT, record=self._sealed(record))
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
-        await self._run(self._sql.release, name=claim.name, token=claim.token)
+        await self._run(sql.RELEASE, name=claim.name, token=claim.token)
 
     async def discard(self, name: str) -> None:
         """Remove the record of ``name`` without reading it, because it is damaged.
@@ -156,24 +135,24 @@ class BaseStore(ABC):
             ClaimLostError: A process works on the name.
             StoreError: There is no record, or the store cannot be written.
         """
-        if not await self._run(self._sql.get, name=check_storable(name)):
+        if not await self._run(sql.GET, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
-        if not await self._run(self._sql.discard, name=name):
+        if not await self._run(sql.DISCARD, name=name):
             raise ClaimLostError(f"a process works on {name!r}")
 
-    async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
-        if not await self._run(sql, name=claim.name, token=claim.token, **values):
+    async def _change(self, claim: Claim, statement: LiteralString, **values: Value) -> None:
+        if not await self._run(statement, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
-    async def _read(self, sql: LiteralString, **values: Value) -> list[tuple[str, Secret]]:
+    async def _read(self, statement: LiteralString, **values: Value) -> list[tuple[str, Secret]]:
         """Run a statement, and return names and sealed records. A traceback may show local variables."""
-        return [(name, Secret(text)) for name, text in await self._run(sql, **values)]
+        return [(name, Secret(text)) for name, text in await self._run(statement, **values)]
 
-    async def _run(self, sql: LiteralString, **values: Value) -> Rows:
+    async def _run(self, statement: LiteralString, **values: Value) -> Rows:
         """Run a statement, and return its rows. If this is cancelled, the statement is run all the same."""
         if self._connection is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
-        running = self._connection.submit(sql, values)
+        running = self._connection.submit(statement, values)
         await asyncio.wait([running])
         return running.result()
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, InvalidArgumentError
-from .base import BaseStore, Statements
+from .base import BaseStore
 from .sealing import Key
 
 if TYPE_CHECKING:
     from .postgres_connection import PostgresConnection
-
-_OWN = "WHERE name = %(name)s AND token = %(token)s RETURNING name"
-_CLAIM = """
-INSERT INTO {table} AS known (name, record, token, expires)
-VALUES (%(name)s, %(record)s, %(token)s, clock_timestamp() + make_interval(secs => %(lease)s))
-ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
-WHERE known.token IS NULL OR known.expires <= clock_timestamp()
-RETURNING name, record
-"""
 
 
 class PostgresStore(BaseStore):
@@ -47,21 +38,6 @@ class PostgresStore(BaseStore):
         StoreError: On entering: the server cannot be reached or used, the table or its schema belongs to somebody else,
             or the table was written with another key.
     """
-
-    _sql = Statements(
-        get="SELECT name, record FROM {table} WHERE name = %(name)s",
-        page="SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s",
-        # A number, because the settings of a server do not affect its format.
-        now="SELECT extract(epoch FROM clock_timestamp())::float8",
-        claim=_CLAIM,
-        begin=f"UPDATE {{table}} SET record = %(record)s {_OWN}",
-        renew=f"UPDATE {{table}} SET expires = clock_timestamp() + make_interval(secs => %(lease)s) {_OWN}",
-        commit=f"UPDATE {{table}} SET record = %(record)s, token = NULL {_OWN}",
-        release=f"UPDATE {{table}} SET token = NULL {_OWN}",
-        delete=f"DELETE FROM {{table}} {_OWN}",
-        discard="DELETE FROM {table} WHERE name = %(name)s AND (token IS NULL OR expires <= clock_timestamp())"
-        " RETURNING name",
-    )
 
     def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:
         if not isinstance(dsn, str) or not isinstance(table, str):

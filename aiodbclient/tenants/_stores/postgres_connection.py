@@ -11,11 +11,12 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Placeholder
 
 from .._libpq import checked_options, reason_of
 from ..errors import StoreError
 from .base import Rows, Value
+from .sql import PARAMETERS
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
 _TIMEOUT = 20.0  # s for a statement, including the connect
@@ -28,6 +29,11 @@ _SETTINGS = (
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
     " false)"
 )
+_SYNTAX = {name: Placeholder(name) for name in PARAMETERS} | {
+    "now": SQL("clock_timestamp()"),
+    "now_in_seconds": SQL("extract(epoch FROM clock_timestamp())::float8"),  # no setting changes its format
+    "until": SQL("clock_timestamp() + make_interval(secs => %(lease)s)"),
+}
 _CREATE = """
 CREATE TABLE {} (
     name text COLLATE "C" PRIMARY KEY,
@@ -65,9 +71,9 @@ class PostgresConnection:
         self._running = set[asyncio.Task[Rows]]()
         self._closing: asyncio.Task[None] | None = None
 
-    def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Task[Rows]:
-        """Run ``sql`` as a task, with the table for ``{table}``."""
-        task = asyncio.create_task(self._run(sql, values), name="aiodbclient-store")
+    def submit(self, statement: LiteralString, values: Mapping[str, Value]) -> asyncio.Task[Rows]:
+        """Run a statement as a task."""
+        task = asyncio.create_task(self._run(statement, values), name="aiodbclient-store")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -89,12 +95,12 @@ class PostgresConnection:
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
-    async def _run(self, sql: LiteralString, values: Mapping[str, Value]) -> Rows:
+    async def _run(self, statement: LiteralString, values: Mapping[str, Value]) -> Rows:
         async with self._turn:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()
-                    cursor = await connection.execute(SQL(sql).format(table=self._table), values)
+                    cursor = await connection.execute(SQL(statement).format(table=self._table, **_SYNTAX), values)
                     return await cursor.fetchall()
             except TimeoutError:
                 await self._disconnect()

@@ -18,12 +18,12 @@ from typing import LiteralString, Self
 
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
-from .base import BaseStore, Rows, Statements, Value
+from .base import BaseStore, Rows, Value
 from .sealing import Key
+from .sql import PARAMETERS
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()
-_OWN = "WHERE name = :name AND token = :token RETURNING name"
 _LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
 _TRY = 0.25  # s of one try to lock it: closing the store ends no wait of SQLite
 _PAGE = 16384  # bytes: a record fits into a quarter of it, so that it needs no page of its own
@@ -36,12 +36,12 @@ CREATE TABLE credentials (
     expires REAL
 ) WITHOUT ROWID
 """
-_CLAIM = """
-INSERT INTO credentials AS known VALUES (:name, :record, :token, :now + :lease)
-ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
-WHERE known.token IS NULL OR known.expires <= :now
-RETURNING name, record
-"""
+_SYNTAX = {name: f":{name}" for name in PARAMETERS} | {
+    "table": "credentials",
+    "now": ":now",
+    "now_in_seconds": ":now",
+    "until": ":now + :lease",
+}
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
@@ -76,19 +76,6 @@ class SQLiteStore(BaseStore):
         StoreError: On entering: the file cannot be opened or created, belongs to another user, is not a store, or was
             written with another key.
     """
-
-    _sql = Statements(
-        get="SELECT name, record FROM credentials WHERE name = :name",
-        page="SELECT name, record FROM credentials WHERE name > :after ORDER BY name LIMIT :limit",
-        now="SELECT :now",
-        claim=_CLAIM,
-        begin=f"UPDATE credentials SET record = :record {_OWN}",
-        renew=f"UPDATE credentials SET expires = :now + :lease {_OWN}",
-        commit=f"UPDATE credentials SET record = :record, token = NULL {_OWN}",
-        release=f"UPDATE credentials SET token = NULL {_OWN}",
-        delete=f"DELETE FROM credentials {_OWN}",
-        discard="DELETE FROM credentials WHERE name = :name AND (token IS NULL OR expires <= :now) RETURNING name",
-    )
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
         self._path = _checked(path)
@@ -131,11 +118,11 @@ class SQLiteConnection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         self._database: sqlite3.Connection | None = None  # only the thread uses it
 
-    def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
-        """Begin to run a statement in the thread. It may use ``:now``."""
+    def submit(self, statement: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
+        """Begin to run a statement in the thread."""
         if self._process != os.getpid():
             raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
-        running = asyncio.wrap_future(self._thread.submit(self._execute, sql, values))
+        running = asyncio.wrap_future(self._thread.submit(self._execute, statement.format_map(_SYNTAX), values))
         running.add_done_callback(asyncio.Future.exception)  # so that asyncio does not log it, if nobody waits
         return running
 
@@ -148,14 +135,14 @@ class SQLiteConnection:
 
     # The methods below run in the thread.
 
-    def _execute(self, sql: LiteralString, values: Mapping[str, Value]) -> Rows:
+    def _execute(self, statement: str, values: Mapping[str, Value]) -> Rows:
         """Run a statement, again and again while another process has locked the file."""
         until = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 if self._database is None:
                     self._database = _open(self._path)
-                return self._database.execute(sql, {"now": time.time(), **values}).fetchall()
+                return self._database.execute(statement, {"now": time.time(), **values}).fetchall()
             except (UnicodeError, OSError, sqlite3.Error) as error:
                 is_locked = isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not is_locked or self._closing or time.monotonic() >= until:
