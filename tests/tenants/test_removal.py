@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 
 from aiodbclient.engines import Engine
@@ -112,21 +111,6 @@ async def test_failed_removal_reports_no_loss(place: Place) -> None:
         assert "holds a lock that it needs" in str(failed.error)
         await session("ROLLBACK")
     assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
-    await gone(place)
-
-
-async def test_remove_despite_fighting_session(place: Place) -> None:
-    """A session of the login sets passwords while it is being removed."""
-    tenants = place.tenants()
-    credential = await tenants.ensure("alpha")
-    async with session_of(credential) as session:
-        await session("SET ROLE NONE")
-        await session(f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'")
-
-        assert (await only(tenants.remove(["alpha"]))).error is None
-
-        with pytest.raises(psycopg.OperationalError):
-            await session("SELECT 1")
     await gone(place)
 
 
