@@ -52,14 +52,16 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
     """
     if not logins:
         return
-    existing = await accounts(schema, logins)
-    ending = powerless = [login for login in existing if login in logins]
-    if all(each.is_locked or each.login in logins for each in existing.values()):
-        powerless = [*existing]  # the whole tenant ends, so nothing runs as its earlier logins
+    existing = await accounts(schema, {*logins, schema.name})
+    ending = [login for login in existing if login in logins]
+    others = [each for each in existing.values() if each.login not in logins]
+    earlier = list[str]()
+    if all(each.is_locked for each in others):  # the whole tenant ends, so nothing runs as its earlier logins
+        earlier = [each.login for each in others if each.is_ours]
     until = monotonic() + ENDING_SECONDS
     while True:
         try:
-            failed = await _shut_out(schema, powerless, ending, keep_passwords=keep_passwords)
+            failed = await _shut_out(schema, ending, earlier, keep_passwords=keep_passwords)
             break
         except LockedError:  # perhaps by their sessions, which can hold the tables of the accounts
             if monotonic() > until or not await _kill_from_inside(schema, ending):
@@ -101,12 +103,12 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
 
 
 async def _shut_out(
-    schema: Schema, powerless: Collection[str], locked: Collection[str], *, keep_passwords: bool
+    schema: Schema, logins: Collection[str], earlier: Collection[str], *, keep_passwords: bool
 ) -> list[GrantError]:
-    """Take all rights of the logins ``powerless``, then lock others. Return why this failed for some."""
+    """Take the rights of logins and of ``earlier`` ones, and lock the logins. Return why this failed for some."""
     most = await schema.most()
-    changes = [partial(set_rights, schema, login, frozenset()) for login in powerless]
-    for login in locked:
+    changes = [partial(set_rights, schema, login, frozenset()) for login in (*logins, *earlier)]
+    for login in logins:
         changes.append(partial(lock_account, schema, login, most, None if keep_passwords else new_password()))
     failed = list[GrantError]()
     for change in changes:
