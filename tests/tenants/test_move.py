@@ -260,6 +260,10 @@ async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.M
     assert await enters(alpha)
     assert (await only(alone.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
     assert (await only(alone.rotate(["alpha"]))).action is TenantAction.ROTATED
+    reader = await alone.role("reader").ensure("alpha")
+    await two.old.users.delete(reader.username)
+    assert isinstance((await only(alone.repair(["alpha"]))).error, MoveError)
+    assert await enters(reader)  # what else was wrong is repaired
 
     assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])

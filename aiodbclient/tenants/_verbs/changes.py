@@ -22,7 +22,6 @@ class RotateTenants(ClaimingJob[TenantDone]):
     """Give each tenant a credential with a new login. See ``Tenants.rotate``."""
 
     verb = Verb.ROTATE
-    leaves_old_copy = True
 
     def __init__(self, context: Context, older_than: timedelta | None, *, force: bool) -> None:
         super().__init__(context, older_than, what="older_than")
@@ -57,7 +56,6 @@ class RevokePrevious(ClaimingJob[TenantDone]):
     """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
 
     verb = Verb.REVOKE
-    leaves_old_copy = True
 
     def __init__(self, context: Context, older_than: timedelta | None, *, unused: bool) -> None:
         super().__init__(context, older_than, what="older_than")
@@ -90,7 +88,6 @@ class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
     verb = Verb.SUSPEND
-    leaves_old_copy = True
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
@@ -105,7 +102,6 @@ class ResumeTenants(ClaimingJob[TenantDone]):
     """Give each suspended tenant, with its readers and writers, new logins. See ``Tenants.resume``."""
 
     verb = Verb.RESUME
-    leaves_old_copy = True
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.usable is not None:

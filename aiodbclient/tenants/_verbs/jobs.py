@@ -94,7 +94,6 @@ class ClaimingJob(TenantJob[DoneT]):
     """
 
     verb: ClassVar[Verb]  # ``work`` goes on with an unfinished one itself
-    leaves_old_copy: ClassVar[bool] = False  # whether it goes on while the cluster with what is left behind is away
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)
@@ -169,8 +168,8 @@ class ClaimingJob(TenantJob[DoneT]):
             return False
         try:
             return await settle(tenant)
-        except MoveError:
-            if not self.leaves_old_copy:
+        except MoveError:  # the cluster with what is left behind is away
+            if self.verb is Verb.REMOVE and tenant.role is Role.OWNER:
                 raise
             return False
 

@@ -10,6 +10,7 @@ from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired
 from .._record import OnRecord, State, Verb, no_database, with_credentials
+from ..errors import MoveError
 from .check import examine
 from .jobs import ClaimingJob
 from .provision import provision
@@ -53,9 +54,13 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
                 await remove(tenant)
             case _:
                 unfinished, finished = _unfinished(tenant.on_record), self._finished[tenant.names.tenant]
-                if await settle(tenant):
-                    finished.append(unfinished)
-                    return None
+                try:
+                    if await settle(tenant):
+                        finished.append(unfinished)
+                        return None
+                except MoveError:  # the cluster with what is left behind is away
+                    await _repair(tenant, finished)
+                    raise
                 return await _repair(tenant, finished)
         return _repaired(tenant, action, credential, problems)
 
