@@ -29,7 +29,8 @@ from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFound
 
 from ..sweeping import sweep
 from .clients import client_of
-from .store_contract import a_credential, claimed
+from .intents import leave_intent
+from .store_contract import a_credential
 
 _used = iter(range(10**6))
 
@@ -82,13 +83,6 @@ async def fail(_: object) -> None:
 
 async def outcomes_of(run: AsyncIterable[Any]) -> dict[str, Any]:
     return {outcome.name: outcome async for outcome in run}
-
-
-async def leave(store: SQLiteStore, name: str, intent: Intent | str | None = None) -> None:
-    """Claim a name, store an intent, and release the claim, as a process that is stopped."""
-    claim = await claimed(store, name)
-    await store.begin(claim, None if intent is None else str(intent))
-    await store.release(claim)
 
 
 def to(cluster: ClusterClient) -> Any:
@@ -315,7 +309,7 @@ async def test_unreachable_cluster_fails_its_own_tenants_only(fleet: Fleet) -> N
 
 async def test_claimed_name_without_intent_is_skipped(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
-    await leave(fleet.store, "alpha")
+    await leave_intent(fleet.store, "alpha", None)
     for tenants in (fleet.tenants(a), fleet.tenants(a, b)):
         assert await outcomes_of(tenants.repair(all=True)) == {}
     assert [each.action async for each in fleet.tenants(a, b).remove(["alpha"])] == [TenantAction.ABSENT]
@@ -330,8 +324,8 @@ async def test_damaged_or_foreign_records_end_no_verb(fleet: Fleet, tmp_path: Pa
     await fleet.tenants(a, prefix=f"p{fleet.prefix}").ensure("prefixed")
     others = ["elsewhere", "prefixed", "begun"]
     begun = Intent(verb=Verb.PROVISION, cluster=b.id, database=f"{fleet.prefix}begun")
-    await leave(fleet.store, "begun", begun)
-    await leave(fleet.store, "newer", "fly newer away")
+    await leave_intent(fleet.store, "begun", str(begun))
+    await leave_intent(fleet.store, "newer", "fly newer away")
     with closing(sqlite3.connect(tmp_path / "tenants.db")) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'damaged', 'dumaged') WHERE name = 'damaged'")
         file.commit()
