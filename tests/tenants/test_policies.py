@@ -193,23 +193,18 @@ async def test_three_crontabs_rotate_each_once(place: Place) -> None:
     async with clocked(place) as (store, tenants):
         assert all([outcome.ok async for outcome in tenants.provision(names)])
 
-        async def machine(days: int, what: str) -> list[Any]:
+        async def machine(days: int, verb: str, age: int) -> list[Any]:
             async with ClockedStore(place.path) as its_own:
                 its_own.time = store.time + days * DAY
                 its_tenants = Tenants(place.cluster, its_own, prefix=place.prefix)
-                run = (
-                    its_tenants.rotate(older_than=30 * DAY)
-                    if what == "rotate"
-                    else its_tenants.revoke_previous(older_than=DAY)
-                )
-                return [outcome async for outcome in run]
+                return [outcome async for outcome in getattr(its_tenants, verb)(older_than=age * DAY)]
 
-        for days, what, action in (
-            (31, "rotate", TenantAction.ROTATED),
-            (33, "revoke-previous", TenantAction.REVOKED),
-            (62, "rotate", TenantAction.ROTATED),
+        for days, verb, age, action in (
+            (31, "rotate", 30, TenantAction.ROTATED),
+            (33, "revoke_previous", 1, TenantAction.REVOKED),
+            (62, "rotate", 30, TenantAction.ROTATED),
         ):
-            runs = await asyncio.gather(*(machine(days, what) for _ in range(3)))
+            runs = await asyncio.gather(*(machine(days, verb, age) for _ in range(3)))
             outcomes = [outcome for run in runs for outcome in run]
             assert {outcome.error for outcome in outcomes} == {None}
             by_name = {(outcome.name, outcome.credential) for outcome in outcomes}
