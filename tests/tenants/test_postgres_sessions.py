@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 
 from aiodbclient.engines import Engine
 from aiodbclient.sandbox import Sandbox
@@ -21,7 +20,9 @@ from aiodbclient.tenants._servers.postgres.sessions import CAFile
 
 from ..requirements import postgres_with_tls
 from .conftest import Place, placed
+from .programs import ask
 from .tenant import Tenant
+from .test_check_and_repair import admin_of
 
 
 @pytest.fixture
@@ -50,23 +51,8 @@ def test_authority_file_lives_as_long_as_needed(tmp_path: Path, monkeypatch: pyt
     assert os.listdir(tmp_path) == []
 
 
-@pytest.fixture
-async def watching(place: Place) -> AsyncIterator[AsyncConnection]:
-    connection = (await place.cluster.info()).connection
-    assert connection is not None
-    admin = make_conninfo(
-        host=connection.host,
-        port=connection.port,
-        dbname="defaultdb",
-        user=connection.user,
-        password=connection.password,
-    )
-    async with await AsyncConnection.connect(admin, autocommit=True) as watching:
-        yield watching
-
-
-async def test_cancelled_step_over_tls_leaves_no_backend(place: Place, watching: AsyncConnection) -> None:
-    credential = await place.tenants().ensure("alpha")
+async def test_cancelled_step_over_tls_leaves_no_backend(place: Place) -> None:
+    credential, admin = await place.tenants().ensure("alpha"), await admin_of(place)
     info = await place.cluster.info()
     server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
     alpha = Tenant(server, names_of("alpha", Engine.PG, place.prefix), {credential.username: Role.OWNER})
@@ -81,9 +67,9 @@ async def test_cancelled_step_over_tls_leaves_no_backend(place: Place, watching:
 
         call = asyncio.create_task(alpha.repair())
         async with asyncio.timeout(20):
-            while not await (await watching.execute(waiting)).fetchall():
+            while not await ask(admin, waiting):
                 await asyncio.sleep(0.01)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
-        assert await (await watching.execute(waiting)).fetchall() == []
+        assert await ask(admin, waiting) == []
