@@ -50,6 +50,7 @@ def unkillable(credential: Credential) -> Iterator[int]:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a session that resists after seconds."""
     monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
+    monkeypatch.setattr(steps, "REMOVAL_SECONDS", 2.0)
 
 
 def let_in(neighbour: Credential, who: str) -> list[str]:

@@ -261,6 +261,25 @@ async def test_half_open_login_delays_no_ending(managed: Managed, victim: Tenant
         assert not enters(second, PASSWORD)
 
 
+async def test_half_open_login_stops_no_removal(
+    managed: Managed, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody needs a password to begin one, and DROP DATABASE waits until the server ends it."""
+    managed.api("ALTER SYSTEM SET authentication_timeout = '2s'")
+    managed.reload()
+    try:
+        with half_open(managed, evil.logins[0]), monkeypatch.context() as patched:
+            patched.setattr(steps, "REMOVAL_SECONDS", 0.2)
+            with pytest.raises(GrantError, match="it waits for each process of the server"):  # the control
+                await victim.steps.drop_database()
+        with half_open(managed, evil.logins[0]):
+            await victim.remove()
+    finally:
+        managed.api("ALTER SYSTEM RESET ALL")
+        managed.reload()
+    assert not (await victim.server.find(victim.names)).database
+
+
 async def test_many_large_objects_keep_no_login(managed: Managed, victim: Tenant) -> None:
     login = victim.logins[0]
     for database in ("defaultdb", "template1"):

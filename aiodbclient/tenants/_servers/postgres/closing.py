@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from time import monotonic
+from typing import LiteralString
 
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
 from .databases import (
     Step,
@@ -35,6 +36,11 @@ WHERE (datname = %s OR usename = ANY (%s)) AND backend_type = 'client backend' A
   AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s)
 """)
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
+_TIMEOUTS: LiteralString = "FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
+_SET_TIMEOUTS = SQL(f"""
+SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END, false) {_TIMEOUTS}
+""")
+_RESET_TIMEOUTS = SQL(f"SELECT set_config(name, reset_val, false) {_TIMEOUTS}")
 # DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
 _LONG_STATEMENTS = SQL("""
 SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
@@ -129,7 +135,7 @@ async def drop(session: Session, seconds: float) -> None:
 
 async def _drop(session: Session, seconds: float) -> None:
     drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
-    await session.run(SQL("SET statement_timeout = {}").format(Literal(f"{seconds * 1000:.0f}")))
+    await session.run(_SET_TIMEOUTS, f"{seconds * 1000:.0f}")
     try:
         await session.run(drop)
         return
@@ -138,7 +144,7 @@ async def _drop(session: Session, seconds: float) -> None:
         named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
         reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
     finally:
-        await session.run(SQL("RESET statement_timeout"))
+        await session.run(_RESET_TIMEOUTS)
     raise session.error(f"{reason}; the logins are ended: run it again")
 
 

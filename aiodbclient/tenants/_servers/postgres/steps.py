@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from . import PostgresServer
 
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
+# For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
+# until the server ends the connection, after ``authentication_timeout``: 60 s by default.
+REMOVAL_SECONDS = 70.0
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 _DROP_SECONDS = 2.0  # for ended logins: what others granted to them can take long
 
@@ -41,7 +44,7 @@ class PostgresSession(TenantSession):
         try:
             return await self._step(databases.create)
         except ExistsError:  # it was made a moment ago, or is left of a DROP DATABASE that was interrupted
-            await self._step(partial(closing.drop_remains, seconds=ENDING_SECONDS))
+            await self._step(partial(closing.drop_remains, seconds=REMOVAL_SECONDS))
             return await self._step(databases.create)
 
     async def create_role(self, role: Role) -> None:
@@ -104,7 +107,7 @@ class PostgresSession(TenantSession):
         return login
 
     async def drop_database(self) -> None:
-        await self._step(partial(closing.drop, seconds=ENDING_SECONDS))
+        await self._step(partial(closing.drop, seconds=REMOVAL_SECONDS))
 
     async def forget(self, role: Role | None = None) -> None:
         names = self.names
