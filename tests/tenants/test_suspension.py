@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,8 +12,17 @@ from attrs import evolve
 from psycopg import AsyncConnection
 
 from aiodbclient.engines import Engine
-from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, ProblemKind, TenantAction, TenantPools, Tenants
+from aiodbclient.errors import ConflictError, InvalidArgumentError
+from aiodbclient.tenants import (
+    Credential,
+    Problem,
+    ProblemKind,
+    SQLiteStore,
+    TenantAction,
+    TenantPools,
+    Tenants,
+    copy_records,
+)
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantNotFoundError
 
@@ -71,6 +81,33 @@ async def test_suspend_and_resume_keep_data(anywhere: Place) -> None:
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.KEPT
     assert (await only(tenants.rotate(["alpha"]))).action is TenantAction.ROTATED
+
+
+async def test_restored_store_opens_no_suspended_tenant(place: Place, tmp_path: Path) -> None:
+    """On PostgreSQL. The tenant was suspended after the backup of the store: no verb makes a login for it."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    async with SQLiteStore(tmp_path / "restored") as restored:
+        await copy_records(place.store, restored)
+        await suspended(tenants)
+        after = Tenants(place.cluster, restored, prefix=place.prefix)
+
+        assert (await only(after.check(["alpha"]))).problems == (
+            Problem(ProblemKind.LOGIN_MISSING, credential.username),
+            Problem(ProblemKind.UNFINISHED, "suspend"),
+        )
+        for run in (after.repair(["alpha"]), after.rotate(["alpha"]), after.role("reader").provision(["alpha"])):
+            error = (await only(run)).error
+            assert isinstance(error, ConflictError)
+            assert "'alpha' was suspended after this store was copied" in str(error)
+            assert "suspend it" in error.advice
+        assert await place.logins() == []
+
+        await suspended(after)
+        assert (await only(after.check(["alpha"]))).problems == ()
+        resumed = (await only(after.resume(["alpha"]))).credential
+        assert resumed is not None
+        assert not await refusal(resumed)
 
 
 async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) -> None:

@@ -65,6 +65,7 @@ class Found:
     ended: tuple[str, ...] = ()  # of the tenant's form, that may not
     namesake: bool = False  # whether a login that others made has the name of the database, and may log in
     is_foreign: bool = False  # whether the database shows that ``create`` did not make it
+    is_shut: bool = False  # PostgreSQL: whether ``shut`` was its last step. MySQL cannot know it
 
     def __bool__(self) -> bool:
         return self.database or self.namesake or bool(self.logins)

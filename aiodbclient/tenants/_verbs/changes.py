@@ -88,6 +88,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
     verb = Verb.SUSPEND
+    shuts = True
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
@@ -121,6 +122,7 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
     """Remove each tenant, with its readers and writers. See ``Tenants.remove``."""
 
     verb = Verb.REMOVE
+    shuts = True
 
     def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
         super().__init__(context, suspended_for, what="suspended_for")

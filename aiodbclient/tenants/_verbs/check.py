@@ -16,7 +16,7 @@ from .._record import OnRecord, State, Verb, read_all
 from .._servers.server import Found
 from ..errors import GrantError, StoreError
 from .jobs import TenantJob
-from .tenant import log_in
+from .tenant import lacks_login, log_in
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 
@@ -136,6 +136,9 @@ async def _problems(home: TenantServer, names: Names, tenant: OnRecord) -> set[P
     if tenant.state is State.SUSPENDED:
         problems |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in found.logins}
         return problems | (await home.server.problems(names, None) if found.database else set[Problem]())
+    if tenant.current is not None and found.is_shut and lacks_login(tenant, found):
+        missing = Problem(ProblemKind.LOGIN_MISSING, tenant.current.username)
+        return problems | {missing, Problem(ProblemKind.UNFINISHED, str(Verb.SUSPEND))}
     known = dict[str, Role]()
     for role in Role:
         login_problems, existing = await _login_problems(home, names, tenant.of_role(role), found)

@@ -94,6 +94,7 @@ class ClaimingJob(TenantJob[DoneT]):
     """
 
     verb: ClassVar[Verb]  # ``work`` goes on with an unfinished one itself
+    shuts: ClassVar[bool] = False  # whether it ends all logins of the tenant
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)
@@ -152,7 +153,7 @@ class ClaimingJob(TenantJob[DoneT]):
             with self.context.servers.watched(home.cluster, tenant.names.tenant):
                 async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as session:
                     tenant.session = session
-                    await tenant.look()
+                    await tenant.look(shuts=self.shuts)
                     return None if await self.settle(tenant) else await self.work(tenant)
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)

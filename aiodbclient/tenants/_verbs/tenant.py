@@ -151,8 +151,11 @@ class Tenant:
 
     # The server.
 
-    async def look(self) -> None:
-        """Find what the server has of the tenant. Raises ConflictError if another store knows the tenant."""
+    async def look(self, *, shuts: bool) -> None:
+        """Find what the server has of the tenant. Raises ConflictError if another store knows the tenant.
+
+        Also if it was suspended since this store was copied, unless the verb ``shuts`` it.
+        """
         self.found = await self.home.server.find(self.names)
         newest = max(map(self.names.number, self._logins_on_record()), default=0)
         newer = [login for login in self.found.logins if self.names.number(login) > newest]
@@ -163,6 +166,13 @@ class Tenant:
                 status=409,
                 advice="use that store, or remove the record with `store forget`, and provision the tenant again with "
                 'if_exists="adopt"',
+            )
+        if self.found.is_shut and not shuts and lacks_login(self.on_record, self.found):
+            raise ConflictError(
+                f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is shut, "
+                "and its login does not enter; nothing was changed",
+                status=409,
+                advice="suspend it in this store too, and then resume it if it is to work",
             )
 
     def _logins_on_record(self) -> set[str]:
@@ -244,6 +254,12 @@ async def log_in(home: TenantServer, names: Names, credential: Credential, found
         login = credential.username
         return login in found.logins or (login == names.database and found.namesake)
     return await home.server.log_in(names, credential.username, Secret(credential.password)) is None
+
+
+def lacks_login(record: OnRecord, found: Found) -> bool:
+    """Whether a tenant is usable on record, and its login does not enter. If its database is shut, it was suspended."""
+    current = record.of_role(Role.OWNER).usable
+    return current is not None and current.username not in found.logins
 
 
 async def claim_tenant(context: Context, home: TenantServer, names: Names, timer: Timer) -> Tenant | None:

@@ -62,6 +62,7 @@ _FOUND = SQL("""
 SELECT d.oid IS NOT NULL,
        coalesce(pg_get_userbyid(datdba) <> %(owner)s AND (datdba <> me.oid OR datallowconn AND EXISTS (
            SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)), false),
+       coalesce(datdba = me.oid, false),
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %(form)s AND rolcanlogin ORDER BY 1),
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %(form)s AND NOT rolcanlogin ORDER BY 1),
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(database)s AND rolcanlogin)
@@ -124,8 +125,15 @@ class PostgresServer(Server):
 
     async def find(self, names: Names) -> Found:
         values = {"database": names.database, "owner": names.owner, "form": names.login_pattern}
-        [(database, is_foreign, may, ended, namesake)] = await self.ask(_FOUND, **values)
-        return Found(database=database, logins=tuple(may), ended=tuple(ended), namesake=namesake, is_foreign=is_foreign)
+        [(database, is_foreign, is_administrators, may, ended, namesake)] = await self.ask(_FOUND, **values)
+        return Found(
+            database=database,
+            logins=tuple(may),
+            ended=tuple(ended),
+            namesake=namesake,
+            is_foreign=is_foreign,
+            is_shut=is_administrators and not is_foreign,
+        )
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         if self._address is None:
