@@ -33,6 +33,7 @@ from aiodbclient._masking import Secrets
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, breaks_off, fails, hangs_up, late, says, time_out_if_late
+from .test_whose_answer import speaks
 
 PACKAGE = Path(aiodbclient.__file__).parent
 TOKEN = "dop_v1_0123456789abcdef0123456789abcdef"
@@ -318,20 +319,16 @@ MALFORMED = {
 
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_malformed_answer_is_not_quoted(answer: bytes) -> None:
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+    async def reply(writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
-        await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with DatabaseClient("secret-token", base_url=url, retry=RetryPolicy(max_tries=1)) as client:
-            users = client.cluster(CLUSTER, engine="pg").users
-            for call in (users.get, users.create):
-                with pytest.raises(errors.DatabaseClientError) as caught:
-                    await call("alice")
-                assert told(caught.value, "hunter2", "secret-token") == []
+    async with speaks(reply, reply) as (client, _):
+        users = client.cluster(CLUSTER, engine="pg").users
+        for call in (users.get, users.create):
+            with pytest.raises(errors.DatabaseClientError) as caught:
+                await call("alice")
+            assert told(caught.value, "hunter2", "secret-token") == []
 
 
 PRINTS_LOCALS: dict[str, Callable[[], DatabaseClient]] = {

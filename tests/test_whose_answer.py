@@ -21,8 +21,6 @@ from .waiting import settle
 OTHER = "11111111-1111-4111-8111-111111111111"
 
 ABOUT_A_USER = {name: CASES[f"users.{name}"].call for name in ("create", "get", "update", "reset_auth")}
-
-
 OTHER_SPELLINGS = ["ALICE", " alice ", "alice\n"]
 
 
@@ -44,7 +42,7 @@ async def test_answer_about_another_user_is_refused(
 
 @pytest.mark.parametrize(
     ("engine", "name", "is_refused"),
-    [("mysql", "beta", True), ("pg", "beta", True)]
+    [(engine, "beta", True) for engine in ("mysql", "pg", "new")]
     + [(engine, name, engine == "pg") for engine in ("mysql", "pg", "new") for name in OTHER_SPELLINGS],
 )
 async def test_answer_about_another_db_is_refused(

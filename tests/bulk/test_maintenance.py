@@ -15,6 +15,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._clusters import Status
 
 from ..waiting import HANG, until
+from .test_stopping import stopped_when
 
 
 @pytest.fixture(autouse=True)
@@ -103,13 +104,8 @@ async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClien
     """Names that wait are cancelled. A name whose refusal arrives after the stop fails with it."""
     sandbox.set_status(pg.id, "resizing")
     run = pg.users.provision(f"t{n}" for n in range(300))
-    running = asyncio.ensure_future(run)
-    await until(lambda: refused(sandbox) == 16)
-    run.stop()
 
-    async with asyncio.timeout(HANG):
-        late = await running
-    for outcome in late:
+    for outcome in await stopped_when(run, lambda: refused(sandbox) == 16):
         assert isinstance(outcome.error, errors.PreconditionFailedError)
         assert not outcome.error.may_have_applied
 
