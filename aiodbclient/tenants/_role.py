@@ -184,8 +184,8 @@ class TenantRole:
         Args:
             names: The tenants.
             all: Whether to rotate all on record, instead of ``names``.
-            older_than: Leave tenants alone whose credential is younger, by the store's clock. Without ``names``: all on
-                record that are older.
+            older_than: Leave tenants alone whose credential is younger, by the store's clock, unless their rotation is
+                unfinished. Without ``names``: all on record that are older.
             force: Whether to rotate a tenant again whose previous credential is not revoked yet, which revokes it.
 
         Returns:

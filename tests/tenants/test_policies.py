@@ -150,6 +150,18 @@ async def test_killed_forced_rotation_is_finished(anywhere: Place) -> None:
     assert not await refusal(second)
 
 
+async def test_rotation_by_age_finishes_unfinished_one(place: Place) -> None:
+    """A dead process left it: the age of its credential does not matter. Another young tenant is kept."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await tenants.ensure("beta")
+    await leave(place.store, credential, Verb.ROTATE)
+
+    outcomes = {outcome.name: outcome.action async for outcome in tenants.rotate(older_than=DAY)}
+
+    assert outcomes == {"alpha": TenantAction.ROTATED, "beta": TenantAction.KEPT}
+
+
 async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
     first, second = await rotated(place.tenants())
     await leave(place.store, second, Verb.REPAIR)

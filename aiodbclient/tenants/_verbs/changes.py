@@ -29,7 +29,8 @@ class RotateTenants(ClaimingJob[TenantDone]):
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         credential = record.suspended or record.required()
-        if credential.suspended or _was_rotated(before, credential) or self.is_young(credential.since):
+        is_young = self.is_young(credential.since) and record.begun is not Verb.ROTATE  # finish an unfinished one
+        if credential.suspended or _was_rotated(before, credential) or is_young:
             return done(TenantAction.KEPT, credential)
         return None
 
