@@ -303,7 +303,7 @@ class _Wire:
     async def _expect(self, *wanted: int) -> tuple[int, bytes]:
         """Read a request for an authentication, or its end: which one it is, and its content."""
         kind, content = await self._message()
-        while kind == b"N"[0] or kind == b"v"[0]:  # a notice, or older protocol
+        while kind == b"N"[0]:  # a notice
             kind, content = await self._message()
         if kind == b"E"[0]:
             code, text = _read_error(content)

@@ -21,17 +21,6 @@ from .sessions import Session, verbatim
 
 _AT_ONCE = 500  # how many objects one statement names
 
-RIGHTS: Mapping[Role, Mapping[LiteralString, tuple[LiteralString, ...]]] = {
-    Role.WRITER: {
-        "SCHEMA": ("USAGE",),
-        "TABLE": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        "SEQUENCE": ("USAGE", "SELECT"),
-        "ROUTINE": ("EXECUTE",),
-    },
-    Role.READER: {"SCHEMA": ("USAGE",), "TABLE": ("SELECT",), "SEQUENCE": ("SELECT",)},
-}
-
-
 # The quoted names of the owner's objects on which the group lacks one of the privileges.
 _RELATIONS: LiteralString = """
 SELECT format('%%I.%%I', n.nspname, c.relname)
@@ -61,12 +50,12 @@ WHERE pg_get_userbyid(nspowner) IN (%(owner)s, 'pg_database_owner') AND g.rolnam
   AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_schema_privilege(g.oid, n.oid, wanted))
 ORDER BY n.oid
 """)
-# By the word in GRANT: the letter in ``pg_default_acl``, and what finds them.
-_KINDS: Mapping[LiteralString, tuple[LiteralString, SQL]] = {
-    "SCHEMA": ("n", _SCHEMAS),
-    "TABLE": ("r", _TABLES),
-    "SEQUENCE": ("S", _SEQUENCES),
-    "ROUTINE": ("f", _ROUTINES),
+# By the word in GRANT: the letter in ``pg_default_acl``, what finds the objects, and the privileges of each role.
+_KINDS: Mapping[LiteralString, tuple[str, SQL, Mapping[Role, Sequence[LiteralString]]]] = {
+    "SCHEMA": ("n", _SCHEMAS, {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]}),
+    "TABLE": ("r", _TABLES, {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]}),
+    "SEQUENCE": ("S", _SEQUENCES, {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
+    "ROUTINE": ("f", _ROUTINES, {Role.WRITER: ["EXECUTE"]}),
 }
 _DEFAULTS = SQL("""
 SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
@@ -100,9 +89,10 @@ async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list
     for role in roles:
         group = names.group(role)
         defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
-        for word, privileges in RIGHTS[role].items():
-            (letter, query), wanted = _KINDS[word], ", ".join(privileges)
+        for word, (letter, query, of_roles) in _KINDS.items():
+            privileges = of_roles.get(role, ())
             rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
+            wanted = ", ".join(privileges)
             for start in range(0, len(rows), _AT_ONCE):
                 objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
                 grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
