@@ -5,22 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-import aiohttp
+import psycopg
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
-from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -29,7 +23,7 @@ from aiodbclient.tenants._servers.postgres.sessions import Session
 from ..changes import hide_settings, list_deleted_users
 from ..mysql import SERVERS, running
 from ..proxy import Rule
-from .conftest import PATIENCE, Command, Done
+from .conftest import Command, Done
 
 
 @pytest.fixture
@@ -102,64 +96,36 @@ def test_trial_takes_tenant_through_its_life(command: Command) -> None:
     assert left(command) == []
 
 
-@contextmanager
-def served(answered: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[str]:
-    """The URL of a server in a thread of its own, since the command takes this one."""
-    url, done = Future[str](), Event()
-
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answered)
-        async with TestServer(app) as server:
-            url.set_result(str(server.make_url("")).rstrip("/"))
-            await asyncio.to_thread(done.wait)
-
-    with ThreadPoolExecutor(1) as thread:
-        serving = thread.submit(lambda: asyncio.run(serve()))
-        try:
-            yield url.result(PATIENCE)
-        finally:
-            done.set()
-        serving.result(PATIENCE)
-
-
 @pytest.mark.parametrize("takes", [True, False])
 def test_pool_is_made_and_removed(command: Command, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sandbox has no pools. Here a database is one, and the rest of the API is the sandbox's."""
+    """The sandbox has no pools. Here a database is one."""
     monkeypatch.setattr(doctor_trial, "_POOL_SECONDS", 10.0 if takes else 0.5)
+    server = command.sandbox._clusters[command.cluster_id].backend.primary()
+    login = {"user": "doadmin", "password": server.password, "dbname": "defaultdb"}
     seen: list[tuple[str, str]] = []
 
-    async def answered(request: web.Request) -> web.StreamResponse:
-        headers = {"authorization": request.headers["authorization"], "content-type": "application/json"}
-        base = f"{command.sandbox.url}{request.rel_url.path.partition('/pools')[0]}"
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            if "/pools" not in request.path:
-                url = command.sandbox.url + str(request.rel_url)
-                async with session.request(request.method, url, data=await request.read(), headers=headers) as answer:
-                    body = await answer.read()
-                    return web.Response(status=answer.status, body=body, content_type=answer.content_type)
-            name = (await request.json())["name"] if request.method == "POST" else request.path.rpartition("/")[2]
-            seen.append((request.method, name))
-            if request.method == "DELETE":
-                async with session.delete(f"{base}/dbs/{name}", headers=headers):
-                    return web.Response(status=204)
-            async with session.get(base, headers=headers) as answer:
-                connection = (await answer.json())["database"]["connection"]
-            if takes:
-                async with session.post(f"{base}/dbs", json={"name": name}, headers=headers):
-                    pass
-            return web.json_response({"pool": {"name": name, "connection": connection}}, status=201)
+    def pools(request: RecordedRequest, answer: Answer) -> None:
+        if "/pools" not in request.path:
+            return
+        is_new = request.method == "POST"
+        name = request.json["name"] if is_new else request.path.rpartition("/")[2]
+        seen.append((request.method, name))
+        statement = f'CREATE DATABASE "{name}" TEMPLATE template0' if is_new else f'DROP DATABASE "{name}"'
+        if takes:
+            with psycopg.connect(host="127.0.0.1", port=server.port, autocommit=True, **login) as admin:
+                admin.execute(statement.encode())
+        answer.status = 201 if is_new else 204
+        where = {"host": "127.0.0.1", "port": server.port, "database": name, "ssl": True}
+        answer.body = {"pool": {"name": name, "connection": where}} if is_new else None
 
-    with served(answered) as url:
-        command.environment["DIGITALOCEAN_API_URL"] = url
-        done = doctor(command, "--try")
+    command.sandbox.faults.add(change=pools)
+    done = doctor(command, "--try")
 
     assert done.code == 0
     verb = "takes" if takes else "does not take"
     assert f"note  pool: a pool of the provider {verb} a login that SQL made" in done.out
     assert [method for method, _ in seen] == ["POST", "DELETE"]
     assert len({name for _, name in seen}) == 1
-    command.environment["DIGITALOCEAN_API_URL"] = command.sandbox.url
     assert left(command) == []
 
 
