@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import aiohttp
 import pytest
@@ -39,11 +40,13 @@ def traces() -> Iterator[Traces]:
     traces.provider.shutdown()
 
 
-@pytest.fixture
+@contextmanager
 def instrumented(traces: Traces) -> Iterator[None]:
     AioHttpClientInstrumentor().instrument(tracer_provider=traces.provider)
-    yield
-    AioHttpClientInstrumentor().uninstrument()
+    try:
+        yield
+    finally:
+        AioHttpClientInstrumentor().uninstrument()
 
 
 def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> DatabaseClient:
@@ -72,6 +75,23 @@ async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
     return users_seen
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_client_of_an_instrumented_process(traces: Traces, sandbox: Sandbox, is_first: bool) -> None:
+    """The client may be older than the instrumentation."""
+    client = a_client(sandbox) if is_first else None
+    with instrumented(traces):
+        async with client or a_client(sandbox) as client:
+            users = await use(client, sandbox)
+    check(traces, sandbox, users)
+
+
+async def test_borrowed_session_with_trace_config(traces: Traces, sandbox: Sandbox) -> None:
+    config = create_trace_config(tracer_provider=traces.provider)
+    async with aiohttp.ClientSession(trace_configs=[config]) as session, a_client(sandbox, session) as client:
+        users = await use(client, sandbox)
+    check(traces, sandbox, users)
+
+
 def check(traces: Traces, sandbox: Sandbox, users: list[User]) -> None:
     assert len(traces.spans) == len(sandbox.requests)  # one span per try
     assert all(span.kind is SpanKind.CLIENT for span in traces.spans)
@@ -86,53 +106,18 @@ def check(traces: Traces, sandbox: Sandbox, users: list[User]) -> None:
     assert "tenant1" in traces.text  # the URL is exported, with the names in it
 
 
-async def test_a_client_of_an_instrumented_process(
-    instrumented: None, traces: Traces, aiodbclient_sandbox: Sandbox
-) -> None:
-    async with a_client(aiodbclient_sandbox) as client:
-        users = await use(client, aiodbclient_sandbox)
-
-    check(traces, aiodbclient_sandbox, users)
-
-
-async def test_a_client_made_before_the_process_was_instrumented(
-    traces: Traces, aiodbclient_sandbox: Sandbox, request: pytest.FixtureRequest
-) -> None:
-    client = a_client(aiodbclient_sandbox)
-    request.getfixturevalue("instrumented")
-    async with client:
-        users = await use(client, aiodbclient_sandbox)
-
-    check(traces, aiodbclient_sandbox, users)
-
-
-async def test_a_borrowed_session_with_a_trace_config(traces: Traces, aiodbclient_sandbox: Sandbox) -> None:
-    config = create_trace_config(tracer_provider=traces.provider)
-    async with (
-        aiohttp.ClientSession(trace_configs=[config]) as session,
-        a_client(aiodbclient_sandbox, session) as client,
-    ):
-        users = await use(client, aiodbclient_sandbox)
-
-    check(traces, aiodbclient_sandbox, users)
-
-
-async def test_names_can_be_kept_out_of_the_urls(traces: Traces, aiodbclient_sandbox: Sandbox) -> None:
+async def test_names_are_kept_out_of_urls(traces: Traces, sandbox: Sandbox) -> None:
     config = create_trace_config(tracer_provider=traces.provider, url_filter=lambda url: str(url.origin()))
-    async with (
-        aiohttp.ClientSession(trace_configs=[config]) as session,
-        a_client(aiodbclient_sandbox, session) as client,
-    ):
-        await use(client, aiodbclient_sandbox)
-
-    assert aiodbclient_sandbox.url in traces.text
+    async with aiohttp.ClientSession(trace_configs=[config]) as session, a_client(sandbox, session) as client:
+        await use(client, sandbox)
+    assert sandbox.url in traces.text
     assert "tenant1" not in traces.text
 
 
-async def test_call_is_child_of_span(instrumented: None, traces: Traces, aiodbclient_sandbox: Sandbox) -> None:
-    async with a_client(aiodbclient_sandbox) as client:
-        with traces.provider.get_tracer("app").start_as_current_span("signup") as signup:
-            await client.clusters.list()
-
+async def test_call_is_child_of_span(traces: Traces, sandbox: Sandbox) -> None:
+    with instrumented(traces):
+        async with a_client(sandbox) as client:
+            with traces.provider.get_tracer("app").start_as_current_span("signup") as signup:
+                await client.clusters.list()
     [call, _] = traces.spans
     assert call.parent == signup.get_span_context()
