@@ -27,6 +27,7 @@ from aiodbclient.tenants import errors as tenant_errors
 from signups import status_of
 
 from ..requirements import postgres_with_tls
+from ..thorough import first_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "web-backend.md"
 Serve = Callable[[], AbstractAsyncContextManager[str]]
@@ -59,7 +60,7 @@ async def serve_aiohttp() -> AsyncGenerator[str, None]:
 
 
 @pytest.fixture(
-    params=[partial(serve_asgi, fastapi_app.app), serve_aiohttp, partial(serve_asgi, litestar_app.app)],
+    params=first_of([partial(serve_asgi, fastapi_app.app), serve_aiohttp, partial(serve_asgi, litestar_app.app)], 2),
     ids=["fastapi", "aiohttp", "litestar"],
 )
 def serve(request: pytest.FixtureRequest) -> Serve:

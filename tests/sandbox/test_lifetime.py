@@ -27,7 +27,6 @@ from ..requirements import ROOMY
 from ..tenants.servers import copied
 from ..thorough import first_of
 from ..waiting import HANG, until
-from .conftest import caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
@@ -300,17 +299,6 @@ async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.Mon
         await sandbox.add_cluster("pg")  # in memory then
         with pytest.raises(RuntimeError, match=r"aiodbclient\[sandbox\]"):
             await sandbox.add_cluster("pg", backend="postgres")
-
-
-async def test_a_server_that_dies_is_the_apis_500(private_tmp: Path) -> None:
-    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
-        cluster = "/v2/databases/" + await sandbox.add_cluster("pg")
-        assert (await call("GET", f"{cluster}/users")).status == 200
-        (server,) = postmasters(private_tmp)
-        os.kill(server, signal.SIGQUIT)
-        await asyncio.to_thread(wait_for_end, server)
-        answer = await call("GET", f"{cluster}/users")
-        assert (answer.status, answer.json["id"]) == (500, "server_error")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root is an ordinary user in every other test here")

@@ -18,47 +18,35 @@ from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..mysql import in_grant
 from ..waiting import until
-from .conftest import JSON, Call, caller, make
+from .conftest import Call, caller, make
+from .test_servers import MySQL, connection_of
 
 Login = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def mysql(mysql_dsn: str) -> Iterator[tuple[Sandbox, str]]:
+def mysql(mysql_dsn: str) -> Iterator[MySQL]:
     with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", server=mysql_dsn))
+        cluster = asyncio.run(sandbox.add_cluster("mysql", server=mysql_dsn))
+        yield MySQL(sandbox, cluster, asyncio.run(connection_of(sandbox, cluster)), mysql_dsn)
 
 
 @pytest.fixture
-async def call(mysql: tuple[Sandbox, str]) -> AsyncIterator[Call]:
-    sandbox, cluster = mysql
-    async with caller(sandbox, f"/v2/databases/{cluster}") as calling:
+async def call(mysql: MySQL) -> AsyncIterator[Call]:
+    async with caller(mysql.sandbox, mysql.path) as calling:
         yield calling
 
 
 @pytest.fixture
-def login(mysql_dsn: str) -> Login:
+def login(mysql: MySQL) -> Login:
     """Log in to the server as a user that the API returned."""
-    parts = urlsplit(mysql_dsn)
-
-    def connect(user: JSON, database: str | None = None) -> pymysql.Connection[Cursor]:
-        return pymysql.connect(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or 3306,
-            user=user["name"],
-            password=user["password"],
-            database=database,
-            autocommit=True,
-        )
-
-    return connect
+    return mysql.login
 
 
 @pytest.fixture
-def root(mysql_dsn: str, login: Login) -> Iterator[pymysql.Connection[Cursor]]:
+def root(mysql: MySQL) -> Iterator[pymysql.Connection[Cursor]]:
     """The administrator of the DSN."""
-    parts = urlsplit(mysql_dsn)
-    with login({"name": unquote(parts.username or ""), "password": unquote(parts.password or "")}) as session:
+    with mysql.admin() as session:
         yield session
 
 
@@ -159,7 +147,7 @@ async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, login: L
 
 
 async def test_doadmin_of_owner_is_left_alone(
-    mysql: tuple[Sandbox, str], mysql_dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
+    mysql_dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
 ) -> None:
     ours = (await call("GET", "")).json["database"]["connection"]["password"]
     fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", "Somebody-Elses-1")
@@ -288,10 +276,9 @@ async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch:
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 204
 
 
-async def test_create_cancelled(mysql: tuple[Sandbox, str], call: Call, login: Login) -> None:
+async def test_create_cancelled(mysql: MySQL, call: Call, login: Login) -> None:
     """A user whose create is cancelled, as when a sandbox stops, has its rights."""
-    sandbox, cluster = mysql
-    backend = sandbox._clusters[cluster].backend
+    backend = mysql.sandbox._clusters[mysql.cluster].backend
     assert isinstance(backend, mysql_backend.MySQLBackend)
     creating = asyncio.ensure_future(backend.create_user(RequestedUser("cancelled", None, {})))
     await asyncio.sleep(0)

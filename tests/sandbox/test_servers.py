@@ -97,11 +97,11 @@ def server(request: pytest.FixtureRequest, _aiodbclient_servers: None) -> Iterat
     dsn = request.getfixturevalue("mysql_dsn") if is_mysql else ""
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("mysql" if is_mysql else "pg", server=dsn or None))
-        connection = asyncio.run(_connection(sandbox, cluster))
+        connection = asyncio.run(connection_of(sandbox, cluster))
         yield MySQL(sandbox, cluster, connection, dsn) if is_mysql else Postgres(sandbox, cluster, connection)
 
 
-async def _connection(sandbox: Sandbox, cluster: str) -> JSON:
+async def connection_of(sandbox: Sandbox, cluster: str) -> JSON:
     async with caller(sandbox) as call:
         connection: JSON = (await call("GET", f"/v2/databases/{cluster}")).json["database"]["connection"]
         return connection
