@@ -101,7 +101,7 @@ def test_pool_is_made_and_removed(command: Command, takes: bool, monkeypatch: py
     """The sandbox has no pools. Here a database is one."""
     monkeypatch.setattr(doctor_trial, "_POOL_SECONDS", 10.0 if takes else 0.5)
     server = command.sandbox._clusters[command.cluster_id].backend.primary()
-    login = {"user": "doadmin", "password": server.password, "dbname": "defaultdb"}
+    dsn = f"host=127.0.0.1 port={server.port} user=doadmin password={server.password} dbname=defaultdb"
     seen: list[tuple[str, str]] = []
 
     def pools(request: RecordedRequest, answer: Answer) -> None:
@@ -112,7 +112,7 @@ def test_pool_is_made_and_removed(command: Command, takes: bool, monkeypatch: py
         seen.append((request.method, name))
         statement = f'CREATE DATABASE "{name}" TEMPLATE template0' if is_new else f'DROP DATABASE "{name}"'
         if takes:
-            with psycopg.connect(host="127.0.0.1", port=server.port, autocommit=True, **login) as admin:
+            with psycopg.connect(dsn, autocommit=True) as admin:
                 admin.execute(statement.encode())
         answer.status = 201 if is_new else 204
         where = {"host": "127.0.0.1", "port": server.port, "database": name, "ssl": True}
