@@ -316,6 +316,24 @@ async def test_undone_move_keeps_databases_of_others(two: Two, monkeypatch: pyte
     await two.new.dbs.delete(alpha.database)
 
 
+async def test_undone_move_keeps_tenants_of_another_store(
+    two: Two, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As above, with a tenant that the process of another store makes there."""
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    await moving_until(two, "create", monkeypatch)
+    async with SQLiteStore(tmp_path / "other") as store:
+        theirs = Tenants(two.new, store, prefix=two.prefix)
+        alpha = await theirs.ensure("alpha")
+
+        assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
+
+        assert await enters(alpha)
+        assert (await only(theirs.check(["alpha"]))).problems == ()
+        assert (await only(theirs.remove(["alpha"]))).action is TenantAction.DELETED
+
+
 async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
     commit = SQLiteStore.commit

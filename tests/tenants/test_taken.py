@@ -14,6 +14,7 @@ from attrs import evolve
 from aiodbclient import ClusterClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Place, only
@@ -120,6 +121,24 @@ async def test_database_made_by_others_after_crash(anywhere: Place, verb: str) -
     assert await place.logins() == []
     if verb == "provision":
         assert (await only(place.tenants().provision(["shop"], "adopt"))).action is TenantAction.ADOPTED
+
+
+@pytest.mark.parametrize("verb", ["provision", "repair", "remove"])
+async def test_tenant_of_another_store_after_crash(anywhere: Place, verb: str, tmp_path: Path) -> None:
+    """A process dies before it creates anything, and the process of another store makes the tenant."""
+    place, name = anywhere, anywhere.prefix + "shop"
+    engine = (await place.cluster.info()).engine
+    shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
+    login = names_of("shop", engine, place.prefix).new_login([])
+    await leave(place.store, shop, Verb.PROVISION, logins=(login,))
+    async with SQLiteStore(tmp_path / "other.db") as store:
+        theirs = await Tenants(place.cluster, store, prefix=place.prefix).ensure("shop")
+
+    outcome = await only(getattr(place.tenants(), verb)(["shop"]))
+
+    assert isinstance(outcome.error, ConflictError)
+    assert "another store knows the tenant 'shop'" in str(outcome.error)
+    assert not await refusal(theirs)
 
 
 async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: Path) -> None:

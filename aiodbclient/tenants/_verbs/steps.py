@@ -14,6 +14,7 @@ from .._context import AWAY
 from .._credential import Credential
 from .._naming import Role
 from .._record import Verb, no_roles, without_role
+from .._servers.server import Server
 from .._stores import RoleCredentials
 from ..errors import MoveError
 from .tenant import Tenant
@@ -169,18 +170,27 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
         raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
     try:
         with suppress(NotFoundError):
-            other = (await servers.server(cluster, tenant.timer.stats)).server
+            other = await servers.server(cluster, tenant.timer.stats)
             with servers.watched(cluster, tenant.names.tenant):
-                async with other.session(tenant.work) as session:
-                    found = await other.find(tenant.names)
-                    logins = {*found.logins, *tenant.every_login()}
-                    await session.end_logins(logins)
-                    if not found.is_foreign:
-                        await session.drop_database()
-                    await session.drop_logins({*logins, *found.ended})
-                    if not found.is_foreign:
-                        await session.forget()
+                await _drop_all(tenant, other.server)
     except AWAY as error:
         raise MoveError(
             f"{what} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error
+
+
+async def _drop_all(tenant: Tenant, other: Server) -> None:
+    """Drop everything that a server has of the tenant, unless others made it."""
+    async with other.session(tenant.work) as session:
+        found, intent, logins = await other.find(tenant.names), tenant.on_record.intent, tenant.every_login()
+        is_ours = not found.is_foreign
+        if intent is None or {*found.logins} <= {*intent.logins}:
+            logins |= {*found.logins}
+        else:  # the move did not make these: another store knows a tenant of that name
+            is_ours = False
+        await session.end_logins(logins)
+        if is_ours:
+            await session.drop_database()
+        await session.drop_logins({*logins, *found.ended})
+        if is_ours:
+            await session.forget()

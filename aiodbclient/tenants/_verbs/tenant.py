@@ -157,9 +157,10 @@ class Tenant:
         Also if it was suspended since this store was copied, unless the verb ``shuts`` it.
         """
         self.found = await self.home.server.find(self.names)
-        newest = max(map(self.names.number, self._logins_on_record()), default=0)
-        newer = [login for login in self.found.logins if self.names.number(login) > newest]
-        if newer and self.record.current is not None:
+        known, number = self._logins_on_record(), self.names.number
+        newest = max(map(number, known), default=0)
+        newer = [login for login in self.found.logins if login not in known and number(login) >= newest]
+        if newer and (self.record.current is not None or self.on_record.begun is Verb.PROVISION):
             raise ConflictError(
                 f"another store knows the tenant {self.names.tenant!r}: the login {newer[-1]!r} is newer than those on "
                 "record; nothing was changed",
