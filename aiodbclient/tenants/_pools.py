@@ -15,8 +15,9 @@ from attrs import define
 from .._checks import check_whole
 from ..errors import ConfigurationError, InvalidArgumentError
 from ._credential import Credential
+from ._naming import check_tenant
 from ._record import OnRecord
-from ._tenants import Tenants, credential_to_use
+from ._role import TenantRole
 from .errors import StoreError, TenantNotFoundError
 
 PoolT = TypeVar("PoolT")
@@ -232,8 +233,9 @@ class TenantPools(Generic[PoolT]):
 
     async def _required(self, name: str) -> Credential:
         """The credential on record. Raises TenantNotFoundError or TenantUnavailableError if there is none to use."""
-        if isinstance(self._tenants, Tenants):
-            return await credential_to_use(self._tenants, name)
+        if isinstance(self._tenants, TenantRole):
+            context = self._tenants._context  # pyright: ignore[reportPrivateUsage]
+            return (await context.record(check_tenant(name))).required()
         credential = await self._tenants.get(name)
         if credential is None:
             raise OnRecord(name=name).unusable()

@@ -14,8 +14,7 @@ from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._capacity import ChooseCluster, ClusterCapacity, Placement
 from ._context import Context, Setup, TenantServers
-from ._credential import Credential
-from ._naming import ROLES, Role, check_tenant
+from ._naming import ROLES, Role
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._role import GivenNames, TenantRole, check_chosen
 from ._servers import Login
@@ -236,9 +235,3 @@ class Tenants(TenantRole):
             StoreError: The store cannot be read.
         """
         return usage_of(self._context, names)
-
-
-async def credential_to_use(tenants: Tenants, name: str) -> Credential:
-    """As ``Tenants.get``. Raises TenantNotFoundError or TenantUnavailableError if there is none to use."""
-    context = tenants._context  # pyright: ignore[reportPrivateUsage]
-    return (await context.record(check_tenant(name))).required()
