@@ -14,7 +14,6 @@ from aiodbclient import ClusterStatus, errors
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, says, stalls
-from .waiting import settle
 
 PEM = trustme.CA().cert_pem.bytes().decode()
 
@@ -97,23 +96,6 @@ async def test_wait_online_bounds_a_read_that_hangs(server: Server, make_cluster
         await make_cluster(engine=None).wait_online(timeout=0.3)
 
     assert caught.value.status is None
-
-
-async def test_wait_online_is_cancelled(
-    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("aiodbclient._http.maintenance._SHORTEST", 1000.0)
-    monkeypatch.setattr("aiodbclient._http.maintenance._LONGEST", 1000.0)
-    server.will(says(200, document(status="creating")))
-    read = asyncio.Event()
-    client = make_client(on_event=lambda _: read.set())
-    waiting = asyncio.create_task(client.cluster(CLUSTER).wait_online())
-    await read.wait()
-    await settle()
-    waiting.cancel()
-
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None, True])

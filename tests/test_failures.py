@@ -281,19 +281,6 @@ def test_retry_waits_double(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [next(waits) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-async def test_wait_for_next_try_is_cancelled(server: Server, make_client: MakeClient) -> None:
-    server.otherwise, failed = fails(503), asyncio.Event()
-    client = make_client(retry=RetryPolicy(base_delay=1e6, max_delay=1e6), on_event=lambda _: failed.set())
-    call = asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list())
-    await failed.wait()
-    call.cancel()
-
-    with pytest.raises(asyncio.CancelledError):
-        await call
-
-    assert len(server.requests) == 1
-
-
 @pytest.mark.parametrize(
     "values",
     [{"max_tries": 0}, {"max_tries": 1.5}, {"base_delay": 0}, {"max_delay": float("nan")}, {"max_delay": float("inf")}],

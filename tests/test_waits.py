@@ -85,13 +85,15 @@ def wait_until_online(client: DatabaseClient) -> Awaitable[Any]:
 
 
 @pytest.mark.parametrize("wait", [wait_for_token, wait_for_turn, wait_for_next_try, wait_until_online])
-async def test_aclose_ends_wait(
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_close_or_cancel_ends_wait(
     wait: Callable[[DatabaseClient], Awaitable[Any]],
+    is_cancelled: bool,
     server: Server,
     make_client: MakeClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A call that waits fails at once when its client is closed."""
+    """A call that waits fails at once when its client is closed, and ends at once when it is cancelled."""
     for name in ("_SHORTEST", "_LONGEST"):
         monkeypatch.setattr(f"aiodbclient._http.maintenance.{name}", 1000.0)
     begun, first = asyncio.Event(), list[asyncio.Task[User]]()
@@ -110,13 +112,19 @@ async def test_aclose_ends_wait(
     waiting = asyncio.ensure_future(wait(client))
     await begun.wait()
     await settle()
+    sent = len(server.requests)
     assert not waiting.done()
 
+    if is_cancelled:
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
     await client.aclose()
-
-    with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed") as caught:
-        await asyncio.wait_for(waiting, HANG)
-    assert caught.value.may_have_applied is (wait is wait_for_next_try)
+    if not is_cancelled:
+        with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed") as caught:
+            await asyncio.wait_for(waiting, HANG)
+        assert caught.value.may_have_applied is (wait is wait_for_next_try)
+    assert len(server.requests) == sent
     await asyncio.gather(*first, return_exceptions=True)
 
 
