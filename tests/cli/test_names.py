@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import signal
-import termios
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import typer
 
 from aiodbclient import errors
 from aiodbclient._cli.files import read_names
@@ -71,32 +64,6 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
         read_names(None, tmp_path / "names.csv")
     with pytest.raises(errors.InvalidArgumentError, match="/dev/zero is larger than 32 MiB"):
         read_names(None, Path("/dev/zero"))
-
-
-def test_reading_stops_on_signal(tmp_path: Path) -> None:
-    """The event loop stands still while a pipe is read, so its own handlers of signals do not run."""
-    stopped, before = threading.Event(), signal.signal(signal.SIGINT, _ignore)
-    os.mkfifo(tmp_path / "names.csv")
-
-    def interrupt() -> None:
-        with (tmp_path / "names.csv").open("wb", buffering=0) as pipe:
-            pipe.write(b"a")
-            while fcntl.ioctl(pipe, termios.FIONREAD, b"....") != bytes(4):  # until that is read
-                time.sleep(0.01)
-            while not stopped.wait(0.1):  # Python misses a signal that comes right before it waits
-                os.kill(os.getpid(), signal.SIGINT)
-
-    writer = threading.Thread(target=interrupt)
-    writer.start()
-    with pytest.raises(typer.Abort):
-        read_names(None, tmp_path / "names.csv")
-    stopped.set()
-    writer.join()
-    assert signal.signal(signal.SIGINT, before) is _ignore
-
-
-def _ignore(*_: object) -> None:
-    """Handle a signal."""
 
 
 def test_read_names_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

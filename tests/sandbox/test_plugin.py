@@ -33,7 +33,7 @@ ports = []
 
 {mark}
 @pytest.mark.parametrize("again", range(3))
-async def test_each_test_has_tenants_of_its_own_on_one_server(aiodbclient_tenants, aiodbclient_sandbox, again):
+async def test_each_test_has_its_own_tenants(aiodbclient_tenants, aiodbclient_sandbox, again):
     credential = await aiodbclient_tenants.ensure("alpha")
     async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
         await connection.execute("CREATE TABLE notes (text text)")  # is not there from the test before
@@ -79,7 +79,7 @@ def test_without_async(aiodbclient_sandbox):
 IDLE_TEST = """
 import sys
 
-def test_nothing_is_imported_or_started_for_who_does_not_ask():
+def test_nothing_is_imported_unasked():
     assert "aiodbclient._pytest_plugin" in sys.modules
     assert not {"aiodbclient.client", "aiohttp", "attrs"} & set(sys.modules)
 """

@@ -66,13 +66,6 @@ def test_one_line_of_json_and_clean_stop(number: signal.Signals) -> None:
         assert process.communicate() == ("", "")
 
 
-def test_sandbox_without_limits_says_so() -> None:
-    with program("--cluster", "mongodb=tenants", "--rate-limit", "none") as process:
-        assert process.stdout is not None
-        assert any("export AIODBCLIENT_BUDGET=none" in process.stdout.readline() for _ in range(9))
-        assert any("(no database server: it answers the API alone)" in process.stdout.readline() for _ in range(3))
-
-
 def test_rate_limit() -> None:
     with program("--json", "--rate-limit", "2/60", "--cluster", "kafka") as process:
         started = read_start(process)

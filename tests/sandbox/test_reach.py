@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 import socket
-from base64 import b64decode
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
 
-from ..requirements import postgres_with_tls
 from .conftest import caller
 from .test_program import get, program
 
 
-async def test_database_host_is_the_requests(tmp_path: Path) -> None:
+async def test_database_host_is_the_requests() -> None:
     """The API names the database's host as the client knows this machine, so that containers reach it."""
     async with Sandbox(windows=[], bind="0.0.0.0") as sandbox, caller(sandbox) as call:
         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', backend='postgres')}"
@@ -28,18 +24,6 @@ async def test_database_host_is_the_requests(tmp_path: Path) -> None:
         for address in {"127.0.0.1", own_address()}:  # as if the name resolved to it
             async with await psycopg.AsyncConnection.connect(shown["uri"], hostaddr=address) as session:
                 assert session.info.hostaddr == address
-
-
-async def test_certificate_has_the_hosts_name(tmp_path: Path) -> None:
-    async with Sandbox(windows=[], bind="0.0.0.0") as sandbox, caller(sandbox) as call:
-        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', server=postgres_with_tls())}"
-        shown = (await call("GET", cluster)).json["database"]["connection"]
-        ca_file = tmp_path / "ca.pem"
-        ca_file.write_bytes(b64decode((await call("GET", f"{cluster}/ca")).json["ca"]["certificate"]))
-        verified: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": str(ca_file), "hostaddr": "127.0.0.1"}
-        for host in ("localhost", socket.gethostname()):
-            async with await psycopg.AsyncConnection.connect(shown["uri"], **verified, host=host) as session:
-                assert session.pgconn.ssl_in_use
 
 
 def own_address() -> str:
@@ -68,15 +52,16 @@ def test_invalid_addresses_are_refused(bind: str) -> None:
 
 def test_printed_text_is_for_a_shell() -> None:
     arguments = ["--cluster", "redis: tags=a", "--cluster", "kafka", "--bind", "0.0.0.0"]
-    with program(*arguments, "--token", "mine") as process:
+    with program(*arguments, "--token", "mine", "--rate-limit", "none") as process:
         assert process.stdout is not None
         printed = ""
         while "Ctrl-C" not in printed:
             printed += process.stdout.readline()
         exported = dict(re.findall(r"export (\w+)=(\S+)", printed))
         of_the_api = [f"DIGITALOCEAN_{name}" for name in ("API_URL", "TOKEN", "CLUSTER_ID")]
-        assert list(exported) == [*of_the_api, "AIODBCLIENT_CLUSTER"]
-        assert exported["AIODBCLIENT_CLUSTER"] == "redis-1"
+        assert list(exported) == [*of_the_api, "AIODBCLIENT_CLUSTER", "AIODBCLIENT_BUDGET"]
+        assert (exported["AIODBCLIENT_CLUSTER"], exported["AIODBCLIENT_BUDGET"]) == ("redis-1", "none")
+        assert printed.count("(no database server: it answers the API alone)") == 2
         url, cluster = exported["DIGITALOCEAN_API_URL"], exported["DIGITALOCEAN_CLUSTER_ID"]
         shown = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
         assert (shown["engine"], shown["tags"]) == ("redis", ["a"])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,35 +17,10 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _postgres as postgres_backend
 from aiodbclient.sandbox._embedded import EmbeddedPostgres
 
-from ..requirements import no_server, postgres_with_tls
-from .conftest import JSON, Call, caller
+from ..requirements import postgres_with_tls
+from .conftest import caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
-
-
-@pytest.fixture(scope="module")
-def postgres(own_pool: None) -> Iterator[tuple[Sandbox, str]]:
-    with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("pg", server=postgres_with_tls()))
-
-
-@pytest.fixture
-async def call(postgres: tuple[Sandbox, str]) -> AsyncIterator[Call]:
-    async with caller(postgres[0]) as calling:
-        yield calling
-
-
-@pytest.fixture
-async def connection(postgres: tuple[Sandbox, str], call: Call) -> JSON:
-    connection: JSON = (await call("GET", f"/v2/databases/{postgres[1]}")).json["database"]["connection"]
-    return connection
-
-
-@pytest.fixture
-async def ca_file(postgres: tuple[Sandbox, str], call: Call, tmp_path: Path) -> Path:
-    answer = await call("GET", f"/v2/databases/{postgres[1]}/ca")
-    assert answer.status == 200
-    return written(tmp_path / "ca.pem", base64.b64decode(answer.json["ca"]["certificate"], validate=True).decode())
 
 
 def written(file: Path, text: str) -> Path:
@@ -68,31 +40,24 @@ async def test_unusable_server_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         assert not sandbox.clusters
 
 
-async def test_connection_without_tls_is_refused(connection: JSON) -> None:
-    """The API says that it is."""
-    assert connection["ssl"] is True
-    assert urlsplit(connection["uri"]).query == "sslmode=require"
-    with pytest.raises(
-        psycopg.OperationalError, match=r'no pg_hba\.conf entry .* user "doadmin", database "defaultdb", no encryption'
-    ):
-        await psycopg.AsyncConnection.connect(connection["uri"], sslmode="disable")
-
-
-async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
-    psql = shutil.which("psql")
-    if psql is None:
-        no_server("postgresql", "psql is not on PATH (apt-get install postgresql-client)")
-    dsn = f"host={connection['host']} port={connection['port']} dbname=defaultdb sslmode=verify-full"
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [psql, "-XAtq", "-c", "\\conninfo", "-c", "SELECT current_user", f"{dsn} sslrootcert={ca_file}"],
-        env={"PGUSER": connection["user"], "PGPASSWORD": connection["password"]},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "doadmin"
-    assert "TLSv1.3" in done.stdout
+async def test_server_with_tls_refuses_others(tmp_path: Path) -> None:
+    """The cluster's CA verifies the server by each name of this machine, and no session is without TLS."""
+    async with Sandbox(windows=[], bind="0.0.0.0") as sandbox:
+        cluster = await sandbox.add_cluster("pg", server=postgres_with_tls())
+        async with caller(sandbox, f"/v2/databases/{cluster}") as call:
+            shown = (await call("GET", "")).json["database"]["connection"]
+            answer = await call("GET", "/ca")
+        assert (shown["ssl"], urlsplit(shown["uri"]).query) == (True, "sslmode=require")
+        pem = base64.b64decode(answer.json["ca"]["certificate"], validate=True).decode()
+        ca_file = str(written(tmp_path / "ca.pem", pem))
+        for host in ("127.0.0.1", "localhost", socket.gethostname()):
+            async with await psycopg.AsyncConnection.connect(
+                shown["uri"], sslmode="verify-full", sslrootcert=ca_file, host=host, hostaddr="127.0.0.1"
+            ) as session:
+                assert session.pgconn.ssl_in_use
+        refused = r'no pg_hba\.conf entry .* user "doadmin", database "defaultdb", no encryption'
+        with pytest.raises(psycopg.OperationalError, match=refused):
+            await psycopg.AsyncConnection.connect(shown["uri"], sslmode="disable")
 
 
 async def test_embedded_has_no_tls(sandbox: Sandbox, tmp_path: Path) -> None:
