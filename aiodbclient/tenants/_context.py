@@ -136,7 +136,6 @@ class TenantServers:
         return next(iter(self._engines()), None)
 
     def name(self, cluster: str) -> str | None:
-        """The name of the cluster; None until it is read."""
         return self._read[cluster].name if cluster in self._read else None
 
     async def any(self) -> TenantServer:

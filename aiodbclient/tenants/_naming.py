@@ -87,11 +87,9 @@ class Names:
         return f"^{re.escape(self.stem)}[0-9a-f]{{8}}$"
 
     def is_login(self, name: str) -> bool:
-        """Whether ``name`` has the form of its logins."""
         return re.search(self.login_pattern, name) is not None
 
     def is_ours(self, name: str) -> bool:
-        """Whether ``name`` is one of its logins or roles."""
         return self.is_login(name) or name in (self.owner, *self.groups)
 
     def number(self, login: str) -> int:

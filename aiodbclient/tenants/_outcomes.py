@@ -134,7 +134,6 @@ class TenantDone(Done):
 
 
 def done(action: TenantAction, credential: Credential) -> TenantDone:
-    """The outcome of the tenant of ``credential``."""
     return TenantDone(name=credential.name, action=action, credential=credential)
 
 

@@ -130,7 +130,6 @@ class OnRecord:
 
     @property
     def pair(self) -> tuple[Credential | None, Credential | None]:
-        """The current credential and the previous one."""
         if self.record is None:
             return None, None
         if self.role is Role.OWNER:
@@ -162,7 +161,6 @@ class OnRecord:
 
     @property
     def credentials(self) -> list[Credential]:
-        """The current credential and the previous one, as far as they are on record."""
         return [each for each in self.pair if each is not None]
 
     @property
@@ -186,7 +184,6 @@ class OnRecord:
 
     @property
     def state(self) -> State:
-        """The state of the tenant, or of its readers or writers."""
         if self.begun is not None:
             state, _ = _BEGUN[self.begun]
             if state is not State.USABLE:
@@ -217,7 +214,7 @@ class OnRecord:
 
     @property
     def left_behind(self) -> str | None:
-        """The cluster that a tenant was moved from, if its database is not dropped there; or None."""
+        """The cluster that may still have an earlier or unfinished database of the tenant; or None."""
         return None if self.record is None or self.record.current is None else self.record.current.moved_from
 
     @property

@@ -199,7 +199,6 @@ def _wait_for_claim(name: str, until: float | None) -> float:
 
 
 async def _lost_its_database(tenant: Tenant) -> bool:
-    """Whether a tenant on record has no database."""
     if tenant.record.current is None or tenant.on_record.of_role(Role.OWNER).state is State.REMOVING:
         return False
     try:

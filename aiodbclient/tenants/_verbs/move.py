@@ -151,7 +151,6 @@ class _Move:
         return await self._commit(kept, record)
 
     async def _undo(self, error: BaseException) -> None:
-        """Undo what was begun before ``error``."""
         try:
             await undo_move(self._tenant)
         except ClaimLostError:
@@ -214,7 +213,6 @@ class _Move:
         await self._copy.add_extensions(survey.extensions)
 
     async def _add_login(self, role: Role, login: str) -> Credential:
-        """Make a login on the other cluster, and test it."""
         if role is not Role.OWNER:
             await self._copy.create_role(role)
         return await add_login(self._there, self._copy, self._tenant.names, login, role, new_password())

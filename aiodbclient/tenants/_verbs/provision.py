@@ -80,7 +80,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         return len(self.context.servers.clients) > 1 and self.context.placement.choose_cluster is None
 
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
-        """The cluster of the tenant. That of a new one is chosen, again if it has nothing there and is unreachable."""
+        """The cluster of the tenant. That of a new one is chosen, and once again if it is unreachable."""
         servers, role = self.context.servers, self.context.role
         if role is not Role.OWNER or record.cluster is not None:
             cluster = await super().cluster_for(record, timer)

@@ -111,7 +111,6 @@ async def remove(tenant: Tenant) -> None:
 
 
 async def remove_role(tenant: Tenant, role: Role) -> None:
-    """Remove the readers or the writers of a tenant."""
     await tenant.begin(Verb.REMOVE, [each.username for each in tenant.on_record.of_role(role).credentials], role=role)
     logins = tenant.on_record.begun_logins
     await tenant.session.end_logins(logins)

@@ -93,7 +93,6 @@ class Tenant:
             )
 
     async def renew(self) -> None:
-        """Extend the claim by another lease."""
         since = clock()
         await self.context.store.renew(self.claim, LEASE)
         self._until = since + LEASE
@@ -112,7 +111,6 @@ class Tenant:
 
     @property
     def record(self) -> Record:
-        """What is on record."""
         assert self.on_record.record is not None  # the claim made it, if there was none
         return self.on_record.record
 
@@ -180,11 +178,9 @@ class Tenant:
         return {each.username for each in self.on_record.every_credential} | {*self.on_record.begun_logins}
 
     def logins(self) -> dict[str, Role]:
-        """The logins of the credentials on record."""
         return {each.username: each.role for each in self.on_record.every_credential}
 
     def _password_of(self, login: str) -> Secret | None:
-        """The password on record of a login."""
         found = [each.password for each in self.on_record.every_credential if each.username == login and each.password]
         return Secret(found[0]) if found else None
 
