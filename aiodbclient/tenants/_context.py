@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from datetime import datetime
 from functools import partial
@@ -39,7 +39,7 @@ from ._naming import Names, Role
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
 from ._servers import Login, server_of
-from ._servers.server import Server
+from ._servers.server import Found, Server
 from ._stores import Record, Store, readable
 from .errors import CapacityError, GrantError, StoreError
 
@@ -204,6 +204,21 @@ class TenantServers:
                 if not isinstance(error, AWAY) or placement.choose_cluster is not None or len(self.clients) == 1:
                     raise
                 unreachable[cluster] = error
+
+    async def elsewhere(self, home: str, names: Names, stats: RequestStats) -> list[tuple[TenantServer, Found]]:
+        """Find what the clusters other than ``home`` have of a tenant, as far as they can be reached."""
+        found = list[tuple[TenantServer, Found]]()
+        for cluster in self.clients:
+            if cluster != home:
+                with suppress(*AWAY):
+                    other = await self.server(cluster, stats)
+                    found.append((other, await other.server.find(names)))
+        return found
+
+    async def moved_to(self, home: str, names: Names, stats: RequestStats) -> TenantServer | None:
+        """The other cluster that has a tenant's database, if the tenant was moved after the store was copied."""
+        there = await self.elsewhere(home, names, stats)
+        return next((other for other, found in there if found.database and not found.is_foreign), None)
 
     @contextmanager
     def watched(self, cluster: str, tenant: str) -> Generator[None]:

@@ -62,7 +62,7 @@ class ProblemKind(StrEnum):
     Attributes:
         LOGIN_MISSING: The stored login does not exist.
         PASSWORD_REFUSED: The server refuses the stored password.
-        DATABASE_MISSING: The database does not exist. Its data is lost.
+        DATABASE_MISSING: The database does not exist. Its data is lost, unless NOT_ON_RECORD names another cluster.
         RIGHTS_MISSING: The tenant's owner does not own the database, or the login lacks rights of its role.
         OPEN_TO_OTHERS: A login of another tenant or person can connect to the database, or has a session there.
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,

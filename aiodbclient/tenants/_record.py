@@ -14,7 +14,7 @@ from typing import Self
 
 from attrs import asdict, evolve, frozen
 
-from ..errors import NotFoundError
+from ..errors import ConflictError, NotFoundError
 from ._credential import Credential
 from ._naming import Role
 from ._stores import Record, RoleCredentials, Store, entries_of
@@ -272,10 +272,18 @@ def without_role(record: Record, role: Role) -> Record:
     return evolve(record, roles={each: pair for each, pair in record.roles.items() if each is not role}, intended=None)
 
 
-def no_database(name: str, database: str) -> NotFoundError:
-    """The error for a tenant on record whose database is lost."""
+def no_database(name: str, database: str, there: str | None) -> NotFoundError | ConflictError:
+    """The error for a tenant without a database on its cluster: it is on the cluster ``there``, or lost."""
+    what = f"the database {database!r} of the tenant {name!r}"
+    if there is not None:
+        return ConflictError(
+            f"{what} is on the cluster {there}: it was moved after this store was copied",
+            status=409,
+            advice='remove the record with `store forget`, then provision the tenant with if_exists="adopt" and that '
+            "cluster alone",
+        )
     return NotFoundError(
-        f"the database {database!r} of the tenant {name!r} does not exist, and what was in it is lost",
+        f"{what} does not exist, and what was in it is lost",
         status=404,
         advice="remove the tenant, if it was removed after the backup of the store; otherwise restore the database "
         "from a backup of the cluster",

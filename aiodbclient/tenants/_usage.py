@@ -66,15 +66,24 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
         found = [await _named(context, each) for each in given]
     clusters = dict.fromkeys(each.cluster for each in found if each.cluster is not None)
     servers = await _read(context, clusters)
+    if any(_lacks_database(context, each, servers) for each in found):  # it may be on another cluster
+        servers |= await _read(context, [each for each in context.servers.clients if each not in servers])
     for each in found:
         if each.cluster is None:
             yield each
         elif isinstance(of_server := servers[each.cluster], DatabaseClientError):
             yield evolve(each, error=of_server)
         elif (of_database := of_server.get(context.prefix + each.name)) is None:
-            yield evolve(each, error=each.error or no_database(each.name, context.prefix + each.name))
+            database = context.prefix + each.name
+            others = (cluster for cluster, its in servers.items() if isinstance(its, Mapping) and database in its)
+            yield evolve(each, error=each.error or no_database(each.name, database, next(others, None)))
         else:
             yield evolve(each, bytes=of_database[0], connections=of_database[1], error=None)
+
+
+def _lacks_database(context: Context, usage: Usage, servers: Mapping[str, _OfServer]) -> bool:
+    of_server = None if usage.cluster is None else servers[usage.cluster]
+    return isinstance(of_server, Mapping) and context.prefix + usage.name not in of_server
 
 
 async def _named(context: Context, given: str) -> Usage:

@@ -92,6 +92,9 @@ class CheckTenants(TenantJob[TenantChecked]):
         home, names = await self.home(await self.cluster_for(record, timer), name, timer)
         with self.context.servers.watched(home.cluster, name):
             checked = await self._look(home, names, record)
+        if not strayed and ProblemKind.DATABASE_MISSING in [each.kind for each in checked.problems]:
+            other = await self.context.servers.moved_to(home.cluster, names, timer.stats)
+            strayed = () if other is None else (Problem(ProblemKind.NOT_ON_RECORD, other.name),)
         return evolve(checked, problems=(*checked.problems, *strayed))
 
     async def _look(self, home: TenantServer, names: Names, record: OnRecord) -> TenantChecked:

@@ -20,7 +20,7 @@ from .._context import AT_A_TIME, Context, TenantServer
 from .._credential import Credential
 from .._naming import Names, Role, check_tenant, names_of
 from .._outcomes import TenantAction, TenantFailed, Timer
-from .._record import OnRecord, State, Verb, no_database, no_roles
+from .._record import OnRecord, State, Verb, no_roles
 from ..errors import ClaimLostError, GrantError, MoveError, StoreError, TenantBusyError
 from .steps import settle
 from .tenant import LEASE, Tenant, claim_tenant, clock
@@ -158,8 +158,7 @@ class ClaimingJob(TenantJob[DoneT]):
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
             if await _lost_its_database(tenant):
-                names = tenant.names
-                raise no_database(names.tenant, names.database) from error
+                raise await tenant.no_database() from error
             raise
 
     async def settle(self, tenant: Tenant) -> bool:

@@ -179,13 +179,8 @@ async def _choose(tenant: Tenant, if_exists: IfExists) -> Verb:
 
 async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
-    for cluster in tenant.context.servers.clients:
-        if cluster != tenant.home.cluster:
-            with suppress(*AWAY):
-                other = await tenant.context.servers.server(cluster, tenant.timer.stats)
-                if found := await other.server.find(tenant.names):
-                    return conflict(tenant, other, found)
-    return None
+    there = await tenant.context.servers.elsewhere(tenant.home.cluster, tenant.names, tenant.timer.stats)
+    return next((conflict(tenant, other, found) for other, found in there if found), None)
 
 
 def conflict(tenant: Tenant, home: TenantServer, found: Found) -> NameTakenError:

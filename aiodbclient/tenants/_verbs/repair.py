@@ -9,7 +9,7 @@ from .._context import Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired
-from .._record import OnRecord, State, Verb, no_database, with_credentials
+from .._record import OnRecord, State, Verb, with_credentials
 from ..errors import MoveError
 from .check import examine
 from .jobs import ClaimingJob
@@ -77,7 +77,7 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
     found = await examine(tenant.home, tenant.names, tenant.on_record)
     problems, kinds = (*finished, *found), {each.kind for each in found}
     if ProblemKind.DATABASE_MISSING in kinds:
-        raise no_database(tenant.names.tenant, tenant.names.database)
+        raise await tenant.no_database()
     if found and tenant.on_record.state is State.SUSPENDED:
         await tenant.begin(Verb.SUSPEND)  # the repair opens the database to the tenant, which has no login that works
         await tenant.session.repair({})

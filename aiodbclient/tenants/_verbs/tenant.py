@@ -22,7 +22,7 @@ from .._context import Context, TenantServer
 from .._credential import Credential, Secret, new_password
 from .._naming import Names, Role
 from .._outcomes import Timer
-from .._record import Intent, OnRecord, Verb, with_credentials
+from .._record import Intent, OnRecord, Verb, no_database, with_credentials
 from .._servers.server import Found, TenantSession, Work
 from .._stores import Claim, Record
 from ..errors import ClaimLostError, GrantError, StoreError
@@ -173,6 +173,11 @@ class Tenant:
                 status=409,
                 advice="suspend it in this store too, and then resume it if it is to work",
             )
+
+    async def no_database(self) -> DatabaseClientError:
+        """The error for a tenant on record whose database does not exist on its cluster."""
+        there = await self.context.servers.moved_to(self.home.cluster, self.names, self.timer.stats)
+        return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
 
     def _logins_on_record(self) -> set[str]:
         return {each.username for each in self.on_record.every_credential} | {*self.on_record.begun_logins}
