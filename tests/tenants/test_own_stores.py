@@ -50,6 +50,7 @@ async def test_stopped_process_loses_claim(stores: Stores) -> None:
         (OLD, None, "is encrypted: open the store with its key="),
         (None, NEW, "is not encrypted"),
     ],
+    ids=["another", "none", "not encrypted"],
 )
 async def test_other_key_is_refused(stores: Stores, written: bytes | None, read: bytes | None, why: str) -> None:
     async with stores.store("a", written) as store:

@@ -275,7 +275,9 @@ async def test_read_only_file_is_read() -> None:
                 os.seteuid(0)
 
 
-@pytest.mark.parametrize("key", [None, pytest.param(Fernet.generate_key(), marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "key", [None, pytest.param(Fernet.generate_key(), marks=pytest.mark.thorough)], ids=["plain", "encrypted"]
+)
 async def test_flipped_byte_changes_no_credential(path: Path, key: Key) -> None:
     """Damage every byte of the file in turn, in steps. Unused bytes do not matter, and a name may be lost."""
     async with SQLiteStore(path, key) as store:
