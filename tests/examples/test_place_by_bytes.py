@@ -39,23 +39,23 @@ async def test_a_customer_goes_where_the_least_data_is(
 async def test_unread_cluster_comes_last() -> None:
     place = place_by_bytes.LeastData()
     place.bytes = {"a": 200, "b": 100, "full": 1}
-    rooms = [
+    capacities = [
         ClusterCapacity("away", 0, 9),
         ClusterCapacity("a", 1, 9),
         ClusterCapacity("full", 9, 9),
         ClusterCapacity("b", 5, 9),
     ]
-    assert await place("new", rooms) == "b"
-    assert await place("new", rooms[:2]) == "a"
-    assert await place("new", rooms[:1]) == "away"
+    assert await place("new", capacities) == "b"
+    assert await place("new", capacities[:2]) == "a"
+    assert await place("new", capacities[:1]) == "away"
 
 
-async def test_place_may_read_the_rooms_itself(sandbox: Sandbox, client: DatabaseClient, tmp_path: Path) -> None:
+async def test_choose_cluster_may_read_capacity(sandbox: Sandbox, client: DatabaseClient, tmp_path: Path) -> None:
     ids = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
 
-    async def place(name: str, rooms: object) -> str:
+    async def place(name: str, capacities: object) -> str:
         sized = await tenants.capacity()
-        return min(sized, key=lambda room: (room.bytes or 0, room.tenants)).cluster
+        return min(sized, key=lambda each: (each.bytes or 0, each.tenants)).cluster
 
     async with SQLiteStore(tmp_path / "store") as store:
         tenants = Tenants([client.cluster(id) for id in ids], store, choose_cluster=place)
