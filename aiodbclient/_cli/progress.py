@@ -125,6 +125,25 @@ async def follow(
 
 
 @define
+class Alike:
+    """The names that failed, by the reason. That is printed for the first name alone."""
+
+    names: dict[str, list[str]] = field(factory=dict[str, list[str]])
+
+    def add(self, name: str, reason: str) -> bool:
+        """Add a name. Return whether it is the first one with that reason."""
+        names = self.names.setdefault(reason, [])
+        names.append(name)
+        return len(names) == 1
+
+    def say(self) -> None:
+        """Print which others failed."""
+        for first, *others in self.names.values():
+            if others:
+                note(f"{len(others)} more failed as {first} did: {some(others)}")
+
+
+@define
 class _Work:
     names: Sequence[str]  # of all, with their roles
     report: Report
@@ -133,7 +152,7 @@ class _Work:
     counts: Counter[Action] = field(factory=Counter[Any])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
     failed: list[tuple[Failed, str]] = field(factory=list[Any])  # with their roles
-    alike: dict[str, list[str]] = field(factory=dict[str, list[str]])  # the names that failed, by the reason
+    alike: Alike = field(factory=Alike)
     error: DatabaseClientError | None = None  # ended the whole run
     run: Run[Any] | None = None
     stopped: bool = False
@@ -166,9 +185,7 @@ class _Work:
         if outcome.error is not None:
             self.failed.append((outcome, role))
             reason = report.reason(outcome.error)
-            alike = self.alike.setdefault(reason.replace(outcome.name, ""), [])
-            alike.append(name)
-            if len(alike) == 1 and not report.output.as_json:
+            if self.alike.add(name, reason.replace(outcome.name, "")) and not report.output.as_json:
                 self.bar.say("\n".join(f"{name}: {printable(line)}" for line in reason.splitlines()))
         if report.output.as_json:
             row = report.row(outcome, role) if outcome.error is None else report.failed_row(outcome.error)
@@ -180,9 +197,7 @@ class _Work:
     def end(self, begun: Sequence[str], limiter: RateLimiter) -> int:
         """Say how the run ended, and what helps. Returns the exit code."""
         if not self.report.output.as_json:
-            for first, *others in self.alike.values():
-                if others:
-                    note(f"{len(others)} more failed as {first} did: {some(others)}")
+            self.alike.say()
             if self.counts or (self.error is None and not self.stopped):
                 summary = self.report.summary(self.counts)
                 note(summary) if self.report.on_stderr else write(f"{summary}\n")

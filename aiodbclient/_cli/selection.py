@@ -139,6 +139,9 @@ async def open_tenants(
             options["admin"] = admin_login(place.admin)
         tenants = Tenants([*found.values()], store, prefix=place.prefix, **options)
         records = arranged(place, store, entries, {each.id: name for name, each in found.items()})
+        if not offline and {each.left_behind for each in entries.records} - {None, *records.known}:
+            listed = await client.clusters.list()
+            records = evolve(records, known={each.id: each.name for each in listed} | {**records.known})
         yield Opened(**asdict(records, recurse=False), tenants=tenants, limiter=limiter)
 
 

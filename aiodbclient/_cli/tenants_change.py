@@ -40,7 +40,9 @@ from .selection import Opened, TenantReport, names_in, open_selection, open_tena
 
 if TYPE_CHECKING:
     from .. import Action
+    from ..tenants import Problem
 
+_UNDONE = {"rotate": "rotate", "provision": "provision", "prepare": "move", "move": "move"}  # what ``repair`` undoes
 _REMOVAL = "Finish the removal of {} ({}) on {}, which deletes all data?"
 
 
@@ -62,7 +64,8 @@ class _ChangeReport(TenantReport):
         lines = list[str]()
         who, end = called(outcome.name, role), self._delivery(outcome, role)
         if problems := getattr(outcome, "problems", ()):
-            lines.append(f"{who}: {outcome.action}: {', '.join(map(str, problems))}{end}")
+            fixed = self.opened.named(", ".join(map(_describe, problems)))
+            lines.append(f"{who}: {outcome.action}: {fixed}{end}")
         elif sessions := getattr(outcome, "sessions", 0):
             lines.append(f"{who}: {outcome.action}, {sessions} sessions of the previous login are open")
         elif outcome.action == "deleted" or (outcome.action in ("repaired", "resumed") and end):
@@ -82,6 +85,12 @@ class _ChangeReport(TenantReport):
         if any(each.kind == "unknown_login" for each in getattr(outcome, "problems", ())):
             return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
         return ""
+
+
+def _describe(problem: Problem) -> str:
+    """Describe a problem that was repaired."""
+    again = _UNDONE.get(problem.detail) if problem.kind == "unfinished" else None
+    return str(problem) if again is None else f"{problem} (undone: run {again} again)"
 
 
 @runs

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,21 +13,22 @@ from attrs import define, evolve, field
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from ..tenants._record import OnRecord, State
+from ..tenants._naming import names_of
+from ..tenants._record import OnRecord, State, Verb
 from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown
 from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, Stored, option
 from .output import CredentialOutput, Output
 from .printing import FEW, note, sized, some, span, write
-from .progress import called
+from .progress import Alike, called
 from .records import Records, say_damaged
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
     from .. import Action
-    from ..tenants import Credential, TenantChecked
+    from ..tenants import Credential, Problem, TenantChecked
 
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
@@ -181,13 +182,16 @@ class _CheckReport(TenantReport):
 
     def text(self, outcome: Any, role: str) -> str:
         found = "in progress" if (outcome.name, role) in self.busy else ", ".join(map(str, outcome.problems))
+        found = self.opened.named(found)
         return f"{called(outcome.name, role)}: {found}" if found else ""
 
     def summary(self, counts: Mapping[Action, int]) -> str:
         parts = [super().summary(counts)]
         parts += [f"{len(self.broken)} with problems"] if self.broken else []
+        parts += [f"{len(self.busy)} in progress"] if self.busy else []
         parts += [f"{asleep} suspended"] if (asleep := self.opened.count_suspended()) else []
-        well = ": all well" if counts and not self.broken and "failed" not in counts else ""
+        is_well = counts and not self.broken and not self.busy and "failed" not in counts
+        well = ": all well" if is_well else ""
         return f"{', '.join(parts)}{well}"
 
 
@@ -223,24 +227,54 @@ async def check_tenants(
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, or what else helps."""
+    groups = defaultdict[tuple[str, ...], list[str]](list)
+    for (name, _), checked in broken.items():
+        groups[_what_helps(opened, name, checked.problems)].append(name)
+    for (text, *command), names in groups.items():
+        if command:
+            which = ["--all"] if command == ["repair"] and len(names) > FEW else names[:FEW]
+            text = f"{text}: {opened.suggest(command[0], *which, *command[1:])}"
+        note(f"{some(names)}: {text}")
 
-    def having(problem: str) -> list[str]:
-        return sorted({name for (name, _), each in broken.items() if problem in [it.kind for it in each.problems]})
 
-    strays, lost = having("not_on_record"), having("database_missing")
-    if lost := [name for name in lost if name not in strays]:
-        note(f"{some(lost)}: the database is gone. Restore it from a backup, or remove and provision the tenant")
-    if strays:
-        note(
-            f"{some(strays)}: the database is not in this store. Is it the right store? If the tenant is yours, "
-            "`tenants provision --adopt` takes it over. If it is on record for another cluster, `store forget` it first"
+def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[str, ...]:
+    """What to print for a tenant with problems, then the words of the command that helps, without the names."""
+    found = {str(each.kind): each.detail for each in problems}
+    if "not_on_record" in found and "database_missing" in found:
+        there = found["not_on_record"]
+        return (
+            f"the database is on the cluster {there}: the tenant was moved after this store was copied. `store forget` "
+            f"it, then take it over: `tenants provision --adopt --cluster {there}`",
         )
-    names = [name for name, _ in broken if name not in (*lost, *strays)]
-    if going := opened.half_removed(names):
-        note(f"{some(going)}: a removal that began is not finished. `tenants remove` or `tenants repair` does it")
-    if names := [name for name in names if name not in going]:
-        which = names if len(names) <= FEW else ["--all"]
-        note(f"{some(names)}: to repair: {opened.suggest('repair', *which)}")
+    if "not_on_record" in found:
+        return (
+            "the database is not in this store. Is it the right store? If the tenant is yours, `tenants provision "
+            "--adopt` takes it over. If it is on record for another cluster, `store forget` it first",
+        )
+    if "database_missing" in found:
+        return ("the database is gone. Restore it from a backup, or remove and provision the tenant",)
+    if opened.half_removed([name]):
+        return ("a removal that began is not finished. `tenants remove` or `tenants repair` does it",)
+    if "login_missing" in found and found.get("unfinished") == Verb.SUSPEND:
+        return ("the tenant was suspended after this store was copied. To suspend it here too", "suspend")
+    if _has_newer_login(opened, name, problems):
+        return (
+            "another store knows the tenant: use that store. If it is lost, `store forget` the tenant, then take it "
+            "over: `tenants provision --adopt`",
+        )
+    if found == {"unfinished": Verb.ROTATE}:
+        role = next((role for role, its in opened.records.items() if name in its and its[name].begun), Role.OWNER)
+        return ("to finish the rotation", "rotate", *(() if role is Role.OWNER else ("--role", role)))
+    return ("to repair", "repair")
+
+
+def _has_newer_login(opened: Opened, name: str, problems: Sequence[Problem]) -> bool:
+    """Whether a login is newer than all on record. Then every command that changes the tenant fails."""
+    record = opened.records[Role.OWNER].get(name)
+    if record is None or record.current is None:
+        return False
+    names = names_of(name, record.current.engine, opened.place.prefix)
+    return bool(record.newer_logins(names, [each.detail for each in problems if each.kind == "unknown_login"]))
 
 
 @runs
@@ -262,12 +296,15 @@ async def show_usage(chosen: Chosen, place: Place, output: Output) -> int:
             row |= {"bytes": each.bytes, "connections": each.connections, "error": failed.get(each.name)}
         else:
             row |= {"size": None if each.bytes is None else sized(each.bytes), "connections": each.connections}
-    if not output.as_json:
+    if not output.as_json and any(each.error is None for each in found):
         size, connections = (sum(getattr(each, which) or 0 for each in found) for which in ("bytes", "connections"))
         rows.append({"name": "total", "size": sized(size), "connections": connections})
     output.rows(rows)
+    alike = Alike()
     for name, why in failed.items():
-        note(f"{name}: {why}")
+        if alike.add(name, why.replace(name, "")):
+            note(f"{name}: {why}")
+    alike.say()
     if say_damaged(opened.damaged):
         return Exit.UNUSABLE
     return Exit.SOME_FAILED if failed else Exit.DONE

@@ -8,7 +8,7 @@ has, and finishes the verb or undoes it. ``docs/why/logins.md`` has the table.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from enum import Enum, StrEnum, auto
 from typing import Self
 
@@ -16,7 +16,7 @@ from attrs import asdict, evolve, frozen
 
 from ..errors import ConflictError, NotFoundError
 from ._credential import Credential
-from ._naming import Role
+from ._naming import Names, Role
 from ._stores import Record, RoleCredentials, Store, entries_of
 from .errors import StoreError, SuspendedError, TenantMovingError, TenantNotFoundError, TenantUnavailableError
 
@@ -167,6 +167,17 @@ class OnRecord:
     def every_credential(self) -> list[Credential]:
         """Those of the tenant and of all its roles."""
         return [each for role in Role for each in self.of_role(role).credentials]
+
+    @property
+    def known_logins(self) -> set[str]:
+        """The logins of the tenant and of all its roles, and those that a verb which was begun makes."""
+        return {each.username for each in self.every_credential} | {*self.begun_logins}
+
+    def newer_logins(self, names: Names, logins: Iterable[str]) -> list[str]:
+        """Those of ``logins`` that another store made: unknown, and not older than the newest that is known."""
+        known = self.known_logins
+        newest = max(map(names.number, known), default=0)
+        return [login for login in logins if login not in known and names.number(login) >= newest]
 
     @property
     def begun_logins(self) -> tuple[str, ...]:

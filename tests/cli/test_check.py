@@ -97,12 +97,35 @@ def test_other_process_is_no_problem(command: Command, names: list[str]) -> None
             done = [command.process("tenants", "check", *command.place, *form) for form in ([], ["-o", "json"])]
             await store.release(claim)
         assert [each.code for each in done] == [0, 0]
-        assert done[0].out == f"{a}: in progress\n1 checked: all well\n"
+        assert done[0].out == f"{a}: in progress\n1 checked, 1 in progress\n"
         return [each["state"] for each in done[1].objects()]
 
     assert asyncio.run(beside()) == ["in progress"]
-    assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished: rotate\n")
-    assert command("tenants", "rotate", a, *command.place).code == 0
+    found = command("tenants", "check", *command.place)
+    assert found.out.startswith(f"{a}: unfinished: rotate\n")
+    assert f"{a}: to finish the rotation: aiodbclient tenants rotate {a} --cluster" in found.err
+    repaired = command("tenants", "repair", a, *command.place)
+    assert repaired.out == f"{a}: repaired: unfinished: rotate (undone: run rotate again)\n1 repaired\n"
+    assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
+
+
+def test_restored_store_names_what_helps(command: Command, names: list[str]) -> None:
+    """For tenants that were suspended or rotated after the backup. `repair` refuses them, and is not named."""
+    a, b = names[:2]
+    command.provision(a, b)
+    restored = ["--cluster", command.cluster, "--store", str(command.folder / "restored.db")]
+    assert command("store", "copy", command.store, restored[-1]).code == 0
+    assert command("tenants", "suspend", a, "--yes", *command.place).code == 0
+    assert command("tenants", "rotate", b, *command.place).code == 0
+
+    found = command("tenants", "check", *restored)
+
+    assert (found.code, "tenants repair" in found.err) == (5, False)
+    helps = f"{a}: the tenant was suspended after this store was copied. To suspend it here too: aiodbclient tenants "
+    assert f"{helps}suspend {a} " in found.err
+    assert f"{b}: another store knows the tenant: use that store. If it is lost, `store forget` the" in found.err
+    for name, said in ((a, "was suspended after this store was copied"), (b, "another store knows the tenant")):
+        command("tenants", "repair", name, *restored).fails(1, said, "1 failed\n")
 
 
 def test_tenants_of_lost_store_are_found(command: Command, names: list[str]) -> None:

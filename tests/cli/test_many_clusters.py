@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore
 
 from .conftest import Command
 
@@ -130,6 +132,8 @@ def programs(command: Command) -> None:
 def test_tenants_are_moved(many: Command, programs: None) -> None:
     """``move`` asks, says whence, keeps what is there already, and needs --max with --all."""
     assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
+    backup = str(many.folder / "backup.db")
+    assert many("store", "copy", many.store, backup).code == 0
     move = ["tenants", "move", "--to", "west"]
     many(*move, "a").fails(2, "Move a (1) from east to west? While a tenant is copied, no")
     assert "--yes needs --max N" in many(*move, "--all", "--yes").err
@@ -145,3 +149,25 @@ def test_tenants_are_moved(many: Command, programs: None) -> None:
     assert "(new credential: deliver it)" in rest.out
     assert homes(many) == {"a": "west", "b": "west"}
     assert many("tenants", "check").out == "2 checked: all well\n"
+    restored = many("tenants", "check", *BOTH, "--store", backup)
+    assert "a, b: the database is on the cluster west: the tenant was moved after this store was copied" in restored.err
+    assert "to repair" not in restored.err
+    many("tenants", "repair", "a", *BOTH, "--store", backup).fails(1, "is on the cluster west: it was", "1 failed\n")
+
+
+def test_cluster_left_behind_is_named(many: Command) -> None:
+    """Also if the command and the store do not know that cluster."""
+    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
+    [west] = [id for id, name in many.sandbox.clusters.items() if name == "west"]
+
+    async def leave_behind() -> None:
+        async with SQLiteStore(many.store) as store:
+            claim = await store.claim("a", 10.0)
+            assert claim is not None
+            assert claim.record.current is not None
+            await store.commit(claim, evolve(claim.record, current=evolve(claim.record.current, moved_from=west)))
+
+    asyncio.run(leave_behind())
+    assert many("tenants", "check").out.startswith("a: left_behind: west\n")
+    many("tenants", "repair", "a").fails(1, "what is left of it on the cluster west is still there", "1 failed\n")
+    assert many("tenants", "repair", "a", *BOTH).out == "a: repaired: left_behind: west\n1 repaired\n"

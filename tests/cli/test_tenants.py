@@ -257,6 +257,16 @@ def test_usage_has_a_total(command: Command, names: list[str]) -> None:
     assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
 
 
+def test_usage_of_full_server(command: Command, names: list[str]) -> None:
+    """A server that refuses the administrator fails all its tenants: it is said once, and there is no total."""
+    a, b = names[:2]
+    command.provision(a, b)
+    failed = command("tenants", "usage", *command.place, "--admin", "nobody:wrong")
+    assert (failed.code, [line.split()[0] for line in failed.out.splitlines()]) == (1, ["name", a, b])
+    assert failed.err.count("cannot log in") == 1
+    assert f"1 more failed as {a} did: {b}\n" in failed.err
+
+
 def test_timeout_holds_for_a_locked_store(command: Command, names: list[str]) -> None:
     """``--timeout`` bounds the wait for a store, too."""
     command.provision(names[0])

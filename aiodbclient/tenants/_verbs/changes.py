@@ -49,7 +49,7 @@ class RotateTenants(ClaimingJob[TenantDone]):
         [login] = tenant.new_logins()
         await tenant.begin(Verb.ROTATE, [login], role=tenant.role)
         credential = await tenant.add_login(login, tenant.role)
-        await tenant.commit_credentials(tenant.role, credential, tenant.current)
+        await tenant.commit_credentials(tenant.role, credential, tenant.on_record.current)
         return done(TenantAction.ROTATED, credential)
 
 

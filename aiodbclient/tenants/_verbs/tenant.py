@@ -155,9 +155,7 @@ class Tenant:
         Also if it was suspended since this store was copied, unless the verb ``shuts`` it.
         """
         self.found = await self.home.server.find(self.names)
-        known, number = self._logins_on_record(), self.names.number
-        newest = max(map(number, known), default=0)
-        newer = [login for login in self.found.logins if login not in known and number(login) >= newest]
+        newer = self.on_record.newer_logins(self.names, self.found.logins)
         if newer and (self.record.current is not None or self.on_record.begun is Verb.PROVISION):
             raise ConflictError(
                 f"another store knows the tenant {self.names.tenant!r}: the login {newer[-1]!r} is newer than those on "
@@ -179,9 +177,6 @@ class Tenant:
         there = await self.context.servers.moved_to(self.home.cluster, self.names, self.timer.stats)
         return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
 
-    def _logins_on_record(self) -> set[str]:
-        return {each.username for each in self.on_record.every_credential} | {*self.on_record.begun_logins}
-
     def logins(self) -> dict[str, Role]:
         return {each.username: each.role for each in self.on_record.every_credential}
 
@@ -191,11 +186,11 @@ class Tenant:
 
     def every_login(self) -> set[str]:
         """All logins that may exist on the server."""
-        return {*self.found.logins, *self._logins_on_record()}
+        return {*self.found.logins, *self.on_record.known_logins}
 
     def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
         """Names for new logins, after all that the tenant had, here or ``also`` elsewhere."""
-        known = [*self.found.logins, *self.found.ended, *self._logins_on_record(), *also]
+        known = [*self.found.logins, *self.found.ended, *self.on_record.known_logins, *also]
         made = list[str]()
         for _ in range(number):
             made.append(self.names.new_login([*known, *made]))
