@@ -74,7 +74,8 @@ def _unfinished(on_record: OnRecord) -> Problem:
 
 async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
     """Repair a tenant that works or is suspended. ``finished`` are problems that were solved before."""
-    found = await examine(tenant.home, tenant.names, tenant.on_record)
+    examined = await examine(tenant.home, tenant.names, tenant.on_record)
+    found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]  # ``settle`` drops that
     problems, kinds = (*finished, *found), {each.kind for each in found}
     if ProblemKind.DATABASE_MISSING in kinds:
         raise await tenant.no_database()
