@@ -49,7 +49,7 @@ _GROUPS = {
     ),
     "tenants": (
         "Manage tenants: each has a database, and a login for it alone. The credentials are in a store. Every command "
-        "can be stopped and run again: it continues.",
+        "can be stopped and run again: it continues. `rotate` needs `--older-than` for that.",
         {
             "list": "tenants_read.list_tenants",
             "provision": "tenants_change.provision_tenants",
