@@ -142,6 +142,27 @@ async def test_repair_finishes_removal(anywhere: Place) -> None:
     assert (await only(tenants.remove(["alpha"]))).action is TenantAction.ABSENT
 
 
+async def test_database_that_looks_foreign_is_removed(anywhere: Place) -> None:
+    """After a removal that ended early, somebody drops the logins on MySQL, or opens the database on PostgreSQL."""
+    place, credential = anywhere, await half_removed(anywhere)
+    if credential.engine == Engine.PG:
+        admin, name = await admin_of(place), credential.database
+        [(owner,)] = await ask(admin, f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{name}'")
+        await ask(
+            admin,
+            f'GRANT "{owner}" TO CURRENT_USER',
+            f'ALTER DATABASE "{name}" OWNER TO CURRENT_USER',
+            f'GRANT CONNECT ON DATABASE "{name}" TO PUBLIC',
+        )
+    else:
+        for login in await place.logins():
+            await place.cluster.users.delete(place.prefix + login)
+
+    assert (await only(place.tenants().remove(["alpha"]))).action is TenantAction.DELETED
+
+    await gone(place)
+
+
 async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     before = await half_removed(anywhere)

@@ -98,7 +98,7 @@ async def resume(tenant: Tenant) -> Credential:
 async def remove(tenant: Tenant) -> None:
     """Remove a tenant. Its logins end first, so that nothing of it works on, and are dropped after the database."""
     logins = tenant.every_login()
-    is_anothers = tenant.on_record.intent is not None and tenant.found.is_foreign  # made after a process died
+    is_anothers = tenant.record.current is None and tenant.found.is_foreign  # made after a process died
     await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made
     await tenant.session.end_logins(logins)
     if not is_anothers:
