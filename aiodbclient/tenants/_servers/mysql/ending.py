@@ -71,7 +71,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
         return [thread for thread in await schema.session.threads() if thread.user in logins]
 
     try:
-        await _end_threads(schema, theirs)
+        await _end_threads(schema, theirs, logins)
     except GrantError as error:
         failed.append(error)
     if failed:
@@ -135,9 +135,12 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
     return has_entered
 
 
-async def _end_threads(schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]]) -> None:
+async def _end_threads(
+    schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], logins: Collection[str] = ()
+) -> None:
     """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.
 
+    ``logins`` are of the tenant, also an adopted one. Other users without its form are noted as others.
     Threads of events are killed too, and nothing waits for them: the server starts others, or they have no rights.
     """
     until, reasons = monotonic() + ENDING_SECONDS, list[str]()
@@ -157,7 +160,7 @@ async def _end_threads(schema: Schema, find: Callable[[], Awaitable[Collection[T
                 if user == schema.session.user:
                     await _kill(schema.session, threads)
                     continue
-                if not schema.names.is_ours(user):
+                if not schema.names.is_ours(user) and user not in logins:
                     schema.work.ended.add(user)
                 try:
                     # One account for all tries: while procedures of the login kill our sessions, a statement on
