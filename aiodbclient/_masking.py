@@ -11,7 +11,7 @@ MASK = "***"
 
 # A password of the provider, and the value of ``password``: in JSON (also in a JSON string), a form, a DSN or a line of
 # text. Every repetition is possessive, so the search never backtracks: its time grows with the text alone.
-_PASSWORDS = re.compile(
+_FORMS = re.compile(
     r"""(?P<name>password\\*+["']?+\s*+[:=]\s*+)"""
     r"""(?:\\*+"(?:[^"\\]|\\.)*+"?+|'[^']*+'?+|[^\s"'&,;<>}]++)"""
     r"""|AVNS_[^\s"'\\&,;<>}]*+""",
@@ -54,7 +54,7 @@ class Secrets:
         """Return the beginning of ``text`` with every secret masked, on one printable line that is safe in a log."""
         for token in self._tokens:
             text = text.replace(token, MASK)
-        text = _PASSWORDS.sub(_masked, text)  # before the text is cut: a part of a secret would not be found
+        text = _FORMS.sub(_masked, text)  # before the text is cut: a part of a secret would not be found
         return " ".join("".join(each if each.isprintable() else " " for each in text[: 2 * limit]).split())[:limit]
 
 

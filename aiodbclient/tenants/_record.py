@@ -271,16 +271,15 @@ async def read_all(store: Store) -> AsyncIterator[OnRecord | StoreError]:
 
 
 def with_credentials(record: Record, role: Role, current: Credential, previous: Credential | None) -> Record:
-    """The record with these credentials of a role, and without an intent."""
-    record = evolve(record, intended=None)
+    """The record with these credentials of a role."""
     if role is Role.OWNER:
         return evolve(record, current=current, previous=previous)
     return evolve(record, roles={**record.roles, role: RoleCredentials(current=current, previous=previous)})
 
 
 def without_role(record: Record, role: Role) -> Record:
-    """The record without its readers or writers, and without an intent."""
-    return evolve(record, roles={each: pair for each, pair in record.roles.items() if each is not role}, intended=None)
+    """The record without its readers or writers."""
+    return evolve(record, roles={each: pair for each, pair in record.roles.items() if each is not role})
 
 
 def no_database(name: str, database: str, there: str | None) -> NotFoundError | ConflictError:

@@ -191,7 +191,7 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
     async def add(is_reader: bool) -> None:
         made.append(tenant.names.new_login(made))
         if is_reader:
-            await tenant.steps.add_reader(made[-1], password)
+            await tenant.steps.add_dump_login(made[-1], password)
         else:
             await tenant.steps.add_login(made[-1], password, Role.OWNER)
 

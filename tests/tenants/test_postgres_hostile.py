@@ -131,7 +131,7 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     await victim.repair()
     assert await victim.end(victim.logins[0])
     dump = victim.names.new_login(victim.on_record)
-    await victim.steps.add_reader(dump, Secret(PASSWORD))
+    await victim.steps.add_dump_login(dump, Secret(PASSWORD))
     await victim.steps.freeze(victim.on_record)
     await victim.steps.unfreeze(victim.on_record)
     assert await victim.end(dump)

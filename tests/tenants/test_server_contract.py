@@ -328,7 +328,7 @@ async def test_own_tenant_is_adopted_with_newest_login(place: Place) -> None:
     tenant = await made(place, logins=2)
     older, newest = tenant.logins
     others = [older, await tenant.add(Role.READER), tenant.names.new_login(tenant.on_record)]
-    await tenant.steps.add_reader(others[-1], Secret(PASSWORD))
+    await tenant.steps.add_dump_login(others[-1], Secret(PASSWORD))
     assert all(place.enters(tenant.names, login, PASSWORD) for login in others)
 
     assert await tenant.steps.adopt() == newest
@@ -346,7 +346,7 @@ async def test_frozen_tenant_opens_with_same_passwords(place: Place) -> None:
     writer = await tenant.add(Role.WRITER)
     names = tenant.names
     before, after = names.new_login(tenant.on_record), names.new_login([*tenant.on_record, names.new_login([writer])])
-    await tenant.steps.add_reader(before, Secret(PASSWORD))
+    await tenant.steps.add_dump_login(before, Secret(PASSWORD))
     assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
     for _ in range(2):
@@ -356,7 +356,7 @@ async def test_frozen_tenant_opens_with_same_passwords(place: Place) -> None:
         own.run("SELECT 1")
     assert not any(place.enters(names, each, PASSWORD) for each in (login, writer))
     await tenant.steps.end_logins([before])
-    await tenant.steps.add_reader(after, Secret(PASSWORD))
+    await tenant.steps.add_dump_login(after, Secret(PASSWORD))
     assert place.connect(after, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
     await tenant.steps.unfreeze(tenant.on_record)
@@ -374,7 +374,7 @@ async def test_suspended_tenant_is_read(place: Place) -> None:
     await tenant.suspend()
 
     reader = tenant.names.new_login(used)
-    await tenant.steps.add_reader(reader, Secret(PASSWORD))
+    await tenant.steps.add_dump_login(reader, Secret(PASSWORD))
     await tenant.steps.freeze([])
     assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 

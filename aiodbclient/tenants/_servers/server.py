@@ -125,11 +125,11 @@ class Server(ABC):
         """Return how many sessions of a login are open."""
 
     @abstractmethod
-    async def problems(self, names: Names, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
-        """Compare the database, the roles and rights on the server with those that ``logins`` should have.
+    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
+        """Compare the database, the roles and rights on the server with those that the logins on record should have.
 
-        ``logins`` are on record, by name. None if the tenant is suspended. Another login of the tenant that may log in
-        is UNKNOWN_LOGIN. Tests no password.
+        ``on_record`` has their roles, by name. None if the tenant is suspended. Another login of the tenant that may
+        log in is UNKNOWN_LOGIN. Tests no password.
         """
 
     @abstractmethod
@@ -157,8 +157,8 @@ class Server(ABC):
 class TenantSession(ABC):
     """The steps that change one tenant on its server, as the administrator. A verb is a list of these.
 
-    Each step but ``add_login`` and ``add_reader`` is safe to repeat, so after a crash a verb can begin again with its
-    first one, and new logins.
+    Each step but ``add_login`` and ``add_dump_login`` is safe to repeat, so after a crash a verb can begin again with
+    its first one, and new logins.
     """
 
     names: Names
@@ -180,8 +180,12 @@ class TenantSession(ABC):
         """Create a login with the rights of its role. Opens a database that was shut."""
 
     @abstractmethod
-    async def add_reader(self, login: str, password: Secret) -> None:
-        """Create a login that may read the whole database, also after ``freeze``, and nothing else: for a dump."""
+    async def add_dump_login(self, login: str, password: Secret) -> None:
+        """Create the login that dumps the database, and works also after ``freeze``.
+
+        PostgreSQL: it has all rights of the tenant's owner role. MySQL: those to read everything, to lock tables, and
+        to execute routines.
+        """
 
     @abstractmethod
     async def end_logins(self, logins: Collection[str], /) -> None:

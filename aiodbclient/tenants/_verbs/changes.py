@@ -73,7 +73,7 @@ class RevokePrevious(ClaimingJob[TenantDone]):
 
     async def work(self, tenant: Tenant) -> TenantDone | None:
         current, previous = tenant.current, tenant.on_record.previous
-        assert previous is not None  # otherwise there was nothing to do, or ``settle`` did it
+        assert previous is not None  # otherwise there was nothing to do, or ``finish_or_undo`` did it
         if self._unused and (open_ := await tenant.home.server.count_sessions(previous.username)):
             return TenantDone(name=current.name, action=TenantAction.KEPT, credential=current, sessions=open_)
         await revoke_previous(tenant, tenant.role)

@@ -22,12 +22,12 @@ from .._naming import Names, Role, check_tenant, names_of
 from .._outcomes import TenantAction, TenantFailed, Timer
 from .._record import OnRecord, State, Verb, no_roles
 from ..errors import ClaimLostError, GrantError, MoveError, StoreError, TenantBusyError
-from .steps import settle
+from .steps import finish_or_undo
 from .tenant import LEASE, Tenant, claim_tenant, clock
 
 DoneT = TypeVar("DoneT", bound=Done)
 
-_BEGUN = 4  # names begun for each that is worked on. The others wait for a turn, or for a claim of another process
+_NAMES_PER_TURN = 4  # begun for each that is worked on. The others wait for a turn, or another process's claim
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
 _LOSSES = 5  # lost claims of one name before it fails
 
@@ -49,7 +49,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Read a cluster, and return how many names to begin at a time."""
         self.context.placement.begin_run()
         await self.context.servers.any()
-        return _BEGUN * AT_A_TIME * len(self.context.servers.clients)
+        return _NAMES_PER_TURN * AT_A_TIME * len(self.context.servers.clients)
 
     async def do(self, spec: str, stats: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -93,7 +93,7 @@ class ClaimingJob(TenantJob[DoneT]):
     With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
     """
 
-    verb: ClassVar[Verb]  # ``work`` goes on with an unfinished one itself
+    verb: ClassVar[Verb | None] = None  # ``work`` continues an unfinished one itself; None: it finishes them all
     shuts: ClassVar[bool] = False  # whether it ends all logins of the tenant
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
@@ -154,20 +154,22 @@ class ClaimingJob(TenantJob[DoneT]):
                 async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as session:
                     tenant.session = session
                     await tenant.look(shuts=self.shuts)
-                    return None if await self.settle(tenant) else await self.work(tenant)
+                    return None if await self._finish_others_work(tenant) else await self.work(tenant)
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
             if await _lost_its_database(tenant):
                 raise await tenant.no_database() from error
             raise
 
-    async def settle(self, tenant: Tenant) -> bool:
+    async def _finish_others_work(self, tenant: Tenant) -> bool:
         """Finish or undo what a dead process left. Return whether something changed, so that the work begins again."""
+        if self.verb is None:
+            return False
         intent = tenant.on_record.intent
         if intent is not None and (intent.verb, intent.role) == (self.verb, tenant.role):
             return False
         try:
-            return await settle(tenant)
+            return await finish_or_undo(tenant)
         except MoveError:  # the cluster with what is left behind is away
             if self.verb is Verb.REMOVE and tenant.role is Role.OWNER:
                 raise

@@ -25,7 +25,7 @@ from .._stores import Record, RoleCredentials
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .jobs import ClaimingJob
 from .provision import conflict
-from .steps import settle, undo_move
+from .steps import finish_or_undo, undo_move
 from .tenant import Tenant, add_login
 
 _AT_A_TIME = 4  # tenants
@@ -61,14 +61,10 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             return TenantMoved(name=record.name, action=TenantAction.KEPT, credential=record.current)
         return None
 
-    async def settle(self, tenant: Tenant) -> bool:
-        """``work`` does it."""
-        return False
-
     async def work(self, tenant: Tenant) -> TenantMoved | None:
         name, home, placement = tenant.names.tenant, tenant.home.cluster, self.context.placement
         try:
-            if await settle(tenant):
+            if await finish_or_undo(tenant):
                 return None
         except MoveError as left:  # the tenant works, and ``check`` says what is left
             if name not in self.moved or tenant.on_record.left_behind is None:
@@ -126,7 +122,7 @@ class _Move:
     async def _steps(self, copier: Copier, login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
         password = new_password()
-        await tenant.session.add_reader(login, password)  # for the dump
+        await tenant.session.add_dump_login(login, password)  # for the dump
         reader = tenant.home.credential(tenant.names, Role.READER, login, password)
         survey = await copier.survey(reader, current.username)
         kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)

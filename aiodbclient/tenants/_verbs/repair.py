@@ -14,7 +14,7 @@ from ..errors import MoveError
 from .check import examine
 from .jobs import ClaimingJob
 from .provision import provision
-from .steps import remove, resume, settle, suspend
+from .steps import finish_or_undo, remove, resume, suspend
 from .tenant import Tenant
 
 _REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind.PREVIOUS_REFUSED)
@@ -31,10 +31,6 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         if not record.exists:
             raise record.unusable()
         return None
-
-    async def settle(self, tenant: Tenant) -> bool:
-        """``work`` does it, and says so."""
-        return False
 
     async def work(self, tenant: Tenant) -> TenantRepaired | None:
         action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
@@ -55,7 +51,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
             case _:
                 unfinished, finished = _unfinished(tenant.on_record), self._finished[tenant.names.tenant]
                 try:
-                    if await settle(tenant):
+                    if await finish_or_undo(tenant):
                         finished.append(unfinished)
                         return None
                 except MoveError:  # the cluster with what is left behind is away
@@ -66,7 +62,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
 
 def _unfinished(on_record: OnRecord) -> Problem:
-    """What ``settle`` finishes, as a problem."""
+    """What ``finish_or_undo`` finishes, as a problem."""
     if on_record.intent is not None:
         return Problem(ProblemKind.UNFINISHED, str(on_record.intent.verb))
     return Problem(ProblemKind.LEFT_BEHIND, on_record.left_behind or "")
@@ -75,7 +71,7 @@ def _unfinished(on_record: OnRecord) -> Problem:
 async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
     """Repair a tenant that works or is suspended. ``finished`` are problems that were solved before."""
     examined = await examine(tenant.home, tenant.names, tenant.on_record)
-    found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]  # ``settle`` drops that
+    found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]  # ``finish_or_undo`` drops it
     problems, kinds = (*finished, *found), {each.kind for each in found}
     if ProblemKind.DATABASE_MISSING in kinds:
         raise await tenant.no_database()

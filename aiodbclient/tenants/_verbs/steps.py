@@ -1,4 +1,4 @@
-"""The verbs as lists of steps on a claimed tenant, and ``settle``: what of a verb is finished or undone after a crash.
+"""The verbs as lists of steps on a claimed tenant, and ``finish_or_undo`` after a crash.
 
 ``docs/why/logins.md`` has the table of verbs, states, steps and what a crash leaves.
 """
@@ -20,26 +20,28 @@ from ..errors import MoveError
 from .tenant import Tenant
 
 
-async def settle(tenant: Tenant) -> bool:
+async def finish_or_undo(tenant: Tenant) -> bool:
     """Finish or undo what a dead process left of a verb that does not say so itself. Return whether it left something.
 
     Raises MoveError if the cluster that the tenant left cannot be reached.
     """
     intent = tenant.on_record.intent
     match None if intent is None else (intent.verb, intent.role):
+        case Verb.PROVISION | Verb.ADOPT | Verb.SUSPEND | Verb.RESUME | Verb.REMOVE, Role.OWNER:
+            return False  # of the whole tenant: only verbs that continue with it get here
         case Verb.PREPARE | Verb.MOVE, _:
             with suppress(MoveError):  # the copy is on record now
                 await undo_move(tenant)
         case Verb.REVOKE, role:
             await revoke_previous(tenant, role)
-        case Verb.REMOVE, Role.READER | Role.WRITER as role:
+        case Verb.REMOVE, role:
             await remove_role(tenant, role)
-        case (Verb.ROTATE | Verb.REPAIR, _) | (Verb.PROVISION, Role.READER | Role.WRITER):
+        case Verb.ROTATE | Verb.REPAIR | Verb.PROVISION, _:
             await tenant.end_new_logins()
             await tenant.commit(tenant.record)
         case None if tenant.on_record.left_behind is not None:
             await drop_left_behind(tenant)
-        case _:  # the whole tenant is provisioned, suspended, resumed or removed: only some verbs get here
+        case _:
             return False
     return True
 

@@ -135,7 +135,8 @@ class Tenant:
 
     async def commit(self, record: Record) -> None:
         """Store the record, which ends the intent and the claim."""
-        await self.context.store.commit(self.claim, evolve(record, intended=None))
+        record = evolve(record, intended=None)
+        await self.context.store.commit(self.claim, record)
         self._ended, self.on_record = True, evolve(self.on_record, record=record, intent=None)
 
     async def commit_credentials(self, role: Role, current: Credential, previous: Credential | None) -> None:

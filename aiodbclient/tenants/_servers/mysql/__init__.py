@@ -82,8 +82,8 @@ class MySQLServer(Server):
         [(number,)] = await self.sessions.read(lambda session: session.rows(query, login))
         return int(number)
 
-    async def problems(self, names: Names, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
-        return await self._read(names, partial(reading.problems, logins=logins))
+    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
+        return await self._read(names, partial(reading.problems, logins=on_record))
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         return await self._read(names, rights.other_grantees)

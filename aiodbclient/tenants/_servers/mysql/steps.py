@@ -21,7 +21,7 @@ from .session import LockedError, Schema, identifier, program_of
 if TYPE_CHECKING:
     from . import MySQLServer
 
-_DROP_SECONDS = 60.0  # for a schema of many tables
+_DROP_SCHEMA_SECONDS = 60.0  # for a schema of many tables
 _DROP_LOGINS_SECONDS = 2.0
 
 
@@ -63,7 +63,7 @@ class MySQLSession(TenantSession):
             await rights.grant(schema, login, rights.RIGHTS[role])
             await _restore_definers(schema)
 
-    async def add_reader(self, login: str, password: Secret) -> None:
+    async def add_dump_login(self, login: str, password: Secret) -> None:
         """See ``TenantSession``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
         async with self._server.schema(self._work) as schema:
             await create_account(schema, login, password, TEMPORARY_CONNECTIONS)
@@ -155,7 +155,7 @@ class MySQLSession(TenantSession):
         await self.shut()
         async with self._server.schema(self._work, is_long=True) as schema:
             await refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
-            await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SECONDS)
+            await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
 
     async def forget(self, role: Role | None = None) -> None:
         """See ``TenantSession``. On MySQL rights outlive their schema."""

@@ -153,15 +153,15 @@ class PostgresServer(Server):
         [(number,)] = await self.ask(_SESSIONS, login)
         return int(number)
 
-    async def problems(self, names: Names, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
+    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
         async def outside(session: Session) -> frozenset[Problem]:
-            steps = await databases.missing_grants(session, logins, self.connection_limit)
-            unknown = await databases.unknown_logins(session, logins or {})
-            others = await objects_of_others.problems(session, logins or {})
+            steps = await databases.missing_grants(session, on_record, self.connection_limit)
+            unknown = await databases.unknown_logins(session, on_record or {})
+            others = await objects_of_others.problems(session, on_record or {})
             return frozenset([*(problem for step in steps for problem in step.problems), *unknown, *others])
 
         found = await self._read(names, outside)
-        roles = [role for role in ROLES if role in (logins or {}).values()]
+        roles = [role for role in ROLES if role in (on_record or {}).values()]
         if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.turns, self.opened(Work(names), names.database) as session:

@@ -128,8 +128,8 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
         await session.run_all(*as_role(names.owner, allow_connect(session, login)))
 
 
-async def create_reader(session: Session, login: str, stored: Secret) -> None:
-    """Create the login that dumps the database: it has the rights of the owner role."""
+async def create_dump_login(session: Session, login: str, stored: Secret) -> None:
+    """Create the login that dumps the database, with the rights of the owner role."""
     owner = session.names.owner
     first = [_create(login, stored, TEMPORARY_CONNECTIONS, inherits=True)]
     first.append(grant_membership(session, owner, login, True, True))

@@ -23,7 +23,7 @@ ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
 REMOVAL_SECONDS = 70.0
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
-_DROP_SECONDS = 2.0  # for ended logins: what others granted to them can take long
+_DROP_LOGINS_SECONDS = 2.0  # for ended logins: what others granted to them can take long
 
 T = TypeVar("T")
 
@@ -57,29 +57,29 @@ class PostgresSession(TenantSession):
         limit = self._server.connection_limit
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role, limit=limit))
 
-    async def add_reader(self, login: str, password: Secret) -> None:
+    async def add_dump_login(self, login: str, password: Secret) -> None:
         stored = await logins.verifier(password)
         await self._step(closing.open_again)
-        await self._step(partial(logins.create_reader, login=login, stored=stored))
+        await self._step(partial(logins.create_dump_login, login=login, stored=stored))
 
-    async def end_logins(self, logins_: Collection[str], /) -> None:
-        await self._step(partial(logins.end, logins=logins_, until=monotonic() + ENDING_SECONDS))
+    async def end_logins(self, ending: Collection[str], /) -> None:
+        await self._step(partial(logins.end, logins=ending, until=monotonic() + ENDING_SECONDS))
 
-    async def drop_logins(self, logins_: Collection[str], /) -> tuple[str, ...]:
-        left = sorted(logins_, key=self.names.number, reverse=True)  # first the one that was ended last
+    async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
+        left = sorted(ended, key=self.names.number, reverse=True)  # first the one that was ended last
         async with self._server.drops:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_DROP_SECONDS):
+                async with asyncio.timeout(_DROP_LOGINS_SECONDS):
                     for login in [*left]:
                         if await objects.drop(self._session, login):
                             left.remove(login)
         return tuple(sorted(left))
 
-    async def repair(self, logins_: Mapping[str, Role], /) -> None:
-        await self._step(partial(databases.complete, logins=logins_, limit=self._server.connection_limit))
-        if roles := [role for role in ROLES if role in logins_.values()]:
+    async def repair(self, on_record: Mapping[str, Role], /) -> None:
+        await self._step(partial(databases.complete, logins=on_record, limit=self._server.connection_limit))
+        if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(rights.complete_inside, roles=roles), self.names.database)
-        if left := await objects_of_others.reclaim(self._turn, logins_):
+        if left := await objects_of_others.reclaim(self._turn, on_record):
             raise of_tenant(
                 self.names,
                 f"the administrator cannot change all that is others' in the database {self.names.database!r}: "
@@ -89,11 +89,11 @@ class PostgresSession(TenantSession):
     async def shut(self) -> None:
         await self._step(closing.shut)
 
-    async def freeze(self, logins_: Collection[str], /) -> None:
-        await self._step(partial(closing.freeze, logins=logins_))
+    async def freeze(self, frozen: Collection[str], /) -> None:
+        await self._step(partial(closing.freeze, logins=frozen))
 
-    async def unfreeze(self, logins_: Mapping[str, Role], /) -> None:
-        await self._step(partial(databases.complete, logins=logins_))
+    async def unfreeze(self, frozen: Mapping[str, Role], /) -> None:
+        await self._step(partial(databases.complete, logins=frozen))
 
     async def adopt(self) -> str | None:
         login = await self._step(adoption.login_to_adopt)
