@@ -181,6 +181,10 @@ class TenantRole:
         rotated once. Without it, a process that comes later to a name may find it rotated: its outcome is FAILED with
         RotationPendingError, or with ``force`` it rotates again.
 
+        Repeat an interrupted call with ``older_than``, or without ``force``: a tenant that it had rotated is KEPT, or
+        fails with RotationPendingError, and ``get`` returns its new credential. With ``force`` it is rotated again,
+        which revokes the login that programs still use.
+
         Args:
             names: The tenants.
             all: Whether to rotate all on record, instead of ``names``.

@@ -29,8 +29,8 @@ class Tenants(TenantRole):
     """The tenants of one or more clusters: each has a database, and a login with all rights in it alone.
 
     It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
-    safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
-    number of processes may work with the same store at once.
+    safe to cancel, and each but ``rotate`` is safe to repeat: if a process dies or is cancelled, the next call for the
+    same name continues. Any number of processes may work with the same store at once.
 
     A method that takes ``names`` takes any iterable, also an async one; for another argument it raises
     InvalidArgumentError. Most return a run: it works on several tenants at once, and yields an outcome for each. One
