@@ -82,7 +82,7 @@ ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 TenantNames = Annotated[list[str] | None, argument("NAME", "The tenants.", autocompletion=tenant_names)]
 RoleOption = Annotated[
-    Role, choice("--role", values="owner|writer|reader", help="Which login of the tenants. Default: owner.")
+    Role, choice("--role", values="|".join(Role), help="Which login of the tenants. Default: owner.")
 ]
 RolesOption = Annotated[
     Literal["owner", "writer", "reader", "all"],

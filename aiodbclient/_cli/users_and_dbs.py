@@ -11,8 +11,7 @@ from attrs import asdict, define
 
 from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
-from ..tenants._guard import is_derived
-from ..tenants._naming import is_reserved, names_of
+from ..tenants._naming import is_derived, is_reserved, names_of
 from .asking import confirm, confirm_ending
 from .completion import cluster_names
 from .failures import Exit

@@ -1,19 +1,9 @@
-"""What tenants need of an engine, and the names that only their logins have. Pure."""
+"""What tenants need of an engine. Pure."""
 
 from __future__ import annotations
 
-import re
-
 from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import UnsupportedOperationError
-
-# How the names of a tenant's logins and roles end. See ``tenants/_naming.py``.
-_DERIVED = re.compile(r"_[0-9a-f]{12}_([0-9a-f]{8}|owner|writer|reader)\Z")
-
-
-def is_derived(name: str) -> bool:
-    """Whether a name has the form of a tenant's logins and roles."""
-    return _DERIVED.search(name) is not None
 
 
 def guard_tenants(engine: Engine | str) -> None:

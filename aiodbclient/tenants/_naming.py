@@ -19,7 +19,7 @@ from attrs import frozen
 
 from ..engines import MYSQL, Engine
 from ..errors import InvalidArgumentError
-from ._guard import guard_tenants, is_derived
+from ._guard import guard_tenants
 from .errors import GrantError
 
 
@@ -39,6 +39,7 @@ class Role(StrEnum):
 
 ROLES = tuple(role for role in Role if role is not Role.OWNER)  # those that a tenant may have besides its owner
 OF_A_GROUP = f"_[0-9a-f]{{12}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
+_DERIVED = re.compile(rf"_[0-9a-f]{{12}}_([0-9a-f]{{8}}|{'|'.join(Role)})\Z")  # the end of logins' and roles' names
 _LAST_NUMBER = 0xFFFF
 _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MAX_NAME = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
@@ -134,6 +135,11 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
     digest = blake2b(database.encode(), digest_size=6).hexdigest()
     cut = database[: (_MAX_USER if on_mysql else _MAX_NAME) - _ENDING]
     return Names(tenant=tenant, database=database, stem=f"{cut}_{digest}_")
+
+
+def is_derived(name: str) -> bool:
+    """Whether a name has the form of a tenant's logins and roles."""
+    return _DERIVED.search(name) is not None
 
 
 def is_reserved(name: str) -> bool:
