@@ -15,6 +15,7 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import names_of
 from ..tenants._record import OnRecord, State, Verb
+from ..tenants._stores.copying import is_claimed
 from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown
@@ -162,13 +163,10 @@ class _CheckReport(TenantReport):
         """Hide the problems of a tenant that another command works on."""
         if outcome.error is not None or not outcome.problems:
             return outcome
-        if any(each.kind in _UNFINISHED for each in outcome.problems):
-            store = self.opened.store
-            claim = await store.claim(outcome.name, 10.0)
-            if claim is None:
-                self.busy.add((outcome.name, role))
-                return evolve(outcome, problems=())
-            await store.release(claim)
+        is_unfinished = any(each.kind in _UNFINISHED for each in outcome.problems)
+        if is_unfinished and await is_claimed(self.opened.store, outcome.name):
+            self.busy.add((outcome.name, role))
+            return evolve(outcome, problems=())
         self.broken[outcome.name, role] = outcome
         return outcome
 

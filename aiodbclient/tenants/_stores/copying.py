@@ -15,6 +15,7 @@ from ..errors import StoreError
 from . import Claim, Record, Store, entries_of, readable
 
 _LEASE = 60.0  # s, of a claim that ends as soon as one record is written
+_LOOK_LEASE = 10.0  # s, of a claim that ends at once
 
 
 async def rewrite_records(store: Store) -> int:
@@ -73,6 +74,14 @@ async def copy_records(source: Store, target: Store) -> int:
     return written
 
 
+async def is_claimed(store: Store, name: str) -> bool:
+    """Whether a process works on the name."""
+    claim = await store.claim(name, _LOOK_LEASE)
+    if claim is not None:
+        await _release(store, claim)
+    return claim is None
+
+
 @asynccontextmanager
 async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
     claim = await store.claim(name, _LEASE)
@@ -81,9 +90,14 @@ async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
     try:
         yield claim
     finally:
-        release = asyncio.ensure_future(store.release(claim))
-        try:
-            await asyncio.shield(release)
-        except asyncio.CancelledError:  # finish the release; a cancelled one would leave the claim
-            await asyncio.wait([release])
-            raise
+        await _release(store, claim)
+
+
+async def _release(store: Store, claim: Claim) -> None:
+    """Release a claim. If cancelled, finish that first: otherwise the claim stays until its lease ends."""
+    release = asyncio.ensure_future(store.release(claim))
+    try:
+        await asyncio.shield(release)
+    except asyncio.CancelledError:
+        await asyncio.wait([release])
+        raise
