@@ -44,6 +44,7 @@ from ._stores import Record, Store, readable
 from .errors import CapacityError, GrantError, StoreError
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
+Turns: TypeAlias = defaultdict[str, asyncio.Semaphore]  # by cluster
 
 AT_A_TIME = 16  # tenants of one cluster that a job works on. Their server takes fewer connections
 AWAY = (
@@ -114,20 +115,20 @@ class TenantServers:
         self._private, self._connection_limit = private, connection_limit
         self._read = dict[str, TenantServer]()
         self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)  # held by who reads a cluster
-        self._begin(None)
+        self._begin(None, None)
         self._check_engines()
 
-    def _begin(self, pause: MaintenanceWait | None) -> None:
+    def _begin(self, pause: MaintenanceWait | None, turns: Turns | None) -> None:
         self.pause = pause  # of a run; None: requests do not wait in the bulk lane
         # How many tenants of each cluster to work on at a time. All single calls of a ``Tenants`` share them.
-        self.turns: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, AT_A_TIME))
+        self.turns: Turns = defaultdict(partial(asyncio.Semaphore, AT_A_TIME)) if turns is None else turns
         self._away = dict[str, tuple[DatabaseClientError, float]]()
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
 
-    def for_job(self, pause: MaintenanceWait) -> TenantServers:
-        """The same clusters for one job, of which none is away yet."""
+    def for_job(self, pause: MaintenanceWait | None, turns: Turns | None = None) -> TenantServers:
+        """The same clusters for one job, of which none is away yet. Without ``turns`` it has its own."""
         servers = copy(self)
-        servers._begin(pause)
+        servers._begin(pause, turns)
         return servers
 
     @property

@@ -81,8 +81,7 @@ class TenantRole:
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._context, if_exists)
-        job.context.servers.turns = self._context.servers.turns  # which all single calls share
-        job.context.servers.pause = None  # somebody waits: ``max_wait`` applies
+        job.serve_caller(self._context.servers.turns)
         return (await job.do(job.parse(name), RequestStats())).credential
 
     async def get(self, name: str) -> Credential | None:
@@ -314,7 +313,7 @@ class TenantRole:
     ) -> Run[DoneT | TenantFailed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.context.servers.pause = None
+            job.serve_caller()
         return Run(self._context.names() if names is None else names, job, concurrency)
 
 

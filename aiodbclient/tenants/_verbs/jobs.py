@@ -16,7 +16,7 @@ from ..._http.call import RequestStats
 from ..._http.events import logger
 from ..._http.waits import waits
 from ...errors import ConfigurationError, InvalidArgumentError
-from .._context import AT_A_TIME, Context, TenantServer
+from .._context import AT_A_TIME, Context, TenantServer, Turns
 from .._credential import Credential
 from .._naming import Names, Role, check_tenant, names_of
 from .._outcomes import TenantAction, TenantFailed, Timer
@@ -38,6 +38,10 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = evolve(context, servers=context.servers.for_job(self.maintenance))
+
+    def serve_caller(self, turns: Turns | None = None) -> None:
+        """Work for somebody who waits for one name: ``max_wait`` applies. ``turns`` are those of other calls."""
+        self.context = evolve(self.context, servers=self.context.servers.for_job(None, turns))
 
     def parse(self, given: object) -> str:
         return parse_name(given)
