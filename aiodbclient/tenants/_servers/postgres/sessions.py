@@ -239,19 +239,20 @@ class Session:
         With many roles on the server each GRANT and REVOKE takes long, and the automatic grant of a new role does not:
         the membership in one that was ``made`` alone stays until the next block ends it.
         """
-        options = by = SQL("")
-        granted, begin = sorted({*roles, *made}), [SQL("BEGIN")]
+        joined, names = {*roles, *made}, SQL(", ").join
+        granted, begin, options, by = joined, [SQL("BEGIN")], SQL(""), SQL("")
         if self.knows_options:
-            granted, by = sorted({*roles} - {*made}), SQL(" GRANTED BY CURRENT_USER")
             options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
-            begin += [SQL("SET LOCAL createrole_self_grant = 'set, inherit'")] if made else []
-        to = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
-        names = SQL(", ").join
-        grants = [SQL("GRANT {} TO {}{}").format(names(map(Identifier, granted)), to, options)] if granted else []
-        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted({*roles, *made}))), by)
+            by = SQL(" GRANTED BY CURRENT_USER")
+            granted = joined - {*made}
+            if made:  # who creates a role becomes its member
+                begin.append(SQL("SET LOCAL createrole_self_grant = 'set, inherit'"))
+        members = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
+        grant = SQL("GRANT {} TO {}{}").format(names(map(Identifier, sorted(granted))), members, options)
+        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted(joined))), by)
         stays = self.knows_options and {*roles} == {*made}
         try:
-            await self.run_all(*begin, *first, *grants)
+            await self.run_all(*begin, *first, *([grant] if granted else []))
             yield
             await self.run_all(*([] if stays else [revoke]), SQL("COMMIT"))
         except GrantError:
