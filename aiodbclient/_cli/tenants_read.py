@@ -226,8 +226,8 @@ async def check_tenants(
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, or what else helps."""
     groups = defaultdict[tuple[str, ...], list[str]](list)
-    for (name, _), checked in broken.items():
-        groups[_what_helps(opened, name, checked.problems)].append(name)
+    for name, role in sorted(broken):  # they were checked in any order
+        groups[_what_helps(opened, name, broken[name, role].problems)].append(name)
     for (text, *command), names in groups.items():
         if command:
             which = ["--all"] if command == ["repair"] and len(names) > FEW else names[:FEW]
