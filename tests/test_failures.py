@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import ClusterClient, RetryPolicy, errors
+from aiodbclient import ClusterClient, RateLimiter, RetryPolicy, Window, errors
 from aiodbclient._http.retry import LOST_STATUSES, next_wait, retry_waits
 
 from .conftest import MakeClient, MakeCluster
@@ -180,10 +180,12 @@ async def test_last_status_has_its_error(
 
 @named(ALL)
 async def test_refused_connection_sends_nothing(case: Case, make_client: MakeClient) -> None:
-    """A connection that cannot be made is tried again, and the error says that nothing was sent."""
+    """A connection that cannot be made is tried again and takes no slot, and the error says that nothing was sent."""
+    limiter = RateLimiter([Window(1, 3600.0)])
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: refuses
-        client = make_client(base_url=f"http://127.0.0.1:{unused.getsockname()[1]}")
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        client = make_client(base_url=url, rate_limiter=limiter, max_wait=60.0)
 
         with pytest.raises(errors.ConnectError, match=r"it was not sent.*after 5 tries") as caught:
             await case.call(client.cluster(CLUSTER, engine="pg"))
