@@ -209,6 +209,26 @@ async def test_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pyte
         await keep(store, "beta")
 
 
+async def test_lock_of_another_process_is_waited_for(path: Path) -> None:
+    """It is longer than one try to lock the file."""
+    async with SQLiteStore(path) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            keeping = asyncio.create_task(keep(store, "alpha"))
+            await asyncio.wait([keeping], timeout=3 * sqlite._TRY)
+            other.execute("ROLLBACK")
+        await keeping
+        assert await password(store, "alpha") == "hunter2"
+
+
+async def test_deleted_credential_is_overwritten(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        assert b"hunter2" in path.read_bytes()
+        await store.commit(await claimed(store, "alpha"), None)
+        assert b"hunter2" not in path.read_bytes()
+
+
 async def test_write_failure_is_an_error_that_passes(path: Path) -> None:
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
