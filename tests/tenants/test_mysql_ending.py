@@ -173,6 +173,16 @@ async def test_silent_connection_delays_no_end(server: Server) -> None:
     writer.close()
 
 
+async def test_ended_login_keeps_no_password(server: Server) -> None:
+    """Also if somebody unlocks it."""
+    tenant, login, password = await server.make()
+    server.connect(login, password)
+    await tenant.steps.end_logins([login])
+    server.as_root("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
+    with pytest.raises(pymysql.MySQLError, match="Access denied"):
+        server.connect(login, password)
+
+
 async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
     tenant, first, _ = await server.make()
     second, secret = await server.add(tenant)
