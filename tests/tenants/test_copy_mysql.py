@@ -278,7 +278,8 @@ async def test_password_not_in_process_list(dsn: str, copier: MySQLCopier) -> No
         running = asyncio.create_task(copier.restore(made(dsn, name), file))
         while not (found := [*_processes(name.encode())]):
             await asyncio.sleep(0.02)
-        assert not any(PASSWORD.encode() in command for command in found)
+        # The program replaces the value of this option in the list, a moment after it starts.
+        assert not any(PASSWORD.encode() in command or b"--password" in command for command in found)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
