@@ -19,6 +19,7 @@ from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._outcomes import Timer
 from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._verbs import jobs, tenant
 from aiodbclient.tenants._verbs.tenant import claim_tenant, clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
@@ -48,6 +49,22 @@ async def test_error_leaves_intent_for_next(place: Place) -> None:
     assert await place.tenants().get("alpha") is None
 
     await works(await place.tenants().ensure("alpha"))
+
+
+async def test_refused_new_login_is_not_stored(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new login is tested before programs get it."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+
+    async def refuse(*_: object) -> str:
+        return "not this one"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresServer, "log_in", refuse)
+        failed = await only(tenants.rotate(["alpha"]))
+    assert isinstance(failed.error, GrantError)
+    assert "the server refuses the new login" in str(failed.error)
+    assert await tenants.get("alpha") == credential
 
 
 async def test_login_of_dead_process_dropped(place: Place) -> None:
