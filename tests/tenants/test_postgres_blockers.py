@@ -102,17 +102,22 @@ async def test_ended_neighbour_is_named_after_quick_step(
 async def test_strangers_lock_is_named_not_ended(
     managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The administrator could end the session. It does so to tenants alone."""
     login = victim.logins[0]
     monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
-    with Connection.connect(managed.superuser) as human:
-        human.execute(f"ALTER ROLE {login} VALID UNTIL 'infinity'")
+    managed.make_login("human")
+    managed.api("ALTER ROLE human CREATEROLE")
+    managed.api(f"GRANT {login} TO human WITH ADMIN OPTION")
+    with closing(managed.open("human", "defaultdb")) as human:
+        human.execute(f"BEGIN; ALTER ROLE {login} VALID UNTIL 'infinity'".encode())
         with pytest.raises(
-            GrantError, match=r"an open transaction of the login 'postgres' in the database 'postgres' holds"
+            GrantError, match=r"an open transaction of the login 'human' in the database 'defaultdb' holds"
         ):
             await victim.steps.end_logins([login])
         human.execute("SELECT 1")
     monkeypatch.undo()
     await victim.steps.end_logins([login])
+    managed.delete("human")
 
 
 @pytest.mark.usefixtures("impatient")
