@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
+from psycopg.sql import SQL
 
 from aiodbclient.engines import Engine
 from aiodbclient.sandbox import Sandbox
@@ -49,6 +50,15 @@ def test_authority_file_lives_as_long_as_needed(tmp_path: Path, monkeypatch: pyt
     del ca
     gc.collect()
     assert os.listdir(tmp_path) == []
+
+
+async def test_first_sessions_have_the_settings(place: Place) -> None:
+    """Those that connect at once too, before one of them knows the version of the server."""
+    info = await place.cluster.info()
+    server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
+    waiting = SQL("SELECT current_setting('transaction_timeout', true), pg_sleep(0.2)")
+    found = await asyncio.gather(*(server.ask(waiting) for _ in range(4)))
+    assert {timeout for [(timeout, _)] in found} in ({"1min"}, {None})  # None: before 17
 
 
 async def test_cancelled_step_over_tls_leaves_no_backend(place: Place) -> None:

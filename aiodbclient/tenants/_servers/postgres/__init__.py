@@ -211,8 +211,9 @@ class PostgresServer(Server):
         """Connect, again if the server has another version than is known: it may know other settings."""
         options = self._admin | ({} if database is None else {"dbname": database})
         try:
-            server = await connect(options, self._ca, self._version, label)
-            if self._version != server.info.server_version:
+            known = self._version  # another session may learn it meanwhile
+            server = await connect(options, self._ca, known, label)
+            if known != server.info.server_version:
                 self._version = server.info.server_version
                 await server.close()  # it awaits nothing
                 server = await connect(options, self._ca, self._version, label)
