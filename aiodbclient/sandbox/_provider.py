@@ -1,6 +1,19 @@
 """What the provider's servers have besides PostgreSQL's and MySQL's own: roles, rights and databases. Pure.
 
-docs/why/provider.md says where each fact of the provider comes from.
+docs/why/provider.md has the facts on which users depend, and what each source is. Only the sandbox depends on these:
+
+- PostgreSQL: ``doadmin`` inherits pg_stat_scan_tables too. It may not grant pg_read_all_data or pg_monitor, or create
+  an event trigger (seen: 17.10 and 18). Before 16 it needs only CREATEROLE to manage a login (rule).
+- A database that the API creates belongs to ``doadmin``. Logins may create temporary tables in it, and no tables in
+  ``public`` (seen: eight clusters, 16 and 17).
+- The API lists logins made by SQL, and no roles without LOGIN (seen: 2019 and 2026).
+- ``password_encryption`` may be ``md5`` (seen: 18.4, 2026).
+- MySQL: ``doadmin`` may not KILL sessions of others, SET GLOBAL, or name another DEFINER (twin; seen; rule). Revoking
+  only REPLICATION_APPLIER and ROLE_ADMIN of the API's users fails with error 3879 (seen: 8.4.8; rule).
+- Creating a user on Redis is a 500 (terraform 876).
+
+Not known: who owns the objects of a deleted login (here ``doadmin``), whether the API lists databases that SQL created
+(here yes), what it returns for a login that SQL dropped (here 404), ``max_prepared_transactions`` (here 0).
 """
 
 from __future__ import annotations
