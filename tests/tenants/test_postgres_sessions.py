@@ -17,6 +17,7 @@ from aiodbclient.engines import Engine
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._naming import Role, names_of
 from aiodbclient.tenants._servers import server_of
+from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import CAFile
 
 from ..requirements import postgres_with_tls
@@ -56,6 +57,7 @@ async def test_first_sessions_have_the_settings(place: Place) -> None:
     """Those that connect at once too, before one of them knows the version of the server."""
     info = await place.cluster.info()
     server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
+    assert isinstance(server, PostgresServer)
     waiting = SQL("SELECT current_setting('transaction_timeout', true), pg_sleep(0.2)")
     found = await asyncio.gather(*(server.ask(waiting) for _ in range(4)))
     assert {timeout for [(timeout, _)] in found} in ({"1min"}, {None})  # None: before 17
