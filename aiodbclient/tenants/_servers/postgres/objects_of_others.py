@@ -21,9 +21,10 @@ from .logins import revoke_memberships
 from .objects import HARMLESS, drop_owned, hand_over, owners
 from .sessions import Opener, Session, entered, verbatim
 
-# Who can become a login of the tenant. Whoever made the login has ADMIN alone.
+# Who can become a login of the tenant. Whoever made the login has ADMIN alone. The index of ``roleid`` finds it: a
+# server has some memberships for each of its tenants.
 _BECOMES_LOGIN: LiteralString = """
-pg_get_userbyid(roleid) = ANY (%(present)s) AND pg_get_userbyid(member) <> current_user
+roleid IN (SELECT oid FROM pg_roles WHERE rolname = ANY (%(present)s)) AND pg_get_userbyid(member) <> current_user
 AND coalesce((to_jsonb(a) ->> 'inherit_option')::bool OR (to_jsonb(a) ->> 'set_option')::bool, true)
 """
 # The server's roles with rights everywhere, and the administrator: a member of one has them too.
