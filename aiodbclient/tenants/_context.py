@@ -126,7 +126,7 @@ class TenantServers:
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
 
     def for_job(self, pause: MaintenanceWait | None, turns: Turns | None = None) -> TenantServers:
-        """The same clusters for one job, of which none is away yet. Without ``turns`` it has its own."""
+        """Return these clusters for one job, all of them assumed reachable. Without ``turns``, the job has its own."""
         servers = copy(self)
         servers._begin(pause, turns)
         return servers
@@ -298,7 +298,7 @@ class Context:
             yield entry.damaged[0] if isinstance(entry, StoreError) else entry.name
 
     async def entries(self) -> AsyncIterator[OnRecord | StoreError]:
-        """Yield what is on record for this role; the StoreError for a record that cannot be read."""
+        """Yield the record of each tenant for this role, or the StoreError if it cannot be read."""
         async for entry in read_all(self.store):
             if isinstance(entry, StoreError):
                 yield entry

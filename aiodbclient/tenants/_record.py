@@ -261,7 +261,7 @@ class OnRecord:
 
 
 async def read_all(store: Store) -> AsyncIterator[OnRecord | StoreError]:
-    """Yield what is on record for each tenant; the StoreError for a record that cannot be read."""
+    """Yield the record of each tenant, or the StoreError if it cannot be read."""
     async for entry in entries_of(store):
         try:
             found = entry if isinstance(entry, StoreError) else OnRecord.read(entry.name, Role.OWNER, entry)

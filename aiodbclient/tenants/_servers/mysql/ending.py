@@ -13,7 +13,7 @@ Sessions belong to a user name. So we log in with an account of that name for ou
     KILL ...                                                    as login@'our host', until no other session is left
     DROP USER login@'our host'
 
-Each of these is done for all logins before the next one, so a login that resists keeps no other one working.
+Each step is done for all logins before the next step. So a login that resists does not protect the others.
 
 Nothing waits for connections that have not logged in: the server may keep them for as long as they like. One that began
 to log in before the end may still enter, without a right.

@@ -76,8 +76,8 @@ SELECT DISTINCT pg_get_userbyid(giver) FROM (
     UNION SELECT datdba FROM pg_database WHERE datname = current_database()
 ) AS givers (giver) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user ORDER BY 1
 """)
-# The databases in which a role has rights, and whether it owns something there. "": the server, such as CONNECT on a
-# database, or a database. One with a limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
+# The databases in which a role has rights, and whether it owns something there. "" stands for rights on databases
+# themselves, such as CONNECT. An interrupted DROP DATABASE leaves a limit of -2, and nobody can enter that database.
 _PLACES = SQL("""
 SELECT coalesce(datname, ''), bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
