@@ -10,7 +10,7 @@ import pymysql
 import pytest
 from pymysql.constants import CLIENT
 
-from aiodbclient.tenants._aiomysql import Connection
+from aiodbclient.tenants._servers.mysql.session import Connection
 
 
 def greeting() -> bytes:

@@ -21,8 +21,7 @@ from ..errors import (
 )
 from ..tenants._context import connection_of
 from ..tenants._credential import verifying_context
-from ..tenants._servers import server_of
-from ..tenants._servers.server import Server
+from ..tenants._servers import Server, server_of
 from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for

@@ -26,7 +26,7 @@ from ..tenants._context import connection_of
 from ..tenants._credential import Secret, verifying_context
 from ..tenants._libpq import one_line
 from ..tenants._naming import names_of
-from ..tenants._servers import admin_dsn
+from ..tenants._servers import LoginRefusedError, ServerAwayError, admin_dsn
 from ..tenants.errors import GrantError
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
@@ -317,7 +317,6 @@ async def _enters(
 def _on_mysql(admin: Secret, ca: str | None) -> _Run:
     """Return what runs statements on MySQL. Needs aiomysql."""
     from ..tenants._servers.mysql.session import opened, options_of
-    from ..tenants._servers.server import LoginRefusedError, ServerAwayError
 
     tls = None if ca is None else verifying_context(ca)
 

@@ -38,8 +38,7 @@ from ._guard import guard_tenants
 from ._naming import Names, Role
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
-from ._servers import Login, server_of
-from ._servers.server import Found, Server
+from ._servers import Found, Login, Server, server_of
 from ._stores import Record, Store, readable
 from .errors import CapacityError, GrantError, StoreError
 

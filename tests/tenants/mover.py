@@ -17,8 +17,8 @@ import psycopg
 
 from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._aiomysql import Cursor
 from aiodbclient.tenants._copy import programs
+from aiodbclient.tenants._servers.mysql.session import Cursor
 
 from .conftest import only
 

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._aiomysql import Connection, Cursor
+from aiodbclient.tenants._servers.mysql.session import Connection, Cursor
 
 
 async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:

@@ -7,7 +7,7 @@ from attrs import define, field
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers.server import Server, TenantSession, Work
+from aiodbclient.tenants._servers import Server, TenantSession, Work
 
 PASSWORD = "Aa1-secret"  # of all logins, unless a test says otherwise
 

@@ -13,8 +13,8 @@ from attrs import define
 
 from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers import Found
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.server import Found
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .conftest import Place, found_taken, only

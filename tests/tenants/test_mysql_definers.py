@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from aiodbclient.tenants import Problem, ProblemKind, Role
-from aiodbclient.tenants._servers.server import Found, Work
+from aiodbclient.tenants._servers import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run

@@ -14,8 +14,8 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
+from aiodbclient.tenants._servers import Found, Work
 from aiodbclient.tenants._servers.mysql.accounts import helper
-from aiodbclient.tenants._servers.server import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run

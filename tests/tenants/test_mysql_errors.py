@@ -15,9 +15,9 @@ from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers import Work
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
-from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator

@@ -10,8 +10,8 @@ import pytest
 
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers import Work
 from aiodbclient.tenants._servers.mysql import MySQLServer
-from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run

@@ -7,7 +7,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from aiodbclient.tenants._servers.server import Found, Work
+from aiodbclient.tenants._servers import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run

@@ -11,8 +11,8 @@ from psycopg import Connection
 
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Problem, ProblemKind, Role
+from aiodbclient.tenants._servers import Found
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.server import Found
 
 from .managed import Managed
 from .tenant import Tenant

@@ -12,8 +12,8 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL
 
+from aiodbclient.tenants._servers import TenantSession, Work
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions, steps
-from aiodbclient.tenants._servers.server import TenantSession, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of

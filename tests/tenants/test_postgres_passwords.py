@@ -14,8 +14,8 @@ import pytest
 from psycopg.sql import Composable
 
 from aiodbclient.tenants import ProblemKind
+from aiodbclient.tenants import _servers as of_any_engine
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._servers import server as of_any_engine
 from aiodbclient.tenants._servers.postgres import PostgresServer, logins, sessions
 from aiodbclient.tenants.errors import GrantError
 

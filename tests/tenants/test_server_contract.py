@@ -19,8 +19,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers import server_of
-from aiodbclient.tenants._servers.server import Found, Server, Work
+from aiodbclient.tenants._servers import Found, Server, Work, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..mysql import SERVERS

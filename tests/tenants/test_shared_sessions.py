@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from aiodbclient._http.call import RequestStats
-from aiodbclient.tenants import Credential, Role
+from aiodbclient.tenants import Credential, Role, _servers
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import server
-from aiodbclient.tenants._servers.server import SessionLostError, SharedSessions
+from aiodbclient.tenants._servers import SessionLostError, SharedSessions
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place
@@ -204,7 +203,7 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
 async def test_silent_server_delays_one_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "_READ_SECONDS", 0.05)
+    monkeypatch.setattr(_servers, "_READ_SECONDS", 0.05)
     here = Sessions()
     async with here.sessions.shared():
         hanging = asyncio.ensure_future(here.read(until=asyncio.Event()))

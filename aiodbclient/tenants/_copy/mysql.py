@@ -15,8 +15,8 @@ from typing import IO, Any, TypeAlias
 
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
+from .._servers import LoginRefusedError, ServerAwayError
 from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
-from .._servers.server import LoginRefusedError, ServerAwayError
 from ..errors import GrantError
 from . import Copier, Survey
 from .programs import installed, missing, options_for, run

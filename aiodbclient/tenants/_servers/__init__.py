@@ -1,18 +1,312 @@
-"""``server_of``: the server of a cluster, by its engine."""
+"""``Server`` and ``TenantSession``: what a database server does for tenants, by SQL, as the administrator.
+
+``postgres/`` and ``mysql/`` implement both. ``server_of`` returns the server of a cluster.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from attrs import evolve
+from attrs import define, evolve, field, frozen
 
 from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
 from ...models import Connection, User
 from .._credential import Secret
-from .server import Server
+from .._naming import Names, Role
+from .._outcomes import Problem
+from ..errors import GrantError
+
+SessionT = TypeVar("SessionT")
+T = TypeVar("T")
 
 Login: TypeAlias = tuple[str, str]  # a user and its password
+
+TEMPORARY_CONNECTIONS = 4  # of the login that dumps a database
+_SESSIONS = 2  # that read at a time; a tenant whose rights take long to read delays only one of them
+_READ_SECONDS = 30.0  # for what is read about one tenant
+
+
+class LoginRefusedError(Exception):
+    """The server refuses a login or its password. The message says why and holds no secret."""
+
+
+class ServerAwayError(Exception):
+    """The server is unreachable or has no free connection. The message says why and holds no secret."""
+
+
+class SessionLostError(GrantError):
+    """The session ended before the answer to a statement came."""
+
+
+def of_tenant(names: Names, reason: str) -> GrantError:
+    """Make the error that names a tenant."""
+    return GrantError(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
+
+
+@frozen
+class Administrator:
+    """The administrator's login and its server."""
+
+    name: str
+    version: str
+    lacks: tuple[str, ...]  # the missing rights that tenants need, by the engine's names
+    connections: int  # that the server allows to all logins together
+    clock: datetime  # in UTC
+
+
+@frozen(kw_only=True)
+class Found:
+    """What a server has of a tenant."""
+
+    database: bool = False
+    logins: tuple[str, ...] = ()  # of the tenant's form, that may log in, in the order of their numbers
+    ended: tuple[str, ...] = ()  # of the tenant's form, that may not
+    namesake: bool = False  # whether a login that others made has the name of the database, and may log in
+    is_foreign: bool = False  # whether the database shows that ``create`` did not make it
+    is_shut: bool = False  # PostgreSQL: whether ``shut`` was its last step. MySQL cannot know it
+
+    def __bool__(self) -> bool:
+        return self.database or self.namesake or bool(self.logins)
+
+
+@frozen
+class Work:
+    """The work on one tenant, under its claim."""
+
+    names: Names
+    # Called before each statement; raises ClaimLostError if the lease has expired.
+    check_lease: Callable[[], object] = lambda: None
+    ended: set[str] = field(factory=set[str])  # others whose sessions were ended, because they were in the way
+    # MySQL: the password on record of a login of the tenant, with which its sessions can be ended from inside.
+    password_of: Callable[[str], Secret | None] = lambda _: None
+
+
+class Server(ABC):
+    """The server of one cluster. What it reads needs no claim; ``session`` has the steps that change a tenant.
+
+    Every method is safe to repeat and to cancel, leaves no connection open (see ``SharedSessions``), and ends within a
+    bounded time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if
+    something is in the way, which the error names.
+    """
+
+    sessions: SharedSessions[Any]  # of the administrator
+
+    @abstractmethod
+    async def administrator(self) -> Administrator:
+        """Log in as the administrator, and read what it may do."""
+
+    async def open_databases(self) -> tuple[str, ...]:
+        """PostgreSQL: return the databases that every login may enter, such as ``defaultdb``."""
+        return ()
+
+    @abstractmethod
+    async def tenants(self) -> tuple[str, ...]:
+        """Return the whole names of all databases that ``create`` made, also of tenants that are not on record."""
+
+    @abstractmethod
+    async def usage(self) -> Mapping[str, tuple[int, int]]:
+        """Return the bytes and the open connections of each database that ``create`` made, by its name."""
+
+    @abstractmethod
+    async def find(self, names: Names) -> Found:
+        """Find what exists with the names of the tenant."""
+
+    @abstractmethod
+    async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
+        """Log in to the tenant's database. Return why the server refuses it, or None.
+
+        A full database or a reached limit is no refusal: the password was right.
+        """
+
+    @abstractmethod
+    async def count_sessions(self, login: str) -> int:
+        """Return how many sessions of a login are open."""
+
+    @abstractmethod
+    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
+        """Compare the database, the roles and rights on the server with those that the logins on record should have.
+
+        ``on_record`` has their roles, by name. None if the tenant is suspended. Another login of the tenant that may
+        log in is UNKNOWN_LOGIN. Tests no password.
+        """
+
+    @abstractmethod
+    async def other_grantees(self, names: Names) -> tuple[str, ...]:
+        """Return who else has rights on the database, which ``freeze`` revokes."""
+
+    async def programs(self, names: Names) -> tuple[str, str]:
+        """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
+        return "", ""
+
+    @abstractmethod
+    def steps(self, work: Work) -> TenantSession:
+        """The steps for the work on one tenant. Connects to nothing yet."""
+
+    @asynccontextmanager
+    async def session(self, work: Work, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSession]:
+        """Open a session for the work on one tenant. First end what an interrupted process still runs for it."""
+        async with self.sessions.shared():
+            session = self.steps(work)
+            if was_interrupted:
+                await session.end_work()
+            yield session
+
+
+class TenantSession(ABC):
+    """The steps that change one tenant on its server, as the administrator. A verb is a list of these.
+
+    Each step but ``add_login`` and ``add_dump_login`` is safe to repeat, so after a crash a verb can begin again with
+    its first one, and new logins.
+    """
+
+    names: Names
+
+    @abstractmethod
+    async def end_work(self) -> None:
+        """End the sessions in which a process that lost its claim, or died, still works on the tenant."""
+
+    @abstractmethod
+    async def create(self) -> bool:
+        """Create the database, closed to all. Return whether it is new. Does nothing if it exists."""
+
+    async def create_role(self, role: Role) -> None:
+        """PostgreSQL: create the group of the readers or writers, with its rights. Does nothing if it exists."""
+        return
+
+    @abstractmethod
+    async def add_login(self, login: str, password: Secret, role: Role) -> None:
+        """Create a login with the rights of its role. Opens a database that was shut."""
+
+    @abstractmethod
+    async def add_dump_login(self, login: str, password: Secret) -> None:
+        """Create the login that dumps the database, and works also after ``freeze``.
+
+        PostgreSQL: it has all rights of the tenant's owner role. MySQL: those to read everything, to lock tables, and
+        to execute routines.
+        """
+
+    @abstractmethod
+    async def end_logins(self, logins: Collection[str], /) -> None:
+        """End logins for good: no session of them is open, none can begin, and nothing runs as them.
+
+        First all of them lose their rights, then sessions are ended. Does nothing for those that are gone. Sessions may
+        resist: the ending is bounded in time, then GrantError names what is in the way.
+        """
+
+    @abstractmethod
+    async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
+        """Drop ended logins. What they own in the tenant's database becomes the tenant's, the rest is dropped.
+
+        Ends no session of others. Tries once, for 2 s in all. Returns those that others hold up, which stay, ended.
+        """
+
+    @abstractmethod
+    async def repair(self, logins: Mapping[str, Role], /) -> None:
+        """Repair what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
+
+    @abstractmethod
+    async def shut(self) -> None:
+        """After all logins of the tenant were ended: let nobody else keep access to its database, nor a session there.
+
+        Until ``add_login``, no code of the tenant can let somebody in.
+        """
+
+    @abstractmethod
+    async def freeze(self, logins: Collection[str], /) -> None:
+        """Take the rights of ``logins`` and of all others on the database, and end all sessions in it, for a move.
+
+        Passwords stay, for ``unfreeze``. Raises GrantError if a prepared transaction is left, which somebody could
+        commit.
+        """
+
+    @abstractmethod
+    async def unfreeze(self, logins: Mapping[str, Role], /) -> None:
+        """Undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
+
+    @abstractmethod
+    async def adopt(self) -> str | None:
+        """Make a database and what is in it the tenant's.
+
+        Return the login that goes on working until it is ended: the newest of the tenant's form, or the one that has
+        the name of the database. Others of the tenant's form are ended.
+
+        Raises ConflictError if the database or the login is not the tenant's to take: it is reserved, has rights that
+        no tenant has, or the administrator may not alter it. Then nothing is changed.
+        """
+
+    @abstractmethod
+    async def drop_database(self) -> None:
+        """Drop the database, and end every session in it, whosever it is."""
+
+    @abstractmethod
+    async def forget(self, role: Role | None = None) -> None:
+        """Drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped."""
+
+    async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
+        """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
+        return
+
+
+@define(eq=False)
+class SharedSessions(Generic[SessionT]):
+    """Sessions of the administrator that the work on many tenants shares, each for one task at a time.
+
+    A login costs both sides more than the statements of a step: TLS, a password exchange, and a new server process.
+    """
+
+    _log_in: Callable[[], Awaitable[SessionT]]
+    _close: Callable[[SessionT], Awaitable[None]]
+    _turns: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _SESSIONS), init=False)
+    _idle: list[SessionT] = field(factory=list[SessionT], init=False)
+    _sharing: int = field(default=0, init=False)
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncGenerator[None]:
+        """Keep sessions open for the next task, while any task is in such a block. The last one closes them."""
+        self._sharing += 1
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+            async with AsyncExitStack() as closing:  # closes each, even if it is cancelled meanwhile
+                while self._idle and not self._sharing:
+                    closing.push_async_callback(self._close, self._idle.pop())
+
+    async def read(self, work: Callable[[SessionT], Awaitable[T]]) -> T:
+        """Call ``work`` with a session. It only reads, so it may be called again with another one."""
+        try:
+            async with self._turns, asyncio.timeout(_READ_SECONDS), self.session(work) as (_, found):
+                return found
+        except TimeoutError:
+            pass
+        raise GrantError(f"the database server did not answer within {_READ_SECONDS:.0f} s")
+
+    @asynccontextmanager
+    async def session(self, begin: Callable[[SessionT], Awaitable[T]]) -> AsyncGenerator[tuple[SessionT, T]]:
+        """Yield a session, and what ``begin`` returned in it. One that ended while it was idle is replaced."""
+        while True:
+            was_idle = bool(self._idle)
+            session = self._idle.pop() if was_idle else await self._log_in()
+            async with AsyncExitStack() as ending:
+                ending.push_async_callback(self._close, session)
+                try:
+                    begun = await begin(session)
+                except SessionLostError:
+                    if was_idle:
+                        continue
+                    raise
+                yield session, begun
+                if self._sharing:
+                    ending.pop_all()
+                    self._idle.append(session)
+                return
 
 
 def server_of(

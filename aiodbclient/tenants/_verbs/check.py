@@ -13,7 +13,7 @@ from .._context import AWAY, TenantServer
 from .._naming import Names, Role
 from .._outcomes import Problem, ProblemKind, TenantChecked, Timer, in_order
 from .._record import OnRecord, State, Verb, read_all
-from .._servers.server import Found
+from .._servers import Found
 from ..errors import GrantError, StoreError
 from .jobs import TenantJob
 from .tenant import lacks_login, log_in

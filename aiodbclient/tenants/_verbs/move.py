@@ -20,7 +20,7 @@ from .._credential import Credential, new_password
 from .._naming import Role
 from .._outcomes import TenantAction, TenantMoved
 from .._record import OnRecord, State, Verb
-from .._servers.server import Found, TenantSession
+from .._servers import Found, TenantSession
 from .._stores import Record, RoleCredentials
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .jobs import ClaimingJob

@@ -15,7 +15,7 @@ from .._credential import Credential
 from .._naming import Role
 from .._outcomes import TenantAction, TenantDone, Timer, done
 from .._record import OnRecord, State, Verb
-from .._servers.server import Found
+from .._servers import Found
 from .._stores import entries_of
 from .jobs import ClaimingJob
 from .steps import refuse_role, remove

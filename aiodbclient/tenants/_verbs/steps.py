@@ -14,7 +14,7 @@ from .._context import AWAY
 from .._credential import Credential
 from .._naming import Role
 from .._record import Verb, no_roles, without_role
-from .._servers.server import Server
+from .._servers import Server
 from .._stores import RoleCredentials
 from ..errors import MoveError
 from .tenant import Tenant

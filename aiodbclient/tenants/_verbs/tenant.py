@@ -23,7 +23,7 @@ from .._credential import Credential, Secret, new_password
 from .._naming import Names, Role
 from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_database, with_credentials
-from .._servers.server import Found, TenantSession, Work
+from .._servers import Found, TenantSession, Work
 from .._stores import Claim, Record
 from ..errors import ClaimLostError, GrantError, StoreError
 

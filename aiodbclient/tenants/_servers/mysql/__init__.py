@@ -27,7 +27,7 @@ from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role
 from ..._outcomes import Problem
 from ...errors import GrantError
-from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, SharedSessions, Work, of_tenant
+from .. import Administrator, Found, LoginRefusedError, Server, ServerAwayError, SharedSessions, Work, of_tenant
 from . import reading, rights
 from .leftovers import read_programs
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, program_of

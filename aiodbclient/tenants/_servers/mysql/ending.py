@@ -29,7 +29,7 @@ from time import monotonic
 
 from ..._credential import Secret, new_password
 from ...errors import GrantError
-from ..server import LoginRefusedError, ServerAwayError
+from .. import LoginRefusedError, ServerAwayError
 from .accounts import accounts, helper, lock_account
 from .rights import set_rights
 from .session import LockedError, Schema, Session, Thread

@@ -11,7 +11,7 @@ from ....engines import Engine
 from ....errors import InvalidArgumentError
 from ..._naming import Role, names_of
 from ..._outcomes import Problem, ProblemKind
-from ..server import Found
+from .. import Found
 from . import rights
 from .accounts import accounts
 from .leftovers import definers

@@ -12,7 +12,7 @@ from attrs import frozen
 from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
-from ..server import Administrator
+from .. import Administrator
 from .accounts import accounts
 from .session import Schema, Session, identifier
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import struct
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import aiomysql  # pyright: ignore[reportMissingTypeStubs]
 import pymysql
 from attrs import frozen
+from pymysql.constants import CLIENT, CR
 
 from ...._dsn import mysql_parts
 from ....errors import ConfigurationError
-from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ..._credential import Secret
 from ..._naming import Names
 from ...errors import GrantError
-from ..server import LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
+from .. import LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
@@ -69,6 +71,36 @@ _REFUSALS: Mapping[object, type[LoginRefusedError]] = {
     3159: LoginRefusedError,  # the server requires TLS
     3955: LoginRefusedError,  # the account is locked after too many wrong passwords
 }
+# What aiomysql raises in addition to its own errors, for example if the server speaks another protocol.
+_NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
+
+
+class Cursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no types
+    """A cursor that ignores the warnings of the server."""
+
+    async def _show_warnings(self, conn: Any) -> None:
+        """Do nothing: aiomysql would raise a Python warning for each note of the server."""
+
+
+class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
+    """A connection that closes at once, leaks nothing if its login fails, and verifies the server or sends no login."""
+
+    def close(self) -> None:
+        """Close the connection at once. aiomysql would first wait for the server, which may hang."""
+        if self._writer:
+            self._writer.transport.abort()
+        super().close()
+
+    async def _request_authentication(self) -> None:
+        try:
+            context: ssl.SSLContext | None = self._ssl_context
+            if context is not None and context.verify_mode and not self.server_capabilities & CLIENT.SSL:
+                # aiomysql would log in without TLS
+                raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server does not support TLS")
+            await super()._request_authentication()
+        except BaseException:
+            self.close()
+            raise
 
 
 class Session:
@@ -235,7 +267,7 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
         refused = ServerAwayError(str(error))
     except TimeoutError:
         refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
-    except NOT_MYSQL as error:
+    except _NOT_MYSQL as error:
         refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
     except BaseException as error:
         connection.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..._credential import Secret
 from ..._naming import Role
-from ..server import TEMPORARY_CONNECTIONS, TenantSession, Work
+from .. import TEMPORARY_CONNECTIONS, TenantSession, Work
 from . import rights
 from .accounts import accounts, check_adoption, create_account, drop_account, drop_helpers, repair_account
 from .ending import ENDING_SECONDS, NOT_THEIRS, end, end_in_schema

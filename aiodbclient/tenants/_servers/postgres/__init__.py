@@ -26,7 +26,7 @@ from ..._libpq import one_line
 from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from ..server import (
+from .. import (
     Administrator,
     Found,
     LoginRefusedError,

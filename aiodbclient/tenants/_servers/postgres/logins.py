@@ -34,7 +34,7 @@ from ..._credential import Secret
 from ..._libpq import one_line
 from ..._naming import Role
 from ...errors import GrantError
-from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
+from .. import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
 from .sessions import CONNECT_SECONDS, BlockedError, Session, as_role
 
 _LOOK_SECONDS = 0.02

@@ -30,7 +30,7 @@ from ..._credential import Secret
 from ..._libpq import checked_options, one_line
 from ..._naming import OF_A_GROUP, Names
 from ...errors import GrantError
-from ..server import SessionLostError, Work, of_tenant
+from .. import SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant

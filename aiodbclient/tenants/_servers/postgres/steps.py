@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..._credential import Secret
 from ..._naming import ROLES, Role
-from ..server import TenantSession, Work, of_tenant
+from .. import TenantSession, Work, of_tenant
 from . import adoption, closing, databases, logins, objects, objects_of_others, rights
 from .sessions import BlockedError, ExistsError, Session, Watch, entered
 
