@@ -58,13 +58,13 @@ SELECT datname FROM pg_database WHERE datallowconn AND EXISTS (
 ORDER BY datname
 """)
 # ``create`` makes a closed database, which is the administrator's until it has an owner role, and while it is shut.
-_FOUND = SQL("""
+_FOUND = SQL(f"""
 SELECT d.oid IS NOT NULL,
        coalesce(pg_get_userbyid(datdba) <> %(owner)s AND (datdba <> me.oid OR datallowconn AND EXISTS (
            SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)), false),
        coalesce(datdba = me.oid, false),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %(form)s AND rolcanlogin ORDER BY 1),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname ~ %(form)s AND NOT rolcanlogin ORDER BY 1),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE {databases.IS_LOGIN} AND rolcanlogin ORDER BY 1),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE {databases.IS_LOGIN} AND NOT rolcanlogin ORDER BY 1),
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(database)s AND rolcanlogin)
 FROM pg_roles me LEFT JOIN pg_database d ON datname = %(database)s AND datconnlimit <> -2
 WHERE me.rolname = current_user
@@ -124,8 +124,9 @@ class PostgresServer(Server):
         return found
 
     async def find(self, names: Names) -> Found:
-        values = {"database": names.database, "owner": names.owner, "form": names.login_pattern}
-        [(database, is_foreign, is_administrators, may, ended, namesake)] = await self.ask(_FOUND, **values)
+        form = {"stem": names.stem, "form": names.login_pattern}
+        rows = await self.ask(_FOUND, **form, database=names.database, owner=names.owner)
+        [(database, is_foreign, is_administrators, may, ended, namesake)] = rows
         return Found(
             database=database,
             logins=tuple(may),

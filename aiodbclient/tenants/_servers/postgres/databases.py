@@ -18,6 +18,7 @@ A role without login, the *owner role*, owns the database. As the administrator 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import LiteralString
 
 from attrs import evolve, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -51,10 +52,13 @@ SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
        coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
 FROM pg_roles r LEFT JOIN pg_auth_members m ON roleid = r.oid WHERE rolname = %s
 """)
-_LOGINS = SQL("""
+# Whether a role has the name of a tenant's login. The bounds let the server use its index: it has some roles for each
+# tenant, and compares a regular expression with all of them.
+IS_LOGIN: LiteralString = "rolname > %(stem)s AND rolname < %(stem)s || 'g' AND rolname ~ %(form)s"
+_LOGINS = SQL(f"""
 SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
-    SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %s = ANY (setconfig))
-FROM pg_roles r WHERE rolname ~ %s OR rolname = ANY (%s) ORDER BY 1
+    SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %(setting)s = ANY (setconfig))
+FROM pg_roles r WHERE {IS_LOGIN} OR rolname = ANY (%(wanted)s) ORDER BY 1
 """)
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 
@@ -128,7 +132,9 @@ async def members(session: Session, role: str) -> list[Member] | None:
 async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
     """Read all logins that have the form of the tenant's, also ended ones, and those that are ``wanted``."""
     names = session.names
-    return [Login(*row) for row in await session.run(_LOGINS, f"role={names.owner}", names.login_pattern, [*wanted])]
+    form = {"stem": names.stem, "form": names.login_pattern}
+    found = await session.run(_LOGINS, **form, setting=f"role={names.owner}", wanted=[*wanted])
+    return [Login(*row) for row in found]
 
 
 async def unknown_logins(session: Session, known: Collection[str]) -> list[Problem]:

@@ -27,9 +27,10 @@ _BECOMES_LOGIN: LiteralString = """
 roleid IN (SELECT oid FROM pg_roles WHERE rolname = ANY (%(present)s)) AND pg_get_userbyid(member) <> current_user
 AND coalesce((to_jsonb(a) ->> 'inherit_option')::bool OR (to_jsonb(a) ->> 'set_option')::bool, true)
 """
-# The server's roles with rights everywhere, and the administrator: a member of one has them too.
+# The server's roles ("pg_...") with rights everywhere, and the administrator: a member of one has them too. Bounds cost
+# less than a regular expression, which is compared with each role of the server.
 _POWERFUL: LiteralString = """
-(p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname NOT IN
+(p.rolname = current_user OR p.rolname >= 'pg_' AND p.rolname < 'pg`' AND p.rolname NOT IN
     ('pg_database_owner', 'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'))
 """
 # What of that the administrator may be able to revoke.
