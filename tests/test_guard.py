@@ -24,7 +24,7 @@ from aiodbclient import (
     errors,
 )
 from aiodbclient.engines import CAPABILITIES, guard
-from aiodbclient.tenants._guard import guard_tenants
+from aiodbclient.tenants._naming import guard_tenants
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, says, stalls
@@ -131,7 +131,7 @@ def test_engine_without_tenants_is_refused(engine: str, reason: str) -> None:
 def test_each_capability_has_its_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine yet has users and no dbs."""
     new = Capabilities(users=True, dbs=False)
-    for module in ("aiodbclient.engines", "aiodbclient.tenants._guard"):
+    for module in ("aiodbclient.engines", "aiodbclient.tenants._naming"):
         monkeypatch.setattr(f"{module}.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
 
     assert guard("cockroach", "users.create") is new

@@ -19,9 +19,8 @@ from ..errors import (
     PermissionDeniedError,
     UnsupportedOperationError,
 )
-from ..tenants._context import connection_of
 from ..tenants._credential import verifying_context
-from ..tenants._servers import Server, server_of
+from ..tenants._servers import Server, connection_of, server_of
 from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for

@@ -22,11 +22,10 @@ from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError
 from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
-from ..tenants._context import connection_of
 from ..tenants._credential import Secret, verifying_context
 from ..tenants._libpq import one_line
 from ..tenants._naming import names_of
-from ..tenants._servers import LoginRefusedError, ServerAwayError, admin_dsn
+from ..tenants._servers import LoginRefusedError, ServerAwayError, admin_dsn, connection_of
 from ..tenants.errors import GrantError
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError

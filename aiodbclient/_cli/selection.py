@@ -11,8 +11,7 @@ from attrs import asdict, define, evolve, field, frozen
 
 from ..errors import InvalidArgumentError, NameTakenError
 from ..tenants import Role
-from ..tenants._guard import guard_tenants
-from ..tenants._naming import names_of
+from ..tenants._naming import guard_tenants, names_of
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .failures import Exit
 from .files import read_names

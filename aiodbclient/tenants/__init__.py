@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import errors as errors
 
 if TYPE_CHECKING:  # ``X as X`` exports it
-    from ._capacity import ClusterCapacity as ClusterCapacity
+    from ._context import ClusterCapacity as ClusterCapacity
     from ._credential import Credential as Credential
     from ._naming import Role as Role
     from ._outcomes import Problem as Problem
@@ -41,10 +41,11 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._stores.sealing import Seal as Seal
     from ._stores.sqlite import SQLiteStore as SQLiteStore
     from ._tenants import Tenants as Tenants
-    from ._usage import Usage as Usage
+    from ._tenants import Usage as Usage
 
 # As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor a verb.
 _HOMES = {
+    "._context": "ClusterCapacity",
     "._credential": "Credential",
     "._naming": "Role",
     "._outcomes": "Problem ProblemKind TenantAction TenantCheckOutcome TenantChecked TenantDone TenantEvent "
@@ -52,14 +53,12 @@ _HOMES = {
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",
     "._role": "TenantRole",
-    "._capacity": "ClusterCapacity",
     "._stores": "Claim Record RoleCredentials Store",
     "._stores.copying": "copy_records rewrite_records",
     "._stores.postgres": "PostgresStore",
     "._stores.sealing": "Seal",
     "._stores.sqlite": "SQLiteStore",
-    "._tenants": "Tenants",
-    "._usage": "Usage",
+    "._tenants": "Tenants Usage",
 }
 
 if not TYPE_CHECKING:

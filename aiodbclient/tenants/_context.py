@@ -1,21 +1,21 @@
-"""``Context``: what all operations of one ``Tenants`` share, such as its clusters, each a ``TenantServer``."""
+"""``Context``: what all operations of one ``Tenants`` share: its store, its clusters, and the choice among them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from datetime import datetime
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TypeAlias
 
 from attrs import frozen
 
 from .._bulk.run import OUTAGE, UNANSWERED
-from .._dsn import is_host
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from ..clusters import ClusterClient, for_work
@@ -31,14 +31,12 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ..models import Cluster, Connection, User
-from ._capacity import Placement
+from ..models import Connection, User
 from ._credential import Credential
-from ._guard import guard_tenants
-from ._naming import Names, Role
+from ._naming import Names, Role, guard_tenants
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
-from ._servers import Found, Login, Server, server_of
+from ._servers import Found, Login, Server, connection_of, server_of
 from ._stores import Record, Store, readable
 from .errors import CapacityError, GrantError, StoreError
 
@@ -58,6 +56,7 @@ AWAY = (
 )
 _UNCHANGED = "nothing was changed on the cluster {}"
 _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
+_FRESH = 30.0  # s for which the store is not read again to count the tenants
 
 
 @frozen
@@ -103,14 +102,14 @@ class TenantServers:
 
     def __init__(
         self,
-        clusters: ClusterClient | Sequence[ClusterClient],
+        clients: Mapping[str, ClusterClient],
+        admins: Mapping[str, Login | None],
         *,
         private: bool,
-        admin: Login | Mapping[str, Login] | None,
         connection_limit: int | None,
     ) -> None:
-        self.clients: dict[str, ClusterClient] = _checked_clusters(clusters)  # the API of each, by id
-        self._admins = _checked_admins(admin, self.clients)
+        self.clients = clients  # the API of each, by id
+        self._admins = admins
         self._private, self._connection_limit = private, connection_limit
         self._read = dict[str, TenantServer]()
         self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)  # held by who reads a cluster
@@ -129,11 +128,6 @@ class TenantServers:
         servers = copy(self)
         servers._begin(pause, turns)
         return servers
-
-    @property
-    def engine(self) -> Engine | str | None:
-        """The engine of the clusters, if it is known."""
-        return next(iter(self._engines()), None)
 
     def name(self, cluster: str) -> str | None:
         return self._read[cluster].name if cluster in self._read else None
@@ -184,27 +178,6 @@ class TenantServers:
             raise
         return TenantServer(client.id, info.name, info.engine, connection, ca, server)
 
-    async def choose(
-        self, name: str, placement: Placement, stats: RequestStats, without: Collection[str] = ()
-    ) -> TenantServer:
-        """A cluster for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
-        unreachable = dict[str, DatabaseClientError]()
-        while True:
-            try:
-                cluster = await placement.choose(name, {*without, *unreachable})
-            except CapacityError:
-                if unreachable:
-                    raise next(iter(unreachable.values())) from None
-                raise
-            try:
-                return await self.server(cluster, stats)
-            except BaseException as error:
-                placement.leave(cluster)
-                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, AWAY) or placement.choose_cluster is not None or len(self.clients) == 1:
-                    raise
-                unreachable[cluster] = error
-
     async def elsewhere(self, home: str, names: Names, stats: RequestStats) -> list[tuple[TenantServer, Found]]:
         """Find what the clusters other than ``home`` have of a tenant, as far as they can be reached."""
         found = list[tuple[TenantServer, Found]]()
@@ -243,23 +216,114 @@ class TenantServers:
             noted.may_have_applied, noted.statement, noted.on_record = False, "", _UNCHANGED.format(cluster)
         self._away[cluster] = noted, monotonic()
 
-    def _engines(self) -> dict[Engine | str, str]:
-        """The engines that are known, each with the id of a cluster."""
-        found = dict[Engine | str, str]()
-        for id, client in self.clients.items():
-            engine = self._read[id].engine if id in self._read else client.engine
-            if engine is not None:
-                found[engine] = id
-        return found
-
     def _check_engines(self) -> None:
         """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
-        engines = self._engines()
+        engines = dict[Engine | str | None, str]()
+        for id, client in self.clients.items():
+            engines[self._read[id].engine if id in self._read else client.engine] = id
+        engines.pop(None, None)
         if len(engines) > 1:
             each = " and ".join(f"{id} is {engine}" for engine, id in engines.items())
             raise InvalidArgumentError(
                 f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
             )
+
+
+@frozen
+class ClusterCapacity:
+    """A cluster, and how many tenants it has.
+
+    Attributes:
+        cluster: The id of the cluster.
+        tenants: How many tenants are on record for it, whatever their prefix.
+        max_tenants: How many it may have; None if there is no limit.
+        name: The name of the cluster; None until it was read.
+        bytes: The size of the databases of its tenants. None if the cluster cannot be reached, and in what
+            ``choose_cluster`` is given.
+    """
+
+    cluster: str
+    tenants: int
+    max_tenants: int | None
+    name: str | None = None
+    bytes: int | None = None
+
+
+ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[ClusterClient | str]]
+
+
+class Placement:
+    """Chooses the cluster of each new tenant, by the tenants on record and those that this process has added since."""
+
+    def __init__(
+        self, store: Store, clusters: Sequence[str], max_tenants: int | None, choose_cluster: ChooseCluster | None
+    ) -> None:
+        self.choose_cluster = choose_cluster
+        self._store = store
+        self._clusters = tuple(clusters)
+        self._max_tenants = max_tenants
+        self._has_choice = len(clusters) > 1 or max_tenants is not None or choose_cluster is not None
+        self._tenants = Counter[str | None]()  # by cluster; None: of those that have none yet
+        self._counted_at = -inf
+        self._turn = asyncio.Lock()
+
+    async def capacities(self) -> list[ClusterCapacity]:
+        """Read the store, and return the capacities in the order of the clusters."""
+        return self._capacities(await self._count())
+
+    def begin_run(self) -> None:
+        """Make the next ``choose`` count the tenants."""
+        self._counted_at = -inf
+
+    async def choose(self, name: str, without: Collection[str] = ()) -> str:
+        """Choose a cluster for the new tenant ``name``, which counts from now on, until ``leave``."""
+        if not self._has_choice:
+            return self._clusters[0]
+        async with self._turn:
+            if monotonic() - self._counted_at >= _FRESH:
+                self._tenants, self._counted_at = await self._count(), monotonic()
+            cluster = await self._choose(name, without)
+            self._tenants[cluster] += 1
+            return cluster
+
+    def leave(self, cluster: str) -> None:
+        """Count a tenant of ``cluster`` less: it was not made there, or is gone."""
+        self._tenants[cluster] -= 1
+
+    async def _count(self) -> Counter[str | None]:
+        found = Counter[str | None]()
+        async for entry in read_all(self._store):
+            if isinstance(entry, OnRecord):
+                found[entry.cluster] += 1
+        return found
+
+    def _capacities(self, tenants: Counter[str | None]) -> list[ClusterCapacity]:
+        return [ClusterCapacity(each, tenants[each], self._max_tenants) for each in self._clusters]
+
+    async def _choose(self, name: str, without: Collection[str]) -> str:
+        capacities = [each for each in self._capacities(self._tenants) if each.cluster not in without]
+        free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
+        if not free:
+            raise CapacityError(
+                f"no cluster has capacity for the tenant {name!r}: each has its {self._max_tenants} tenants; "
+                "nothing was sent, and nothing is on record",
+                advice="give Tenants another cluster, or a larger max_tenants",
+            )
+        if self.choose_cluster is None or (without and len(capacities) == 1):
+            return min(free, key=lambda each: each.tenants).cluster
+        chosen = await self.choose_cluster(name, capacities)
+        cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
+        if cluster not in self._clusters:
+            raise InvalidArgumentError(
+                f"choose_cluster must return one of the clusters of these tenants, or its id, not {cluster!r}; nothing "
+                "was sent"
+            )
+        if cluster not in [each.cluster for each in free]:
+            raise CapacityError(
+                f"the cluster {cluster} that choose_cluster returned for the tenant {name!r} is full: it has its "
+                f"{self._max_tenants} tenants; nothing was sent, and nothing is on record"
+            )
+        return cluster
 
 
 @frozen(kw_only=True, eq=False)
@@ -274,6 +338,30 @@ class Context:
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
 
+    async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantServer:
+        """A cluster for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
+        unreachable = dict[str, DatabaseClientError]()
+        while True:
+            try:
+                cluster = await self.placement.choose(name, {*without, *unreachable})
+            except CapacityError:
+                if unreachable:
+                    raise next(iter(unreachable.values())) from None
+                raise
+            try:
+                return await self.servers.server(cluster, stats)
+            except BaseException as error:
+                self.placement.leave(cluster)
+                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
+                if not isinstance(error, AWAY) or not self.may_choose:
+                    raise
+                unreachable[cluster] = error
+
+    @property
+    def may_choose(self) -> bool:
+        """Whether a new tenant may go to another cluster than the one that was chosen first."""
+        return len(self.servers.clients) > 1 and self.placement.choose_cluster is None
+
     async def record(self, name: str) -> OnRecord:
         """Read what is on record for a tenant. Raises as ``ours``."""
         return self.ours(name, await self.store.get(name))
@@ -287,8 +375,8 @@ class Context:
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield the records that are ours, and have this role."""
-        async for found in readable(read_all(self.store)):
-            if found.record is not None and found.of_role(self.role).exists and not self._why_not_ours(found):
+        async for found in readable(self.entries()):
+            if found.record is not None:
                 yield found.record
 
     async def names(self) -> AsyncIterator[str]:
@@ -324,22 +412,6 @@ class Context:
         )
 
 
-def connection_of(cluster: Cluster, *, private: bool) -> Connection:
-    """Return the connection for the tenants' programs, public or private."""
-    connection = cluster.private_connection if private else cluster.connection
-    if connection is None or not connection.host:
-        which = "private connection" if private else "connection"
-        raise ConfigurationError(
-            f"the API returns no {which} for the cluster {cluster.name!r} (its status is {cluster.status}): "
-            "wait until it is online, or choose the other connection"
-        )
-    if not is_host(connection.host):
-        raise ConfigurationError(
-            f"the cluster {cluster.name!r} has an invalid host in its connection: ask the provider"
-        )
-    return connection
-
-
 async def _authority(cluster: ClusterClient, name: str) -> str:
     try:
         return await cluster.ca()
@@ -348,29 +420,3 @@ async def _authority(cluster: ClusterClient, name: str) -> str:
             f"the cluster {name!r} uses TLS, but the API returns no certificate authority to verify its servers "
             f"(404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was created"
         ) from None
-
-
-def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[str, ClusterClient]:
-    """Return the clusters by id. Raises InvalidArgumentError if there is none, or one twice."""
-    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
-    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
-        raise InvalidArgumentError(
-            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
-        )
-    by_id = {each.id: each for each in clusters}
-    if len(by_id) < len(clusters):
-        raise InvalidArgumentError("cluster has the same cluster twice")
-    return by_id
-
-
-def _checked_admins(admin: Login | Mapping[str, Login] | None, clusters: Collection[str]) -> dict[str, Login | None]:
-    """Return the administrator of each cluster. Raises InvalidArgumentError; no message has a password."""
-    by_cluster = admin if isinstance(admin, Mapping) else dict.fromkeys(clusters, admin)
-    if unknown := [id for id in by_cluster if id not in clusters]:
-        raise InvalidArgumentError(f"admin has a login for {unknown[0]!r}, which is none of the clusters")
-    for login in by_cluster.values():
-        if login is not None and not (
-            isinstance(login, tuple) and len(login) == 2 and all(isinstance(each, str) and each for each in login)
-        ):
-            raise InvalidArgumentError("admin must be a user and a password, or a mapping of cluster ids to such pairs")
-    return {id: by_cluster.get(id) for id in clusters}

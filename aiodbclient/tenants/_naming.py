@@ -17,9 +17,8 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from ..engines import MYSQL, Engine
-from ..errors import InvalidArgumentError
-from ._guard import guard_tenants
+from ..engines import CAPABILITIES, MYSQL, SQL_ENGINES, Engine
+from ..errors import InvalidArgumentError, UnsupportedOperationError
 from .errors import GrantError
 
 
@@ -103,6 +102,20 @@ class Names:
         if number > _LAST_NUMBER:
             raise GrantError(f"tenant {self.tenant!r} has had {_LAST_NUMBER:,} logins", tenant=self.tenant)
         return f"{self.stem}{number:04x}{secrets.token_hex(2)}"
+
+
+def guard_tenants(engine: Engine | str) -> None:
+    """Refuse an engine that does not support tenants, or that is unknown."""
+    if engine in SQL_ENGINES:
+        return
+    capabilities = CAPABILITIES.get(engine)
+    if capabilities is None:
+        reason = f"this version of aiodbclient does not know the engine {engine!r}"
+    elif not capabilities.users:
+        reason = f"{engine} clusters have no user management"
+    else:
+        reason = f"{engine} clusters have none, because they have no SQL: use users.provision with settings"
+    raise UnsupportedOperationError(f"tenants: {reason}; nothing was created", engine=engine, operation="tenants")
 
 
 def check_tenant(name: object) -> str:

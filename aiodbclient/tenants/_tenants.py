@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Literal, overload
+from typing import Literal, TypeAlias, overload
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from .._bulk.run import Run
+from .._bulk.run import Run, check_iterable
 from .._checks import check_whole
+from .._http.call import RequestStats
+from .._http.maintenance import MaintenanceWait
 from ..clusters import ClusterClient
-from ..errors import InvalidArgumentError
-from ._capacity import ChooseCluster, ClusterCapacity, Placement
-from ._context import Context, Setup, TenantServers
-from ._naming import ROLES, Role
+from ..errors import DatabaseClientError, InvalidArgumentError
+from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
+from ._naming import ROLES, Role, check_tenant
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
+from ._record import OnRecord, State, no_database
 from ._role import GivenNames, TenantRole, check_chosen
 from ._servers import Login
 from ._stores import Store
-from ._usage import Usage, capacity_of, usage_of
 from ._verbs.changes import ResumeTenants, SuspendTenants
 from ._verbs.move import MoveTenants
 from ._verbs.repair import RepairTenants
+from .errors import StoreError
+
+_Sizes: TypeAlias = Mapping[str, tuple[int, int]]  # the bytes and the sessions of each database of a server
+
+
+@frozen(kw_only=True)
+class Usage:
+    """How much of its cluster a tenant uses.
+
+    Attributes:
+        name: The tenant.
+        cluster: The id of its cluster; None if it has none.
+        bytes: The size of its database; None if it is unknown.
+        connections: How many sessions are open in its database; on MySQL those of its logins. None if it is unknown.
+        error: Why they are unknown, or None.
+    """
+
+    name: str
+    cluster: str | None = None
+    bytes: int | None = None
+    connections: int | None = None
+    error: DatabaseClientError | None = None
 
 
 class Tenants(TenantRole):
@@ -96,10 +120,11 @@ class Tenants(TenantRole):
         for name, number in (("connection_limit", connection_limit), ("max_tenants", max_tenants)):
             if number is not None:
                 check_whole(name, number)
-        servers = TenantServers(cluster, private=private, admin=admin, connection_limit=connection_limit)
+        clients = _checked_clusters(cluster)
+        admins = _checked_admins(admin, clients)
         context = Context(
-            servers=servers,
-            placement=Placement(store, [*servers.clients], max_tenants, choose_cluster),
+            servers=TenantServers(clients, admins, private=private, connection_limit=connection_limit),
+            placement=Placement(store, [*clients], max_tenants, choose_cluster),
             store=store,
             prefix=prefix,
             setup=setup,
@@ -130,7 +155,11 @@ class Tenants(TenantRole):
         Raises:
             StoreError: The store cannot be read.
         """
-        return await capacity_of(self._context)
+        capacities = await self._context.placement.capacities()
+        sizes, _ = await _read_sizes(self._context, [each.cluster for each in capacities])
+        totals = {cluster: sum(size for size, _ in its.values()) for cluster, its in sizes.items()}
+        name = self._context.servers.name
+        return [evolve(each, name=name(each.cluster), bytes=totals.get(each.cluster)) for each in capacities]
 
     @overload
     def repair(self, names: GivenNames) -> Run[TenantRepairOutcome]: ...
@@ -224,7 +253,7 @@ class Tenants(TenantRole):
         """
         return self._run(names, MoveTenants(self._context, to, max_frozen))
 
-    def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
+    async def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
         """Yield how much each tenant uses, with one query for each cluster.
 
         Args:
@@ -234,4 +263,88 @@ class Tenants(TenantRole):
             InvalidArgumentError: A name is invalid.
             StoreError: The store cannot be read.
         """
-        return usage_of(self._context, names)
+        context = self._context
+        if names is None:
+            found = [_usage_of(each) async for each in context.entries()]
+        else:
+            check_iterable(names, "usage")
+            given = [each async for each in names] if isinstance(names, AsyncIterable) else names
+            found = [await _find(context, each) for each in given]
+        sizes, errors = await _read_sizes(context, {each.cluster for each in found if each.cluster is not None})
+        if any(each.cluster in sizes and context.prefix + each.name not in sizes[each.cluster] for each in found):
+            # A database that is missing may be on another cluster.
+            others, _ = await _read_sizes(context, context.servers.clients.keys() - sizes.keys() - errors.keys())
+            sizes |= others
+        for each in found:
+            database = context.prefix + each.name
+            if each.cluster is None:
+                yield each
+            elif each.cluster in errors:
+                yield evolve(each, error=errors[each.cluster])
+            elif database in sizes[each.cluster]:
+                size, sessions = sizes[each.cluster][database]
+                yield evolve(each, bytes=size, connections=sessions, error=None)
+            else:
+                there = next((cluster for cluster, its in sizes.items() if database in its), None)
+                yield evolve(each, error=each.error or no_database(each.name, database, there))
+
+
+async def _find(context: Context, given: str) -> Usage:
+    name = check_tenant(given)
+    try:
+        return _usage_of(await context.record(name))
+    except DatabaseClientError as error:
+        return Usage(name=name, error=error)
+
+
+def _usage_of(entry: OnRecord | StoreError) -> Usage:
+    """Where a tenant is, or why that is unknown. Also why it may have no database."""
+    if isinstance(entry, StoreError):
+        return Usage(name=entry.damaged[0], error=entry)
+    has_database = entry.state not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
+    return Usage(name=entry.name, cluster=entry.cluster, error=None if has_database else entry.unusable())
+
+
+async def _read_sizes(
+    context: Context, clusters: Iterable[str]
+) -> tuple[dict[str, _Sizes], dict[str, DatabaseClientError]]:
+    """Ask all servers at the same time how large their databases are. Returns the errors of the others too."""
+    servers = context.servers.for_job(MaintenanceWait())
+    sizes, errors = dict[str, _Sizes](), dict[str, DatabaseClientError]()
+
+    async def read(cluster: str) -> None:
+        try:
+            sizes[cluster] = await (await servers.server(cluster, RequestStats())).server.usage()
+        except DatabaseClientError as error:
+            errors[cluster] = error
+
+    async with asyncio.TaskGroup() as tasks:
+        for cluster in clusters:
+            tasks.create_task(read(cluster))
+    return sizes, errors
+
+
+def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[str, ClusterClient]:
+    """Return the clusters by id. Raises InvalidArgumentError if there is none, or one twice."""
+    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+        raise InvalidArgumentError(
+            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
+        )
+    by_id = {each.id: each for each in clusters}
+    if len(by_id) < len(clusters):
+        raise InvalidArgumentError("cluster has the same cluster twice")
+    return by_id
+
+
+def _checked_admins(admin: Login | Mapping[str, Login] | None, clusters: Collection[str]) -> dict[str, Login | None]:
+    """Return the administrator of each cluster. Raises InvalidArgumentError; no message has a password."""
+    by_cluster = admin if isinstance(admin, Mapping) else dict.fromkeys(clusters, admin)
+    if unknown := [id for id in by_cluster if id not in clusters]:
+        raise InvalidArgumentError(f"admin has a login for {unknown[0]!r}, which is none of the clusters")
+    for login in by_cluster.values():
+        if login is not None and not (
+            isinstance(login, tuple) and len(login) == 2 and all(isinstance(each, str) and each for each in login)
+        ):
+            raise InvalidArgumentError("admin must be a user and a password, or a mapping of cluster ids to such pairs")
+    return {id: by_cluster.get(id) for id in clusters}

@@ -22,7 +22,7 @@ from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import ClusterCapacity, Problem, ProblemKind, Record, SQLiteStore, TenantAction, Tenants
-from aiodbclient.tenants._capacity import Placement
+from aiodbclient.tenants._context import Placement
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFoundError

@@ -16,7 +16,7 @@ from aiodbclient import Cluster, Connection, DatabaseClient, RateLimiter
 from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import TenantAction, Tenants, _context
-from aiodbclient.tenants._context import connection_of
+from aiodbclient.tenants._servers import connection_of
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only

@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from attrs import define, evolve, field, frozen
 
+from ..._dsn import is_host
 from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
-from ...models import Connection, User
+from ...models import Cluster, Connection, User
 from .._credential import Secret
 from .._naming import Names, Role
 from .._outcomes import Problem
@@ -328,6 +329,22 @@ def server_of(
         return MySQLServer(dsn, ca, connection_limit=connection_limit)
     except ImportError as error:
         raise ConfigurationError(f"tenants on {engine} need {error.name}: pip install 'aiodbclient[tenants]'") from None
+
+
+def connection_of(cluster: Cluster, *, private: bool) -> Connection:
+    """Return the connection for the tenants' programs, public or private."""
+    connection = cluster.private_connection if private else cluster.connection
+    if connection is None or not connection.host:
+        which = "private connection" if private else "connection"
+        raise ConfigurationError(
+            f"the API returns no {which} for the cluster {cluster.name!r} (its status is {cluster.status}): "
+            "wait until it is online, or choose the other connection"
+        )
+    if not is_host(connection.host):
+        raise ConfigurationError(
+            f"the cluster {cluster.name!r} has an invalid host in its connection: ask the provider"
+        )
+    return connection
 
 
 def admin_dsn(engine: Engine | str, connection: Connection, admin: Login | None) -> Secret:

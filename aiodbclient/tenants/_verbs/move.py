@@ -71,7 +71,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
                 raise
             return evolve(self.moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.servers.clients} - {self._to}
-        there = await self.context.servers.choose(name, placement, tenant.timer.stats, without)
+        there = await self.context.choose(name, tenant.timer.stats, without)
         outcome: TenantMoved | None = None
         try:
             with self.context.servers.watched(there.cluster, name):

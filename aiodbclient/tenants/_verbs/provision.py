@@ -67,30 +67,25 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             try:
                 return await super().do_one(name, timer)
             except AWAY as error:
-                if name not in self._chosen or not self._may_choose:
+                if name not in self._chosen or not self.context.may_choose:
                     raise
                 self.context.servers.note_away(self._chosen[name], error)
             finally:
                 if name in self._chosen:
                     self.context.placement.leave(self._chosen.pop(name))
 
-    @property
-    def _may_choose(self) -> bool:
-        """Whether a tenant may go to another cluster than the one that was chosen first."""
-        return len(self.context.servers.clients) > 1 and self.context.placement.choose_cluster is None
-
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
         """The cluster of the tenant. That of a new one is chosen, and once again if it is unreachable."""
         servers, role = self.context.servers, self.context.role
         if role is not Role.OWNER or record.cluster is not None:
             cluster = await super().cluster_for(record, timer)
-            may_choose = self._may_choose and record.intent is not None and record.intent.to is None
+            may_choose = self.context.may_choose and record.intent is not None and record.intent.to is None
             if role is not Role.OWNER or record.state is not State.PROVISIONING or not may_choose:
                 return cluster
             with suppress(*AWAY):
                 return (await servers.server(cluster, timer.stats)).cluster
         if record.name not in self._chosen:
-            home = await servers.choose(record.name, self.context.placement, timer.stats)
+            home = await self.context.choose(record.name, timer.stats)
             self._chosen[record.name] = home.cluster
         return self._chosen[record.name]
 
