@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants._libpq import one_line, options_of
 
 
@@ -47,7 +48,7 @@ from aiodbclient.tenants._libpq import one_line, options_of
     ],
 )
 def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
-    assert options_of(dsn) == options
+    assert options_of(dsn, "admin") == options
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,10 @@ def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
         "host=db\0.example password=hunter2",
     ],
 )
-def test_invalid_connection_string_is_none(dsn: str) -> None:
-    assert options_of(dsn) is None
+def test_invalid_connection_string_is_refused(dsn: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="admin is not a connection string of PostgreSQL") as refused:
+        options_of(dsn, "admin")
+    assert refused.value.__context__ is None
 
 
 def test_libpq_message_becomes_one_line() -> None:

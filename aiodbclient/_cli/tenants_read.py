@@ -15,7 +15,7 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import names_of
 from ..tenants._record import OnRecord, State, Verb
-from ..tenants._stores.copying import is_claimed
+from ..tenants._stores import is_claimed
 from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown

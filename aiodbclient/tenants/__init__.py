@@ -35,8 +35,8 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._stores import Record as Record
     from ._stores import RoleCredentials as RoleCredentials
     from ._stores import Store as Store
-    from ._stores.copying import copy_records as copy_records
-    from ._stores.copying import rewrite_records as rewrite_records
+    from ._stores import copy_records as copy_records
+    from ._stores import rewrite_records as rewrite_records
     from ._stores.postgres import PostgresStore as PostgresStore
     from ._stores.sealing import Seal as Seal
     from ._stores.sqlite import SQLiteStore as SQLiteStore
@@ -53,8 +53,7 @@ _HOMES = {
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",
     "._role": "TenantRole",
-    "._stores": "Claim Record RoleCredentials Store",
-    "._stores.copying": "copy_records rewrite_records",
+    "._stores": "Claim Record RoleCredentials Store copy_records rewrite_records",
     "._stores.postgres": "PostgresStore",
     "._stores.sealing": "Seal",
     "._stores.sqlite": "SQLiteStore",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import psycopg
@@ -15,9 +17,9 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import PostgresStore, Store
-from aiodbclient.tenants._stores import postgres_connection
+from aiodbclient.tenants._stores import postgres as module
 from aiodbclient.tenants.errors import StoreError
 
 from .own_stores import password
@@ -89,7 +91,7 @@ async def test_broken_idle_connection_is_replaced(postgres: str, table: str) -> 
 
 
 async def test_locked_table_is_an_error_that_passes(postgres: str, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_connection, "_STATEMENT_TIMEOUT", 1.0)
+    monkeypatch.setattr(module, "_STATEMENT_TIMEOUT", 1.0)
     async with PostgresStore(postgres, table) as store:
         await keep(store, "alpha")
         with psycopg.connect(postgres) as other:
@@ -102,7 +104,7 @@ async def test_locked_table_is_an_error_that_passes(postgres: str, table: str, m
 
 
 async def test_silent_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_connection, "_TIMEOUT", 0.3)
+    monkeypatch.setattr(module, "_TIMEOUT", 0.3)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -164,6 +166,13 @@ def test_arguments_must_be_strings(arguments: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="dsn and table must be strings") as refused:
         PostgresStore(*arguments)
     assert "hunter2" not in str(refused.value)
+
+
+def test_store_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    with pytest.raises(ConfigurationError, match=r"needs the extra: pip install 'aiodbclient\[tenants\]'"):
+        import_module(module.__name__)
 
 
 async def test_now_is_the_servers_time(server: RestartablePostgres) -> None:

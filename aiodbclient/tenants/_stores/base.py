@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, LiteralString, Protocol, Self, TypeAlias
+from typing import Any, Final, LiteralString, Protocol, Self, TypeAlias
 
 from attrs import evolve
 
@@ -16,7 +16,7 @@ from ..._checks import check_seconds
 from ...errors import ConfigurationError
 from .._credential import Secret
 from ..errors import ClaimLostError, StoreError
-from . import Claim, Record, readable, sql
+from . import Claim, Record, readable
 from .sealing import Key, Seal, check_storable
 
 Value: TypeAlias = str | int | float
@@ -24,6 +24,25 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 _PER_PAGE = 500  # records that are read at once. Decoding them takes some ms of the event loop
 _SOME = 10  # records of which one shows whether the key opens the store
+
+# Each store gives the table, ``now``, ``until`` (the end of a lease) and the form of these parameters. A statement that
+# changes something returns a row if it did.
+PARAMETERS: Final = ("name", "record", "token", "after", "limit")
+
+_GET: Final = "SELECT name, record FROM {table} WHERE name = {name}"
+_PAGE: Final = "SELECT name, record FROM {table} WHERE name > {after} ORDER BY name LIMIT {limit}"
+# Claims the name if it is free. Its record is the new one if there is none.
+_CLAIM: Final = """
+INSERT INTO {table} AS known (name, record, token, expires) VALUES ({name}, {record}, {token}, {until})
+ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
+WHERE known.token IS NULL OR known.expires <= {now}
+RETURNING name, record
+"""
+_OWN: Final = " WHERE name = {name} AND token = {token} RETURNING name"
+_RELEASE: Final = "UPDATE {table} SET token = NULL" + _OWN
+_DELETE_UNCLAIMED: Final = (
+    "DELETE FROM {table} WHERE name = {name} AND (token IS NULL OR expires <= {now}) RETURNING name"
+)
 
 
 class StoreConnection(Protocol):
@@ -50,7 +69,7 @@ class BaseStore(ABC):
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._make_connection()
         try:
-            self._seal.check_key(await self._read(sql.PAGE, after="", limit=_SOME))
+            self._seal.check_key(await self._read(_PAGE, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
             raise
@@ -64,7 +83,7 @@ class BaseStore(ABC):
 
     async def get(self, name: str) -> Record | None:
         """Return the record of ``name``, or None. Raises StoreError, or InvalidArgumentError for an invalid name."""
-        rows = await self._read(sql.GET, name=check_storable(name))
+        rows = await self._read(_GET, name=check_storable(name))
         return self._seal.open(*rows[0]) if rows else None
 
     def records(self) -> AsyncIterator[Record]:
@@ -74,7 +93,7 @@ class BaseStore(ABC):
     async def entries(self) -> AsyncIterator[Record | StoreError]:
         """Yield what ``records`` does, and the error of each unreadable record in its place. Raises StoreError."""
         after = ""
-        while page := await self._read(sql.PAGE, after=after, limit=_PER_PAGE):
+        while page := await self._read(_PAGE, after=after, limit=_PER_PAGE):
             for name, text in page:
                 try:
                     entry: Record | StoreError = self._seal.open(name, text)
@@ -85,7 +104,7 @@ class BaseStore(ABC):
 
     async def now(self) -> datetime:
         """Return the time in UTC, by the clock that decides when a lease expires. Raises StoreError."""
-        ((seconds,),) = await self._run(sql.NOW)
+        ((seconds,),) = await self._run("SELECT {now_in_seconds}")
         return datetime.fromtimestamp(seconds, UTC)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
@@ -99,34 +118,35 @@ class BaseStore(ABC):
         new = self._sealed(Record(name=check_storable(name)))
         check_seconds("lease", lease)
         try:
-            rows = await self._read(sql.CLAIM, name=name, token=token, lease=lease, record=new)
+            rows = await self._read(_CLAIM, name=name, token=token, lease=lease, record=new)
             return Claim(name=name, token=token, record=self._seal.open(*rows[0])) if rows else None
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
                 with suppress(StoreError):  # the end of the lease frees the claim
-                    self._connection.submit(sql.RELEASE, {"name": name, "token": token})
+                    self._connection.submit(_RELEASE, {"name": name, "token": token})
             raise
 
     async def begin(self, claim: Claim, intent: str | None) -> None:
         """Store the intent, as ``Store.begin`` describes. Raises ClaimLostError or StoreError."""
-        record = evolve(claim.record, intended=intent)
-        await self._change(claim, sql.BEGIN, record=self._sealed(record))
+        record = self._sealed(evolve(claim.record, intended=intent))
+        await self._change(claim, "UPDATE {table} SET record = {record}", record=record)
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         check_seconds("lease", lease)
-        await self._change(claim, sql.RENEW, lease=lease)
+        await self._change(claim, "UPDATE {table} SET expires = {until}", lease=lease)
 
     async def commit(self, claim: Claim, record: Record | None) -> None:
         """Store or delete the record, and end the claim. Raises ClaimLostError or StoreError."""
         if record is None:
-            await self._change(claim, sql.DELETE)
+            await self._change(claim, "DELETE FROM {table}")
         else:
-            await self._change(claim, sql.COMMIT, record=self._sealed(record))
+            statement = "UPDATE {table} SET record = {record}, token = NULL"
+            await self._change(claim, statement, record=self._sealed(record))
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
-        await self._run(sql.RELEASE, name=claim.name, token=claim.token)
+        await self._run(_RELEASE, name=claim.name, token=claim.token)
 
     async def discard(self, name: str) -> None:
         """Remove the record of ``name`` without reading it, because it is damaged.
@@ -135,13 +155,13 @@ class BaseStore(ABC):
             ClaimLostError: A process works on the name.
             StoreError: There is no record, or the store cannot be written.
         """
-        if not await self._run(sql.GET, name=check_storable(name)):
+        if not await self._run(_GET, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
-        if not await self._run(sql.DISCARD, name=name):
+        if not await self._run(_DELETE_UNCLAIMED, name=name):
             raise ClaimLostError(f"a process works on {name!r}")
 
     async def _change(self, claim: Claim, statement: LiteralString, **values: Value) -> None:
-        if not await self._run(statement, name=claim.name, token=claim.token, **values):
+        if not await self._run(statement + _OWN, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
     async def _read(self, statement: LiteralString, **values: Value) -> list[tuple[str, Secret]]:

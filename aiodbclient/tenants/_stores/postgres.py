@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import selectors
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, LiteralString
 
 from ...errors import ConfigurationError, InvalidArgumentError
-from .base import BaseStore
+from ..errors import StoreError
+from .base import PARAMETERS, BaseStore, Rows, Value
 from .sealing import Key
 
-if TYPE_CHECKING:
-    from .postgres_connection import PostgresConnection
+try:
+    import psycopg
+    from psycopg import AsyncConnection, errors
+    from psycopg.conninfo import make_conninfo
+    from psycopg.sql import SQL, Identifier, Placeholder
+
+    from .._libpq import one_line, options_of
+except ImportError:
+    raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
+
+_STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
+_TIMEOUT = 20.0  # s for a statement, including the connect
+# Each side notices within half a minute that the other one is gone.
+_KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_SETTINGS = (
+    "SELECT set_config('statement_timeout', %(timeout)s, false),"
+    " set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),"
+    " set_config('tcp_keepalives_count', '3', false), set_config('synchronous_commit',"
+    " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
+    " false)"
+)
+_SYNTAX = {name: Placeholder(name) for name in PARAMETERS} | {
+    "now": SQL("clock_timestamp()"),
+    "now_in_seconds": SQL("extract(epoch FROM clock_timestamp())::float8"),  # no setting changes its format
+    "until": SQL("clock_timestamp() + make_interval(secs => %(lease)s)"),
+}
+_CREATE = """
+CREATE TABLE {} (
+    name text COLLATE "C" PRIMARY KEY,
+    record text NOT NULL,
+    token text,
+    expires timestamptz
+)
+"""
+_CREATE_TRIES = 5  # others may create and drop the table at the same time
+# Others may have planted the table. Who owns its schema can replace it; the owner of the database and superusers can do
+# so anyway.
+_TRUSTED = (
+    "{} IN (SELECT oid FROM pg_roles WHERE rolsuper OR rolname IN (current_user, 'pg_database_owner')"
+    " UNION SELECT datdba FROM pg_database WHERE datname = current_database())"
+)
+_FIND = f"""
+SELECT nspname, relname, {_TRUSTED.format("nspowner")}, relname IS NULL OR {_TRUSTED.format("relowner")},
+    pg_get_userbyid(nspowner), pg_get_userbyid(relowner)
+FROM pg_namespace LEFT JOIN pg_class ON pg_class.oid = to_regclass(%(table)s)
+WHERE pg_namespace.oid = coalesce(
+    relnamespace, to_regnamespace(coalesce(%(schema)s::text, quote_ident(current_schema())))
+)
+"""
 
 
 class PostgresStore(BaseStore):
@@ -33,8 +85,8 @@ class PostgresStore(BaseStore):
     Raises:
         InvalidArgumentError: ``dsn`` or ``table`` is not a string, or ``key`` is not a key of Fernet. On entering:
             ``dsn`` is not a connection string.
-        ConfigurationError: There is a key, and ``cryptography`` is not installed. On entering: it is open already, or
-            psycopg is not installed.
+        ConfigurationError: There is a key, and ``cryptography`` is not installed. On entering: it is open already. On
+            import: psycopg is not installed.
         StoreError: On entering: the server cannot be reached or used, the table or its schema belongs to somebody else,
             or the table was written with another key.
     """
@@ -50,8 +102,134 @@ class PostgresStore(BaseStore):
         return f"{type(self).__name__}('********', {self._table!r})"
 
     def _make_connection(self) -> PostgresConnection:
-        try:
-            from .postgres_connection import PostgresConnection
-        except ImportError:
-            raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
         return PostgresConnection(self._dsn, self._table)
+
+
+class PostgresConnection:
+    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary."""
+
+    def __init__(self, dsn: str, table: str) -> None:
+        self._dsn = make_conninfo("", **{**_KEEPALIVE, **options_of(dsn, "the DSN of the store")})
+        self._name = table
+        self._table = Identifier(*table.split("."))  # with its schema, while there is a connection
+        self._connection: AsyncConnection[Any] | None = None
+        self._turn = asyncio.Lock()
+        self._running = set[asyncio.Task[Rows]]()
+        self._closing: asyncio.Task[None] | None = None
+
+    def submit(self, statement: LiteralString, values: Mapping[str, Value]) -> asyncio.Task[Rows]:
+        task = asyncio.create_task(self._run(statement, values), name="aiodbclient-store")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def aclose(self) -> None:
+        self._closing = asyncio.create_task(self._close(), name="aiodbclient-store")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            if self._running:
+                await asyncio.wait(self._running)
+        finally:
+            await self._disconnect()
+
+    def _ended(self, task: asyncio.Task[Rows]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it, if its caller was cancelled
+
+    async def _run(self, statement: LiteralString, values: Mapping[str, Value]) -> Rows:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    connection = await self._connected()
+                    cursor = await connection.execute(SQL(statement).format(table=self._table, **_SYNTAX), values)
+                    return await cursor.fetchall()
+            except TimeoutError:
+                await self._disconnect()
+                reason = f"no answer within {_TIMEOUT:.0f} s"
+            except (psycopg.Error, OSError, ValueError) as error:
+                reason = _reason(error)
+        raise _unusable(reason)
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        """Return the connection if it still works, otherwise a new one."""
+        if self._connection is not None and _is_readable(self._connection):
+            try:
+                await self._connection.execute("")
+            except psycopg.Error:
+                await self._disconnect()
+        if self._connection is None or self._connection.closed:
+            await self._disconnect()
+            self._connection = await AsyncConnection.connect(self._dsn, autocommit=True)
+            try:
+                await self._connection.execute(_SETTINGS, {"timeout": str(int(_STATEMENT_TIMEOUT * 1000))})
+                self._table = await _own_table(self._connection, self._name)
+            except BaseException:
+                await self._disconnect()  # so that no statement runs on a table or a search_path that was not checked
+                raise
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
+    """Find the table ``name`` or ``schema.name``, or create it, and return its whole name.
+
+    From then on the session finds no functions and operators but PostgreSQL's own.
+    """
+    table, exists = await _find_table(connection, name)
+    for _ in range(_CREATE_TRIES):
+        if exists:
+            break
+        # Another session may create it, perhaps not ours.
+        with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
+            await connection.execute(SQL(_CREATE).format(table))
+        table, exists = await _find_table(connection, name)
+    await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
+    return table
+
+
+async def _find_table(connection: AsyncConnection[Any], name: str) -> tuple[Identifier, bool]:
+    """Return the whole name and whether the table exists. Raises StoreError if it or its schema is not trusted."""
+    schema, _, table = name.rpartition(".")
+    values = {
+        "table": Identifier(*name.split(".")).as_string(None),
+        "schema": Identifier(schema).as_string(None) if schema else None,
+    }
+    row = await (await connection.execute(_FIND.encode(), values)).fetchone()
+    if row is None:
+        raise _unusable(f"there is no schema {values['schema']}" if schema else "search_path has no schema")
+    found_in, found, is_own_schema, is_own_table, *owners = row
+    if not (is_own_schema and is_own_table):
+        what = f"the table {found_in}.{found}" if is_own_schema else f"the schema {found_in}"
+        instead = "drop it" if is_own_schema else "drop it, or take it out of search_path"
+        reads = "could read and change what is stored there"
+        raise _unusable(f"{what} belongs to {owners[is_own_schema]}, who {reads}: {instead}")
+    return Identifier(found_in, found or table), found is not None
+
+
+def _is_readable(connection: AsyncConnection[Any]) -> bool:
+    """Whether there is unexpected data to read: the server closed the connection, or is about to."""
+    if connection.closed:
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+def _unusable(reason: str) -> StoreError:
+    return StoreError(f"cannot use the store in PostgreSQL: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    """Return why it failed, without the server's DETAIL, which may quote a row."""
+    if isinstance(error, UnicodeError) or (isinstance(error, psycopg.DataError) and not error.sqlstate):
+        return "it cannot hold this text"
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+    return one_line(error)

@@ -18,9 +18,8 @@ from typing import LiteralString, Self
 
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
-from .base import BaseStore, Rows, Value
+from .base import PARAMETERS, BaseStore, Rows, Value
 from .sealing import Key
-from .sql import PARAMETERS
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()

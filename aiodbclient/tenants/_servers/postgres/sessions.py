@@ -27,7 +27,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import DatabaseClientError
 from ..._credential import Secret
-from ..._libpq import checked_options, one_line
+from ..._libpq import one_line, options_of
 from ..._naming import OF_A_GROUP, Names
 from ...errors import GrantError
 from .. import SessionLostError, Work, of_tenant
@@ -112,7 +112,7 @@ class CAFile:
 
 def admin_options(admin: str) -> dict[str, Any]:
     """Return the options of the administrator's DSN, whose password a traceback does not show."""
-    options = checked_options("admin", admin)
+    options = options_of(admin, "admin")
     return options | {"password": Secret(options.get("password", ""))}
 
 
