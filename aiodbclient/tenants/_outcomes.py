@@ -8,7 +8,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from .._bulk.outcomes import Done, Failed
 from .._http.call import RequestStats
@@ -258,15 +258,13 @@ class TenantEvent:
     ended: tuple[str, ...] = ()
 
 
+@define
 class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
-    __slots__ = ("_start", "ended", "stats")
-
-    def __init__(self, stats: RequestStats) -> None:
-        self.stats = stats
-        self.ended = set[str]()  # others whose sessions were ended
-        self._start = monotonic()
+    stats: RequestStats
+    ended: set[str] = field(factory=set[str])  # others whose sessions were ended
+    _start: float = field(factory=monotonic)
 
     def report(
         self,

@@ -24,8 +24,7 @@ from ._outcomes import (
 from ._stores import Record
 from ._verbs.changes import RemoveTenants, RevokePrevious, RotateTenants
 from ._verbs.check import CheckTenants
-from ._verbs.each import EachTenant
-from ._verbs.jobs import TenantJob
+from ._verbs.jobs import EachTenant, TenantJob
 from ._verbs.provision import IfExists, ProvisionTenants
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]

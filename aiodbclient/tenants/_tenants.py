@@ -23,8 +23,8 @@ from ._role import GivenNames, TenantRole, check_chosen
 from ._servers import Login
 from ._stores import Store
 from ._verbs.changes import ResumeTenants, SuspendTenants
+from ._verbs.check import RepairTenants
 from ._verbs.move import MoveTenants
-from ._verbs.repair import RepairTenants
 from .errors import StoreError
 
 _Sizes: TypeAlias = Mapping[str, tuple[int, int]]  # the bytes and the sessions of each database of a server

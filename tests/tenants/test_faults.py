@@ -20,8 +20,8 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._outcomes import Timer
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._verbs import jobs, tenant
-from aiodbclient.tenants._verbs.tenant import claim_tenant, clock
+from aiodbclient.tenants._verbs import changes, tenant
+from aiodbclient.tenants._verbs.tenant import claimed, clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import Place, only
@@ -196,23 +196,21 @@ async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> N
 
 async def test_no_statement_after_lease_expired(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process was stopped while it waited for a turn."""
-    tenants = place.tenants()
-    context, names = tenants._context, names_of("alpha", "pg", place.prefix)
-    home = await context.servers.server(place.cluster.id, RequestStats())
-    claimed = await claim_tenant(context, home, names, Timer(RequestStats()))
-    assert claimed is not None
-    claimed.check_lease()
-    monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)
+    context = place.tenants()._context
+    async with claimed(context, place.cluster.id, "alpha", Timer(RequestStats())) as alpha:
+        assert alpha is not None
+        alpha.check_lease()
+        monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)
 
-    with pytest.raises(ClaimLostError, match="was not sent"):
-        claimed.check_lease()
+        with pytest.raises(ClaimLostError, match="was not sent"):
+            alpha.check_lease()
 
 
 async def test_verb_waits_one_lease_then_busy(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
-    monkeypatch.setattr(jobs, "LEASE", 0.3)
+    monkeypatch.setattr(changes, "LEASE", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")
     claim = await place.store.claim("alpha", LONG)

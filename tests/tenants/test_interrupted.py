@@ -81,7 +81,7 @@ async def test_claim_lost_during_rotation(here: Here) -> None:
 async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves alone what the other process has just rotated away from."""
     # s between two looks at the record
-    monkeypatch.setattr("aiodbclient.tenants._verbs.jobs.full_jitter", lambda *_: 0.5)
+    monkeypatch.setattr("aiodbclient.tenants._verbs.changes.full_jitter", lambda *_: 0.5)
     tenants = here.tenants()
     await tenants.ensure("alpha")
     in_use = (await only(tenants.rotate(["alpha"]))).credential

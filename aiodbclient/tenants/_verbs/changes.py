@@ -1,24 +1,196 @@
-"""The jobs that change a tenant that is there: rotate and revoke it, suspend and resume it, remove it.
+"""``ChangeTenants``: the loop of every verb that changes tenants. Then the verbs for a tenant that is there.
 
-Each says when there is nothing to do. ``steps`` has what they do.
+Each says when there is nothing to do, and what its steps are. ``finish_or_undo`` does what a crash makes necessary.
+``docs/why/logins.md`` has the table of verbs and what a crash leaves.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from abc import abstractmethod
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import ClassVar
 
+from attrs import evolve
+from backoff import full_jitter
+
+from ..._http.events import logger
+from ...errors import InvalidArgumentError
 from .._context import Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import TenantAction, TenantDone, TenantRemoved, done
-from .._record import OnRecord, State, Verb
-from ..errors import RotationPendingError
-from .jobs import ClaimingJob
-from .steps import refuse_role, remove, remove_role, resume, revoke_previous, suspend
-from .tenant import Tenant
+from .._outcomes import TenantAction, TenantDone, TenantRemoved, Timer, done
+from .._record import OnRecord, State, Verb, with_credentials, without_role
+from .._stores import RoleCredentials
+from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, TenantBusyError
+from .jobs import DoneT, TenantJob
+from .left_behind import drop_left_behind, undo_move
+from .tenant import LEASE, Tenant, claimed, clock
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
+_LOSSES = 5  # lost claims of one name before it fails
 
 
-class RotateTenants(ClaimingJob[TenantDone]):
+class ChangeTenants(TenantJob[DoneT]):
+    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``.
+
+    With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
+    """
+
+    verb: ClassVar[Verb | None] = None  # ``work`` continues an unfinished one itself; None: it finishes them all
+    ends_logins: ClassVar[bool] = False  # whether it ends all logins of the tenant
+
+    def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
+        super().__init__(context)
+        if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+            raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
+        self.age = age
+        self._now: datetime | None = None
+
+    async def prepare(self) -> int:
+        if self.age is not None:
+            self._now = await self.context.store.now()  # so what another process does during the run is young
+        return await super().prepare()
+
+    def is_young(self, since: datetime | None) -> bool:
+        """Whether ``since`` is less than the age ago."""
+        if self.age is None or self._now is None or since is None:
+            return False
+        return self._now - since < self.age
+
+    async def do_one(self, name: str, timer: Timer) -> DoneT:
+        """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
+        waits_until: float | None = None  # for another process that works on the tenant
+        losses, wait = 0, _FIRST_LOOK
+        record = await self.context.record(name)
+        before = None if record.usable is None else record.usable.username
+        while (done := self.done_already(record, before)) is None:
+            cluster = await self.cluster_for(record, timer)
+            async with self.context.servers.turns[cluster]:
+                try:
+                    async with claimed(self.context, cluster, name, timer) as tenant:
+                        if tenant is None:
+                            waits_until = _wait_for_claim(name, waits_until)
+                        else:
+                            waits_until = None
+                            timer.stats.writes += 1  # ``Run.stop`` lets it finish
+                            done = await self._work_alone(tenant, record, before)
+                except ClaimLostError:
+                    losses += 1
+                    if losses >= _LOSSES:
+                        raise
+            if done is not None:
+                return done
+            await asyncio.sleep(full_jitter(wait))
+            wait = min(2 * wait, _LONGEST_LOOK)
+            record = await self.context.record(name)
+        return done
+
+    async def _work_alone(self, tenant: Tenant, seen: OnRecord, before: str | None) -> DoneT | None:
+        """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
+        home, on_record = tenant.home, tenant.on_record
+        done = self.done_already(on_record, before)
+        if done is not None or on_record.cluster not in (None, seen.cluster, home.cluster):
+            return done  # meanwhile another process has done it, or has chosen another cluster
+        try:
+            with self.context.servers.watched(home.cluster, tenant.names.tenant):
+                async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as session:
+                    tenant.session = session
+                    await tenant.look(ends_logins=self.ends_logins)
+                    return None if await self._finish_others_work(tenant) else await self.work(tenant)
+        except GrantError as error:
+            error.on_record = error.on_record or _describe(tenant)
+            if await _lost_its_database(tenant):
+                raise await tenant.no_database() from error
+            raise
+
+    async def _finish_others_work(self, tenant: Tenant) -> bool:
+        """Finish or undo what a dead process left. Return whether something changed, so that the work begins again."""
+        if self.verb is None:
+            return False
+        intent = tenant.on_record.intent
+        if intent is not None and (intent.verb, intent.role) == (self.verb, tenant.role):
+            return False
+        try:
+            return await finish_or_undo(tenant)
+        except MoveError:  # the cluster with what is left behind is away
+            if self.verb is Verb.REMOVE and tenant.role is Role.OWNER:
+                raise
+            return False
+
+    @abstractmethod
+    def done_already(self, record: OnRecord, before: str | None) -> DoneT | None:
+        """The outcome, if the record shows that there is nothing to do. ``before``: the login when work began."""
+
+    @abstractmethod
+    async def work(self, tenant: Tenant) -> DoneT | None:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
+
+        None: the work begins again, with another claim.
+        """
+
+
+def _wait_for_claim(name: str, until: float | None) -> float:
+    """Until when to wait for another process that has claimed the tenant: one lease. Then raises TenantBusyError."""
+    if until is None:
+        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
+        return clock() + LEASE
+    if clock() < until:
+        return until
+    raise TenantBusyError(
+        f"another process works on the tenant {name!r} for over {LEASE:.0f} s; nothing was changed", retry_after=LEASE
+    )
+
+
+async def _lost_its_database(tenant: Tenant) -> bool:
+    if tenant.record.current is None or tenant.on_record.of_role(Role.OWNER).state is State.REMOVING:
+        return False
+    try:
+        return not (await tenant.home.server.find(tenant.names)).database
+    except GrantError:  # such as that the server is away
+        return False
+
+
+def _describe(tenant: Tenant) -> str:
+    """What the store holds for a tenant after a verb failed."""
+    on_record = tenant.on_record
+    if on_record.is_empty:
+        return "nothing is on record for the name"
+    if on_record.current is None:
+        return f"the name is on record for the cluster {tenant.home.cluster}, without a credential"
+    if on_record.state is State.USABLE:
+        return "the credential in use was not touched"
+    return f"its state on record is {on_record.state.name.lower()}"
+
+
+async def finish_or_undo(tenant: Tenant) -> bool:
+    """Finish or undo what a dead process left of a verb that does not say so itself. Return whether it left something.
+
+    Raises MoveError if the cluster that the tenant left cannot be reached.
+    """
+    intent = tenant.on_record.intent
+    match None if intent is None else (intent.verb, intent.role):
+        case Verb.PROVISION | Verb.ADOPT | Verb.SUSPEND | Verb.RESUME | Verb.REMOVE, Role.OWNER:
+            return False  # of the whole tenant: only verbs that continue with it get here
+        case Verb.PREPARE | Verb.MOVE, _:
+            with suppress(MoveError):  # the copy is on record now
+                await undo_move(tenant)
+        case Verb.REVOKE, role:
+            await revoke_previous(tenant, role)
+        case Verb.REMOVE, role:
+            await remove_role(tenant, role)
+        case Verb.ROTATE | Verb.REPAIR | Verb.PROVISION, _:
+            await tenant.end_new_logins()
+            await tenant.commit(tenant.record)
+        case None if tenant.on_record.left_behind is not None:
+            await drop_left_behind(tenant)
+        case _:
+            return False
+    return True
+
+
+class RotateTenants(ChangeTenants[TenantDone]):
     """Give each tenant a credential with a new login. See ``Tenants.rotate``."""
 
     verb = Verb.ROTATE
@@ -27,15 +199,13 @@ class RotateTenants(ClaimingJob[TenantDone]):
         super().__init__(context, older_than, what="older_than")
         self._force = force
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
         credential = record.suspended or record.required()
+        was_rotated = before not in (None, credential.username)  # by another process, meanwhile
         is_young = self.is_young(credential.since) and record.begun is not Verb.ROTATE  # finish an unfinished one
-        if credential.suspended or _was_rotated(before, credential) or is_young:
-            return done(TenantAction.KEPT, credential)
-        return None
+        return done(TenantAction.KEPT, credential) if credential.suspended or was_rotated or is_young else None
 
     async def work(self, tenant: Tenant) -> TenantDone | None:
-        refuse_role(tenant)
         await tenant.end_new_logins()  # of an earlier process
         if tenant.on_record.previous is not None:
             if not self._force:
@@ -49,11 +219,11 @@ class RotateTenants(ClaimingJob[TenantDone]):
         [login] = tenant.new_logins()
         await tenant.begin(Verb.ROTATE, [login], role=tenant.role)
         credential = await tenant.add_login(login, tenant.role)
-        await tenant.commit_credentials(tenant.role, credential, tenant.on_record.current)
+        await tenant.commit(with_credentials(tenant.record, tenant.role, credential, tenant.on_record.current))
         return done(TenantAction.ROTATED, credential)
 
 
-class RevokePrevious(ClaimingJob[TenantDone]):
+class RevokePrevious(ChangeTenants[TenantDone]):
     """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
 
     verb = Verb.REVOKE
@@ -62,12 +232,12 @@ class RevokePrevious(ClaimingJob[TenantDone]):
         super().__init__(context, older_than, what="older_than")
         self._unused = unused
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
         credential = record.suspended or record.required()
         nothing_to_end = record.previous is None and record.intent is None
         # After a rotation by another process, programs still use the previous credential: leave it for a later run.
-        rotated = _was_rotated(before, credential)
-        if credential.suspended or nothing_to_end or rotated or self.is_young(credential.since):
+        was_rotated = before not in (None, credential.username)
+        if credential.suspended or nothing_to_end or was_rotated or self.is_young(credential.since):
             return done(TenantAction.KEPT, credential)
         return None
 
@@ -80,18 +250,24 @@ class RevokePrevious(ClaimingJob[TenantDone]):
         return done(TenantAction.REVOKED, current)
 
 
-def _was_rotated(before: Credential | None, credential: Credential) -> bool:
-    """Whether another process has rotated the tenant since this work began."""
-    return before is not None and credential.username != before.username
+async def revoke_previous(tenant: Tenant, role: Role) -> None:
+    """End the previous login of a role, and try to drop it and all that were ended before."""
+    current, previous = tenant.on_record.of_role(role).pair
+    assert current is not None
+    assert previous is not None
+    await tenant.begin(Verb.REVOKE, role=role)
+    await tenant.session.end_logins([previous.username])
+    await tenant.drop_ended(previous.username)
+    await tenant.commit(with_credentials(tenant.record, role, current, None))
 
 
-class SuspendTenants(ClaimingJob[TenantDone]):
+class SuspendTenants(ChangeTenants[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
     verb = Verb.SUSPEND
-    shuts = True
+    ends_logins = True
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
         if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
             raise record.unusable()
         return None if record.suspended is None else done(TenantAction.KEPT, record.suspended)
@@ -100,12 +276,29 @@ class SuspendTenants(ClaimingJob[TenantDone]):
         return done(TenantAction.SUSPENDED, await suspend(tenant))
 
 
-class ResumeTenants(ClaimingJob[TenantDone]):
+async def suspend(tenant: Tenant) -> Credential:
+    """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
+    logins, current = tenant.every_login(), tenant.record.current
+    assert current is not None
+    await tenant.begin(Verb.SUSPEND)  # from now on ``get`` returns None, and no role can be made
+    await tenant.session.end_logins(logins)
+    await tenant.drop_ended(*logins)
+    await tenant.session.shut()
+    since = current.suspended or await tenant.context.store.now()
+    roles = {
+        role: RoleCredentials(current=evolve(pair.current, suspended=since))
+        for role, pair in tenant.record.roles.items()
+    }
+    await tenant.commit(evolve(tenant.record, current=evolve(current, suspended=since), previous=None, roles=roles))
+    return tenant.current
+
+
+class ResumeTenants(ChangeTenants[TenantDone]):
     """Give each suspended tenant, with its readers and writers, new logins. See ``Tenants.resume``."""
 
     verb = Verb.RESUME
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
         if record.usable is not None:
             return done(TenantAction.KEPT, record.usable)
         if record.state not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
@@ -119,16 +312,31 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         return done(TenantAction.RESUMED, await resume(tenant))
 
 
-class RemoveTenants(ClaimingJob[TenantRemoved]):
+async def resume(tenant: Tenant) -> Credential:
+    """Give a suspended tenant, and its roles, a new login each. Return its credential."""
+    await tenant.end_new_logins()
+    roles = [Role.OWNER, *tenant.record.roles]
+    logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
+    await tenant.begin(Verb.RESUME, logins.values())
+    owner = await tenant.add_login(logins.pop(Role.OWNER), Role.OWNER)
+    made = dict[Role, RoleCredentials]()
+    for role, login in logins.items():
+        await tenant.session.create_role(role)
+        made[role] = RoleCredentials(current=await tenant.add_login(login, role))
+    await tenant.commit(evolve(tenant.record, current=owner, previous=None, roles=made))
+    return tenant.current
+
+
+class RemoveTenants(ChangeTenants[TenantRemoved]):
     """Remove each tenant, with its readers and writers. See ``Tenants.remove``."""
 
     verb = Verb.REMOVE
-    shuts = True
+    ends_logins = True
 
     def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
         super().__init__(context, suspended_for, what="suspended_for")
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantRemoved | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantRemoved | None:
         if not record.exists:
             return TenantRemoved(name=record.name, action=TenantAction.ABSENT)
         # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.
@@ -148,3 +356,27 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
         elif action is TenantAction.DELETED:
             await remove_role(tenant, tenant.role)
         return TenantRemoved(name=tenant.names.tenant, action=action)
+
+
+async def remove(tenant: Tenant) -> None:
+    """Remove a tenant. Its logins end first, so that nothing of it works on, and are dropped after the database."""
+    logins = tenant.every_login()
+    is_anothers = tenant.record.current is None and tenant.found.is_foreign  # made after a process died
+    await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made
+    await tenant.session.end_logins(logins)
+    if not is_anothers:
+        await tenant.session.drop_database()
+    await tenant.drop_ended(*logins)
+    if not is_anothers:
+        await tenant.session.forget()
+    await tenant.delete()
+    tenant.context.placement.leave(tenant.home.cluster)
+
+
+async def remove_role(tenant: Tenant, role: Role) -> None:
+    await tenant.begin(Verb.REMOVE, [each.username for each in tenant.on_record.of_role(role).credentials], role=role)
+    logins = tenant.on_record.begun_logins
+    await tenant.session.end_logins(logins)
+    await tenant.drop_ended(*logins)
+    await tenant.session.forget(role)
+    await tenant.commit(without_role(tenant.record, role))

@@ -1,24 +1,29 @@
-"""Check each tenant: compare its record with the server."""
+"""Check each tenant: compare its record with the server. ``repair`` then mends what differs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 
 from attrs import evolve
 
 from ..._http.call import RequestStats
 from ...errors import ServerError, TransportError
-from .._context import AWAY, TenantServer
-from .._naming import Names, Role
-from .._outcomes import Problem, ProblemKind, TenantChecked, Timer, in_order
-from .._record import OnRecord, State, Verb, read_all
+from .._context import AWAY, Context, TenantServer
+from .._credential import Credential, Secret
+from .._naming import Names, Role, names_of
+from .._outcomes import Problem, ProblemKind, TenantAction, TenantChecked, TenantRepaired, Timer, in_order
+from .._record import OnRecord, State, Verb, read_all, with_credentials
 from .._servers import Found
-from ..errors import GrantError, StoreError
+from ..errors import GrantError, MoveError, StoreError
+from .changes import ChangeTenants, finish_or_undo, remove, resume, suspend
 from .jobs import TenantJob
-from .tenant import lacks_login, log_in
+from .provision import provision
+from .tenant import Tenant, lacks_login
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
+_REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind.PREVIOUS_REFUSED)
 
 
 class _Stray(str):
@@ -29,9 +34,6 @@ class _Stray(str):
 
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
-
-    def parse(self, given: object) -> str:
-        return given if isinstance(given, _Stray) else super().parse(given)
 
     async def prepare(self) -> int:
         """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
@@ -84,18 +86,22 @@ class CheckTenants(TenantJob[TenantChecked]):
         record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
         if isinstance(name, _Stray) and record.cluster != name.cluster:
-            there, names = await self.home(name.cluster, name, timer)
+            there, names = await self._home(name.cluster, name, timer)
             if (await there.server.find(names)).database:
                 strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
             if record.cluster is None:
                 return TenantChecked(name=name, credential=None, problems=strayed)
-        home, names = await self.home(await self.cluster_for(record, timer), name, timer)
+        home, names = await self._home(await self.cluster_for(record, timer), name, timer)
         with self.context.servers.watched(home.cluster, name):
             checked = await self._look(home, names, record)
         if not strayed and ProblemKind.DATABASE_MISSING in [each.kind for each in checked.problems]:
             other = await self.context.servers.moved_to(home.cluster, names, timer.stats)
             strayed = () if other is None else (Problem(ProblemKind.NOT_ON_RECORD, other.name),)
         return evolve(checked, problems=(*checked.problems, *strayed))
+
+    async def _home(self, cluster: str, name: str, timer: Timer) -> tuple[TenantServer, Names]:
+        home = await self.context.servers.server(cluster, timer.stats)
+        return home, names_of(name, home.engine, self.context.prefix)
 
     async def _look(self, home: TenantServer, names: Names, record: OnRecord) -> TenantChecked:
         problems: tuple[Problem, ...] = ()
@@ -130,8 +136,9 @@ async def examine(home: TenantServer, names: Names, record: OnRecord) -> tuple[P
 
 
 async def _problems(home: TenantServer, names: Names, tenant: OnRecord) -> set[Problem]:
-    found, intent = await home.server.find(names), tenant.intent
-    problems = set[Problem]() if intent is None else {Problem(ProblemKind.UNFINISHED, str(intent.verb))}
+    found, intent, problems = await home.server.find(names), tenant.intent, set[Problem]()
+    if intent is not None:
+        problems.add(Problem(ProblemKind.UNFINISHED, str(intent.verb)))
     if tenant.left_behind is not None:
         problems.add(Problem(ProblemKind.LEFT_BEHIND, tenant.left_behind))
     if not found.database:
@@ -142,39 +149,138 @@ async def _problems(home: TenantServer, names: Names, tenant: OnRecord) -> set[P
     if tenant.current is not None and found.is_shut and lacks_login(tenant, found):
         missing = Problem(ProblemKind.LOGIN_MISSING, tenant.current.username)
         return problems | {missing, Problem(ProblemKind.UNFINISHED, str(Verb.SUSPEND))}
-    known = dict[str, Role]()
-    for role in Role:
-        login_problems, existing = await _login_problems(home, names, tenant.of_role(role), found)
-        problems |= login_problems
-        known |= dict.fromkeys(existing, role)
+    begun = {*tenant.begun_logins}  # and the one that ``revoke_previous`` was about to end
+    if intent is not None and intent.verb is Verb.REVOKE:
+        begun |= {each.username for each in [tenant.of_role(intent.role).previous] if each is not None}
+    login_problems, existing = await _login_problems(home, names, tenant, found, begun)
+    problems |= login_problems
     if found.database:
-        problems |= await home.server.problems(names, known)
-    return problems - {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in _begun(tenant)}
-
-
-def _begun(tenant: OnRecord) -> list[str]:
-    """The logins that a verb, which was not finished, makes or revokes."""
-    if tenant.intent is None:
-        return []
-    previous = tenant.of_role(tenant.intent.role).previous if tenant.intent.verb is Verb.REVOKE else None
-    return [*tenant.intent.logins, *([] if previous is None else [previous.username])]
+        problems |= await home.server.problems(names, existing)
+    return problems - {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in begun}
 
 
 async def _login_problems(
-    home: TenantServer, names: Names, record: OnRecord, found: Found
-) -> tuple[set[Problem], list[str]]:
-    """The problems of the logins of one role, and those that exist."""
-    problems, existing, begun = set[Problem](), list[str](), _begun(record)
-    for credential in record.credentials:
-        login, is_current = credential.username, credential is record.current
+    home: TenantServer, names: Names, tenant: OnRecord, found: Found, begun: Collection[str]
+) -> tuple[set[Problem], dict[str, Role]]:
+    """The problems of the logins on record but those ``begun``, and which of them exist."""
+    problems, existing = set[Problem](), dict[str, Role]()
+    for credential in tenant.every_credential:
+        login, role = credential.username, credential.role
+        is_current = credential is tenant.of_role(role).current
         if login in begun:
             continue
         if credential.password is not None and login not in {*found.logins, *found.ended}:
             kind = ProblemKind.LOGIN_MISSING if is_current else ProblemKind.PREVIOUS_REFUSED
             problems.add(Problem(kind, login))
             continue
-        existing.append(login)
-        if found.database and not await log_in(home, names, credential, found):
+        existing[login] = role
+        if found.database and not await _logs_in(home, names, credential, found):
             kind = ProblemKind.PASSWORD_REFUSED if is_current else ProblemKind.PREVIOUS_REFUSED
             problems.add(Problem(kind, login))
     return problems, existing
+
+
+async def _logs_in(home: TenantServer, names: Names, credential: Credential, found: Found) -> bool:
+    """Whether the login can log in with the password on record. That of an adopted one is unknown."""
+    if credential.password is None:
+        login = credential.username
+        return login in found.logins or (login == names.database and found.namesake)
+    return await home.server.log_in(names, credential.username, Secret(credential.password)) is None
+
+
+class RepairTenants(ChangeTenants[TenantRepaired]):
+    """Repair each tenant. See ``Tenants.repair``."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._finished = defaultdict[str, list[Problem]](list)  # what was finished of each tenant
+
+    def done_already(self, record: OnRecord, before: str | None) -> TenantRepaired | None:
+        if not record.exists:
+            raise record.unusable()
+        return None
+
+    async def work(self, tenant: Tenant) -> TenantRepaired | None:
+        action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
+        match tenant.on_record.state:
+            case State.ABSENT:
+                raise tenant.on_record.unusable()
+            case State.PROVISIONING:
+                _, credential = await provision(tenant)
+            case State.SUSPENDING:
+                action, credential = TenantAction.SUSPENDED, await suspend(tenant)
+            case State.RESUMING:
+                action, credential = TenantAction.RESUMED, await resume(tenant)
+            case State.REMOVING:
+                action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
+                nobody = tenant.home.credential(tenant.names, Role.OWNER, tenant.names.database, None)
+                credential = tenant.on_record.current or nobody
+                await remove(tenant)
+            case _:
+                unfinished, finished = _unfinished(tenant.on_record), self._finished[tenant.names.tenant]
+                try:
+                    if await finish_or_undo(tenant):
+                        finished.append(unfinished)
+                        return None
+                except MoveError:  # the cluster with what is left behind is away
+                    await _repair(tenant, finished)
+                    raise
+                return await _repair(tenant, finished)
+        return _repaired(tenant, action, credential, problems)
+
+
+def _unfinished(on_record: OnRecord) -> Problem:
+    """What ``finish_or_undo`` finishes, as a problem."""
+    if on_record.intent is not None:
+        return Problem(ProblemKind.UNFINISHED, str(on_record.intent.verb))
+    return Problem(ProblemKind.LEFT_BEHIND, on_record.left_behind or "")
+
+
+async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
+    """Repair a tenant that works or is suspended. ``finished`` are problems that were solved before."""
+    examined = await examine(tenant.home, tenant.names, tenant.on_record)
+    found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]  # ``finish_or_undo`` drops it
+    problems, kinds = (*finished, *found), {each.kind for each in found}
+    if ProblemKind.DATABASE_MISSING in kinds:
+        raise await tenant.no_database()
+    if found and tenant.on_record.state is State.SUSPENDED:
+        await tenant.begin(Verb.SUSPEND)  # the repair opens the database to the tenant, which has no login that works
+        await tenant.session.repair({})
+        return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
+    if found:
+        await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
+    return _repaired(tenant, TenantAction.REPAIRED if problems else TenantAction.KEPT, tenant.current, problems)
+
+
+async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
+    """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
+    record, existing = tenant.record, {*tenant.found.logins, *tenant.found.ended}
+    roles = [role for role in Role if tenant.on_record.of_role(role).current is not None]
+    new = tenant.new_logins(len(roles))
+    await tenant.begin(Verb.REPAIR, new)
+    ended = {login for login in tenant.found.logins if login not in tenant.logins()}
+    for role in roles:
+        current, previous = tenant.on_record.of_role(role).pair
+        assert current is not None
+        if previous is not None and previous.username in refused:
+            ended.add(previous.username)
+            previous = None
+        if current.username in refused and role is not Role.OWNER:
+            await tenant.session.create_role(role)
+        if current.username in refused and current.username in existing:  # it has another password
+            ended.add(current.username)
+            current = await tenant.add_login(new.pop(), role)
+        elif current.username in refused:
+            current = await tenant.add_login(current.username, role, current.password)
+        record = with_credentials(record, role, current, previous)
+    logins = {each.username: each.role for each in OnRecord(name=record.name, record=record).every_credential}
+    await tenant.session.end_logins(ended)
+    await tenant.session.repair(logins)
+    await tenant.drop_ended(*ended)
+    await tenant.commit(record)
+
+
+def _repaired(
+    tenant: Tenant, action: TenantAction, credential: Credential, problems: tuple[Problem, ...]
+) -> TenantRepaired:
+    return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)

@@ -23,17 +23,17 @@ from .._record import OnRecord, State, Verb
 from .._servers import Found, TenantSession
 from .._stores import Record, RoleCredentials
 from ..errors import ClaimLostError, MoveError, RotationPendingError
-from .jobs import ClaimingJob
+from .changes import ChangeTenants, finish_or_undo
+from .left_behind import undo_move
 from .provision import conflict
-from .steps import finish_or_undo, undo_move
-from .tenant import Tenant, add_login
+from .tenant import Tenant
 
 _AT_A_TIME = 4  # tenants
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
 
 
-class MoveTenants(ClaimingJob[TenantMoved]):
+class MoveTenants(ChangeTenants[TenantMoved]):
     """Move each tenant to another cluster. See ``Tenants.move``."""
 
     def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta) -> None:
@@ -48,7 +48,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         await super().prepare()
         return _AT_A_TIME
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantMoved | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantMoved | None:
         if record.state not in (State.USABLE, State.SUSPENDED, State.MOVING):
             raise record.unusable()
         assert record.current is not None
@@ -187,7 +187,7 @@ class _Move:
         made = [await self._add_login(role, login) for role, login in logins.items()]
         record = evolve(
             tenant.record,
-            current=evolve(made[0], is_set_up=tenant.record.current is not None and tenant.record.current.is_set_up),
+            current=made[0],
             previous=None,
             roles={each.role: RoleCredentials(current=each) for each in made[1:]},
         )
@@ -211,7 +211,7 @@ class _Move:
     async def _add_login(self, role: Role, login: str) -> Credential:
         if role is not Role.OWNER:
             await self._copy.create_role(role)
-        return await add_login(self._there, self._copy, self._tenant.names, login, role, new_password())
+        return await self._tenant.add_login(login, role, there=(self._there, self._copy))
 
     async def _transfer(self, copier: Copier, reader: Credential, writer: Credential) -> None:
         survey = await copier.survey(reader, self._tenant.current.username)  # the tenant changed things until now

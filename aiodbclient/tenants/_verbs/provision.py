@@ -14,17 +14,16 @@ from .._context import AWAY, Context, TenantServer
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import TenantAction, TenantDone, Timer, done
-from .._record import OnRecord, State, Verb
+from .._record import OnRecord, State, Verb, no_roles, with_credentials
 from .._servers import Found
 from .._stores import entries_of
-from .jobs import ClaimingJob
-from .steps import refuse_role, remove
+from .changes import ChangeTenants, remove
 from .tenant import Tenant
 
 IfExists = Literal["error", "adopt"]
 
 
-class ProvisionTenants(ClaimingJob[TenantDone]):
+class ProvisionTenants(ChangeTenants[TenantDone]):
     """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
     verb = Verb.PROVISION
@@ -89,7 +88,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             self._chosen[record.name] = home.cluster
         return self._chosen[record.name]
 
-    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
         if record.state.is_shut:
             raise record.unusable()
         lacks_setup = self.context.setup is not None and self.context.role is Role.OWNER
@@ -109,10 +108,12 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         if state is State.REMOVING:
             await remove(tenant)
             return None
-        refuse_role(tenant)
+        owner = tenant.on_record.of_role(Role.OWNER)
+        if tenant.role is not Role.OWNER and owner.usable is None:
+            raise no_roles(tenant.names.tenant, tenant.role) if owner.is_empty else owner.unusable()
         if state is State.USABLE:  # the command made it, for example, which has no setup
             credential = await tenant.set_up(tenant.current)
-            await tenant.commit_credentials(tenant.role, credential, tenant.on_record.previous)
+            await tenant.commit(with_credentials(tenant.record, tenant.role, credential, tenant.on_record.previous))
             return done(TenantAction.KEPT, credential)
         if tenant.role is not Role.OWNER:
             return done(TenantAction.CREATED, await provision_role(tenant, tenant.role))
@@ -146,7 +147,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
         previous = tenant.home.credential(tenant.names, Role.OWNER, adopted, None, await tenant.context.store.now())
     credential = await tenant.set_up(await tenant.add_login(login, Role.OWNER))
     credential = evolve(credential, moved_from=left_behind)
-    await tenant.commit_credentials(Role.OWNER, credential, previous)
+    await tenant.commit(with_credentials(tenant.record, Role.OWNER, credential, previous))
     return TenantAction.ADOPTED if verb is Verb.ADOPT else TenantAction.CREATED, credential
 
 
@@ -157,7 +158,7 @@ async def provision_role(tenant: Tenant, role: Role) -> Credential:
     await tenant.begin(Verb.PROVISION, [login], role=role)
     await tenant.session.create_role(role)
     credential = await tenant.add_login(login, role)
-    await tenant.commit_credentials(role, credential, None)
+    await tenant.commit(with_credentials(tenant.record, role, credential, None))
     return credential
 
 

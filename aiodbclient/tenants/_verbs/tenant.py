@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, suppress
 
 from attrs import evolve
 
@@ -20,12 +18,12 @@ from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
 from .._context import Context, TenantServer
 from .._credential import Credential, Secret, new_password
-from .._naming import Names, Role
+from .._naming import Names, Role, names_of
 from .._outcomes import Timer
-from .._record import Intent, OnRecord, Verb, no_database, with_credentials
-from .._servers import Found, TenantSession, Work
+from .._record import Intent, OnRecord, Verb, no_database
+from .._servers import Found, TenantSession, Work, of_tenant
 from .._stores import Claim, Record
-from ..errors import ClaimLostError, GrantError, StoreError
+from ..errors import ClaimLostError, StoreError
 
 LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
 
@@ -36,15 +34,19 @@ def clock() -> float:
 
 
 class Tenant:
-    """A claimed tenant: what is on record, its lease, and the session on its server.
-
-    Entering it begins to renew the lease, and leaving it ends the claim.
-    """
+    """A claimed tenant: what is on record, its lease, and the session on its server. ``claimed`` makes it."""
 
     session: TenantSession  # while a job works
 
     def __init__(
-        self, context: Context, home: TenantServer, names: Names, timer: Timer, claim: Claim, since: float
+        self,
+        context: Context,
+        home: TenantServer,
+        names: Names,
+        timer: Timer,
+        claim: Claim,
+        on_record: OnRecord,
+        since: float,
     ) -> None:
         self.context = context
         self.role = context.role
@@ -53,34 +55,10 @@ class Tenant:
         self.timer = timer
         self.claim = claim
         self.found = Found()  # on the server, when work began
-        self.on_record = context.ours(names.tenant, claim.record)  # as this claim has changed it, for ``role``
+        self.on_record = on_record  # as this claim has changed it, for ``role``
         self.work = Work(names, self.check_lease, timer.ended, self._password_of)
         self._until = since + LEASE
-        self._ended = False
-        self._renewing: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._renewing = asyncio.create_task(self._renew())
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the claim, unless ``commit`` or ``delete`` has."""
-        assert self._renewing is not None
-        self._renewing.cancel()
-        await asyncio.gather(self._renewing, return_exceptions=True)
-        if self._ended:
-            return
-        try:
-            # A name for which no work began need not stay on record.
-            if self.on_record.of_role(Role.OWNER).is_empty:
-                await self.delete()
-            else:
-                await self.context.store.release(self.claim)
-        except StoreError as error:
-            if exc is None or (isinstance(error, ClaimLostError) and isinstance(exc, Exception)):
-                raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
+        self._has_ended = False  # the claim
 
     # The claim, and the record.
 
@@ -97,7 +75,7 @@ class Tenant:
         await self.context.store.renew(self.claim, LEASE)
         self._until = since + LEASE
 
-    async def _renew(self) -> None:
+    async def keep_renewing(self) -> None:
         """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
         while True:
             await asyncio.sleep(LEASE / 3)
@@ -108,6 +86,20 @@ class Tenant:
                 return
             except StoreError:
                 continue  # the store may be back before the lease expires
+
+    async def end_claim(self, failure: BaseException | None) -> None:
+        """End the claim, unless ``commit`` or ``delete`` has. ``failure`` is why the work ended."""
+        if self._has_ended:
+            return
+        try:
+            # A name for which no work began need not stay on record.
+            if self.on_record.of_role(Role.OWNER).is_empty:
+                await self.delete()
+            else:
+                await self.context.store.release(self.claim)
+        except StoreError as error:
+            if failure is None or (isinstance(error, ClaimLostError) and isinstance(failure, Exception)):
+                raise  # otherwise ``failure`` has the reason, and the claim ends with its lease
 
     @property
     def record(self) -> Record:
@@ -131,29 +123,25 @@ class Tenant:
         known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))
         intent = Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to)
         await self.context.store.begin(self.claim, str(intent))
-        self.on_record = evolve(self.on_record, record=evolve(self.record, intended=str(intent)), intent=intent)
+        self.on_record = evolve(self.on_record, intent=intent)
 
     async def commit(self, record: Record) -> None:
         """Store the record, which ends the intent and the claim."""
         record = evolve(record, intended=None)
         await self.context.store.commit(self.claim, record)
-        self._ended, self.on_record = True, evolve(self.on_record, record=record, intent=None)
-
-    async def commit_credentials(self, role: Role, current: Credential, previous: Credential | None) -> None:
-        """Store the credentials of a role, which ends the intent and the claim."""
-        await self.commit(with_credentials(self.record, role, current, previous))
+        self._has_ended, self.on_record = True, evolve(self.on_record, record=record, intent=None)
 
     async def delete(self) -> None:
         """Delete the record, and end the claim."""
         await self.context.store.commit(self.claim, None)
-        self._ended, self.on_record = True, OnRecord(name=self.names.tenant, role=self.role)
+        self._has_ended, self.on_record = True, OnRecord(name=self.names.tenant, role=self.role)
 
     # The server.
 
-    async def look(self, *, shuts: bool) -> None:
+    async def look(self, *, ends_logins: bool) -> None:
         """Find what the server has of the tenant. Raises ConflictError if another store knows the tenant.
 
-        Also if it was suspended since this store was copied, unless the verb ``shuts`` it.
+        Also if it was suspended since this store was copied, unless the verb ``ends_logins``.
         """
         self.found = await self.home.server.find(self.names)
         newer = self.on_record.newer_logins(self.names, self.found.logins)
@@ -165,7 +153,7 @@ class Tenant:
                 advice="use that store, or remove the record with `store forget`, and provision the tenant again with "
                 'if_exists="adopt"',
             )
-        if self.found.is_shut and not shuts and lacks_login(self.on_record, self.found):
+        if self.found.is_shut and not ends_logins and lacks_login(self.on_record, self.found):
             raise ConflictError(
                 f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is shut, "
                 "and its login does not enter; nothing was changed",
@@ -197,12 +185,22 @@ class Tenant:
             made.append(self.names.new_login([*known, *made]))
         return made
 
-    async def add_login(self, login: str, role: Role, password: str | None = None) -> Credential:
-        """Make the login, test it, and return its credential. None: with a new password."""
+    async def add_login(
+        self,
+        login: str,
+        role: Role,
+        password: str | None = None,
+        there: tuple[TenantServer, TenantSession] | None = None,
+    ) -> Credential:
+        """Make the login, here or ``there``, test it, and return its credential. None: with a new password."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
-        made = await add_login(self.home, self.session, self.names, login, role, secret)
-        made, before = evolve(made, since=await self.context.store.now()), self.record.current
+        home, session = there or (self.home, self.session)
+        await session.add_login(login, secret, role)
+        if refused := await home.server.log_in(self.names, login, secret):
+            raise of_tenant(self.names, f"the server refuses the new login {login!r}: {refused}")
+        made = home.credential(self.names, role, login, secret, await self.context.store.now())
+        before = self.record.current
         if before is None or role is not Role.OWNER:
             return made
         return evolve(made, is_set_up=before.is_set_up, moved_from=before.moved_from)
@@ -233,41 +231,36 @@ class Tenant:
         return evolve(credential, is_set_up=True)
 
 
-async def add_login(
-    home: TenantServer, session: TenantSession, names: Names, login: str, role: Role, password: Secret
-) -> Credential:
-    """Make a login on a server, test it, and return its credential, without the time."""
-    await session.add_login(login, password, role)
-    refused = await home.server.log_in(names, login, password)
-    if refused is not None:
-        raise GrantError(
-            f"tenant {names.tenant!r}: the server refuses the new login {login!r}: {refused}", tenant=names.tenant
-        )
-    return home.credential(names, role, login, password)
-
-
-async def log_in(home: TenantServer, names: Names, credential: Credential, found: Found) -> bool:
-    """Whether the login can log in with the password on record. That of an adopted one is unknown."""
-    if credential.password is None:
-        login = credential.username
-        return login in found.logins or (login == names.database and found.namesake)
-    return await home.server.log_in(names, credential.username, Secret(credential.password)) is None
-
-
 def lacks_login(record: OnRecord, found: Found) -> bool:
     """Whether a tenant is usable on record, and its login does not enter. If its database is shut, it was suspended."""
     current = record.of_role(Role.OWNER).usable
     return current is not None and current.username not in found.logins
 
 
-async def claim_tenant(context: Context, home: TenantServer, names: Names, timer: Timer) -> Tenant | None:
-    """Claim a tenant; None if somebody else works on it. Raises as ``Context.ours``."""
+@asynccontextmanager
+async def claimed(context: Context, cluster: str, name: str, timer: Timer) -> AsyncGenerator[Tenant | None]:
+    """Claim a tenant while the block runs. None: another process has claimed it. Raises as ``Context.ours``."""
+    home = await context.servers.server(cluster, timer.stats)
+    names = names_of(name, home.engine, context.prefix)
     since = clock()
-    claim = await context.store.claim(names.tenant, LEASE)
+    claim = await context.store.claim(name, LEASE)
     if claim is None:
-        return None
+        yield None
+        return
     try:
-        return Tenant(context, home, names, timer, claim, since)
+        on_record = context.ours(name, claim.record)
     except DatabaseClientError:
         await context.store.release(claim)
         raise
+    tenant = Tenant(context, home, names, timer, claim, on_record, since)
+    renewing = asyncio.create_task(tenant.keep_renewing())
+    failure: BaseException | None = None
+    try:
+        yield tenant
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        await tenant.end_claim(failure)
