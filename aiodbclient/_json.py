@@ -164,7 +164,7 @@ def _converter() -> Converter:
     for kind in _SCALARS:
         converter.register_structure_hook(kind, _scalar(kind, optional=False))
     converter.register_structure_hook(datetime, _datetime)
-    converter.register_structure_hook_factory(has, lambda model: _object(model, converter))
+    converter.register_structure_hook_factory(has, lambda model: _object(model, converter, optional=False))
     converter.register_structure_hook_factory(_is_list, lambda shape: _list(shape, converter))
     converter.register_structure_hook_factory(_is_union, lambda shape: _union(shape, converter))
     return converter
@@ -191,19 +191,21 @@ def _datetime(value: Any, _: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _object(model: type, converter: Converter) -> Hook:
+def _object(model: type, converter: Converter, *, optional: bool) -> Hook:
     # Members with a default are assigned after __init__, which is faster than passing them to it.
     members = [each.evolve(init=each.default is NOTHING) for each in fields(resolve_types(model))]
     read: Hook = make_dict_structure_fn_from_attrs(members, model, converter, _cattrs_include_init_false=True)
     if model is Cluster:
         return lambda value, _: read(_with_engine(value), model)
-    if any(each.init for each in members):
+    if not optional and any(each.init for each in members):
         return read  # the required member is only found in an object
 
     def read_object(value: Any, _: Any) -> Any:
-        if type(value) is not dict:
-            raise TypeError
-        return read(value, model)
+        if optional and not value and value in _MISSING:
+            return None
+        if type(value) is dict:
+            return read(value, model)
+        raise TypeError
 
     return read_object
 
@@ -257,6 +259,8 @@ def _union(shape: Any, converter: Converter) -> Hook:
         return _scalar(kind, optional=optional)
     if str in others:
         return _open_enum(kind, optional)
+    if has(kind):
+        return _object(kind, converter, optional=optional)
     read_one: Hook = converter.get_structure_hook(kind)
     return lambda value, _: read_one(value, kind) if value or value not in _MISSING else None
 

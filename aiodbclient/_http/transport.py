@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
@@ -172,20 +172,22 @@ class Transport:
         patience = None
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
-        slot, sent, asked = None, False, perf_counter()
+        kept = failed[-1].slot if failed else None
+        slot, sent, for_slot, asked = None, False, 0.0, perf_counter()
         locks: list[asyncio.Lock] = []  # that the call holds, if it needs a turn
-        limit = asyncio.timeout(None if turns is None else patience)
-        self._waits.add(limit)
         try:
-            async with limit:
-                if turns is not None:
-                    await _hold(turns.lane(bulk=options.bulk), locks)
-                turned = perf_counter()
-                left = None if patience is None else max(0.0, patience - (turned - asked))
-                slot = await self.limiter.acquire(failed[-1].slot if failed else None, bulk=options.bulk, max_wait=left)
-                for_slot = perf_counter() - turned
-                if turns is not None:
-                    await _hold(turns.writing, locks)
+            if turns is None:
+                slot = self.limiter.take(kept, bulk=options.bulk)
+            if slot is None:
+                async with self._ended_by_close(asyncio.timeout(None if turns is None else patience)):
+                    if turns is not None:
+                        await _hold(turns.lane(bulk=options.bulk), locks)
+                    turned = perf_counter()
+                    left = None if patience is None else max(0.0, patience - (turned - asked))
+                    slot = await self.limiter.acquire(kept, bulk=options.bulk, max_wait=left)
+                    for_slot = perf_counter() - turned
+                    if turns is not None:
+                        await _hold(turns.writing, locks)
             waited = Waited(for_slot, perf_counter() - asked - for_slot)
             if self._closed.is_set():
                 raise _closed()
@@ -206,11 +208,20 @@ class Transport:
                 return _unsent(no_slot(self.limiter.estimate_wait(0)))
             return _unsent(MaxWaitError("another user write on this cluster takes longer than max_wait allows"))
         finally:
-            self._waits.discard(limit)
             for lock in locks:
                 lock.release()
             if slot is not None:
                 self.limiter.release(slot, sent=sent)
+
+    @asynccontextmanager
+    async def _ended_by_close(self, limit: asyncio.Timeout) -> AsyncIterator[None]:
+        """Bound a wait by ``limit``, and by ``aclose``. Raises TimeoutError."""
+        self._waits.add(limit)
+        try:
+            async with limit:
+                yield
+        finally:
+            self._waits.discard(limit)
 
     def _open_connections(self) -> Connections:
         """Return the connections of the session. The first call makes the client's own session."""
@@ -240,9 +251,8 @@ class Transport:
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
         """Get a token other than ``stale``: ask the provider, unless another call has done so."""
         limit = asyncio.timeout(call.options.timeout)
-        self._waits.add(limit)
         try:
-            async with limit, self._token_lock:
+            async with self._ended_by_close(limit), self._token_lock:
                 if self._ask_token is not None and self._token is stale:
                     asked = self._ask_token()
                     if not isawaitable(asked):
@@ -253,8 +263,6 @@ class Transport:
         except TimeoutError:
             if not limit.expired():  # the provider raised it
                 raise
-        finally:
-            self._waits.discard(limit)
         if self._closed.is_set():
             raise _closed()
         if limit.expired():

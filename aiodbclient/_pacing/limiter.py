@@ -188,6 +188,15 @@ class RateLimiter:
         now, slots = monotonic(), self._slots
         return Snapshot(slots.count_used(now), slots.in_flight, self._count_waiting(), slots.estimate_wait(0, now))
 
+    def take(self, slot: Slot | None = None, *, bulk: bool = False) -> Slot | None:
+        """Return a slot as ``acquire`` does, or None if the call would have to wait."""
+        now = monotonic()
+        if slot is None:
+            slot = Slot((bulk, next(self._places)))
+        if slot.ready_at > now or self._queue or not self._slots.take(slot, now):
+            return None
+        return slot
+
     async def acquire(self, slot: Slot | None = None, *, bulk: bool = False, max_wait: float | None = None) -> Slot:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
 
@@ -200,11 +209,10 @@ class RateLimiter:
             MaxWaitError: The wait would exceed ``max_wait``. Raised as soon as that is known.
             ConfigurationError: Calls on another event loop are waiting.
         """
-        now = monotonic()
         if slot is None:
             slot = Slot((bulk, next(self._places)))
-        if slot.ready_at > now or self._queue or not self._slots.take(slot, now):
-            await self._wait(slot, max_wait, now)
+        if self.take(slot) is None:
+            await self._wait(slot, max_wait, monotonic())
         return slot
 
     def accept(self, slot: Slot) -> None:
