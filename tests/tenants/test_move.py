@@ -17,7 +17,7 @@ from aiodbclient import Failed
 from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import ProblemKind, Record, Role, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
-from aiodbclient.tenants._servers.postgres.steps import PostgresSession
+from aiodbclient.tenants._servers.postgres import PostgresSession
 from aiodbclient.tenants._verbs.move import _Move
 from aiodbclient.tenants.errors import (
     ClaimLostError,

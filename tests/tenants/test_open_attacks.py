@@ -18,7 +18,7 @@ from attrs import evolve
 from psycopg import AsyncConnection, Connection
 
 from aiodbclient.tenants import Credential, Problem, ProblemKind, Tenants
-from aiodbclient.tenants._servers.postgres import steps
+from aiodbclient.tenants._servers import postgres
 
 from .conftest import Place, only
 from .moves import Two, enters, sql
@@ -49,8 +49,8 @@ def unkillable(credential: Credential) -> Iterator[int]:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a session that resists after seconds."""
-    monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
-    monkeypatch.setattr(steps, "REMOVAL_SECONDS", 2.0)
+    monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
+    monkeypatch.setattr(postgres, "REMOVAL_SECONDS", 2.0)
 
 
 def let_in(neighbour: Credential, who: str) -> list[str]:

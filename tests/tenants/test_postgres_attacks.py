@@ -12,7 +12,8 @@ import pytest
 from aiodbclient.tenants import TenantAction
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Role
-from aiodbclient.tenants._servers.postgres import PostgresServer, steps
+from aiodbclient.tenants._servers import postgres
+from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only
@@ -63,7 +64,7 @@ async def test_drop_takes_no_turn_and_is_bounded(
     login = victim.logins[0]
     await victim.steps.end_logins([login])
     with monkeypatch.context() as patched:
-        patched.setattr(steps, "_DROP_LOGINS_SECONDS", 0.0)
+        patched.setattr(postgres, "_DROP_LOGINS_SECONDS", 0.0)
         assert await victim.steps.drop_logins([login]) == (login,)
     with monkeypatch.context() as patched:
         patched.setattr(server, "turns", asyncio.Semaphore(0))

@@ -12,8 +12,8 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from aiodbclient.tenants._servers import TenantSession, Work
-from aiodbclient.tenants._servers.postgres import PostgresServer, sessions, steps
+from aiodbclient.tenants._servers import TenantSession, Work, postgres
+from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of
@@ -104,7 +104,7 @@ async def test_strangers_lock_is_named_not_ended(
 ) -> None:
     """The administrator could end the session. It does so to tenants alone."""
     login = victim.logins[0]
-    monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
+    monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
     managed.make_login("human")
     managed.api("ALTER ROLE human CREATEROLE")
     managed.api(f"GRANT {login} TO human WITH ADMIN OPTION")

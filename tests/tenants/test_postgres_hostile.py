@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._servers.postgres import steps
+from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, until
@@ -195,7 +195,7 @@ async def test_prepared_transaction_on_login_named(
     managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It locks the row of the login, which loses its rights all the same. The other logins end."""
-    monkeypatch.setattr(steps, "ENDING_SECONDS", 2.0)
+    monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
     login, other = victim.logins
     prepare = "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; PREPARE TRANSACTION 'held'"
     managed.run(victim, f"SET ROLE NONE; {prepare}", database="defaultdb")
@@ -269,7 +269,7 @@ async def test_half_open_login_stops_no_removal(
     managed.reload()
     try:
         with half_open(managed, evil.logins[0]), monkeypatch.context() as patched:
-            patched.setattr(steps, "REMOVAL_SECONDS", 0.2)
+            patched.setattr(postgres, "REMOVAL_SECONDS", 0.2)
             with pytest.raises(GrantError, match="it waits for each process of the server"):  # the control
                 await victim.steps.drop_database()
         with half_open(managed, evil.logins[0]):

@@ -1,146 +1,160 @@
-"""A tenant's database on PostgreSQL, and its roles: their state, and the steps that they lack.
-
-A role without login, the *owner role*, owns the database. As the administrator (the cluster's primary user)::
-
-    CREATE ROLE owner NOLOGIN
-    CREATE DATABASE d TEMPLATE template0 ALLOW_CONNECTIONS false    closed: no other tenant may enter in between
-    ALTER DATABASE d OWNER TO owner
-    REVOKE ALL ON DATABASE d FROM PUBLIC                            as the owner role, and from all others
-    GRANT CONNECT ON DATABASE d TO CURRENT_USER                     because it does not inherit the owner's rights
-    ALTER DATABASE d ALLOW_CONNECTIONS true
-    CREATE ROLE login LOGIN NOINHERIT ...                           a member of the owner role
-    ALTER ROLE login SET role = 'owner'
-    GRANT CONNECT ON DATABASE d TO login                            the last one
-
-``missing_grants`` returns the statements that are missing: ``repair`` runs them, and ``problems`` reports them.
-"""
+"""The life of a tenant's PostgreSQL database: it is created, shut, frozen for a move, opened again, and dropped."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Sequence
+from time import monotonic
 from typing import LiteralString
 
-from attrs import evolve, frozen
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
-from ..._naming import ROLES, Role
-from ..._outcomes import Problem, ProblemKind
-from .logins import allow_connect, default_limit, grant_membership, revoke_membership, start_as_owner
-from .sessions import Session, Statement, as_role, verbatim
-
-PUBLIC = ""  # no role can have this name
-
-# Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
-_HOSTILE = frozenset(
-    {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
+from ..._naming import Role
+from .grants import (
+    Step,
+    closing_steps,
+    complete,
+    group_steps,
+    members,
+    missing_grants,
+    need_database,
+    read_database,
+    read_logins,
+    take,
 )
-_ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
+from .logins import revoke_membership
+from .sessions import Session, StatementTimeoutError
 
-_DATABASE = SQL("""
-SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
-       ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
-             WHERE setrole = 0 AND setdatabase = d.oid),
-       (SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
-            SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, json_agg(DISTINCT privilege_type)
-            FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) GROUP BY 1) AS granted (name, privileges)),
-       ARRAY(SELECT DISTINCT pg_get_userbyid(grantee)::text FROM aclexplode(datacl)
-             WHERE is_grantable AND grantee <> datdba)
-FROM pg_database d WHERE datname = %s AND datconnlimit <> -2
+_EMPTY_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+
+# Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
+_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
+# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended.
+_END_OTHERS = SQL("""
+SELECT pid, coalesce(usename, 'a dropped role')
+FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid, pg_terminate_backend(pid)
+WHERE (datname = %s OR usename = ANY (%s)) AND backend_type = 'client backend' AND rolsuper IS DISTINCT FROM true
+  AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s)
 """)
-_MEMBERS = SQL("""
-SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
-       coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
-FROM pg_roles r LEFT JOIN pg_auth_members m ON roleid = r.oid WHERE rolname = %s
+_PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
+_TIMEOUTS: LiteralString = "FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
+_SET_TIMEOUTS = SQL(f"""
+SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END, false) {_TIMEOUTS}
 """)
-# Whether a role has the name of a tenant's login. The bounds let the server use its index: it has some roles for each
-# tenant, and compares a regular expression with all of them.
-IS_LOGIN: LiteralString = "rolname > %(stem)s AND rolname < %(stem)s || 'g' AND rolname ~ %(form)s"
-_LOGINS = SQL(f"""
-SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
-    SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %(setting)s = ANY (setconfig))
-FROM pg_roles r WHERE {IS_LOGIN} OR rolname = ANY (%(wanted)s) ORDER BY 1
+_RESET_TIMEOUTS = SQL(f"SELECT set_config(name, reset_val, false) {_TIMEOUTS}")
+# DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
+_LONG_STATEMENTS = SQL("""
+SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
+  AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
 """)
-_NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 
 
-@frozen
-class Step:
-    """A missing statement, and the problems until it has run."""
+async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
+    """End the sessions in the tenant's database and those of the logins ``also`` in others, except those of ``keep``.
 
-    statement: Composed
-    problems: Sequence[Problem] = (Problem(ProblemKind.RIGHTS_MISSING),)
-    as_owner: bool = False  # run it as the owner role, not as the administrator
-    creates: str = ""  # the role that it creates
-    needs: str = ""  # another role whose rights the administrator needs for it
+    Return whose they are, with their pids.
+    """
+    found = await session.run(_END_OTHERS, session.names.database, [*also], [*keep])
+    return [f"process {pid} of {login!r}" for pid, login in found]
 
 
-@frozen
-class Database:
-    """The state of a tenant's database on the server."""
+async def shut(session: Session) -> None:
+    """Revoke the rights of others on the database, and end all sessions in it.
 
-    owner: str
-    connections: bool  # whether it allows them
-    template: bool  # then it cannot be dropped
-    limit: int  # of its connections; -1 for none
-    settings: list[str]  # their names
-    privileges: dict[str, list[str]]  # of each role. ``PUBLIC`` means all roles
-    granting: list[str]  # the roles that may grant a privilege to others
+    It belongs to the administrator until ``open_again``: code of the owner role, such as a function in another database
+    of the same customer, could let somebody in.
+    """
+    if await read_database(session) is not None:
+        await take(session, await missing_grants(session, None, None))
+        await _empty(session)
 
 
-@frozen
-class Member:
-    """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
+async def freeze(session: Session, logins: Collection[str]) -> None:
+    """Revoke all rights on the database, but of the login that dumps it, and end all sessions in it.
 
-    name: str
-    grantor: str
-    admin: bool
-    inherit: bool
-    set: bool
-
-
-@frozen
-class Login:
-    """A login of a role. Those of the owner that ``create_login`` made have NOINHERIT, an adopted one has not."""
-
-    name: str
-    enters: bool  # it has LOGIN
-    inherits: bool
-    limit: int
-    starts_as_owner: bool
+    Logins lose their membership too, and their sessions in other databases: as the owner role they could grant
+    themselves CONNECT.
+    """
+    await refuse_prepared(session)
+    names, database = session.names, await need_database(session)
+    readers = {login.name for login in await read_logins(session) if login.inherits and login.name not in logins}
+    steps = [
+        Step(revoke_membership(session, names.owner, member.name, member.grantor))
+        for member in await members(session, names.owner) or ()
+        if not member.admin and member.name not in {session.admin, *readers}
+    ]
+    await take(session, [*steps, *closing_steps(session, database, readers)])
+    await _empty(session, logins)
+    await refuse_prepared(session)
 
 
-async def read_database(session: Session) -> Database | None:
-    """Read the tenant's database. One that is left of an interrupted DROP DATABASE is none."""
-    rows = await session.run(_DATABASE, session.names.database)
-    return Database(*rows[0]) if rows else None
+async def open_again(session: Session) -> None:
+    """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
+    for owner, is_left, _ in await session.run(_STATE, session.names.database):
+        if owner == session.admin and not is_left:
+            await complete(session)
 
 
-async def need_database(session: Session) -> Database:
-    """Read the tenant's database, or raise GrantError."""
-    database = await read_database(session)
-    if database is None:
-        raise session.error(f"the database {session.names.database!r} does not exist")
-    return database
+async def refuse_prepared(session: Session) -> None:
+    """Raise GrantError if a prepared transaction is left in the database: somebody could commit it."""
+    for gid, owner in await session.run(_PREPARED, session.names.database):
+        who = f"of {owner!r}" if owner else "of a dropped role"
+        raise session.error(
+            f"the database {session.names.database!r} has the prepared transaction {gid!r} {who}: run ROLLBACK "
+            "PREPARED in it as that login or as a superuser, and run this again"
+        )
 
 
-async def members(session: Session, role: str) -> list[Member] | None:
-    """Read the members of ``role``; None if there is no such role."""
-    rows = await session.run(_MEMBERS, role)
-    return [Member(*row) for row in rows if row[0] is not None] if rows else None
+async def _empty(session: Session, logins: Collection[str] = ()) -> None:
+    """End every session in the database, whosever it is, and all of ``logins``, and look again."""
+    until = monotonic() + _EMPTY_SECONDS
+    while left := await end_sessions(session, also=logins):
+        if monotonic() > until:
+            raise session.error(
+                f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
-    """Read all logins that have the form of the tenant's, also ended ones, and those that are ``wanted``."""
-    names = session.names
-    form = {"stem": names.stem, "form": names.login_pattern}
-    found = await session.run(_LOGINS, **form, setting=f"role={names.owner}", wanted=[*wanted])
-    return [Login(*row) for row in found]
+async def drop(session: Session, seconds: float) -> None:
+    """Shut a database that is open, and drop it within so many seconds."""
+    names, name = session.names, Identifier(session.names.database)
+    for owner, is_left, allows in await session.run(_STATE, names.database):
+        if owner not in {session.admin, names.owner}:
+            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
+        if allows and not is_left:
+            await shut(session)
+            await refuse_prepared(session)
+        elif owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
+            async with session.member_of(names.owner):
+                await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
+        if not is_left:
+            text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
+            await session.run(SQL(text).format(name))
+        await _drop(session, seconds)
 
 
-async def unknown_logins(session: Session, known: Collection[str]) -> list[Problem]:
-    """Return the logins of the tenant's form that may log in and are not on record, as problems."""
-    found = [login.name for login in await read_logins(session) if login.enters and login.name not in known]
-    return [Problem(ProblemKind.UNKNOWN_LOGIN, name) for name in found]
+async def _drop(session: Session, seconds: float) -> None:
+    drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
+    await session.run(_SET_TIMEOUTS, f"{seconds * 1000:.0f}")
+    try:
+        await session.run(drop)
+        return
+    except StatementTimeoutError as error:
+        found = await session.run(_LONG_STATEMENTS, seconds)
+        named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
+        reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
+    finally:
+        await session.run(_RESET_TIMEOUTS)
+    raise session.error(f"{reason}; the logins are ended: run it again")
+
+
+async def drop_remains(session: Session, seconds: float) -> None:
+    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
+    for _, is_left, _ in await session.run(_STATE, session.names.database):
+        if is_left:
+            await drop(session, seconds)
 
 
 async def create(session: Session) -> bool:
@@ -159,135 +173,7 @@ async def create(session: Session) -> bool:
 async def create_group(session: Session, role: Role) -> None:
     """Create the group of the readers or writers, who may connect."""
     present = [login.name for login in await read_logins(session)]  # they stay members
-    await take(session, await _group_steps(session, await need_database(session), role, (), present))
-
-
-async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
-    await take(session, await missing_grants(session, logins or {}, limit))
-
-
-async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, limit: int | None) -> list[Step]:
-    """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
-
-    ``wanted`` is None while the tenant is shut: then the database belongs to the administrator.
-    """
-    is_shut, wanted, owner = wanted is None, wanted or {}, session.names.owner
-    database, present = await need_database(session), await members(session, owner)
-    found = await read_logins(session, wanted)
-    unknown = [login.name for login in found if login.name not in wanted]
-    logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
-    steps = [*_role_steps(session, owner, present, logins[Role.OWNER], unknown)]
-    if is_shut:
-        steps += _shut_steps(session, database)
-    else:
-        steps += _database_steps(session, database, logins[Role.OWNER], unknown)
-    for role in ROLES:
-        if role in wanted.values():
-            steps += await _group_steps(session, database, role, logins[role], unknown)
-    for login in found:
-        if login.name in wanted:
-            steps += await _login_steps(session, login, wanted[login.name], limit)
-    return steps
-
-
-async def _group_steps(
-    session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
-) -> list[Step]:
-    group = session.names.group(role)
-    steps = [*_role_steps(session, group, await members(session, group), logins, unknown)]
-    if database.privileges.get(group) != ["CONNECT"]:
-        steps.append(Step(allow_connect(session, group), as_owner=True))
-    return steps
-
-
-def _role_steps(
-    session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], unknown: Collection[str]
-) -> Iterator[Step]:
-    """Yield what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
-    if present is None:
-        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)
-    for login in logins:
-        found = {(member.inherit, member.set) for member in present or () if member.name == login.name}
-        wanted = (login.inherits, not login.inherits or role == session.names.owner)
-        if not found or (session.knows_options and found != {wanted}):
-            yield Step(grant_membership(session, role, login.name, *wanted))
-    keep = {session.admin, *unknown, *(login.name for login in logins)}
-    for member in present or ():
-        if not member.admin and member.name not in keep:
-            revoke = revoke_membership(session, role, member.name, member.grantor)
-            yield Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, member.name)])
-
-
-async def _login_steps(session: Session, login: Login, role: Role, limit: int | None) -> list[Step]:
-    if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
-        return []
-    steps = [Step(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
-    if login.limit in _NO_LIMIT or limit not in {None, login.limit}:
-        change, most = SQL("ALTER ROLE {} CONNECTION LIMIT {}"), limit or await default_limit(session)
-        steps.append(Step(change.format(Identifier(login.name), Literal(most))))
-    return steps
-
-
-def _shut_steps(session: Session, database: Database) -> Iterator[Step]:
-    if database.owner != session.admin:
-        give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
-        yield Step(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
-    for step in closing_steps(session, database, session.names.groups):
-        yield evolve(step, as_owner=False)
-
-
-def _database_steps(
-    session: Session, database: Database, logins: Sequence[Login], unknown: Collection[str]
-) -> Iterator[Step]:
-    names = session.names
-    name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
-    of_owner = [login.name for login in logins]
-    if database.owner != names.owner:
-        needs = database.owner if database.owner != admin else ""
-        yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
-    changes = [
-        SQL("RESET {}").format(Identifier(setting)) for setting in sorted(_HOSTILE.intersection(database.settings))
-    ]
-    if database.template:
-        changes.append(SQL("IS_TEMPLATE false").format())
-    if database.limit == 0:  # a lower one than the server's may be meant
-        changes.append(SQL("CONNECTION LIMIT -1").format())
-    for change in changes:
-        yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
-    yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
-    if not _ALL.issubset(database.privileges.get(names.owner, ())) and database.owner == names.owner:
-        yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
-    for member in (admin, *of_owner):
-        if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
-            yield Step(allow_connect(session, member), as_owner=True)
-    if not database.connections:  # last, so that nobody enters before others are shut out
-        yield Step(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
-
-
-def closing_steps(session: Session, database: Database, keep: Collection[str]) -> Iterator[Step]:
-    """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
-    kept = {database.owner, session.names.owner, session.admin, *keep}
-    others = sorted(set(database.privileges) - kept)
-    for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
-        if grantees:  # one statement, however many they are
-            names = SQL(", ").join([Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees])
-            revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
-            problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
-            yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner=True)
-
-
-async def take(session: Session, steps: Sequence[Step]) -> None:
-    """Run the statements of ``steps`` in one transaction: of the administrator, then of the owner role."""
-    if not steps:
-        return
-    owner, made = session.names.owner, [step.creates for step in steps if step.creates]
-    first = [step.statement for step in steps if step.creates]
-    then: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
-    if as_owner := [step.statement for step in steps if step.as_owner]:
-        then += as_role(owner, *as_owner)
-    needed = [step.needs for step in steps if step.needs]
-    async with session.member_of(owner, *needed, first=first, made=made):
-        await session.run_all(*then)
+    await take(session, await group_steps(session, await need_database(session), role, (), present))
 
 
 async def other_grantees(session: Session) -> list[str]:

@@ -1,0 +1,364 @@
+"""The rights of a tenant's database and roles on PostgreSQL: what they are, and the steps that are missing.
+
+A role without login, the *owner role*, owns the database. As the administrator (the cluster's primary user)::
+
+    CREATE ROLE owner NOLOGIN
+    CREATE DATABASE d TEMPLATE template0 ALLOW_CONNECTIONS false    closed: no other tenant may enter in between
+    ALTER DATABASE d OWNER TO owner
+    REVOKE ALL ON DATABASE d FROM PUBLIC                            as the owner role, and from all others
+    GRANT CONNECT ON DATABASE d TO CURRENT_USER                     because it does not inherit the owner's rights
+    ALTER DATABASE d ALLOW_CONNECTIONS true
+    CREATE ROLE login LOGIN NOINHERIT ...                           a member of the owner role
+    ALTER ROLE login SET role = 'owner'
+    GRANT CONNECT ON DATABASE d TO login                            the last one
+
+A *group*, a role without login, has the rights of readers or of writers, and their logins are its members. In the
+tenant's database, as the owner role, on each object of the owner::
+
+    GRANT USAGE ON SCHEMA s TO reader
+    GRANT SELECT ON t TO reader
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader       for future objects
+
+``missing_grants`` and ``missing_grants_inside`` return what is missing: ``repair`` runs it, ``problems`` reports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import LiteralString
+
+from attrs import evolve, frozen
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from ..._naming import ROLES, Role
+from ..._outcomes import Problem, ProblemKind
+from .logins import allow_connect, default_limit, grant_membership, revoke_membership, start_as_owner
+from .sessions import Session, Statement, as_role, verbatim
+
+PUBLIC = ""  # no role can have this name
+
+# Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
+_HOSTILE = frozenset(
+    {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
+)
+_ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
+
+_DATABASE = SQL("""
+SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
+       ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
+             WHERE setrole = 0 AND setdatabase = d.oid),
+       (SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
+            SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, json_agg(DISTINCT privilege_type)
+            FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) GROUP BY 1) AS granted (name, privileges)),
+       ARRAY(SELECT DISTINCT pg_get_userbyid(grantee)::text FROM aclexplode(datacl)
+             WHERE is_grantable AND grantee <> datdba)
+FROM pg_database d WHERE datname = %s AND datconnlimit <> -2
+""")
+_MEMBERS = SQL("""
+SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
+       coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
+FROM pg_roles r LEFT JOIN pg_auth_members m ON roleid = r.oid WHERE rolname = %s
+""")
+# Whether a role has the name of a tenant's login. The bounds let the server use its index: it has some roles for each
+# tenant, and compares a regular expression with all of them.
+IS_LOGIN: LiteralString = "rolname > %(stem)s AND rolname < %(stem)s || 'g' AND rolname ~ %(form)s"
+_LOGINS = SQL(f"""
+SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
+    SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %(setting)s = ANY (setconfig))
+FROM pg_roles r WHERE {IS_LOGIN} OR rolname = ANY (%(wanted)s) ORDER BY 1
+""")
+_NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
+
+
+@frozen
+class Step:
+    """A missing statement, and the problems until it has run."""
+
+    statement: Composed
+    problems: Sequence[Problem] = (Problem(ProblemKind.RIGHTS_MISSING),)
+    as_owner: bool = False  # run it as the owner role, not as the administrator
+    creates: str = ""  # the role that it creates
+    needs: str = ""  # another role whose rights the administrator needs for it
+
+
+@frozen
+class Database:
+    """The state of a tenant's database on the server."""
+
+    owner: str
+    connections: bool  # whether it allows them
+    template: bool  # then it cannot be dropped
+    limit: int  # of its connections; -1 for none
+    settings: list[str]  # their names
+    privileges: dict[str, list[str]]  # of each role. ``PUBLIC`` means all roles
+    granting: list[str]  # the roles that may grant a privilege to others
+
+
+@frozen
+class Member:
+    """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
+
+    name: str
+    grantor: str
+    admin: bool
+    inherit: bool
+    set: bool
+
+
+@frozen
+class Login:
+    """A login of a role. Those of the owner that ``create_login`` made have NOINHERIT, an adopted one has not."""
+
+    name: str
+    enters: bool  # it has LOGIN
+    inherits: bool
+    limit: int
+    starts_as_owner: bool
+
+
+async def read_database(session: Session) -> Database | None:
+    """Read the tenant's database. One that is left of an interrupted DROP DATABASE is none."""
+    rows = await session.run(_DATABASE, session.names.database)
+    return Database(*rows[0]) if rows else None
+
+
+async def need_database(session: Session) -> Database:
+    """Read the tenant's database, or raise GrantError."""
+    database = await read_database(session)
+    if database is None:
+        raise session.error(f"the database {session.names.database!r} does not exist")
+    return database
+
+
+async def members(session: Session, role: str) -> list[Member] | None:
+    """Read the members of ``role``; None if there is no such role."""
+    rows = await session.run(_MEMBERS, role)
+    return [Member(*row) for row in rows if row[0] is not None] if rows else None
+
+
+async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
+    """Read all logins that have the form of the tenant's, also ended ones, and those that are ``wanted``."""
+    names = session.names
+    form = {"stem": names.stem, "form": names.login_pattern}
+    found = await session.run(_LOGINS, **form, setting=f"role={names.owner}", wanted=[*wanted])
+    return [Login(*row) for row in found]
+
+
+async def unknown_logins(session: Session, known: Collection[str]) -> list[Problem]:
+    """Return the logins of the tenant's form that may log in and are not on record, as problems."""
+    found = [login.name for login in await read_logins(session) if login.enters and login.name not in known]
+    return [Problem(ProblemKind.UNKNOWN_LOGIN, name) for name in found]
+
+
+async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
+    await take(session, await missing_grants(session, logins or {}, limit))
+
+
+async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, limit: int | None) -> list[Step]:
+    """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
+
+    ``wanted`` is None while the tenant is shut: then the database belongs to the administrator.
+    """
+    is_shut, wanted, owner = wanted is None, wanted or {}, session.names.owner
+    database, present = await need_database(session), await members(session, owner)
+    found = await read_logins(session, wanted)
+    unknown = [login.name for login in found if login.name not in wanted]
+    logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
+    steps = [*_role_steps(session, owner, present, logins[Role.OWNER], unknown)]
+    if is_shut:
+        steps += _shut_steps(session, database)
+    else:
+        steps += _database_steps(session, database, logins[Role.OWNER], unknown)
+    for role in ROLES:
+        if role in wanted.values():
+            steps += await group_steps(session, database, role, logins[role], unknown)
+    for login in found:
+        if login.name in wanted:
+            steps += await _login_steps(session, login, wanted[login.name], limit)
+    return steps
+
+
+async def group_steps(
+    session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
+) -> list[Step]:
+    group = session.names.group(role)
+    steps = [*_role_steps(session, group, await members(session, group), logins, unknown)]
+    if database.privileges.get(group) != ["CONNECT"]:
+        steps.append(Step(allow_connect(session, group), as_owner=True))
+    return steps
+
+
+def _role_steps(
+    session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], unknown: Collection[str]
+) -> Iterator[Step]:
+    """Yield what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
+    if present is None:
+        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)
+    for login in logins:
+        found = {(member.inherit, member.set) for member in present or () if member.name == login.name}
+        wanted = (login.inherits, not login.inherits or role == session.names.owner)
+        if not found or (session.knows_options and found != {wanted}):
+            yield Step(grant_membership(session, role, login.name, *wanted))
+    keep = {session.admin, *unknown, *(login.name for login in logins)}
+    for member in present or ():
+        if not member.admin and member.name not in keep:
+            revoke = revoke_membership(session, role, member.name, member.grantor)
+            yield Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, member.name)])
+
+
+async def _login_steps(session: Session, login: Login, role: Role, limit: int | None) -> list[Step]:
+    if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
+        return []
+    steps = [Step(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
+    if login.limit in _NO_LIMIT or limit not in {None, login.limit}:
+        change, most = SQL("ALTER ROLE {} CONNECTION LIMIT {}"), limit or await default_limit(session)
+        steps.append(Step(change.format(Identifier(login.name), Literal(most))))
+    return steps
+
+
+def _shut_steps(session: Session, database: Database) -> Iterator[Step]:
+    if database.owner != session.admin:
+        give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
+        yield Step(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
+    for step in closing_steps(session, database, session.names.groups):
+        yield evolve(step, as_owner=False)
+
+
+def _database_steps(
+    session: Session, database: Database, logins: Sequence[Login], unknown: Collection[str]
+) -> Iterator[Step]:
+    names = session.names
+    name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
+    of_owner = [login.name for login in logins]
+    if database.owner != names.owner:
+        needs = database.owner if database.owner != admin else ""
+        yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
+    changes = [
+        SQL("RESET {}").format(Identifier(setting)) for setting in sorted(_HOSTILE.intersection(database.settings))
+    ]
+    if database.template:
+        changes.append(SQL("IS_TEMPLATE false").format())
+    if database.limit == 0:  # a lower one than the server's may be meant
+        changes.append(SQL("CONNECTION LIMIT -1").format())
+    for change in changes:
+        yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
+    yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
+    if not _ALL.issubset(database.privileges.get(names.owner, ())) and database.owner == names.owner:
+        yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
+    for member in (admin, *of_owner):
+        if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
+            yield Step(allow_connect(session, member), as_owner=True)
+    if not database.connections:  # last, so that nobody enters before others are shut out
+        yield Step(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
+
+
+def closing_steps(session: Session, database: Database, keep: Collection[str]) -> Iterator[Step]:
+    """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
+    kept = {database.owner, session.names.owner, session.admin, *keep}
+    others = sorted(set(database.privileges) - kept)
+    for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
+        if grantees:  # one statement, however many they are
+            names = SQL(", ").join([Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees])
+            revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
+            problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
+            yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner=True)
+
+
+async def take(session: Session, steps: Sequence[Step]) -> None:
+    """Run the statements of ``steps`` in one transaction: of the administrator, then of the owner role."""
+    if not steps:
+        return
+    owner, made = session.names.owner, [step.creates for step in steps if step.creates]
+    first = [step.statement for step in steps if step.creates]
+    then: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
+    if as_owner := [step.statement for step in steps if step.as_owner]:
+        then += as_role(owner, *as_owner)
+    needed = [step.needs for step in steps if step.needs]
+    async with session.member_of(owner, *needed, first=first, made=made):
+        await session.run_all(*then)
+
+
+# In the tenant's database: the rights of its groups.
+
+_AT_ONCE = 500  # how many objects one statement names
+
+# The quoted names of the owner's objects on which the group lacks one of the privileges.
+_RELATIONS: LiteralString = """
+SELECT format('%%I.%%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
+WHERE pg_get_userbyid(relowner) = %(owner)s AND g.rolname = %(group)s
+  AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND relkind IN
+"""
+_TABLES = SQL(f"""{_RELATIONS} ('r', 'p', 'v', 'm', 'f')
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_table_privilege(g.oid, c.oid, wanted))
+ORDER BY c.oid
+""")
+_SEQUENCES = SQL(f"""{_RELATIONS} ('S')
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_sequence_privilege(g.oid, c.oid, wanted))
+ORDER BY c.oid
+""")
+_ROUTINES = SQL("""
+SELECT CASE prokind WHEN 'p' THEN format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
+    ELSE p.oid::regprocedure::text END FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
+WHERE pg_get_userbyid(proowner) = %(owner)s AND g.rolname = %(group)s AND nspname !~ '^pg_'
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_function_privilege(g.oid, p.oid, wanted))
+ORDER BY p.oid
+""")
+# The owner of the database owns the schema ``public``.
+_SCHEMAS = SQL("""
+SELECT quote_ident(nspname) FROM pg_namespace n, pg_roles g
+WHERE pg_get_userbyid(nspowner) IN (%(owner)s, 'pg_database_owner') AND g.rolname = %(group)s AND nspname !~ '^pg_'
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_schema_privilege(g.oid, n.oid, wanted))
+ORDER BY n.oid
+""")
+# By the word in GRANT: the letter in ``pg_default_acl``, what finds the objects, and the privileges of each role.
+_KINDS: Mapping[LiteralString, tuple[str, SQL, Mapping[Role, Sequence[LiteralString]]]] = {
+    "SCHEMA": ("n", _SCHEMAS, {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]}),
+    "TABLE": ("r", _TABLES, {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]}),
+    "SEQUENCE": ("S", _SEQUENCES, {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
+    "ROUTINE": ("f", _ROUTINES, {Role.WRITER: ["EXECUTE"]}),
+}
+_DEFAULTS = SQL("""
+SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
+WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
+""")
+# Schemas in which every login may create objects, and whether the owner role can change that. With a function there, a
+# reader could trick the owner (CVE-2018-1058): https://www.postgresql.org/about/news/1834/
+_OPEN_SCHEMAS = SQL("""
+SELECT nspname, pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') FROM pg_namespace
+WHERE nspname !~ '^pg_' AND EXISTS (
+    SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
+""")
+
+
+async def complete_inside(session: Session, roles: Sequence[Role]) -> None:
+    """In the tenant's database: take the missing steps of these groups."""
+    await take(session, await missing_grants_inside(session, roles))
+
+
+async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list[Step]:
+    """In the tenant's database: return the missing steps of these groups on its objects."""
+    steps, names = list[Step](), session.names
+    for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
+        if not is_ours:  # as in a database that the provider upgraded from 14
+            raise session.error(
+                f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
+                f"only a superuser can change that, so it can have no {roles[0]}"
+            )
+        revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
+        steps.append(Step(revoke, as_owner=True))
+    for role in roles:
+        group = names.group(role)
+        defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
+        for word, (letter, query, of_roles) in _KINDS.items():
+            privileges = of_roles.get(role, ())
+            rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
+            wanted = ", ".join(privileges)
+            for start in range(0, len(rows), _AT_ONCE):
+                objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
+                grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
+                steps.append(Step(grant, as_owner=True))
+            if not {(letter, privilege) for privilege in privileges} <= defaults:
+                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {word}S TO {{}}")
+                steps.append(Step(default.format(Identifier(group)), as_owner=True))
+    return steps
