@@ -38,6 +38,7 @@ def left_on(sandbox: Sandbox, cluster_id: str) -> list[str]:
     return [name for name in asyncio.run(names()) if name.startswith("live-")]
 
 
+@pytest.mark.thorough
 def test_live_passes_on_postgres() -> None:
     with Sandbox() as sandbox:
         cluster_id = asyncio.run(sandbox.add_cluster("pg", "mine", server=postgres_with_tls()))

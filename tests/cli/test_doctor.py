@@ -126,6 +126,7 @@ def test_pool_is_made_and_removed(command: Command, takes: bool, monkeypatch: py
     assert left(command) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("server", SERVERS)
 def test_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None:
     with running(server, tmp_path) as dsn, Sandbox(windows=[]) as other:
@@ -163,12 +164,13 @@ def test_failed_trial_is_cleaned_up(embedded: Command, monkeypatch: pytest.Monke
     assert left(command) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("nth", "made", "number"),
     [
         pytest.param(1, 1, signal.SIGINT, id="the first login"),
-        pytest.param(7, 6, signal.SIGINT, id="one that is asked about", marks=pytest.mark.thorough),
-        pytest.param(1, 1, signal.SIGTERM, id="SIGTERM", marks=pytest.mark.thorough),
+        pytest.param(7, 6, signal.SIGINT, id="one that is asked about"),
+        pytest.param(1, 1, signal.SIGTERM, id="SIGTERM"),
     ],
 )
 def test_stopped_trial_removes_pending_login(command: Command, nth: int, made: int, number: signal.Signals) -> None:
@@ -188,6 +190,7 @@ def test_stopped_trial_removes_pending_login(command: Command, nth: int, made: i
     assert command.sandbox.counts["users.create", 201] - before == made  # the delayed one was performed, and removed
 
 
+@pytest.mark.thorough
 def test_trial_stopped_at_sql_is_removed(embedded: Command) -> None:
     command = embedded
     held = command.proxy.add(login="doadmin", nth=40, held=True)

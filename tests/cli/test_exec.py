@@ -15,7 +15,6 @@ import pytest
 
 from aiodbclient._cli import tenants_exec
 
-from ..thorough import first_of
 from ..waiting import settle
 from .conftest import Command
 
@@ -201,7 +200,8 @@ def is_running(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", first_of([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_all_programs(command: Command, names: list[str], number: signal.Signals) -> None:
     """A signal ends all programs and what they started."""
     command.provision(*names[:3])

@@ -69,6 +69,7 @@ def test_help_ends_with_exit_codes(command: Command) -> None:
     assert (bare.code, "revoke-previous  Revoke the credentials" in bare.out) == (2, True)
 
 
+@pytest.mark.thorough
 def test_help_examples_work(secure: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of each command does what it says, in an order in which they build on each other."""
     command = secure

@@ -32,6 +32,7 @@ def test_open_sessions_are_counted(command: Command, names: list[str], rotated: 
     assert (nothing.code, nothing.out) == (0, "2 kept\n")  # and it does not ask
 
 
+@pytest.mark.thorough
 def test_stopped_rotation_goes_on(embedded: Command, names: list[str]) -> None:
     """A rotation that was stopped names the option with which it goes on: without, those that are done are refused."""
     embedded.provision(names[0])

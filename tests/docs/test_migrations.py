@@ -56,6 +56,7 @@ async def test_each_tenant_is_migrated(
     assert there == dict.fromkeys(NAMES, expected)
 
 
+@pytest.mark.thorough
 async def test_command_migrates_each_tenant(page: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> None:
     pytest.importorskip("typer", reason="needs the cli extra")
     [command] = re.findall(r"^```console\n(.*?)^```$", PAGES["how-to/migrations.md"], re.MULTILINE | re.DOTALL)

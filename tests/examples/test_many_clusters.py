@@ -43,7 +43,8 @@ def proxies(sandbox: Sandbox, clusters: list[str]) -> Iterator[list[Proxy]]:
         yield [exits.enter_context(behind_proxy(sandbox, cluster)) for cluster in clusters[:3]]
 
 
-@pytest.mark.parametrize("customers", [20, pytest.param(600, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("customers", [20, 600])
 async def test_sign_ups_continue_after_two_kills(
     sandbox: Sandbox,
     client: DatabaseClient,

@@ -166,6 +166,7 @@ def test_a_crash_leaves_nothing(private_tmp: Path, which: str, number: signal.Si
         assert "the database server of tenants ended unexpectedly" in error
 
 
+@pytest.mark.thorough
 def test_kill_of_program_and_keeper(private_tmp: Path, tmp_path: Path) -> None:
     """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
     process = started(SCRIPT)

@@ -94,7 +94,13 @@ ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
     ("tests", "mark", "options"),
     [
         pytest.param([ASYNC_TEST], "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
-        pytest.param([ASYNC_TEST, TENANTS_TEST], "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="asyncio-strict"),
+        pytest.param(
+            [ASYNC_TEST, TENANTS_TEST],
+            "@pytest.mark.asyncio",
+            [*ONLY_ASYNCIO, *STRICT],
+            id="asyncio-strict",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param([ASYNC_TEST], "@pytest.mark.anyio", ONLY_ANYIO, id="anyio", marks=pytest.mark.thorough),
         pytest.param([AIOHTTP_TEST], "", ["-p", "no:schemathesis", *AUTO], id="aiohttp", marks=pytest.mark.thorough),
         pytest.param([IDLE_TEST, SYNC_TEST], "", ONLY_OURS, id="no other plugin"),  # the first one imports nothing

@@ -109,6 +109,7 @@ async def test_changed_template1_is_not_used_again() -> None:
     assert not folder.exists()
 
 
+@pytest.mark.thorough
 async def test_settings_have_their_servers() -> None:
     """Servers of other programs, or with other settings, are not mixed up."""
     other = postgres_with_tls()

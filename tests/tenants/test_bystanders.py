@@ -101,7 +101,7 @@ class Program:
                     self.answers += 1
                 except (psycopg.Error, pymysql.Error) as error:
                     self.failures.append((begun, credential, str(error)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
     async def has(self, *, answers: int = 0, failures: int = 0) -> None:
         """Wait until it has got so many more answers and failures."""

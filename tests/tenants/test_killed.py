@@ -12,6 +12,7 @@ import pytest
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import TenantAction
 
+from ..thorough import first_of
 from .conftest import SQL, Place, only
 from .dying import died
 from .mortal import DIED, WORK, work
@@ -65,18 +66,19 @@ async def was_cancelled(place: Place, verb: str, name: str, step: int) -> bool:
     return await died(place, step, lambda dying: WORK[verb](dying, name))
 
 
-# An adoption always runs. The others are thorough.
+# An adoption on PostgreSQL always runs. The others are thorough.
 @pytest.mark.parametrize(
-    ("verb", "step"), [("adopt", 7), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
+    ("verb", "step"), [("adopt", 14), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
 )
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+@pytest.mark.parametrize("its_cluster", first_of(SQL), indirect=True)
 async def test_killed_work_finished_by_next_run(anywhere: Place, verb: str, step: int) -> None:
     await assert_finished(anywhere, verb, step, was_killed)
 
 
+@pytest.mark.parametrize("step", first_of([12, 5]))
 @pytest.mark.parametrize("verb", WORK)
-async def test_cancelled_work_finished_by_next_run(place: Place, verb: str) -> None:
-    await assert_finished(place, verb, 6, was_cancelled)
+async def test_cancelled_work_finished_by_next_run(place: Place, verb: str, step: int) -> None:
+    await assert_finished(place, verb, step, was_cancelled)
 
 
 async def assert_finished(

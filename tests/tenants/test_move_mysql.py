@@ -127,7 +127,6 @@ async def test_prepared_transaction_stops_move(two: Two, servers: tuple[Any, ...
 async def test_target_that_dies_in_the_middle(two: Two, servers: tuple[Any, ...]) -> None:
     """It costs nothing. Nor does a source that dies, see below."""
     there, restore = servers[4], MySQLCopier.restore
-    alpha = await filled(two)
 
     async def dying(self: MySQLCopier, writer: Credential, source: Any) -> None:
         if source.seek(0, os.SEEK_END) < 100_000:  # the trial, without rows
@@ -136,13 +135,13 @@ async def test_target_that_dies_in_the_middle(two: Two, servers: tuple[Any, ...]
         copying = asyncio.ensure_future(restore(self, writer, source))
         with administrator(there.dsn) as cursor:
             tables = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s"
-            while not cursor.execute(tables, [alpha.database]):
+            while not cursor.execute(tables, [f"{two.prefix}alpha"]):
                 await asyncio.sleep(0.01)
         assert not copying.done()
         await asyncio.to_thread(there.kill)
         await copying
 
-    await assert_survives(two, alpha, there, "restore", dying)
+    await assert_survives(two, 100_000, there, "restore", dying)
     assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
@@ -153,19 +152,22 @@ async def test_source_that_dies_before_the_commit(two: Two, servers: tuple[Any, 
         here.kill()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    await assert_survives(two, await filled(two), here, "dump", dying)
+    await assert_survives(two, 1000, here, "dump", dying)
 
 
-async def assert_survives(two: Two, alpha: Credential, server: RestartableMySQL, step: str, dying: Any) -> None:
-    """A tenant is whole after its server died in a step of its move, and was started again."""
+async def assert_survives(two: Two, rows: int, server: RestartableMySQL, step: str, dying: Any) -> None:
+    """A tenant with so many rows is whole after a server died in a step of its move, and was started again."""
     tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    values = ", ".join(f"({number})" for number in range(rows))
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", f"INSERT INTO t VALUES {values}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MySQLCopier, step, dying)
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
     await asyncio.to_thread(server.start)
-    await assert_whole_after_repair(two, tenants, alpha, 100_000)
+    await assert_whole_after_repair(two, tenants, alpha, rows)
 
 
 @asynccontextmanager
@@ -174,14 +176,6 @@ async def closing(connection: Any) -> AsyncIterator[Any]:
         yield connection
     finally:
         connection.close()
-
-
-async def filled(two: Two) -> Credential:
-    """A tenant with 100,000 rows."""
-    alpha = await two.tenants().ensure("alpha")
-    rows = [", ".join(f"({number})" for number in range(start, start + 10_000)) for start in range(0, 100_000, 10_000)]
-    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", *[f"INSERT INTO t VALUES {each}" for each in rows])
-    return alpha
 
 
 async def test_programs_in_database_move_and_run_as_tenant(two: Two) -> None:

@@ -145,7 +145,7 @@ def fill(ballast: Path) -> None:
             file.write(b"\0" * 2**20)
 
 
-@pytest.fixture(params=["pg", *(pytest.param(each, marks=pytest.mark.thorough) for each in MYSQL)])
+@pytest.fixture(params=["pg", *MYSQL])
 async def narrow(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Two, Path, Callable[[], None]]]:
@@ -184,6 +184,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 async def test_move_to_full_disk_loses_nothing(
     narrow: tuple[Two, Path, Callable[[], None]],
 ) -> None:

@@ -9,7 +9,7 @@ from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, ProblemKind, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 
-from ..mysql import PATTERNS, SERVERS, administrator, in_grant
+from ..mysql import administrator, in_grant
 from .conftest import Place, only
 from .problems import kinds_of
 from .test_mysql_tenants import once, tenants
@@ -23,9 +23,6 @@ PAIRS = [
         for pair in (("a-b.c", "a_b_c"), ("p_q_r", "pxqxr"), ("tenant_1", "tenant91"), ("_", "_x"))
     ),
 ]
-pytestmark = pytest.mark.parametrize(
-    "mysql_cluster", [*SERVERS, *([PATTERNS] if "mysql" in SERVERS else [])], indirect=True
-)
 
 
 def refused(credential: Credential, statement: str) -> None:

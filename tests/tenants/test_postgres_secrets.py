@@ -73,6 +73,7 @@ async def life(tenant: Tenant) -> None:
     await tenant.steps.shut()
 
 
+@pytest.mark.thorough
 async def test_timeout_shows_no_password(managed: Managed, victim: Tenant) -> None:
     errors, found, began = 0, set[str](), monotonic()
     await life(Tenant(managed.postgres(), victim.names))
