@@ -89,6 +89,8 @@ async def assert_finished(
         tenants, name = place.tenants(), f"n{statement}"
         first = await prepare(place, verb, name)
         was_interrupted = await interrupted(place, verb, name, statement)
+        if verb in ("ensure", "reader", "rotate", "revoke-previous") and (on_record := await tenants.get(name)):
+            assert not await refusal(on_record)  # a credential on record works at each moment
         await WORK[verb](tenants, name)
 
         if verb == "suspend":
