@@ -276,7 +276,6 @@ def test_retry_wait_full_jitter() -> None:
 
 
 def test_retry_waits_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest waits double up to ``max_delay``."""
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     waits = retry_waits(RetryPolicy(base_delay=0.5, max_delay=3.0))
 

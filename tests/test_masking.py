@@ -147,33 +147,22 @@ def test_masking_before_cut(before: int) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["x", '"password":"', '\\"', " \n", "AVNS_", "password", "password ", "password\\", "password='", "password:"],
+    ["x", " ", '"password":"', '\\"', " \n", "AVNS_", "password", "password ", "password\\", "password='", "password:"],
 )
 def test_masking_linear_time(unit: str) -> None:
     """A long text of any form is masked in a few milliseconds."""
     secrets = secrets_of(TOKEN)
     started = thread_time()  # whatever else the machine does
 
-    for text in (unit * (60_000 // len(unit)), "password" + unit * (60_000 // len(unit))):
+    many = unit * (60_000 // len(unit))
+    for text in (many, f"password{many}", f'"password"{many}'):
         secrets.line(text, 500)
 
     assert thread_time() - started < 0.3
 
 
-async def test_error_password_and_spaces(server: Server, cluster: ClusterClient) -> None:
-    """A message of ``"password"`` and 7,900 spaces blocked the event loop for 11 s."""
-    server.will(fails(403, message='"password"' + " " * 7900))
-    started = thread_time()
-
-    with pytest.raises(errors.PermissionDeniedError):
-        await cluster.users.get("alice")
-
-    assert thread_time() - started < 1.0
-
-
 @given(text=st.text(max_size=200), where=st.integers(0, 200))
 def test_masking_token_in_any_text(text: str, where: int) -> None:
-    """The token survives in no text."""
     assert TOKEN not in secrets_of(TOKEN).line(text[:where] + TOKEN + text[where:], 1000)
 
 

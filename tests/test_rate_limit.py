@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient, MakeCluster
@@ -50,19 +50,6 @@ async def test_batch_above_window_meets_no_429(sandbox: Sandbox) -> None:
         users = client.cluster(cluster_id, engine="pg").users
         await asyncio.gather(*(users.get("user1") for _ in range(200)), return_exceptions=True)
     assert sandbox.counts["users.get", 429]
-
-
-async def test_short_max_wait_fails_at_once(server: Server, make_client: MakeClient) -> None:
-    server.otherwise = DBS
-    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]))
-    await client.cluster(CLUSTER, engine="pg").dbs.list()
-
-    with pytest.raises(errors.MaxWaitError, match="it was not sent") as caught:
-        await asyncio.wait_for(client.with_options(max_wait=2.0).cluster(CLUSTER, engine="pg").dbs.list(), HANG)
-
-    assert caught.value.retry_after == pytest.approx(55, abs=5)
-    assert not caught.value.may_have_applied
-    assert len(server.requests) == 1
 
 
 async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_cluster: MakeCluster) -> None:
@@ -121,28 +108,6 @@ async def test_close_fails_waiting_calls(server: Server, make_client: MakeClient
     assert (limiter.snapshot().used, limiter.snapshot().in_flight, limiter.snapshot().waiting) == ((1,), 0, 0)
 
 
-async def test_second_429_stops_all_clients(server: Server, make_client: MakeClient) -> None:
-    """The second 429 in a row stops all clients of the limiter."""
-    arrived, waits = list[float](), ["0.05", "0.5"]
-    loop = asyncio.get_running_loop()
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        arrived.append(loop.time())
-        return await (fails(429, retry_after=waits.pop(0)) if waits else DBS)(request)
-
-    server.otherwise = answer
-    limiter, events = RateLimiter([]), asyncio.Queue[RequestEvent]()
-    clients = [make_client(rate_limiter=limiter, on_event=events.put_nowait) for _ in range(2)]
-    first = asyncio.create_task(clients[0].cluster(CLUSTER, engine="pg").dbs.list())
-    for _ in range(2):
-        assert (await events.get()).status == 429
-
-    await clients[1].cluster(CLUSTER, engine="pg").dbs.list()
-
-    await first
-    assert min(arrived[2:]) - arrived[1] >= 0.5
-
-
 async def test_nothing_queues_in_the_connector(server: Server, make_cluster: MakeCluster) -> None:
     """The client's own session opens as many connections as calls: nothing but the windows bounds them."""
     all_came = asyncio.Event()
@@ -157,33 +122,6 @@ async def test_nothing_queues_in_the_connector(server: Server, make_cluster: Mak
     dbs = make_cluster(rate_limiter=RateLimiter()).dbs
     async with asyncio.timeout(HANG):
         await asyncio.gather(*(dbs.list() for _ in range(150)))
-
-
-async def test_single_call_overtakes_batch(sandbox: Sandbox) -> None:
-    cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    limiter = RateLimiter([Window(20, 0.5)])
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as client:
-        cluster = client.cluster(cluster_id, engine="pg")
-        done = 0
-
-        async def batch() -> None:
-            nonlocal done
-            async with aclosing(cluster.users.provision((f"user{n}" for n in range(10_000)), concurrency=50)) as run:
-                async for outcome in run:
-                    assert outcome.ok
-                    done += 1
-
-        background = asyncio.create_task(batch())
-        await until(lambda: done >= 18 and limiter.snapshot().waiting >= 40)  # in the middle of the batch
-        before = done
-
-        await cluster.dbs.list()
-
-        assert done - before < 40  # it did not wait for those that came before it
-        background.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await background
-        assert (limiter.snapshot().waiting, limiter.snapshot().in_flight) == (0, 0)
 
 
 @pytest.mark.parametrize("refusals", first_of([11, 1, 3, 40]))

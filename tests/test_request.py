@@ -49,8 +49,10 @@ async def test_it_is_paced_by_the_same_limiter(server: Server, make_client: Make
     await client.request("GET", FIREWALL)
     await client.clusters.list()
 
-    with pytest.raises(errors.MaxWaitError, match=r"^request \(GET /v2/.*no slot.*it was not sent"):
+    with pytest.raises(errors.MaxWaitError, match=r"^request \(GET /v2/.*no slot.*it was not sent") as caught:
         await client.request("GET", FIREWALL)
+    assert caught.value.retry_after == pytest.approx(55, abs=5)
+    assert not caught.value.may_have_applied
     assert len(server.requests) == 2
 
 

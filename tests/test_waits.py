@@ -199,21 +199,6 @@ async def test_engine_error_own_object(server: Server, make_cluster: MakeCluster
     assert len(server.requests) == 1
 
 
-async def test_ca_respects_max_wait(server: Server, make_client: MakeClient) -> None:
-    """A call with ``max_wait`` does not wait for the read of the CA by a more patient call."""
-    server.will(says(200, {"dbs": []}))
-    limiter = RateLimiter([Window(1, 3600.0)])
-    client = make_client(rate_limiter=limiter)
-    await client.cluster(CLUSTER, engine="pg").dbs.list()
-    patient = asyncio.create_task(client.cluster(CLUSTER).ca())
-    await until(lambda: limiter.snapshot().waiting)
-
-    with pytest.raises(errors.MaxWaitError):
-        await asyncio.wait_for(client.with_options(max_wait=0.1).cluster(CLUSTER).ca(), HANG)
-
-    patient.cancel()
-
-
 async def test_max_wait_error_is_of_whole_call(server: Server, make_client: MakeClient) -> None:
     """No server answered 429. ``may_have_applied`` and ``tries`` are about the earlier tries."""
     server.will(fails(503))

@@ -14,7 +14,6 @@ KNOWN = {"beside one who spends half of 250 in 15 s: 429s": 0.21}
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
 def test_row_within_bounds(row: Callable[[], Iterator[Figure]]) -> None:
-    """Each figure of the row is at most its bound."""
     figures = list(row())
     assert figures
     assert not [figure for figure in figures if figure.ours > KNOWN.get(figure.name, figure.at_most)]

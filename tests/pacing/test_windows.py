@@ -39,7 +39,6 @@ def test_request_counts_one_window() -> None:
     ahead=st.integers(0, 30),
 )
 def test_queue_goes_when_slots_free(limit: int, answered: list[float], in_flight: int, ahead: int) -> None:
-    """Each call of a queue goes as soon as a slot is free."""
     now = 60.0
     free_again = [moment + MINUTE for moment in answered] + [now + MINUTE] * in_flight
     goes = now
