@@ -48,16 +48,6 @@ async def by_asyncpg(server: TLSServer) -> None:
         await connection.close()
 
 
-async def by_sqlalchemy_and_psycopg(server: TLSServer) -> None:
-    await _by_sqlalchemy(make_url(uri(server)).set(drivername="postgresql+psycopg"))
-
-
-async def by_sqlalchemy_and_asyncpg(server: TLSServer) -> None:
-    context = ssl.create_default_context(cafile=server.ca_file)
-    url = make_url(uri(server)).set(drivername="postgresql+asyncpg", query={})
-    await _by_sqlalchemy(url, connect_args={"ssl": context})
-
-
 async def by_pymysql(server: TLSServer) -> None:
     pymysql.connect(**_arguments(server), database=server.connection.database).close()
 
@@ -72,28 +62,21 @@ async def by_asyncmy(server: TLSServer) -> None:
     connection.close()
 
 
-async def by_sqlalchemy_and_aiomysql(server: TLSServer) -> None:
-    context = ssl.create_default_context(cafile=server.ca_file)
-    url = make_url(uri(server)).set(drivername="mysql+aiomysql", query={})
-    await _by_sqlalchemy(url, connect_args={"ssl": context})
+def by_sqlalchemy(driver: str) -> Any:
+    """psycopg reads the file of the CA from the URI. The others get a context."""
 
+    async def log_in(server: TLSServer) -> None:
+        url, options = make_url(uri(server)).set(drivername=driver), dict[str, Any]()
+        if driver != "postgresql+psycopg":
+            url, options = url.set(query={}), {"ssl": ssl.create_default_context(cafile=server.ca_file)}
+        if driver == "mysql+pymysql":
+            sqlalchemy.create_engine(url, connect_args=options, poolclass=sqlalchemy.NullPool).connect().close()
+            return
+        engine = sqlalchemy_asyncio.create_async_engine(url, connect_args=options, poolclass=sqlalchemy.NullPool)
+        async with engine.connect() as connection:
+            assert (await connection.execute(sqlalchemy.text("SELECT 1"))).scalar() == 1
 
-async def by_sqlalchemy_and_asyncmy(server: TLSServer) -> None:
-    context = ssl.create_default_context(cafile=server.ca_file)
-    url = make_url(uri(server)).set(drivername="mysql+asyncmy", query={})
-    await _by_sqlalchemy(url, connect_args={"ssl": context})
-
-
-async def by_sqlalchemy_and_pymysql(server: TLSServer) -> None:
-    context = ssl.create_default_context(cafile=server.ca_file)
-    engine = sqlalchemy.create_engine(
-        make_url(uri(server)).set(drivername="mysql+pymysql", query={}), connect_args={"ssl": context}
-    )
-    try:
-        with engine.connect() as connection:
-            assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
-    finally:
-        engine.dispose()
+    return log_in
 
 
 def _arguments(server: TLSServer) -> dict[str, Any]:
@@ -107,18 +90,20 @@ def _arguments(server: TLSServer) -> dict[str, Any]:
     }
 
 
-async def _by_sqlalchemy(url: Any, **options: Any) -> None:
-    engine = sqlalchemy_asyncio.create_async_engine(url, **options)
-    try:
-        async with engine.connect() as connection:
-            assert (await connection.execute(sqlalchemy.text("SELECT 1"))).scalar() == 1
-    finally:
-        await engine.dispose()
+POSTGRESQL = {
+    "psycopg": by_psycopg,
+    "asyncpg": by_asyncpg,
+    **{f"sqlalchemy {driver}": by_sqlalchemy(f"postgresql+{driver}") for driver in ("psycopg", "asyncpg")},
+}
+MYSQL = {
+    "pymysql": by_pymysql,
+    "aiomysql": by_aiomysql,
+    "asyncmy": by_asyncmy,
+    **{f"sqlalchemy {driver}": by_sqlalchemy(f"mysql+{driver}") for driver in ("aiomysql", "asyncmy", "pymysql")},
+}
 
 
-@pytest.mark.parametrize(
-    "log_in", [by_psycopg, by_asyncpg, by_sqlalchemy_and_psycopg, by_sqlalchemy_and_asyncpg], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("log_in", POSTGRESQL.values(), ids=POSTGRESQL)
 async def test_a_driver_of_postgresql_verifies_the_server(postgresql: TLSServer, log_in: Any) -> None:
     await log_in(postgresql)
 
@@ -130,18 +115,7 @@ async def test_a_driver_of_postgresql_verifies_the_server(postgresql: TLSServer,
             await log_in(server)
 
 
-@pytest.mark.parametrize(
-    "log_in",
-    [
-        by_pymysql,
-        by_aiomysql,
-        by_asyncmy,
-        by_sqlalchemy_and_aiomysql,
-        by_sqlalchemy_and_asyncmy,
-        by_sqlalchemy_and_pymysql,
-    ],
-    ids=lambda f: f.__name__,
-)
+@pytest.mark.parametrize("log_in", MYSQL.values(), ids=MYSQL)
 async def test_a_driver_of_mysql_verifies_the_server(mysql: TLSServer, log_in: Any) -> None:
     await log_in(mysql)
 
