@@ -70,12 +70,3 @@ def test_core_names_no_tenants() -> None:
 
     assert len(core) > 30
     assert [name for name, text in core.items() if "tenant" in text.lower()] == []
-
-
-def test_nearly_half_of_the_path_is_pure() -> None:
-    of_requests = {name for name in MODULES if name.startswith(("aiodbclient._http.", "aiodbclient._pacing."))}
-    of_requests |= {"aiodbclient._headers", "aiodbclient._json", "aiodbclient._masking"}
-
-    # By lines, since two pure modules that become one leave as much pure code. The rest has to wait or to send.
-    lines = {name: len(ast.unparse(ast.parse(MODULES[name])).splitlines()) for name in of_requests}
-    assert sum(lines[name] for name in of_requests.intersection(PURE)) > sum(lines.values()) * 0.43

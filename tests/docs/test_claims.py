@@ -1,4 +1,4 @@
-"""The statements of the pages about tables, errors, engines and pydo are true."""
+"""The statements of the pages about errors, problems, engines, the provider and pydo are true."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 import pydo.aio
 import pytest
 
-from aiodbclient import Capabilities, errors
+from aiodbclient import Capabilities, RateLimiter, Window, errors
 from aiodbclient.engines import CAPABILITIES
-from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import Sandbox, _provider
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import errors as tenant_errors
 
 DOCS = Path(__file__).parents[2] / "docs"
+PROVIDER = (DOCS / "why" / "provider.md").read_text()
+ROWS = dict(re.findall(r"^\| `([\w-]+)` \| (.+?) \|", PROVIDER, re.MULTILINE))
 
 
 def test_the_page_of_errors_has_each_once() -> None:
@@ -72,3 +74,30 @@ async def test_pydo_does_as_the_page_says(sandbox: Sandbox) -> None:
         ("DELETE", f"/v2/databases/{pg}/"),
         *[("GET", f"/v2/databases/{pg}/users")] * 4,
     ]
+
+
+def test_untried_assumptions_have_rows() -> None:
+    """Each assumption that neither doctor nor the live tests try is in a table."""
+    [untried] = re.findall(r"Neither tries (.+?):", PROVIDER, re.DOTALL)
+    assert {*re.findall(r"`([\w-]+)`", untried)} <= ROWS.keys()
+    assert len(ROWS) > 20
+
+
+def test_windows_are_the_clients() -> None:
+    """The rate limit of the page is the client's default."""
+    minute, hour = (int(each.replace(",", "")) for each in re.findall(r"[\d,]{3,}", ROWS["windows"]))
+    assert RateLimiter().windows == (Window(minute, 60.0), Window(hour, 3600.0))
+    assert f"{hour:,} an hour" in PROVIDER
+
+
+def test_roles_are_the_sandboxes() -> None:
+    """The sandbox creates the provider's roles that the page names, and no other."""
+    made = {*_provider.SYSTEM_ROLES, *re.findall(r"CREATE ROLE (_?\w+)", _provider.make_primary(18)[0])}
+    assert made == {*re.findall(r"`(_\w+|doadmin_group)`", PROVIDER)}
+
+
+def test_mysql_rights_are_the_sandboxes() -> None:
+    """The administrator of MySQL has the dynamic rights that the page names, and reads the schemas that it names."""
+    [rights] = re.findall(r"has many rights on .+?\(twin", PROVIDER, re.DOTALL)
+    assert all(right in rights for right in _provider.MYSQL_DYNAMIC_RIGHTS.split(", "))
+    assert all(f"`{schema}`" in rights for schema in _provider.MYSQL_GUARDED)

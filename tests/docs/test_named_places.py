@@ -1,9 +1,10 @@
-"""Each place that architecture.md names exists."""
+"""Each place that architecture.md and the settings of ``make mutants`` name exists."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "contributing" / "architecture.md").read_text()
 PLACES = re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)
+FOR_MUTANTS = (ROOT / "tests" / "mutants.txt").read_text().splitlines()
+MUTATED = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
 
 
 def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
@@ -31,12 +34,27 @@ def test_the_page_names_places() -> None:
     assert len(PLACES) > 20
 
 
+def assert_there(file: Path, names: list[str]) -> None:
+    body = ast.parse(file.read_text()).body
+    for name in names:
+        node = names_in(body)[name]
+        body = node.body if isinstance(node, ast.ClassDef) else []
+
+
 @pytest.mark.parametrize(("path", "name"), PLACES)
 def test_a_place_that_the_page_names_is_there(path: str, name: str) -> None:
-    body = ast.parse((ROOT / "aiodbclient" / path).read_text()).body
-    for part in name.split("."):
-        node = names_in(body)[part]
-        body = node.body if isinstance(node, ast.ClassDef) else []
+    assert_there(ROOT / "aiodbclient" / path, name.split("."))
+
+
+@pytest.mark.parametrize("selected", FOR_MUTANTS)
+def test_a_test_for_mutants_is_there(selected: str) -> None:
+    file, *names = selected.removeprefix("--deselect=").partition("[")[0].split("::")
+    assert_there(ROOT / file, names)
+
+
+@pytest.mark.parametrize("mutated", MUTATED)
+def test_a_module_for_mutants_is_there(mutated: str) -> None:
+    assert list(ROOT.glob(mutated))
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w/]+\.py)`", PAGE))))
