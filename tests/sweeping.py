@@ -1,4 +1,4 @@
-"""Drop what a test made on the PostgreSQLs of a sandbox that tests share, so that the next test finds them as new."""
+"""Find what a test left on a cluster of a sandbox, and drop it where tests share the PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._postgres import PostgresBackend
 
@@ -18,6 +19,14 @@ _ROLES = (
     " AND rolname <> ALL ('{doadmin,doadmin_group,_doadmin_managed,_doadmin_monitor,_doadmin_auditing}')"
     " AND NOT starts_with(rolname, '_dodb')"
 )
+
+
+async def names_on(sandbox: Sandbox, cluster_id: str, prefix: str = "") -> list[str]:
+    """The users and databases of a cluster whose names begin with ``prefix``."""
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
+        cluster = client.cluster(cluster_id)
+        names = [user.name for user in await cluster.users.list()] + [db.name for db in await cluster.dbs.list()]
+    return [name for name in names if name.startswith(prefix)]
 
 
 def sweep(sandbox: Sandbox) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 
 from .live import conftest as live
 from .requirements import postgres_with_tls
+from .sweeping import names_on
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,22 +29,13 @@ def run_live(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def left_on(sandbox: Sandbox, cluster_id: str) -> list[str]:
-    async def names() -> list[str]:
-        async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-            cluster = client.cluster(cluster_id)
-            return [user.name for user in await cluster.users.list()] + [db.name for db in await cluster.dbs.list()]
-
-    return [name for name in asyncio.run(names()) if name.startswith("live-")]
-
-
 @pytest.mark.thorough
 def test_live_passes_on_postgres() -> None:
     with Sandbox() as sandbox:
         cluster_id = asyncio.run(sandbox.add_cluster("pg", "mine", server=postgres_with_tls()))
         done = run_live(sandbox)
         requests = len(sandbox.requests)
-        assert left_on(sandbox, cluster_id) == []
+        assert asyncio.run(names_on(sandbox, cluster_id, "live-")) == []
 
     assert done.returncode == 0, done.stdout
     assert "10 passed" in done.stdout
@@ -72,7 +63,7 @@ def test_live_fails_and_cleans_up() -> None:
         for operation in ("users.create", "users.reset_auth"):
             sandbox.faults.add(operation, change=keep_password)
         done = run_live(sandbox, "-k", "reset")
-        assert left_on(sandbox, cluster_id) == []
+        assert asyncio.run(names_on(sandbox, cluster_id, "live-")) == []
     assert done.returncode == 1
     assert "1 failed" in done.stdout
 

@@ -144,6 +144,11 @@ class Command:
     def close(self) -> None:
         self._exits.close()
 
+    def use(self, sandbox: Sandbox, cluster: str | None = None) -> None:
+        """Lead the command to another sandbox, and to another cluster if that has another name."""
+        self.sandbox, self.cluster, self.before = sandbox, cluster or self.cluster, len(sandbox.requests)
+        self.environment |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+
     @property
     def store(self) -> str:
         return str(self.folder / "tenants.db")
@@ -286,16 +291,14 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
 @pytest.fixture
 def secure(command: Command, sandbox_with_tls: Sandbox) -> Command:
     """The command, on a cluster with TLS."""
-    command.sandbox, command.before = sandbox_with_tls, len(sandbox_with_tls.requests)
-    command.environment["DIGITALOCEAN_API_URL"] = sandbox_with_tls.url
+    command.use(sandbox_with_tls)
     return command
 
 
 @pytest.fixture
 def embedded(command: Command, sandbox_without_tls: Sandbox) -> Command:
     """The command, on a cluster without TLS, which can be behind a proxy."""
-    command.sandbox, command.before = sandbox_without_tls, len(sandbox_without_tls.requests)
-    command.environment["DIGITALOCEAN_API_URL"] = sandbox_without_tls.url
+    command.use(sandbox_without_tls)
     return command
 
 
@@ -305,7 +308,5 @@ def second(command: Command) -> Iterator[str]:
     with Sandbox(windows=[], token=command.sandbox.token) as alone:
         for name in (command.cluster, "second"):
             asyncio.run(alone.add_cluster("pg", name, backend="postgres"))
-        command.sandbox = alone
-        command.before = 0
-        command.environment["DIGITALOCEAN_API_URL"] = alone.url
+        command.use(alone)
         yield "second"

@@ -54,7 +54,6 @@ def test_user_from_creation_to_end(command: Command) -> None:
 
 
 def test_database_from_creation_to_end(command: Command) -> None:
-    """A database is created, listed and deleted."""
     assert command("dbs", "create", "archive", *command.on).out == "created the database archive\n"
     assert {"name": "archive"} in command("dbs", "list", *command.on, "-o", "json").objects()
     assert command("dbs", "get", "archive", *command.on).out == "name\narchive\n"
@@ -88,9 +87,9 @@ def test_lost_password_is_not_made(command: Command) -> None:
     """MongoDB returns a password once: without --show none is made."""
     with Sandbox(windows=[], token=command.sandbox.token) as other:
         asyncio.run(other.add_cluster("mongodb", "documents"))
-        command.environment["DIGITALOCEAN_API_URL"] = other.url
+        command.use(other, "documents")
         for verb, *options in (["create"], ["reset", "--yes"]):
-            command("users", verb, "ann", *options, "--cluster", "documents").fails(2, "Add --show")
+            command("users", verb, "ann", *options, *command.on).fails(2, "Add --show")
         assert {request.operation for request in other.requests} == {"clusters.list"}
 
 

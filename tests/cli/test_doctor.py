@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 from aiodbclient.tenants import Role
@@ -20,6 +19,7 @@ from aiodbclient.tenants._servers.postgres.sessions import Session
 from ..changes import hide_settings, list_deleted_users
 from ..mysql import SERVERS, running
 from ..proxy import Rule
+from ..sweeping import names_on
 from .conftest import Command, Done
 
 
@@ -37,20 +37,8 @@ def doctor(command: Command, *options: str) -> Done:
     return command("doctor", "--cluster", command.cluster, *options)
 
 
-def use(command: Command, sandbox: Sandbox, cluster: str) -> None:
-    """Lead the command to another sandbox."""
-    command.sandbox, command.cluster = sandbox, cluster
-    command.environment |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
-
-
 def left(command: Command) -> list[str]:
-    async def names() -> list[str]:
-        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
-            cluster = client.cluster(command.cluster_id)
-            users = [user.name for user in await cluster.users.list()]
-            return users + [db.name for db in await cluster.dbs.list()]
-
-    return [name for name in asyncio.run(names()) if name.startswith("doctor-")]
+    return asyncio.run(names_on(command.sandbox, command.cluster_id, "doctor-"))
 
 
 def test_all_is_well(command: Command) -> None:
@@ -131,7 +119,7 @@ def test_pool_is_made_and_removed(command: Command, takes: bool, monkeypatch: py
 def test_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None:
     with running(server, tmp_path) as dsn, Sandbox(windows=[]) as other:
         asyncio.run(other.add_cluster("mysql", "my", server=dsn))
-        use(command, other, "my")
+        command.use(other, "my")
         done = doctor(command, "--try")
 
     assert (done.code, done.err) == (0, "")
@@ -249,7 +237,7 @@ def test_unusable_cluster_is_named(command: Command) -> None:
             ("cache", "cache is a redis. It has no users"),
             ("young", "young is not online, its status is creating"),
         ):
-            use(command, other, cluster)
+            command.use(other, cluster)
             done = doctor(command, "--try", "-o", "json")
             [failed] = [each for each in done.objects() if each["result"] == "fail"]
             assert (done.code, failed["check"]) == (1, "cluster")
@@ -278,7 +266,7 @@ def test_trial_on_engine_without_tenants(command: Command, engine: str, hidden: 
         if hidden:
             hide_settings(other)
         asyncio.run(other.add_cluster(engine, "secret-name"))
-        use(command, other, "secret-name")
+        command.use(other, "secret-name")
         done = doctor(command, "--try")
         assert len(other.requests) <= 60
         assert left(command) == []

@@ -98,7 +98,6 @@ def test_each_prints_and_failures_are_named(command: Command, names: list[str]) 
 
 
 def test_first_spares_the_others(command: Command, names: list[str]) -> None:
-    """``--first``: the others begin only if the first succeed."""
     a, b, c = names[:3]
     command.provision(a, b, c)
     run = ["tenants", "exec", "--all", "--first", "1", *command.place]
@@ -186,7 +185,6 @@ def test_signal_at_start_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_timeout_ends_the_program(command: Command, names: list[str]) -> None:
-    """``--timeout`` ends one program with 3."""
     command.provision(names[0])
     run = ["tenants", "exec", names[0], *command.place, "--timeout", "3s", "--", "sleep", "60"]
     ended = command.process(*run)

@@ -38,8 +38,8 @@ def memory(command: Command) -> Iterator[Command]:
     """The command with a cluster in memory, which has no users."""
     with Sandbox(windows=[], token=command.sandbox.token) as sandbox:
         asyncio.run(sandbox.add_cluster("pg", "memory", backend="memory"))
-        command.sandbox = sandbox
-        command.environment |= {"DIGITALOCEAN_API_URL": sandbox.url, "AIODBCLIENT_CLUSTER": "memory"}
+        command.use(sandbox)
+        command.environment["AIODBCLIENT_CLUSTER"] = "memory"
         yield command
 
 
@@ -67,7 +67,6 @@ def test_signal_finishes_what_is_in_flight(memory: Command, number: signal.Signa
 
 
 def test_second_signal_ends_at_once(memory: Command) -> None:
-    """The second signal cancels what is in flight."""
     hanging = memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
     process = memory.start("users", "provision", *MANY)
     while not hanging.fired:

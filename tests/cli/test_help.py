@@ -167,7 +167,6 @@ def test_output_form_is_one_setting(command: Command) -> None:
 
 
 def test_version_is_printed(command: Command) -> None:
-    """``--version`` prints the package's version."""
     assert command("--version").out == f"aiodbclient {__version__}\n"
 
 

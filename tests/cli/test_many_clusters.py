@@ -27,9 +27,8 @@ def fleet() -> Iterator[Sandbox]:
 @pytest.fixture
 def many(command: Command, fleet: Sandbox) -> Command:
     """The command with two clusters, and a store of its own in the environment."""
-    command.sandbox = fleet
-    command.before = len(fleet.requests)
-    command.environment |= {"DIGITALOCEAN_API_URL": fleet.url, "AIODBCLIENT_STORE": command.store}
+    command.use(fleet)
+    command.environment["AIODBCLIENT_STORE"] = command.store
     return command
 
 
@@ -101,7 +100,6 @@ def test_request_keeps_its_id(many: Command) -> None:
 
 
 def test_question_names_the_cluster(many: Command) -> None:
-    """A question names the clusters of the tenants that it is about."""
     assert many("tenants", "provision", "a", "--cluster", "east").code == 0
     assert many("tenants", "provision", "b", "--cluster", "west").code == 0
     assert "Remove a (1) from east: logins, databases with all data, and records?" in many("tenants", "remove", "a").err

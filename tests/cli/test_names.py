@@ -59,7 +59,6 @@ def test_wrong_names_file_names_line(tmp_path: Path, text: bytes, complaint: str
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
-    """An error of the system names the file."""
     with pytest.raises(errors.InvalidArgumentError, match=r"names\.csv cannot be read: No such file"):
         read_names(None, tmp_path / "names.csv")
     with pytest.raises(errors.InvalidArgumentError, match="/dev/zero is larger than 32 MiB"):
@@ -67,7 +66,6 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 def test_read_names_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--from -`` reads the standard input."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"name\nalpha\nbeta\n")))
     assert read_names(None, Path("-")) == ["alpha", "beta"]
 

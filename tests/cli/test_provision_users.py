@@ -116,7 +116,6 @@ def test_read_users_of_guide(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_users_file_names_path(tmp_path: Path, text: str, complaint: str) -> None:
-    """The error says where in the file it is wrong."""
     (tmp_path / "users.yaml").write_text(text)
 
     with pytest.raises(errors.InvalidArgumentError, match=complaint) as refused:
@@ -128,9 +127,9 @@ def test_provision_users_of_file(command: Command) -> None:
     """It creates, keeps, resets or updates what the file lists, and deletes nothing."""
     with Sandbox(windows=[]) as other:
         asyncio.run(other.add_cluster("kafka", "events"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        command.use(other, "events")
         file = command.folder / "users.yaml"
-        take = ["users", "provision", "--from", str(file), "--cluster", "events"]
+        take = ["users", "provision", "--from", str(file), *command.on]
         file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: consume}]}\n- writer\n")
 
         made = command(*take, "--show", "-o", "json").objects()
@@ -139,22 +138,22 @@ def test_provision_users_of_file(command: Command) -> None:
         assert command(*take).out == "2 kept\n"
         file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
         assert command(*take, "--if-exists", "update").out == "1 updated\n"
-        [read] = command("users", "get", "reader", "--cluster", "events", "-o", "json").objects()
+        [read] = command("users", "get", "reader", *command.on, "-o", "json").objects()
         assert read["settings"]["acl"][0]["permission"] == "produce"
         assert command(*take, "--if-exists", "error").out == "1 failed\n"
         command(*take, "--if-exists", "reset").fails(2, "Give reader (1) new passwords? The old ones stop")
         assert command(*take, "--if-exists", "reset", "--yes").code == 2  # a file needs --max
         assert command(*take, "--if-exists", "reset", "--yes", "--max", "1").out == "1 reset\n"
         assert command(*take, "--if-exists", "drop").code == 2
-        assert command("users", "provision", "writer", "third", "--cluster", "events").out == "1 created, 1 kept\n"
-        assert "writer" in command("users", "list", "--cluster", "events").out
+        assert command("users", "provision", "writer", "third", *command.on).out == "1 created, 1 kept\n"
+        assert "writer" in command("users", "list", *command.on).out
 
 
 def test_provision_users_keeps_passwords(command: Command) -> None:
     """MongoDB returns a password once: without --show nothing is created."""
     with Sandbox(windows=[]) as other:
         asyncio.run(other.add_cluster("mongodb", "docs"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        command("users", "provision", "ann", "--cluster", "docs").fails(2, "the passwords of ann would be lost")
+        command.use(other, "docs")
+        command("users", "provision", "ann", *command.on).fails(2, "the passwords of ann would be lost")
         assert "users.create" not in {request.operation for request in other.requests}
-        assert command("users", "provision", "ann", "--cluster", "docs", "--show", shows=True).code == 0
+        assert command("users", "provision", "ann", *command.on, "--show", shows=True).code == 0

@@ -72,7 +72,6 @@ def test_unusable_store_is_4(command: Command, names: list[str]) -> None:
 
 
 def test_store_of_another_package(command: Command, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
-    """A scheme that another package registers is its store."""
     opened: list[tuple[str, list[str] | None]] = []
 
     class Entry:

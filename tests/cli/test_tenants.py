@@ -185,7 +185,7 @@ def test_mistakes_leave_no_store(command: Command) -> None:
     with Sandbox(windows=[]) as other:
         for engine in ("pg", "mysql", "redis"):
             asyncio.run(other.add_cluster(engine, engine, backend="memory"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        command.use(other)
         for line, said in (
             ("a --cluster pg --cluster mysql", "pg is pg and mysql is mysql: name clusters of one engine"),
             ("a --cluster pg --cluster pg", "--cluster pg, pg: the same cluster twice"),
@@ -268,7 +268,6 @@ def test_usage_of_full_server(command: Command, names: list[str]) -> None:
 
 
 def test_timeout_holds_for_a_locked_store(command: Command, names: list[str]) -> None:
-    """``--timeout`` bounds the wait for a store, too."""
     command.provision(names[0])
     with closing(sqlite3.connect(command.store, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import quickstart
-from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
+
+from ..sweeping import names_on
 
 
 @pytest.fixture
@@ -31,13 +32,6 @@ def operations(sandbox: Sandbox) -> list[str | None]:
     return [request.operation for request in sandbox.requests]
 
 
-async def names(sandbox: Sandbox) -> list[str]:
-    [cluster] = sandbox.clusters
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-        here = client.cluster(cluster)
-        return [user.name for user in await here.users.list()] + [db.name for db in await here.dbs.list()]
-
-
 async def test_it_runs_on_a_sandbox_of_its_own(no_environment: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert await quickstart.main() == 0
 
@@ -50,11 +44,11 @@ async def test_it_runs_on_a_sandbox_of_its_own(no_environment: None, capsys: pyt
 async def test_runs_on_cluster_of_environment(
     cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = await names(sandbox)
+    before = await names_on(sandbox, cluster)
 
     assert await quickstart.main() == 0
 
-    assert await names(sandbox) == before
+    assert await names_on(sandbox, cluster) == before
     assert {"users.create", "dbs.create", "users.reset_auth"} < set(operations(sandbox))
     printed = capsys.readouterr().out
     assert "sandbox" not in printed
@@ -72,12 +66,12 @@ async def test_runs_on_cluster_of_environment(
 async def test_it_removes_its_own_objects_when_it_fails(
     cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], code: int
 ) -> None:
-    before = await names(sandbox)
+    before = await names_on(sandbox, cluster)
     sandbox.faults.add(**fault)
 
     assert await quickstart.main() == code
 
-    assert await names(sandbox) == before
+    assert await names_on(sandbox, cluster) == before
     assert fault["operation"] in capsys.readouterr().err
 
 
@@ -89,4 +83,4 @@ async def test_it_says_what_it_could_not_remove(
     assert await quickstart.main() == 1
 
     assert "the user quickstart_" in capsys.readouterr().err
-    assert [name for name in await names(sandbox) if name.startswith("quickstart_")] != []
+    assert await names_on(sandbox, cluster, "quickstart_") != []
