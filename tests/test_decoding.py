@@ -28,15 +28,7 @@ from aiodbclient import (
     UserSettings,
     _json,
 )
-from aiodbclient._json import (
-    UNREADABLE,
-    Authority,
-    ClusterEngine,
-    UserChange,
-    decode,
-    decode_page,
-    encode,
-)
+from aiodbclient._json import UNREADABLE, Authority, ClusterEngine, UserChange, decode, decode_page, encode
 
 
 @pytest.fixture(autouse=True)

@@ -242,9 +242,7 @@ async def test_refused_connection_after_lost_answer(make_client: MakeClient) -> 
         lost = asyncio.Event()
         server.will(hangs_up)
         client = make_client(
-            base_url=server.url,
-            retry=RetryPolicy(max_tries=2, base_delay=1.0),
-            on_event=lambda _: lost.set(),
+            base_url=server.url, retry=RetryPolicy(max_tries=2, base_delay=1.0), on_event=lambda _: lost.set()
         )
         call = asyncio.create_task(client.cluster(CLUSTER, engine="pg").users.delete("alice"))
         await lost.wait()

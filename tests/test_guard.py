@@ -34,10 +34,7 @@ from .waiting import HANG, until
 MYSQL = MySQLSettings(MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD)
 SETTINGS: dict[str, tuple[dict[str, Any], set[Engine]]] = {
     "mysql_settings": ({"mysql_settings": MYSQL}, {Engine.MYSQL, Engine.ADVANCED_MYSQL}),
-    "pg_allow_replication": (
-        {"settings": UserSettings(pg_allow_replication=False)},
-        {Engine.PG, Engine.ADVANCED_PG},
-    ),
+    "pg_allow_replication": ({"settings": UserSettings(pg_allow_replication=False)}, {Engine.PG, Engine.ADVANCED_PG}),
     "acl": ({"settings": UserSettings(acl=[KafkaACL("t", KafkaPermission.ADMIN)])}, {Engine.KAFKA}),
     "opensearch_acl": ({"settings": UserSettings(opensearch_acl=[OpenSearchACL("i", "read")])}, {Engine.OPENSEARCH}),
     "mongo_user_settings": (

@@ -7,16 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import (
-    Action,
-    ClusterClient,
-    DatabaseClient,
-    NewUser,
-    RetryPolicy,
-    Run,
-    UserOutcome,
-    errors,
-)
+from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, RetryPolicy, Run, UserOutcome, errors
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import html

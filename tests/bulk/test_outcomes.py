@@ -125,14 +125,6 @@ async def test_taken_name_that_is_not_visible(
     assert requests(sandbox, "users.get") >= 2
 
 
-async def test_refused_name_is_reported(pg: ClusterClient) -> None:
-    [outcome] = await pg.users.provision(["x" * 64])
-
-    assert isinstance(outcome.error, errors.UnprocessableEntityError)
-    assert "63" in str(outcome.error)
-    assert not outcome.error.may_have_applied
-
-
 async def test_settings_of_new_users_are_sent(sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient) -> None:
     replicating = NewUser("r", settings=UserSettings(pg_allow_replication=True))
     outcomes = by_name(await pg.users.provision([replicating, "plain"]))
@@ -178,11 +170,7 @@ async def test_provision_and_deprovision_dbs(sandbox: Sandbox, pg: ClusterClient
 
     made = by_name(await pg.dbs.provision(["lost", "not-done", "defaultdb"]))
 
-    assert actions(made.values()) == {
-        "lost": Action.CREATED,
-        "not-done": Action.CREATED,
-        "defaultdb": Action.KEPT,
-    }
+    assert actions(made.values()) == {"lost": Action.CREATED, "not-done": Action.CREATED, "defaultdb": Action.KEPT}
     assert all(outcome.db.name == name for name, outcome in made.items())
     assert {db.name for db in await pg.dbs.list()} == set(made)
 

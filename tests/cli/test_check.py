@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+from collections.abc import Awaitable, Callable
 
-from aiodbclient import DatabaseClient
+from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
 
 
-def delete_as_api(command: Command, kind: str, name: str) -> None:
-    """Delete a user or a database as the control panel does."""
+def as_control_panel(command: Command, change: Callable[[ClusterClient], Awaitable[object]]) -> None:
+    """Change the cluster behind the back of the tenants."""
 
-    async def delete() -> None:
+    async def connect() -> None:
         async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
-            [cluster] = [each for each in await client.clusters.list() if each.name == command.cluster]
-            found = client.cluster(cluster.id)
-            await (found.users if kind == "user" else found.dbs).delete(name)
+            await change(client.cluster(command.cluster_id))
 
-    asyncio.run(delete())
+    asyncio.run(connect())
 
 
 def login_of(command: Command, name: str) -> str:
@@ -36,17 +35,14 @@ def test_problem_is_found_and_repaired(command: Command, names: list[str]) -> No
     command.provision(a, b)
     assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
     login = login_of(command, b)
-    delete_as_api(command, "user", login)
+    as_control_panel(command, lambda cluster: cluster.users.delete(login))
     found = command("tenants", "check", *command.place)
     assert (found.code, found.out) == (5, f"{b}: login_missing: {login}\n2 checked, 1 with problems\n")
     [line] = re.findall(r"to repair: aiodbclient (.*)\n", found.err)
     assert shlex.split(line) == ["tenants", "repair", b, *command.place]
     objects = {each["name"]: each for each in command("tenants", "check", *command.place, "-o", "json").objects()}
     assert (objects[a]["problems"], objects[a]["state"]) == ([], "ok")
-    assert (objects[b]["problems"], objects[b]["state"]) == (
-        [{"kind": "login_missing", "detail": login}],
-        "problems",
-    )
+    assert (objects[b]["problems"], objects[b]["state"]) == ([{"kind": "login_missing", "detail": login}], "problems")
     assert objects[b]["cluster_name"] == command.cluster
     repaired = command(*shlex.split(line))
     assert repaired.out.startswith(f"{b}: repaired: login_missing")
@@ -58,13 +54,7 @@ def test_new_password_is_announced(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     command.provision(a, b)
     login = login_of(command, a)
-
-    async def reset() -> None:
-        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
-            [cluster] = [each for each in await client.clusters.list() if each.name == command.cluster]
-            await client.cluster(cluster.id).users.reset_auth(login)
-
-    asyncio.run(reset())
+    as_control_panel(command, lambda cluster: cluster.users.reset_auth(login))
     repaired = command("tenants", "repair", a, b, *command.place, "-o", "json").objects()
     changed = {each["name"]: (each["action"], each["credential_changed"]) for each in repaired}
     assert changed == {a: ("repaired", True), b: ("kept", False)}
@@ -74,7 +64,7 @@ def test_missing_database_has_no_repair(command: Command, names: list[str]) -> N
     """A database that is gone is said to be, and no command that loses more is suggested."""
     a = names[0]
     command.provision(a)
-    delete_as_api(command, "db", a)
+    as_control_panel(command, lambda cluster: cluster.dbs.delete(a))
     found = command("tenants", "check", *command.place)
     assert (found.code, found.out.splitlines()[0]) == (5, f"{a}: database_missing: {a}")
     assert f"{a}: the database is gone. Restore it from a backup, or remove and provision the tenant" in found.err

@@ -53,7 +53,7 @@ def test_all_is_well(command: Command) -> None:
     ]
     assert not Path(command.store).exists()
     assert {operation for operation, _ in command.sent()[before:] if operation} <= {
-        *("clusters.list", "clusters.get", "clusters.ca", "users.list", "dbs.list"),
+        *("clusters.list", "clusters.get", "clusters.ca", "users.list", "dbs.list")
     }
 
 

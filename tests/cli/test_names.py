@@ -38,10 +38,7 @@ def test_read_names_of_file(tmp_path: Path, text: bytes, names: list[str]) -> No
         (b"name,plan\nalpha,gold\n,gold\n", "not a name in line 3"),
         (b"# ours\nplan,name\ngold\n", "not a name in line 3"),
         (b"name\nalpha\n\nalpha\n", "given twice: alpha"),
-        (
-            b"tenant,plan\nacme,gold\n",
-            "not a name in lines 1, 2. A file has a name on each line, or is",
-        ),
+        (b"tenant,plan\nacme,gold\n", "not a name in lines 1, 2. A file has a name on each line, or is"),
         (b"name,name\nalpha,beta\n", "has the column `name` twice"),
         (b'name\n"alpha\nbeta\n', "not CSV"),
         (b"users:\n- name: alpha\n", "not a name in line"),

@@ -18,13 +18,7 @@ from ..tenants.vault import Vault
 
 Namespace = dict[str, Any]
 
-WITH_TENANTS = {
-    "how-to/migrations.md",
-    "how-to/move.md",
-    "how-to/pools.md",
-    "how-to/rotate.md",
-    "how-to/tenants.md",
-}
+WITH_TENANTS = {"how-to/migrations.md", "how-to/move.md", "how-to/pools.md", "how-to/rotate.md", "how-to/tenants.md"}
 
 
 @pytest.fixture

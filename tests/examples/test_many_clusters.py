@@ -46,12 +46,7 @@ def proxies(sandbox: Sandbox, clusters: list[str]) -> Iterator[list[Proxy]]:
 @pytest.mark.thorough
 @pytest.mark.parametrize("customers", [20, 600])
 async def test_sign_ups_continue_after_two_kills(
-    sandbox: Sandbox,
-    client: DatabaseClient,
-    clusters: list[str],
-    proxies: list[Proxy],
-    tmp_path: Path,
-    customers: int,
+    sandbox: Sandbox, client: DatabaseClient, clusters: list[str], proxies: list[Proxy], tmp_path: Path, customers: int
 ) -> None:
     """A program that was killed twice goes on, and with another cluster when the first three are full."""
     assert len(SOURCE.splitlines()) <= 25

@@ -17,19 +17,7 @@ from aiodbclient import RateLimiter, Window
 from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 
-from .limiters import (
-    LIMITERS,
-    Clock,
-    Limiter,
-    Outage,
-    Refusal,
-    Refusing,
-    Sliding,
-    Slow,
-    UsedHour,
-    Windows,
-    at_random,
-)
+from .limiters import LIMITERS, Clock, Limiter, Outage, Refusal, Refusing, Sliding, Slow, UsedHour, Windows, at_random
 from .world import VirtualLoop, live, optimum
 
 Make = Callable[[Clock], Limiter]

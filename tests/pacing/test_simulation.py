@@ -138,9 +138,7 @@ def test_alone_no_429_and_no_idle_slot(plan: list[Request], windows: list[Window
     st.lists(st.tuples(st.floats(0.0, 20.0), st.integers(1, 15)), max_size=20),
 )
 @example(
-    [Request(1.0, 1.0, 1.0, None), Request(0.5, 1.0, 1.0, None)],
-    [Window(2, 16.5)],
-    [(1.5, 1), (19.0, 2)],
+    [Request(1.0, 1.0, 1.0, None), Request(0.5, 1.0, 1.0, None)], [Window(2, 16.5)], [(1.5, 1), (19.0, 2)]
 )  # refused again and again, with no slot of our own
 def test_all_calls_go_soon_after_others_stop(
     plan: list[Request], windows: list[Window], others: list[tuple[float, int]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from enum import StrEnum
 from typing import assert_type
 
 from aiodbclient import (
@@ -81,11 +80,6 @@ async def what_every_outcome_has(run: Run[Outcome], users: Run[UserOutcome], rem
     async with run:
         async for outcome in run:
             assert_type(outcome, Outcome)
-            assert_type(outcome.name, str)
-            assert_type(outcome.action, StrEnum)
-            assert_type(outcome.error, Exception | None)
-            assert_type(outcome.ok, bool)
-            assert_type(outcome.tries, int)
             outcome.name = "bob"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     run.stop()
     await run.aclose()
@@ -97,28 +91,7 @@ def limiters() -> None:
     RateLimiter([], 20)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-def handling(error: errors.DatabaseClientError) -> None:
-    assert_type(error.may_have_applied, bool)
-    assert_type(error.tries, int)
-    match error:
-        case errors.RateLimitError() | errors.MaxWaitError():
-            assert_type(error.retry_after, float | None)
-        case errors.APIError():
-            assert_type(error.status, int)
-            assert_type(error.id, str)
-            assert_type(error.message, str)
-            assert_type(error.request_id, str | None)
-        case errors.UnsupportedOperationError():
-            assert_type(error.engine, str)
-            assert_type(error.operation, str)
-        case errors.InvalidResponseError():
-            assert_type(error.status, int)
-        case _:
-            pass
-
-
 def also_builtin(timeout: errors.RequestTimeoutError, argument: errors.InvalidArgumentError) -> None:
-    assert_type(timeout.may_have_applied, bool)
     times_out: TimeoutError = timeout
     is_a_value_error: ValueError = argument
     print(times_out, is_a_value_error)
