@@ -83,9 +83,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer with a running sandbox may have set it in the shell."""
+    """A developer with a running sandbox, or behind a proxy, may have set these in the shell."""
     for name in ("DIGITALOCEAN_API_URL", "DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

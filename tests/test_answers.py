@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import traceback
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from aiodbclient import ClusterClient, RequestEvent, RetryPolicy, User, errors
-from aiodbclient._json import UNREADABLE, decode
+from aiodbclient import ClusterClient, RequestEvent, RetryPolicy, errors
 
 from .conftest import MakeClient, MakeCluster
 from .server import Server, says
@@ -179,24 +175,3 @@ def test_an_error_travels_between_processes(error: errors.DatabaseClientError) -
     copy = pickle.loads(pickle.dumps(error))
 
     assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
-
-
-_ANY: st.SearchStrategy[object] = st.sampled_from([None, "", {}, [], 0, "x", "normal", "primary", False])
-_MEMBERS: dict[str, st.SearchStrategy[object]] = {
-    "role": _ANY,
-    "password": _ANY,
-    "access_key": _ANY,
-    "settings": _ANY | st.fixed_dictionaries({}, optional={"pg_allow_replication": _ANY | st.booleans(), "acl": _ANY}),
-}
-
-
-@example({"name": "alice", "role": "normal", "password": "x", "settings": {}})
-@given(st.fixed_dictionaries({"name": st.sampled_from(["alice", None, 5])}, optional=_MEMBERS))
-def test_unknown_member_changes_nothing_else(user: dict[str, object]) -> None:
-    def read(members: dict[str, object]) -> User | str:
-        try:
-            return decode(json.dumps({"user": members}).encode(), "user", User)
-        except UNREADABLE:
-            return "another shape"
-
-    assert read(user) == read(user | {"new": 1})

@@ -337,7 +337,6 @@ def test_refused_option_traceback_locals(case: str, monkeypatch: pytest.MonkeyPa
     """A tool that prints local variables with a traceback shows no token, no header and no password."""
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", f"{TOKEN}\n")
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{TOKEN}@host/path")
-    monkeypatch.delenv("NO_PROXY", raising=False)
 
     with pytest.raises(errors.DatabaseClientError) as caught:
         PRINTS_LOCALS[case]()

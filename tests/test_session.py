@@ -83,8 +83,6 @@ async def test_unencrypted_proxy_is_refused(
 ) -> None:
     async with serve() as proxy:
         proxy.otherwise = DBS
-        for name in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("http_proxy", proxy.url)
         options: dict[str, Any] = {"trust_env": True} if way == "trust_env" else {"proxy": proxy.url}

