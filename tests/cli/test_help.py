@@ -83,24 +83,9 @@ def test_help_examples_work(secure: Command, monkeypatch: pytest.MonkeyPatch) ->
         "AIODBCLIENT_CLUSTER": command.cluster,
     }
     as_python = {"psql": sys.executable, "SELECT 1": "pass"}  # psql may be missing
-    order = [
-        "clusters",
-        "users create",
-        "dbs create",
-        "tenants provision",
-        "tenants rotate",
-        "",
-        "tenants revoke-previous",
-    ]
-    order += [
-        "tenants suspend",
-        "tenants resume",
-        "tenants remove",
-        "store",
-        "store forget",
-        "users delete",
-        "dbs delete",
-    ]
+    order = ["clusters", "users create", "dbs create", "tenants provision", "tenants rotate", ""]
+    order += ["tenants revoke-previous", "tenants suspend", "tenants resume", "tenants remove"]
+    order += ["store", "store forget", "users delete", "dbs delete"]
 
     def place(name: str) -> int:
         return max((at for at, each in enumerate(order) if each and name.startswith(each)), default=order.index(""))

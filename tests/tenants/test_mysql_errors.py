@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 import time
 import traceback
 from collections.abc import Awaitable, Callable
 
+import pymysql
 import pytest
 import trustme
+from pymysql.constants import CLIENT
 
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Role
@@ -18,6 +21,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import Work
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
+from aiodbclient.tenants._servers.mysql.session import Connection
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator
@@ -109,6 +113,30 @@ def greeting(capabilities: int) -> bytes:
     text = b"\x0a8.0.99\0" + bytes(4) + salt + b"\0" + low + b"\x21\x02\0" + high + b"\x15" + bytes(10) + salt
     packet = text + b"8888\0" + plugin
     return len(packet).to_bytes(3, "little") + b"\0" + packet
+
+
+async def test_unverified_server_gets_no_login() -> None:
+    """Somebody on the way may have removed TLS from the greeting, to read the login."""
+    received = asyncio.get_running_loop().create_future()
+
+    async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting(CLIENT.CAPABILITIES & ~CLIENT.SSL))
+        try:
+            received.set_result(await reader.read())
+        except ConnectionResetError:
+            received.set_result(b"")
+        writer.close()
+
+    async with await asyncio.start_server(stranger, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = Connection(
+            host="127.0.0.1", port=port, user="app", password="hunter2", ssl=ssl.create_default_context()
+        )
+        async with asyncio.timeout(60):
+            with pytest.raises(pymysql.OperationalError, match="does not support TLS"):
+                await connection._connect()
+        assert connection.closed
+        assert await received == b""
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
