@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -22,34 +21,29 @@ from .waiting import HANG, until
 DBS = says(200, {"dbs": []})
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(windows=[Window(20, 0.5)]) as running:
-        yield running
-
-
-async def test_batch_above_window_meets_no_429(sandbox: Sandbox) -> None:
-    cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    limiter = RateLimiter([Window(20, 0.5)])
+async def test_batch_above_window_meets_no_429() -> None:
+    windows = [Window(20, 0.5)]
+    limiter, once = RateLimiter(windows), RetryPolicy(max_tries=1)
     async with (
+        Sandbox(windows=windows) as sandbox,
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as one,
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as another,
+        DatabaseClient(
+            sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=once, max_wait=0.01
+        ) as unlimited,
     ):
+        cluster_id = await sandbox.add_cluster("pg", backend="memory")
         clusters = [client.cluster(cluster_id, engine="pg") for client in (one, another)]
         started = asyncio.get_running_loop().time()
 
         await asyncio.gather(*(clusters[n % 2].users.create(f"user{n}") for n in range(50)))
 
         assert asyncio.get_running_loop().time() - started >= 1.0
-    assert dict(sandbox.counts) == {("users.create", 201): 50}
+        assert dict(sandbox.counts) == {("users.create", 201): 50}
 
-    limiter, once = RateLimiter([]), RetryPolicy(max_tries=1)  # the control: without a limit the server refuses some
-    async with DatabaseClient(
-        sandbox.token, base_url=sandbox.url, rate_limiter=limiter, retry=once, max_wait=0.01
-    ) as client:
-        users = client.cluster(cluster_id, engine="pg").users
+        users = unlimited.cluster(cluster_id, engine="pg").users  # the control: the server refuses some
         await asyncio.gather(*(users.get("user1") for _ in range(200)), return_exceptions=True)
-    assert sandbox.counts["users.get", 429]
+        assert sandbox.counts["users.get", 429]
 
 
 async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_cluster: MakeCluster) -> None:

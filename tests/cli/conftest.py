@@ -300,13 +300,3 @@ def embedded(command: Command, sandbox_without_tls: Sandbox) -> Command:
     """The command, on a cluster without TLS, which can be behind a proxy."""
     command.use(sandbox_without_tls)
     return command
-
-
-@pytest.fixture
-def second(command: Command) -> Iterator[str]:
-    """The name of a second cluster. Both are of a sandbox of the test's own: others list all clusters of theirs."""
-    with Sandbox(windows=[], token=command.sandbox.token) as alone:
-        for name in (command.cluster, "second"):
-            asyncio.run(alone.add_cluster("pg", name, backend="postgres"))
-        command.use(alone)
-        yield "second"
