@@ -15,7 +15,7 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
 from aiodbclient.tenants._servers import Found, Work
-from aiodbclient.tenants._servers.mysql.accounts import helper
+from aiodbclient.tenants._servers.mysql.logins import helper
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
@@ -292,15 +292,15 @@ async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
     tenant, *_ = await server.make()
     other, *_ = await server.make()
     async with server.sql.schema(Work(tenant.names)) as lost, server.sql.schema(Work(other.names)) as works:
-        running = asyncio.ensure_future(lost.read("SELECT SLEEP(9)"))
+        running = asyncio.ensure_future(lost.run("SELECT SLEEP(9)"))
         await until(lambda: server.sleeping("doadmin"))
 
         await tenant.steps.end_work()
 
         await asyncio.gather(running, return_exceptions=True)
         with pytest.raises(GrantError):
-            await lost.read("SELECT 1")
-        assert await works.read("SELECT 1") == [(1,)]
+            await lost.run("SELECT 1")
+        assert await works.run("SELECT 1") == [(1,)]
 
 
 async def test_helper_left_behind_shuts_nobody_out(server: Server) -> None:

@@ -14,7 +14,7 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Credential, Role, TenantAction, Tenants
-from aiodbclient.tenants._servers.mysql import ending
+from aiodbclient.tenants._servers.mysql import logins
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator, run
@@ -159,7 +159,7 @@ async def test_resisting_login_keeps_no_other(
     busy = background(partial(once, owner, IGNORES_KILL))
     await until(lambda: count(f"{sessions} AND PROCESSLIST_STATE = 'executing'", owner.username))
     with monkeypatch.context() as patched:
-        patched.setattr(ending, "ENDING_SECONDS", 0.5)
+        patched.setattr(logins, "ENDING_SECONDS", 0.5)
         refused = await only(getattr(tenants, verb)(["alpha"]))
 
     named = rf"sessions of '{owner.username}' did not end within .*: thread \d+ \(Killed\); run it again"

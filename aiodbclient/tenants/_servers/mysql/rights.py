@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
-from datetime import UTC
 from typing import Literal, TypeAlias
 
 from attrs import frozen
@@ -12,9 +12,7 @@ from attrs import frozen
 from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
-from .. import Administrator
-from .accounts import accounts
-from .session import Schema, Session, identifier
+from .session import Schema, identifier
 
 RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.OWNER: frozenset({"ALL PRIVILEGES"}),
@@ -24,11 +22,6 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
 OF_A_DUMP = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
-_PRIVILEGES = (
-    "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
-    " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
-)
-_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 _NAME = r"`(?:[^`]|``)*`"
 _GRANT = re.compile(
     rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
@@ -54,25 +47,6 @@ class Access:
         return f"{self.user}@{self.host}"
 
 
-@frozen
-class Held:
-    """The rights that a login holds on an object, and whether it may grant them to others."""
-
-    rights: frozenset[str]
-    on: str
-    grantable: bool
-
-
-async def administrator(session: Session) -> Administrator:
-    [(name, version, connections, clock)] = await session.rows(
-        "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
-    )
-    privileges = dict(await session.rows(_PRIVILEGES))
-    lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
-    lacks += sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES")
-    return Administrator(name, version, tuple(lacks), int(connections), clock.replace(tzinfo=UTC))
-
-
 async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access]:
     """List the rights in the tenant's schema that are not of the logins ``ours``, nor for every schema.
 
@@ -85,8 +59,8 @@ async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access
         "UNION ALL SELECT Host, User, Db, Table_name, '' FROM mysql.tables_priv WHERE Db = %s "
         "UNION ALL SELECT Host, User, Db, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s"
     )
-    ((administrator,),) = await schema.read("SELECT CURRENT_USER()")
-    for host, user, db, of_one, kind in await schema.read(query, name, name, name):
+    ((administrator,),) = await schema.run("SELECT CURRENT_USER()")
+    for host, user, db, of_one, kind in await schema.run(query, name, name, name):
         on = f"{kind} {identifier(db)}.{'*' if of_one is None else identifier(of_one)}".lstrip()
         is_wide = of_one is None and not is_literal and db != schema.in_grant and (db != name or "%" in db)
         one = Access(user, host, on, is_wide)
@@ -98,7 +72,7 @@ async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access
 async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[str]:
     """Return the logins that have a right on the whole schema."""
     query = f"SELECT User FROM mysql.db WHERE Db = %s AND {right.capitalize()}_priv = 'Y'"
-    return {str(user) for (user,) in await schema.read(query, schema.in_grant)}
+    return {str(user) for (user,) in await schema.run(query, schema.in_grant)}
 
 
 async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
@@ -111,12 +85,12 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
         if not one.is_wide:
             for what in ("GRANT OPTION", "ALL PRIVILEGES"):
                 statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
-                await schema.change(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
-    _refuse_wide(schema, others)
+                await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
+    refuse_wide(schema, others)
     return {one.user for one in others}
 
 
-def _refuse_wide(schema: Schema, others: Collection[Access]) -> None:
+def refuse_wide(schema: Schema, others: Collection[Access]) -> None:
     """Raise GrantError for a pattern that matches other schemas too."""
     for one in others:
         if one.is_wide:
@@ -138,13 +112,13 @@ def check_name(schema: Schema) -> None:
 
 async def grant(schema: Schema, login: str, wanted: frozenset[str]) -> None:
     on = f"{identifier(schema.in_grant)}.*"
-    await schema.change(f"GRANT {', '.join(sorted(wanted))} ON {on} TO %s@'%%'", login)
+    await schema.run(f"GRANT {', '.join(sorted(wanted))} ON {on} TO %s@'%%'", login)
 
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
     """Give a login the rights ``wanted``, and revoke all others. What it has of them stays."""
     for statement, values, _ in await missing_grants(schema, login, wanted):
-        await schema.change(statement, *values)
+        await schema.run(statement, *values)
 
 
 async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
@@ -155,47 +129,39 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
     roles = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
     steps: list[Step] = [
         ("REVOKE %s@%s FROM %s@'%%'", (role, host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role))
-        for role, host in await schema.read(roles, login)
+        for role, host in await schema.run(roles, login)
     ]
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
-    for one in held:
-        beyond = one.rights
-        if one.on == own:
-            beyond = frozenset() if wanted == RIGHTS[Role.OWNER] else one.rights - wanted
-        whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
-        rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
-        for what in (", ".join(rest), *whole):
-            if what:
-                problem = Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {one.on}")
-                steps.append((f"REVOKE {what} ON {one.on} FROM %s@'%%'", (login,), problem))
-    if wanted and not any(wanted <= one.rights and one.on == own for one in held):
+    for on, rights in held.items():
+        beyond = rights
+        if on == own:
+            beyond = rights & {"GRANT OPTION"} if wanted == RIGHTS[Role.OWNER] else rights - wanted
+        whole = beyond & {"ALL PRIVILEGES"}
+        for part in (beyond & {"GRANT OPTION"} if whole else beyond, whole):
+            if what := ", ".join(sorted(part)):
+                problem = Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {on}")
+                steps.append((f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), problem))
+    if not wanted <= held.get(own, set()):
         statement = f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'"
         steps.append((statement, (login,), Problem(ProblemKind.RIGHTS_MISSING)))
     return steps
 
 
-async def other_grantees(schema: Schema) -> tuple[str, ...]:
-    """Return who else has rights in the tenant's schema. Refuses a pattern for other schemas, as ``shut`` does."""
-    others = await access_of_others(schema, await accounts(schema))
-    _refuse_wide(schema, others)
-    return tuple(sorted({one.user for one in others}))
-
-
-async def _held(schema: Schema, login: str) -> list[Held]:
-    """Return what a login holds on each object, by SHOW GRANTS. ``on`` is "?" where this cannot read a line.
+async def _held(schema: Schema, login: str) -> dict[str, set[str]]:
+    """Return what a login holds on each object, by SHOW GRANTS. A line that this cannot read is a right on "?".
 
     The lines of one object are one: without a static right beside it, MySQL may refuse to revoke a dynamic one (3879).
     """
-    found = dict[str, Held]()
-    for (line,) in await schema.read("SHOW GRANTS FOR %s@'%%'", login):
+    held = defaultdict[str, set[str]](set)
+    for (line,) in await schema.run("SHOW GRANTS FOR %s@'%%'", login):
         if _HARMLESS.fullmatch(line):
             continue
-        on, rights, grantable = "?", frozenset({line}), False
-        if parsed := _GRANT.fullmatch(line):
-            on = parsed["on"].replace("%", "%%")
-            # Columns have commas too: SELECT (`a`, `b`)
-            rights = frozenset(re.split(r", ?(?![^(]*\))", parsed["rights"])) - {"USAGE"}
-            grantable = " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"])
-        before = found.get(on, Held(frozenset(), on, grantable=False))
-        found[on] = Held(before.rights | rights, on, before.grantable or grantable)
-    return [one for one in found.values() if one.rights or one.grantable]
+        if not (parsed := _GRANT.fullmatch(line)):
+            held["?"].add(line)
+            continue
+        # Columns have commas too: SELECT (`a`, `b`)
+        rights = {*re.split(r", ?(?![^(]*\))", parsed["rights"])} - {"USAGE"}
+        if " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"]):
+            rights.add("GRANT OPTION")
+        held[parsed["on"].replace("%", "%%")] |= rights
+    return held

@@ -144,7 +144,7 @@ class Session:
                 await cursor.execute(statement, values)
                 return list(await cursor.fetchall())
         except pymysql.Error as error:
-            code, reason = error.args[0] if error.args else None, reason_of(error)
+            code, reason = error.args[0], str(error.args[-1])  # no password
             if code in fine:
                 return []
             is_lost = self._connection.closed or code in _ENDED
@@ -219,19 +219,14 @@ class Schema:
         """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
         if self.limit is not None:
             return self.limit
-        ((of_the_server,),) = await self.read("SELECT @@max_connections")
+        ((of_the_server,),) = await self.run("SELECT @@max_connections")
         return max(1, int(of_the_server) // _PART)
 
-    async def change(
-        self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
-    ) -> None:
-        """Run a statement that changes something, while the claim holds."""
-        self.work.check_lease()
-        await self.read(statement, *values, fine=fine, seconds=seconds)
-
-    async def read(
+    async def run(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> list[tuple[Any, ...]]:
+        """Run a statement while the claim holds. If a lock is in the way, the error names who holds locks."""
+        self.work.check_lease()
         try:
             return await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
         except LockedError as locked:
@@ -262,7 +257,7 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
                 await session.prepare()
             return session
     except pymysql.Error as error:
-        refused = _REFUSALS.get(error.args[0] if error.args else None, ServerAwayError)(reason_of(error))
+        refused = _REFUSALS.get(error.args[0], ServerAwayError)(str(error.args[-1]))
     except GrantError as error:
         refused = ServerAwayError(str(error))
     except TimeoutError:
@@ -291,10 +286,6 @@ def options_of(admin: str) -> dict[str, Any]:
         "user": unquote(parts.username or ""),
         "password": Secret(unquote(parts.password or "")),
     }
-
-
-def reason_of(error: pymysql.Error) -> str:
-    return str(error.args[-1]) if error.args else type(error).__name__  # no password
 
 
 def identifier(name: str) -> str:

@@ -12,15 +12,29 @@ from ..._credential import Secret
 from ..._naming import Role
 from .. import TEMPORARY_CONNECTIONS, TenantSession, Work
 from . import rights
-from .accounts import accounts, check_adoption, create_account, drop_account, drop_helpers, repair_account
-from .ending import ENDING_SECONDS, NOT_THEIRS, end, end_in_schema
-from .leftovers import definers, make_writable, refuse_prepared
-from .reading import exists, intruders
-from .session import LockedError, Schema, identifier, program_of
+from .logins import (
+    ENDING_SECONDS,
+    accounts,
+    check_adoption,
+    create_login,
+    drop_helpers,
+    end,
+    end_in_schema,
+    end_threads,
+    intruders,
+    restore_login,
+)
+from .schemas import definers, exists, make_writable, refuse_prepared
+from .session import DefinerError, LockedError, Schema, Thread, identifier, program_of
 
 if TYPE_CHECKING:
     from . import MySQLServer
 
+_EARLIER = """
+SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND FROM performance_schema.threads
+JOIN performance_schema.session_account_connect_attrs USING (PROCESSLIST_ID)
+WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s
+"""
 _DROP_SCHEMA_SECONDS = 60.0  # for a schema of many tables
 _DROP_LOGINS_SECONDS = 2.0
 
@@ -35,18 +49,12 @@ class MySQLSession(TenantSession):
 
     async def end_work(self) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
+
+            async def of_earlier_processes() -> list[Thread]:
+                return [Thread(*row) for row in await schema.run(_EARLIER, program_of(self.names))]
+
             await drop_helpers(schema)
-            query = (
-                "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.session_account_connect_attrs "
-                "WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s AND PROCESSLIST_ID <> CONNECTION_ID()"
-            )
-            until = monotonic() + ENDING_SECONDS
-            while found := await schema.read(query, program_of(self.names)):
-                if monotonic() > until:
-                    raise schema.error("the sessions of an earlier process do not end: run it again")
-                for (number,) in found:
-                    await schema.session.rows("KILL %s", number, fine=NOT_THEIRS)
-                await asyncio.sleep(0.02)
+            await end_threads(schema, of_earlier_processes)
 
     async def create(self) -> bool:
         async with self._server.schema(self._work) as schema:
@@ -54,20 +62,18 @@ class MySQLSession(TenantSession):
                 return False
             rights.check_name(schema)
             await rights.revoke_access(schema)  # before it exists: a next try would find it, and leave them
-            await schema.change(f"CREATE DATABASE {identifier(schema.name)}")
+            await schema.run(f"CREATE DATABASE {identifier(schema.name)}")
             return True
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         async with self._server.schema(self._work) as schema:
-            await create_account(schema, login, password, await schema.most())
-            await rights.grant(schema, login, rights.RIGHTS[role])
+            await create_login(schema, login, password, rights.RIGHTS[role])
             await _restore_definers(schema)
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
         """See ``TenantSession``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
         async with self._server.schema(self._work) as schema:
-            await create_account(schema, login, password, TEMPORARY_CONNECTIONS)
-            await rights.grant(schema, login, rights.OF_A_DUMP)
+            await create_login(schema, login, password, rights.OF_A_DUMP, TEMPORARY_CONNECTIONS)
 
     async def end_logins(self, logins: Collection[str], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
@@ -84,20 +90,20 @@ class MySQLSession(TenantSession):
                     if left.issuperset(existing) and await exists(schema):
                         left -= {*[*existing][-1:]}
                     for login in sorted(left):
-                        if await drop_account(schema, login):
+                        with suppress(DefinerError):
+                            await schema.run("DROP USER IF EXISTS %s@'%%'", login)
                             left.remove(login)
         return tuple(sorted(left))
 
     async def repair(self, logins: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             await make_writable(schema)
-            existing, most = await accounts(schema, logins), await schema.most()
+            existing = await accounts(schema, logins)
             await end(schema, await intruders(schema))
             await end_in_schema(schema, await rights.revoke_access(schema, existing))
             for account in existing.values():
                 if account.login in logins and account.is_ours and not account.is_locked:
-                    await repair_account(schema, account.login, most)
-                    await rights.set_rights(schema, account.login, rights.RIGHTS[logins[account.login]])
+                    await restore_login(schema, account.login, logins[account.login])
             await _restore_definers(schema)
 
     async def shut(self) -> None:
@@ -119,7 +125,7 @@ class MySQLSession(TenantSession):
                 await end_in_schema(schema)
                 await refuse_prepared(schema)
                 try:
-                    await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
+                    await schema.run(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
                     return
                 except LockedError:  # who has rights on all schemas writes here
                     if monotonic() > until:
@@ -128,10 +134,8 @@ class MySQLSession(TenantSession):
     async def unfreeze(self, logins: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             await make_writable(schema)
-            most = await schema.most()
             for login in [each for each in await accounts(schema) if each in logins]:
-                await rights.set_rights(schema, login, rights.RIGHTS[logins[login]])
-                await repair_account(schema, login, most)
+                await restore_login(schema, login, logins[login])
             await _restore_definers(schema)
 
     async def adopt(self) -> str | None:
@@ -155,7 +159,7 @@ class MySQLSession(TenantSession):
         await self.shut()
         async with self._server.schema(self._work, is_long=True) as schema:
             await refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
-            await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
+            await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
 
     async def forget(self, role: Role | None = None) -> None:
         """See ``TenantSession``. On MySQL rights outlive their schema."""

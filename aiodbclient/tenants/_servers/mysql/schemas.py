@@ -1,4 +1,4 @@
-"""What a tenant's schema has besides its tables, and what acts there after its sessions have ended.
+"""A tenant's schema: whether it exists, what it has besides tables, and what acts there without a session.
 
 - Programs: events, routines, views and triggers. They run as the login that made them, which must keep its rights for
   those of others to work.
@@ -44,14 +44,27 @@ _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
 _DEFINER = re.compile(rf"(CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
 
 
+async def exists(schema: Schema) -> bool:
+    query = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"
+    return any(name == schema.name for (name,) in await schema.run(query, schema.name))
+
+
+async def _is_empty(schema: Schema) -> bool:
+    queries = [
+        f"SELECT 1 FROM information_schema.{what} WHERE {of}_SCHEMA = %s LIMIT 1"
+        for what, of in (("TABLES", "TABLE"), ("ROUTINES", "ROUTINE"), ("EVENTS", "EVENT"))
+    ]
+    return not any([await schema.run(query, schema.name) for query in queries])
+
+
 async def definers(schema: Schema) -> set[str]:
-    return {str(definer).removesuffix("@%") for (definer,) in await schema.read(_DEFINERS, *[schema.name] * 4)}
+    return {str(definer).removesuffix("@%") for (definer,) in await schema.run(_DEFINERS, *[schema.name] * 4)}
 
 
 async def read_programs(schema: Schema) -> tuple[str, str]:
     """Return the script for routines, views and triggers, and the one for events. Runs none of them."""
     routines, triggers, events = [
-        await _shown(schema, await schema.read(query, schema.name)) for query in (_ROUTINES, _TRIGGERS, _EVENTS)
+        await _shown(schema, await schema.run(query, schema.name)) for query in (_ROUTINES, _TRIGGERS, _EVENTS)
     ]
     return _script([*routines, *await _views(schema), *triggers]), _script(events)
 
@@ -60,7 +73,7 @@ async def _shown(schema: Schema, programs: Sequence[tuple[str, str]]) -> list[st
     """The statements that make programs, each after its settings."""
     statements = list[str]()
     for kind, name in programs:
-        [shown] = await schema.read(f"SHOW CREATE {kind} {identifier(schema.name)}.{identifier(name)}")
+        [shown] = await schema.run(f"SHOW CREATE {kind} {identifier(schema.name)}.{identifier(name)}")
         zone = f", time_zone = '{shown[2]}'" if kind == "EVENT" else ""
         mode, statement, collation = shown[1], shown[3 if zone else 2], shown[5 if zone else 4]
         if statement is None:
@@ -75,15 +88,15 @@ async def _shown(schema: Schema, programs: Sequence[tuple[str, str]]) -> list[st
 async def _views(schema: Schema) -> list[str]:
     """The statements that make the views: first each with its columns alone, because one may read another."""
     columns = dict[str, list[str]]()
-    for view, column in await schema.read(_VIEWS, schema.name):
+    for view, column in await schema.run(_VIEWS, schema.name):
         columns.setdefault(view, []).append(f"1 AS {in_backticks(column)}")
     stubs = [f"CREATE VIEW {in_backticks(view)} AS SELECT {', '.join(of_view)}" for view, of_view in columns.items()]
     if not stubs:
         return []
     statements = ["SET sql_mode = ''", *stubs]
-    await schema.read(f"USE {identifier(schema.name)}")  # otherwise the statements name the schema
+    await schema.run(f"USE {identifier(schema.name)}")  # otherwise the statements name the schema
     for view in columns:
-        [(_, statement, _, collation)] = await schema.read(f"SHOW CREATE VIEW {identifier(view)}")
+        [(_, statement, _, collation)] = await schema.run(f"SHOW CREATE VIEW {identifier(view)}")
         statement = _DEFINER.sub(r"\1", statement, count=1).replace("CREATE ", "CREATE OR REPLACE ", 1)
         statements += [f"SET collation_connection = '{collation}'", statement]
     return statements
@@ -101,8 +114,8 @@ def _script(statements: Sequence[str]) -> str:
 async def make_writable(schema: Schema) -> None:
     """Let a schema be written that ``freeze`` made read-only, or its tenant."""
     query = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = %s"
-    if any("READ ONLY=1" in (options or "") for (options,) in await schema.read(query, schema.name)):
-        await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
+    if any("READ ONLY=1" in (options or "") for (options,) in await schema.run(query, schema.name)):
+        await schema.run(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
 
 
 async def refuse_prepared(schema: Schema) -> None:
@@ -110,7 +123,7 @@ async def refuse_prepared(schema: Schema) -> None:
 
     After ``XA PREPARE`` a transaction keeps its locks, also without a session. Who knows its name can commit it.
     """
-    held = [str(table) for (table,) in await schema.read(_HELD, schema.name, schema.name)]
+    held = [str(table) for (table,) in await schema.run(_HELD, schema.name, schema.name)]
     if held:
         raise schema.error(
             f"a prepared transaction (XA) holds tables of the schema {schema.name!r}: {', '.join(held[:5])}. Run XA "

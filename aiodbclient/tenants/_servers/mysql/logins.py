@@ -1,4 +1,10 @@
-"""End every session of a login, even if they resist.
+"""The accounts of a tenant's logins, and how every session of a login ends, even if it resists.
+
+A new account has no rights. Its login can change neither its limits nor PASSWORD REQUIRE CURRENT, so no session of it
+can set another password without the current one.
+
+The server removes the password from its logs. While the statement runs, who has PROCESS can see it: the administrator
+and the users that the API makes. Each of them may set the password of any login.
 
 An administrator without SUPER or CONNECTION_ADMIN cannot KILL the sessions of others, but a session can KILL those of
 its own user. So we open one. Meanwhile the other sessions could kill ours. A limit of one statement an hour stops them,
@@ -22,27 +28,100 @@ to log in before the end may still enter, without a right.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
 
+from attrs import frozen
+
+from ....errors import ConflictError
 from ..._credential import Secret, new_password
+from ..._naming import Role
 from ...errors import GrantError
 from .. import LoginRefusedError, ServerAwayError
-from .accounts import accounts, helper, lock_account
-from .rights import set_rights
-from .session import LockedError, Schema, Session, Thread
+from .rights import RIGHTS, grant, set_rights
+from .session import DefinerError, LockedError, Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # in which locks of the accounts, and then sessions, have to end
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
-NOT_THEIRS = (1094, 1095)  # the thread is gone, or another user's by now
+_LISTED_SECONDS = 0.2  # for which a session that was killed may still be listed
+_NOT_THEIRS = (1094, 1095)  # the thread is gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
 _SCHEDULER = "Daemon"  # the command of the server's thread that starts them, which locks their schema for a moment
 _KILLED = "Killed"  # the command of a thread that was killed, while its statement goes on
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
 _CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
 _NO_SESSION = (LoginRefusedError, ServerAwayError, GrantError)  # why a session of a login does not kill the others
+_HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
+_COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
+_LIMITS = (
+    "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
+    "PASSWORD REQUIRE CURRENT"
+)
+
+
+@frozen
+class Account:
+    login: str
+    is_locked: bool
+    connections: int  # at a time; 0 is no limit
+    keeps_password: bool  # a session needs the current password to set another one
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a tenant's login was made or ended here. The API makes its users without a limit."""
+        return self.connections > 0 or self.keeps_password
+
+
+async def accounts(schema: Schema, others: Collection[str] = ()) -> dict[str, Account]:
+    """Return the accounts of the tenant's form, in the order of their numbers, and those of ``others``."""
+    names, more = schema.names, [schema.names.stem, *others]  # IN takes no empty list
+    query = (
+        "SELECT User, account_locked = 'Y', max_user_connections, COALESCE(Password_require_current, 'N') = 'Y' "
+        "FROM mysql.user WHERE Host = '%%' "
+        f"AND (User BETWEEN %s AND %s OR User IN ({', '.join(['%s'] * len(more))})) ORDER BY User"
+    )
+    rows = await schema.run(query, names.stem, f"{names.stem}g", *more)
+    return {
+        str(login): Account(str(login), bool(locked), int(most), bool(keeps))
+        for login, locked, most, keeps in rows
+        if names.is_login(login) or login in others
+    }
+
+
+async def check_adoption(schema: Schema, login: str) -> None:
+    """Raise ConflictError for a login that the administrator may not end later."""
+    reason = "it is the administrator"
+    if login != schema.session.user:
+        try:
+            await schema.run("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)  # as it is
+            return
+        except GrantError as refused:
+            reason = f"the administrator may not alter it ({refused})"
+    raise ConflictError(f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409)
+
+
+async def create_login(
+    schema: Schema, login: str, password: Secret, wanted: frozenset[str], connections: int | None = None
+) -> None:
+    """Create an account with the rights ``wanted``, and with the usual limit of connections or another one."""
+    limits = _LIMITS.format(connections or await schema.most())
+    with suppress(DefinerError):
+        await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
+        await grant(schema, login, wanted)
+        return
+    raise schema.error(
+        f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
+        "create it again: drop that (information_schema shows its DEFINER), or rotate the tenant, and run it again"
+    )
+
+
+async def restore_login(schema: Schema, login: str, role: Role) -> None:
+    """Set the rights and limits of a login, and unlock it. Its password stays."""
+    await set_rights(schema, login, RIGHTS[role])
+    limits = _LIMITS.format(await schema.most())
+    await schema.run(f"ALTER USER %s@'%%' {limits} ACCOUNT UNLOCK", login)
 
 
 async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
@@ -71,7 +150,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
         return [thread for thread in await schema.session.threads() if thread.user in logins]
 
     try:
-        await _end_threads(schema, theirs, logins)
+        await end_threads(schema, theirs, logins)
     except GrantError as error:
         failed.append(error)
     if failed:
@@ -90,7 +169,7 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
             "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
             "WHERE OBJECT_SCHEMA = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
         )
-        holders = {int(number) for (number,) in await schema.read(query, schema.name)}
+        holders = {int(number) for (number,) in await schema.run(query, schema.name)}
         return [
             thread
             for thread in await schema.session.threads()
@@ -99,17 +178,36 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
             and thread.command != _SCHEDULER
         ]
 
-    await _end_threads(schema, in_schema)
+    await end_threads(schema, in_schema)
+
+
+async def intruders(schema: Schema) -> set[str]:
+    """Return the logins that are ended or gone, and have a session: it began to log in before the end."""
+    query = (
+        "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads "
+        "WHERE PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s"
+    )
+
+    async def with_a_session() -> set[str]:
+        rows = await schema.run(query, schema.name, schema.names.stem, f"{schema.names.stem}g")
+        return {str(user) for (user,) in rows if schema.names.is_login(user) or user == schema.name}
+
+    found = await with_a_session()
+    if found:
+        existing = await accounts(schema, [schema.name])
+        found -= {each.login for each in existing.values() if not each.is_locked}
+    if found:
+        await asyncio.sleep(_LISTED_SECONDS)
+        found &= await with_a_session()
+    return found
 
 
 async def _shut_out(
     schema: Schema, logins: Collection[str], earlier: Collection[str], *, keep_passwords: bool
 ) -> list[GrantError]:
     """Take the rights of logins and of ``earlier`` ones, and lock the logins. Return why this failed for some."""
-    most = await schema.most()
     changes = [partial(set_rights, schema, login, frozenset()) for login in (*logins, *earlier)]
-    for login in logins:
-        changes.append(partial(lock_account, schema, login, most, None if keep_passwords else new_password()))
+    changes += [partial(_lock, schema, login, None if keep_passwords else new_password()) for login in logins]
     failed = list[GrantError]()
     for change in changes:
         try:
@@ -121,21 +219,29 @@ async def _shut_out(
     return failed
 
 
+async def _lock(schema: Schema, login: str, password: Secret | None) -> None:
+    """Lock an account, and stop its open sessions: each may run one statement an hour. None keeps its password."""
+    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {await schema.most()} ACCOUNT LOCK"
+    how, values = ("", (login,)) if password is None else ("IDENTIFIED BY %s ", (login, password))
+    await schema.run(f"ALTER USER %s@'%%' {how}{limits}", *values)
+
+
 async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
     """Kill the sessions of logins with their passwords on record. Return whether one of these works."""
     has_entered = False
     for login in logins:
         password = schema.work.password_of(login)
-        if password is not None:
-            with suppress(*_NO_SESSION):
-                async with schema.log_in(login, password) as own:
-                    has_entered = True
-                    threads = [thread for thread in await schema.session.threads() if thread.user == login]
-                    await _kill(own, [thread for thread in threads if thread.number != own.thread])
+        if password is None:
+            continue
+        with suppress(*_NO_SESSION):
+            async with schema.log_in(login, password) as own:
+                has_entered = True
+                threads = [thread for thread in await schema.session.threads() if thread.user == login]
+                await _kill(own, [thread for thread in threads if thread.number != own.thread])
     return has_entered
 
 
-async def _end_threads(
+async def end_threads(
     schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], logins: Collection[str] = ()
 ) -> None:
     """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.
@@ -190,13 +296,39 @@ async def _changing(schema: Schema) -> list[Thread]:
         "SELECT PROCESSLIST_ID, PROCESSLIST_USER, NULL, PROCESSLIST_COMMAND FROM performance_schema.threads "
         "WHERE PROCESSLIST_COMMAND = %s AND PROCESSLIST_USER <> SUBSTRING_INDEX(USER(), '@', 1)"
     )
-    stuck = await schema.read(query, _CHANGING)
+    stuck = await schema.run(query, _CHANGING)
     if stuck:
         await asyncio.sleep(_CHANGE_SECONDS)
-        stuck = [row for row in await schema.read(query, _CHANGING) if row in stuck]
+        stuck = [row for row in await schema.run(query, _CHANGING) if row in stuck]
     return [Thread(*row) for row in stuck]
 
 
 async def _kill(session: Session, threads: Iterable[Thread]) -> None:
     for thread in threads:
-        await session.rows("KILL %s", thread.number, fine=NOT_THEIRS)
+        await session.rows("KILL %s", thread.number, fine=_NOT_THEIRS)
+
+
+@asynccontextmanager
+async def helper(schema: Schema, login: str) -> AsyncGenerator[Secret]:
+    """Make an account of that name for our own host, which may kill the sessions of all of that name."""
+    await drop_helpers(schema, login)
+    ((host,),) = await schema.run("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
+    password = new_password()
+    try:
+        comment = f"{_HELPER}{schema.name}"
+        await schema.run("CREATE USER %s@%s IDENTIFIED BY %s COMMENT %s", login, host, password, comment)
+        yield password
+    finally:
+        with suppress(GrantError):  # ``end_work`` drops it
+            await drop_helpers(schema, login)
+
+
+async def drop_helpers(schema: Schema, login: str | None = None) -> None:
+    """Drop the accounts of ``helper`` for ``login``, or those that earlier work on this tenant left.
+
+    While one is there, nobody of that name can log in from its host.
+    """
+    query = f"SELECT User, Host, {_COMMENT} FROM mysql.user WHERE Host <> '%%' AND {_COMMENT} LIKE %s"
+    for user, host, comment in await schema.run(query, f"{_HELPER}%"):
+        if user == login or (login is None and comment == f"{_HELPER}{schema.name}"):
+            await schema.run("DROP USER IF EXISTS %s@%s", user, host)
