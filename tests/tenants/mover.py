@@ -16,8 +16,7 @@ from typing import Any
 import psycopg
 
 from aiodbclient import DatabaseClient, RateLimiter
-from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._copy import programs
+from aiodbclient.tenants import SQLiteStore, Tenants, _copy
 from aiodbclient.tenants._servers.mysql.session import Cursor
 
 from .conftest import only
@@ -45,7 +44,7 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
         (SQLiteStore, ("claim", "begin", "commit")),
         (psycopg.AsyncConnection, ("execute",)),
         (Cursor, ("execute",)),  # of MySQL
-        (programs, ("create_subprocess_exec",)),
+        (_copy, ("create_subprocess_exec",)),
     ):
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))

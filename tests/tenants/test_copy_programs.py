@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aiodbclient.errors import ConfigurationError
-from aiodbclient.tenants._copy.programs import check_free
+from aiodbclient.tenants._copy import check_free
 
 
 def test_a_folder_without_room_is_refused(tmp_path: Path) -> None:

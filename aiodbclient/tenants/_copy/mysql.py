@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import groupby
 from math import inf
 from operator import itemgetter
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
 
-from .._credential import Credential, Secret, verifying_context
+from .._credential import Credential, Secret
 from .._naming import Names
 from .._servers import LoginRefusedError, ServerAwayError
 from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
 from ..errors import GrantError
-from . import Copier, Survey
-from .programs import installed, missing, options_for, run
+from . import Copier, Survey, installed, missing, run
 
 _OLDEST = (8, 0)
 # s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
@@ -125,7 +124,7 @@ class MySQLCopier(Copier):
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
-        with options_for(reader) as (connection, files):
+        with _options_for(reader) as (connection, files):
             command = [self.tools.dump, *connection, *_DUMP, *more, *views, reader.database]
             await run(command, {}, stdout=target, pass_fds=files, patience=_PATIENCE)
         # Of the database: the parameters and variables of a routine get them when it is made.
@@ -136,7 +135,7 @@ class MySQLCopier(Copier):
 
     async def restore(self, writer: Credential, source: IO[bytes]) -> None:
         source.seek(0)
-        with options_for(writer) as (connection, files):
+        with _options_for(writer) as (connection, files):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
             await run(command, {}, stdin=source, pass_fds=files, patience=_PATIENCE)
 
@@ -194,18 +193,39 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
         "db": credential.database,
     }
     try:
-        session = await opened(
-            options, None if credential.ca is None else verifying_context(credential.ca), prepared=False
-        )
+        session = await opened(options, credential.ssl_context(), prepared=False)
     except (LoginRefusedError, ServerAwayError) as refused:
-        reason = str(refused)
-    else:
-        async with aclosing(session):
-            await session.rows(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")  # a tenant can hold one for ever
-            yield partial(session.rows, seconds=inf)
-        return
-    raise GrantError(f"MySQL refused a login to copy the database: {reason}")
+        raise GrantError(f"MySQL refused a login to copy the database: {refused}") from None
+    async with aclosing(session):
+        await session.rows(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")  # a tenant can hold one for ever
+        yield partial(session.rows, seconds=inf)
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
+@contextmanager
+def _options_for(credential: Credential) -> Generator[tuple[list[str], list[int]]]:
+    """The first options of MySQL's programs that connect with ``credential``, and the file that they inherit for it."""
+    with NamedTemporaryFile("w", encoding="ascii") as authority, TemporaryFile("w+", encoding="utf-8") as settings:
+        authority.write(credential.ca or "")
+        authority.flush()
+        settings.write(_mysql_settings(credential, authority.name))
+        settings.flush()
+        settings.seek(0)
+        handle = settings.fileno()
+        yield [f"--defaults-file=/dev/fd/{handle}", "--no-login-paths", "--protocol=tcp"], [handle]
+
+
+def _mysql_settings(credential: Credential, authority: str) -> Secret:
+    values = {
+        "host": credential.host,
+        "port": str(credential.port),
+        "user": credential.username,
+        "password": credential.password or "",
+    }
+    if credential.ca is not None:
+        values |= {"ssl-ca": authority, "ssl-mode": "VERIFY_IDENTITY"}
+    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
+    return Secret("[client]\n" + "".join(f'{name}="{value}"\n' for name, value in escaped.items()))

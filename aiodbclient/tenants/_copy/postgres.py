@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
@@ -18,8 +19,7 @@ from .._libpq import one_line
 from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect, rows
 from ..errors import GrantError
-from . import Copier, Survey
-from .programs import environment_of, installed, missing, place_of, run, text_of
+from . import Copier, Survey, installed, missing, run, text_of
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
@@ -125,7 +125,7 @@ class PostgresCopier(Copier):
             return [f"encoding and locale differ: {here} and {there}"]
         try:
             with TemporaryFile() as file:
-                await self._dump(reader, file, "--schema-only")
+                await self.dump(reader, programs, file, "--schema-only")
                 await self.restore(writer, file)
             await self.finish(survey, writer, "")
             async with self._session(writer) as ask:
@@ -142,13 +142,10 @@ class PostgresCopier(Copier):
             names.append("transaction_timeout")
         return " ".join(f"-c {name}=0" for name in names)
 
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
-        await self._dump(reader, target)
-
-    async def _dump(self, reader: Credential, target: IO[bytes], *more: str) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with environment_of(reader, self._options) as environment:
-            command = [self.tools.dump, *options, *more, place_of(reader)]
+        with _environment_of(reader, self._options) as environment:
+            command = [self.tools.dump, *options, *more, _place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target))
 
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
@@ -175,11 +172,11 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with (
             NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
-            environment_of(writer, self._options) as environment,
+            _environment_of(writer, self._options) as environment,
         ):
             listed.writelines(f"{each}\n" for each in entries)
             listed.flush()
-            command = [self.tools.restore, *options, f"--use-list={listed.name}", place_of(writer)]
+            command = [self.tools.restore, *options, f"--use-list={listed.name}", _place_of(writer)]
             await run(command, environment, stdin=source)
         async with self._session(writer) as ask:
             await ask(SQL("ANALYZE"))
@@ -249,15 +246,12 @@ class PostgresCopier(Copier):
         try:
             server = await connect({**options, "options": self._options}, ca, 0, "aiodbclient")
         except psycopg.Error as error:
-            reason = one_line(error)
-        else:
-            async with server:
-                ask = partial(rows, server)
-                await ask(SQL("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''"))
-                await ask(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
-                yield ask
-            return
-        raise GrantError(f"PostgreSQL refused a login to copy the database: {reason}")
+            raise GrantError(f"PostgreSQL refused a login to copy the database: {one_line(error)}") from None
+        async with server:
+            ask = partial(rows, server)
+            await ask(SQL("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''"))
+            await ask(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
+            yield ask
 
 
 def _major(version: str) -> int:
@@ -267,3 +261,26 @@ def _major(version: str) -> int:
 def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
     what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
+
+
+def _place_of(credential: Credential) -> str:
+    """The database, as an option of PostgreSQL's programs. The connection ends soon after the server has vanished."""
+    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
+    return f"--dbname=dbname='{credential.database}' {alive}"
+
+
+@contextmanager
+def _environment_of(credential: Credential, options: str) -> Generator[Mapping[str, str]]:
+    """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
+    environment = {name: Secret(value) for name, value in credential.env().items()} | {
+        "PGPASSFILE": os.devnull,
+        "PGCONNECT_TIMEOUT": "15",
+        "PGAPPNAME": "aiodbclient",
+        "PGOPTIONS": options,
+    }
+    with NamedTemporaryFile("w", encoding="ascii") as authority:
+        authority.write(credential.ca or "")
+        authority.flush()
+        if credential.ca is not None:
+            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
+        yield environment

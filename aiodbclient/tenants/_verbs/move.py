@@ -14,8 +14,7 @@ from attrs import evolve
 from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, TenantServer
-from .._copy import Copier, Survey, copier_of
-from .._copy.programs import check_free
+from .._copy import Copier, Survey, check_free, copier_of
 from .._credential import Credential, new_password
 from .._naming import Role
 from .._outcomes import TenantAction, TenantMoved
