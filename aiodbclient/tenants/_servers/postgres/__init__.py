@@ -174,14 +174,18 @@ class PostgresServer(Server):
         return int(number)
 
     async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
+        known = on_record or {}
+
         async def outside(session: Session) -> frozenset[Problem]:
-            steps = await grants.missing_grants(session, on_record, self.connection_limit)
-            unknown = await grants.unknown_logins(session, on_record or {})
-            others = await objects_of_others.problems(session, on_record or {})
-            return frozenset([*(problem for step in steps for problem in step.problems), *unknown, *others])
+            present = await grants.read_logins(session, known)
+            steps = await grants.missing_grants(session, on_record, present, self.connection_limit)
+            unknown = [login.name for login in present if login.enters and login.name not in known]
+            others = await objects_of_others.problems(session, known, [login.name for login in present])
+            found = frozenset(problem for step in steps for problem in step.problems)
+            return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
 
         found = await self._read(names, outside)
-        roles = [role for role in ROLES if role in (on_record or {}).values()]
+        roles = [role for role in ROLES if role in known.values()]
         if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.turns, self.opened(Work(names), names.database) as session:

@@ -66,7 +66,7 @@ async def shut(session: Session) -> None:
     of the same customer, could let somebody in.
     """
     if await read_database(session) is not None:
-        await take(session, await missing_grants(session, None, None))
+        await take(session, await missing_grants(session, None, await read_logins(session), None))
         await _empty(session)
 
 

@@ -144,24 +144,21 @@ async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Lo
     return [Login(*row) for row in found]
 
 
-async def unknown_logins(session: Session, known: Collection[str]) -> list[Problem]:
-    """Return the logins of the tenant's form that may log in and are not on record, as problems."""
-    found = [login.name for login in await read_logins(session) if login.enters and login.name not in known]
-    return [Problem(ProblemKind.UNKNOWN_LOGIN, name) for name in found]
-
-
 async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
-    await take(session, await missing_grants(session, logins or {}, limit))
+    found = await read_logins(session, logins or {})
+    await take(session, await missing_grants(session, logins or {}, found, limit))
 
 
-async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, limit: int | None) -> list[Step]:
+async def missing_grants(
+    session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login], limit: int | None
+) -> list[Step]:
     """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
 
-    ``wanted`` is None while the tenant is shut: then the database belongs to the administrator.
+    ``wanted`` is None while the tenant is shut: then the database belongs to the administrator. ``found`` is what
+    ``read_logins`` returned.
     """
     is_shut, wanted, owner = wanted is None, wanted or {}, session.names.owner
     database, present = await need_database(session), await members(session, owner)
-    found = await read_logins(session, wanted)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
     steps = [*_role_steps(session, owner, present, logins[Role.OWNER], unknown)]

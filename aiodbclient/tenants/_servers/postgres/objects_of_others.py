@@ -71,9 +71,9 @@ FROM ({_ELSEWHERE}) AS elsewhere
 """)
 
 
-async def problems(session: Session, logins: Mapping[str, Role]) -> list[Problem]:
-    """Return what is others' in the tenant's database, and what its logins have beyond their role."""
-    names, present = session.names, [login.name for login in await read_logins(session, logins)]
+async def problems(session: Session, logins: Mapping[str, Role], present: Sequence[str]) -> list[Problem]:
+    """Return what is others' in the tenant's database, and what the ``present`` logins have beyond their role."""
+    names = session.names
     ours = [names.owner, *names.groups, *present]
     found = [
         Problem(ProblemKind.OWNED_BY_OTHERS, name)
@@ -89,7 +89,7 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
     refused = list[str]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
-        if found := await problems(session, logins):
+        if found := await problems(session, logins, present):
             ours = [names.owner, *names.groups, *present]
             await revoke_memberships(session, await session.run(_MEMBERSHIPS, present=present, ours=ours))
             refused = await _revoke_attributes(session, ours)
@@ -99,7 +99,7 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
         return []
     await _drop_elsewhere(opened)
     async with opened() as session:
-        left = [str(each) for each in await problems(session, logins)]
+        left = [str(each) for each in await problems(session, logins, present)]
     return left + refused + reasons if left else []
 
 
