@@ -13,7 +13,7 @@ from math import inf
 from time import monotonic
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import define, evolve, field, frozen
 
 from .._bulk.run import OUTAGE, UNANSWERED
 from .._http.call import RequestStats
@@ -37,7 +37,7 @@ from ._naming import Names, Role, guard_tenants
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
 from ._servers import Found, Login, Server, connection_of, server_of
-from ._stores import Record, Store, readable
+from ._stores import Record, Store
 from .errors import CapacityError, GrantError, StoreError
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
@@ -94,40 +94,31 @@ class TenantServer:
         )
 
 
+def _make_turns() -> Turns:
+    return defaultdict(partial(asyncio.Semaphore, AT_A_TIME))
+
+
+@define(eq=False, repr=False)
 class TenantServers:
     """The clusters of one ``Tenants``, by id. Each is read once, and again after an error of its server.
 
     Each job has its own: turns, and which clusters did not answer. For a while it asks those no more.
     """
 
-    def __init__(
-        self,
-        clients: Mapping[str, ClusterClient],
-        admins: Mapping[str, Login | None],
-        *,
-        private: bool,
-        connection_limit: int | None,
-    ) -> None:
-        self.clients = clients  # the API of each, by id
-        self._admins = admins
-        self._private, self._connection_limit = private, connection_limit
-        self._read = dict[str, TenantServer]()
-        self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)  # held by who reads a cluster
-        self._begin(None, None)
-        self._check_engines()
-
-    def _begin(self, pause: MaintenanceWait | None, turns: Turns | None) -> None:
-        self.pause = pause  # of a run; None: requests do not wait in the bulk lane
-        # How many tenants of each cluster to work on at a time. All single calls of a ``Tenants`` share them.
-        self.turns: Turns = defaultdict(partial(asyncio.Semaphore, AT_A_TIME)) if turns is None else turns
-        self._away = dict[str, tuple[DatabaseClientError, float]]()
-        self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
+    clients: Mapping[str, ClusterClient]  # the API of each, by id
+    _admins: Mapping[str, Login | None]
+    _private: bool
+    _connection_limit: int | None
+    _read: dict[str, TenantServer] = field(factory=dict[str, TenantServer])
+    _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
+    _pause: MaintenanceWait | None = None  # of a run; None: requests do not wait in the bulk lane
+    turns: Turns = field(factory=_make_turns)  # all single calls of a ``Tenants`` share them
+    _away: dict[str, tuple[DatabaseClientError, float]] = field(init=False, factory=dict)
+    _unanswered: defaultdict[str, set[str]] = field(init=False, factory=partial(defaultdict, set))  # tenants in a row
 
     def for_job(self, pause: MaintenanceWait | None, turns: Turns | None = None) -> TenantServers:
         """Return these clusters for one job, all of them assumed reachable. Without ``turns``, the job has its own."""
-        servers = copy(self)
-        servers._begin(pause, turns)
-        return servers
+        return evolve(self, pause=pause, turns=_make_turns() if turns is None else turns)
 
     def name(self, cluster: str) -> str | None:
         return self._read[cluster].name if cluster in self._read else None
@@ -155,11 +146,11 @@ class TenantServers:
                 del self._away[cluster]
             if cluster not in self._read:
                 try:
-                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self.pause))
+                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self._pause))
                 except AWAY as error:
                     self.note_away(cluster, error)
                     raise
-                self._check_engines()
+                self.check_engines()
             return self._read[cluster]
 
     async def _ask(self, client: ClusterClient) -> TenantServer:
@@ -168,7 +159,14 @@ class TenantServers:
         info = await client.info()
         guard_tenants(info.engine)
         connection = connection_of(info, private=self._private)
-        ca = await _authority(client, info.name) if connection.ssl else None
+        try:
+            ca = await client.ca() if connection.ssl else None
+        except NotFoundError as missing:
+            raise ConfigurationError(
+                f"the cluster {info.name!r} uses TLS, but the API returns no certificate authority to verify its "
+                f"servers (404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was "
+                "created"
+            ) from None
         admin = self._admins[client.id]
         server = server_of(info.engine, connection, ca, admin, self._connection_limit)
         try:
@@ -216,7 +214,7 @@ class TenantServers:
             noted.may_have_applied, noted.statement, noted.on_record = False, "", _UNCHANGED.format(cluster)
         self._away[cluster] = noted, monotonic()
 
-    def _check_engines(self) -> None:
+    def check_engines(self) -> None:
         """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
         engines = dict[Engine | str | None, str]()
         for id, client in self.clients.items():
@@ -252,20 +250,17 @@ class ClusterCapacity:
 ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[ClusterClient | str]]
 
 
+@define(eq=False)
 class Placement:
     """Chooses the cluster of each new tenant, by the tenants on record and those that this process has added since."""
 
-    def __init__(
-        self, store: Store, clusters: Sequence[str], max_tenants: int | None, choose_cluster: ChooseCluster | None
-    ) -> None:
-        self.choose_cluster = choose_cluster
-        self._store = store
-        self._clusters = tuple(clusters)
-        self._max_tenants = max_tenants
-        self._has_choice = len(clusters) > 1 or max_tenants is not None or choose_cluster is not None
-        self._tenants = Counter[str | None]()  # by cluster; None: of those that have none yet
-        self._counted_at = -inf
-        self._turn = asyncio.Lock()
+    _store: Store
+    _clusters: Sequence[str]
+    _max_tenants: int | None
+    choose_cluster: ChooseCluster | None
+    _tenants: Counter[str | None] = field(init=False, factory=Counter[str | None])  # None: of those that have none yet
+    _counted_at: float = field(init=False, default=-inf)
+    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     async def capacities(self) -> list[ClusterCapacity]:
         """Read the store, and return the capacities in the order of the clusters."""
@@ -277,7 +272,7 @@ class Placement:
 
     async def choose(self, name: str, without: Collection[str] = ()) -> str:
         """Choose a cluster for the new tenant ``name``, which counts from now on, until ``leave``."""
-        if not self._has_choice:
+        if len(self._clusters) == 1 and self._max_tenants is None and self.choose_cluster is None:
             return self._clusters[0]
         async with self._turn:
             if monotonic() - self._counted_at >= _FRESH:
@@ -373,12 +368,6 @@ class Context:
             raise InvalidArgumentError(reason)
         return found
 
-    async def records(self) -> AsyncIterator[Record]:
-        """Yield the records that are ours, and have this role."""
-        async for found in readable(self.entries()):
-            if found.record is not None:
-                yield found.record
-
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self.entries():
@@ -410,13 +399,3 @@ class Context:
             f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it was "
             "created with; a name is taken in the whole store; nothing was sent"
         )
-
-
-async def _authority(cluster: ClusterClient, name: str) -> str:
-    try:
-        return await cluster.ca()
-    except NotFoundError as missing:
-        raise ConfigurationError(
-            f"the cluster {name!r} uses TLS, but the API returns no certificate authority to verify its servers "
-            f"(404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was created"
-        ) from None

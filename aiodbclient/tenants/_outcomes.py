@@ -211,16 +211,13 @@ class TenantFailed(Failed):
 
     Attributes:
         cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
-        credential: Always None.
-        problems: Always empty.
-        sessions: Always 0.
-        value: Always None.
-        frozen: Always None.
+
+    What a success has besides is None, empty or 0: ``credential``, ``problems``, ``sessions``, ``value``, ``frozen``.
     """
 
     action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]  # is equal
     cluster: str | None = None
-    # What the outcomes of successes have, so that ``outcome.credential`` needs no check of the error before.
+    # So ``outcome.credential`` needs no check of the error before.
     credential: ClassVar[None] = None
     problems: ClassVar[tuple[()]] = ()
     sessions: ClassVar[int] = 0
@@ -258,35 +255,30 @@ class TenantEvent:
     ended: tuple[str, ...] = ()
 
 
-@define
+@define(eq=False)
 class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
     stats: RequestStats
-    ended: set[str] = field(factory=set[str])  # others whose sessions were ended
-    _start: float = field(factory=monotonic)
+    role: Role
+    on_event: Callable[[TenantEvent], object] | None
+    ended: set[str] = field(init=False, factory=set[str])  # others whose sessions were ended
+    _start: float = field(init=False, factory=monotonic)
 
-    def report(
-        self,
-        on_event: Callable[[TenantEvent], object] | None,
-        name: str,
-        role: Role,
-        action: TenantAction,
-        error: str | None,
-    ) -> None:
+    def report(self, name: str, action: TenantAction, error: Exception | None = None) -> None:
         """Call ``on_event`` with the event. If it raises, log the exception."""
-        if on_event is None:
+        if self.on_event is None:
             return
         event = TenantEvent(
             name=name,
-            role=role,
+            role=self.role,
             action=action,
             duration=monotonic() - self._start,
             requests=self.stats.requests,
-            error=error,
+            error=None if error is None else type(error).__name__,
             ended=tuple(sorted(self.ended)),
         )
         try:
-            on_event(event)
+            self.on_event(event)
         except Exception:  # noqa: BLE001 - the work is done, even if its event fails
             logger.exception("on_event raised")

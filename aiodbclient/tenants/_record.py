@@ -250,7 +250,10 @@ class OnRecord:
         """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
         name, role, state = self.name, self.role, self.state
         if state is State.ABSENT and role is not Role.OWNER:
-            return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
+            lacks = f"no {role}: provision one first"
+            if self.cluster is None:
+                lacks = f"no credential on record, so it can have no {role}: provision it first"
+            return TenantNotFoundError(f"the tenant {name!r} has {lacks}; nothing was sent")
         what = _WHY_UNUSABLE.get(state, "has no usable credential on record: provision it first")
         if self.suspended is not None:
             what = f"is suspended since {self.suspended.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
@@ -277,11 +280,6 @@ def with_credentials(record: Record, role: Role, current: Credential, previous: 
     return evolve(record, roles={**record.roles, role: RoleCredentials(current=current, previous=previous)})
 
 
-def without_role(record: Record, role: Role) -> Record:
-    """The record without its readers or writers."""
-    return evolve(record, roles={each: pair for each, pair in record.roles.items() if each is not role})
-
-
 def no_database(name: str, database: str, there: str | None) -> NotFoundError | ConflictError:
     """The error for a tenant without a database on its cluster: it is on the cluster ``there``, or lost."""
     what = f"the database {database!r} of the tenant {name!r}"
@@ -297,12 +295,4 @@ def no_database(name: str, database: str, there: str | None) -> NotFoundError | 
         status=404,
         advice="remove the tenant, if it was removed after the backup of the store; otherwise restore the database "
         "from a backup of the cluster",
-    )
-
-
-def no_roles(name: str, role: Role) -> TenantNotFoundError:
-    """The error for a reader or writer of a tenant that is not on record."""
-    return TenantNotFoundError(
-        f"the tenant {name!r} has no credential on record, so it can have no {role}: provision it first; "
-        "nothing was sent"
     )

@@ -14,14 +14,8 @@ from ..errors import InvalidArgumentError
 from ._context import Context
 from ._credential import Credential
 from ._naming import Role, check_tenant
-from ._outcomes import (
-    TenantCheckOutcome,
-    TenantFailed,
-    TenantOutcome,
-    TenantRemovalOutcome,
-    TenantResult,
-)
-from ._stores import Record
+from ._outcomes import TenantCheckOutcome, TenantFailed, TenantOutcome, TenantRemovalOutcome, TenantResult
+from ._stores import Record, readable
 from ._verbs.changes import RemoveTenants, RevokePrevious, RotateTenants
 from ._verbs.check import CheckTenants
 from ._verbs.jobs import EachTenant, TenantJob
@@ -99,13 +93,15 @@ class TenantRole:
         """
         return (await self._context.record(check_tenant(name))).usable
 
-    def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        return self._context.records()
+        async for entry in readable(self._context.entries()):
+            assert entry.record is not None
+            yield entry.record
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``.

@@ -121,9 +121,10 @@ class Tenants(TenantRole):
             if number is not None:
                 check_whole(name, number)
         clients = _checked_clusters(cluster)
-        admins = _checked_admins(admin, clients)
+        servers = TenantServers(clients, _checked_admins(admin, clients), private, connection_limit)
+        servers.check_engines()
         context = Context(
-            servers=TenantServers(clients, admins, private=private, connection_limit=connection_limit),
+            servers=servers,
             placement=Placement(store, [*clients], max_tenants, choose_cluster),
             store=store,
             prefix=prefix,

@@ -21,7 +21,7 @@ from .._context import Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import TenantAction, TenantDone, TenantRemoved, Timer, done
-from .._record import OnRecord, State, Verb, with_credentials, without_role
+from .._record import OnRecord, State, Verb, with_credentials
 from .._stores import RoleCredentials
 from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, TenantBusyError
 from .jobs import DoneT, TenantJob
@@ -379,4 +379,5 @@ async def remove_role(tenant: Tenant, role: Role) -> None:
     await tenant.session.end_logins(logins)
     await tenant.drop_ended(*logins)
     await tenant.session.forget(role)
-    await tenant.commit(without_role(tenant.record, role))
+    roles = {each: pair for each, pair in tenant.record.roles.items() if each is not role}
+    await tenant.commit(evolve(tenant.record, roles=roles))

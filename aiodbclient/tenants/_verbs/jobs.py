@@ -16,7 +16,7 @@ from .._context import AT_A_TIME, Context, Turns
 from .._credential import Credential
 from .._naming import Role, check_tenant
 from .._outcomes import TenantAction, TenantFailed, TenantResult, Timer
-from .._record import OnRecord, no_roles
+from .._record import OnRecord
 from ..errors import ClaimLostError, StoreError
 
 T = TypeVar("T")
@@ -50,14 +50,13 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     async def do(self, spec: str, stats: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
-        timer = Timer(stats)
-        on_event, role = self.context.on_event, self.context.role
+        timer = Timer(stats, self.context.role, self.context.on_event)
         try:
             done = evolve(await self.do_one(spec, timer), tries=stats.requests)
         except Exception as error:
-            timer.report(on_event, spec, role, TenantAction.FAILED, type(error).__name__)
+            timer.report(spec, TenantAction.FAILED, error)
             raise
-        timer.report(on_event, spec, role, TenantAction(done.action), None)
+        timer.report(spec, TenantAction(done.action))
         return done
 
     def ends_run(self, error: Exception) -> bool:
@@ -71,7 +70,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
         """The cluster of a tenant; the first one if it has none yet."""
         if record.cluster is None and self.context.role is not Role.OWNER:
-            raise no_roles(record.name, self.context.role)
+            raise record.unusable()
         return record.cluster or next(iter(self.context.servers.clients))
 
     @abstractmethod

@@ -14,7 +14,7 @@ from .._context import AWAY, Context, TenantServer
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import TenantAction, TenantDone, Timer, done
-from .._record import OnRecord, State, Verb, no_roles, with_credentials
+from .._record import OnRecord, State, Verb, with_credentials
 from .._servers import Found
 from .._stores import entries_of
 from .changes import ChangeTenants, remove
@@ -110,7 +110,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             return None
         owner = tenant.on_record.of_role(Role.OWNER)
         if tenant.role is not Role.OWNER and owner.usable is None:
-            raise no_roles(tenant.names.tenant, tenant.role) if owner.is_empty else owner.unusable()
+            raise (tenant.on_record if owner.is_empty else owner).unusable()
         if state is State.USABLE:  # the command made it, for example, which has no setup
             credential = await tenant.set_up(tenant.current)
             await tenant.commit(with_credentials(tenant.record, tenant.role, credential, tenant.on_record.previous))
