@@ -188,10 +188,10 @@ class OnRecord:
     def begun(self) -> Verb | None:
         """The verb that was begun and concerns this role."""
         intent = self.intent
-        if intent is None or intent.role is self.role:
-            return None if intent is None else intent.verb
-        is_of_all = intent.role is Role.OWNER and intent.verb in _OF_ALL
-        return intent.verb if is_of_all and self.current is not None else None
+        if intent is None:
+            return None
+        is_of_all = intent.role is Role.OWNER and intent.verb in _OF_ALL and self.current is not None
+        return intent.verb if intent.role is self.role or is_of_all else None
 
     @property
     def state(self) -> State:

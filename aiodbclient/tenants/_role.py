@@ -171,13 +171,12 @@ class TenantRole:
         """Give each tenant a credential with a new login, and leave the one in use as it is.
 
         The new credential is tested by a login and stored before the outcome is yielded. The previous one works until
-        ``revoke_previous``. Any number of processes may run the same at once with ``older_than``: each tenant is
-        rotated once. Without it, a process that comes later to a name may find it rotated: its outcome is FAILED with
-        RotationPendingError, or with ``force`` it rotates again.
+        ``revoke_previous``.
 
-        Repeat an interrupted call with ``older_than``, or without ``force``: a tenant that it had rotated is KEPT, or
-        fails with RotationPendingError, and ``get`` returns its new credential. With ``force`` it is rotated again,
-        which revokes the login that programs still use.
+        With ``older_than`` the call is safe to repeat and to run in several processes at once: each tenant is rotated
+        once. Without it, a tenant that was rotated before fails with RotationPendingError, and ``get`` returns its new
+        credential. With ``force`` and without ``older_than`` it is rotated again, which revokes the login that programs
+        still use.
 
         Args:
             names: The tenants.

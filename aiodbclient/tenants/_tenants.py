@@ -136,8 +136,6 @@ class Tenants(TenantRole):
     def role(self, role: Role | str) -> TenantRole:
         """Return the readers or writers of these tenants, on the same store.
 
-        A tenant must be on record before it can have a reader or a writer, and ``remove`` of the tenant removes them.
-
         Args:
             role: ``"reader"`` or ``"writer"``.
 

@@ -343,6 +343,7 @@ async def test_claimed_name_left_to_provision(place: Place) -> None:
     expire(place.path)
     before = len(place.sent())
 
+    assert [record.name async for record in tenants.records()] == ["beta"]
     assert [outcome.name async for outcome in tenants.check()] == ["beta"]
     assert [outcome.name async for outcome in tenants.repair(all=True)] == ["beta"]
     assert [outcome.name async for outcome in tenants.each(name_of)] == ["beta"]
