@@ -1,19 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from .servers import mysql, postgresql
 
-import pytest
-
-from . import servers
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[servers.TLSServer]:
-    with servers.postgresql() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mysql() -> Iterator[servers.TLSServer]:
-    with servers.mysql() as server:
-        yield server
+__all__ = ["mysql", "postgresql"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pymysql
+import pytest
 import trustme
 from attrs import evolve, frozen
 
@@ -43,7 +43,7 @@ async def _served(sandbox: Sandbox, cluster_id: str, folder: Path, wrong_host: s
     return TLSServer(user, connection, f"{folder}/of-the-api.pem", f"{folder}/wrong.pem", wrong_host)
 
 
-@contextmanager
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[TLSServer]:
     with tempfile.TemporaryDirectory() as folder, Sandbox(windows=[], bind="0.0.0.0") as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("pg", server=postgres_with_tls()))
@@ -53,7 +53,7 @@ def postgresql() -> Iterator[TLSServer]:
         yield served
 
 
-@contextmanager
+@pytest.fixture(scope="session")
 def mysql() -> Iterator[TLSServer]:
     if "mysql" not in SERVERS:
         no_server("mysql", NO_MYSQL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from aiodbclient._dsn import dsn
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, TenantPools
 
-from ..connecting import servers
+from ..connecting.servers import PASSWORD, TLSServer, mysql, postgresql
+
+__all__ = ["mysql", "postgresql"]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "pools.md").read_text()
 REFUSED = (
@@ -52,7 +53,7 @@ def recipe(*headings: str, seconds: float = 30.0) -> tuple[Any, Any]:
     return found["open"], found.get("close") or names["asyncpg"].Pool.close
 
 
-def credential_on(server: servers.TLSServer, ca_file: str | None = None) -> Credential:
+def credential_on(server: TLSServer, ca_file: str | None = None) -> Credential:
     connection = server.connection
     assert connection.port is not None
     return a_credential(
@@ -61,22 +62,10 @@ def credential_on(server: servers.TLSServer, ca_file: str | None = None) -> Cred
 
 
 def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name: str = "alice") -> Credential:
-    password = servers.PASSWORD
+    password = PASSWORD
     where: dict[str, Any] = {"engine": engine, "host": "127.0.0.1", "port": port, "database": database}
     uri = dsn(**where, ssl=True, uri="", username=name, password=password, ca_file=None)
     return Credential(name="alpha", username=name, password=password, uri=uri, ca=ca.read_text(), **where)
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[servers.TLSServer]:
-    with servers.postgresql() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def mysql() -> Iterator[servers.TLSServer]:
-    with servers.mysql() as server:
-        yield server
 
 
 async def by_asyncpg(pool: Any) -> Any:
@@ -110,7 +99,7 @@ async def by_aiomysql(pool: Any) -> Any:
     ids=["asyncpg", "psycopg_pool", "SQLAlchemy, asyncpg", "SQLAlchemy, psycopg"],
 )
 async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
-    headings: list[str], query: Any, postgresql: servers.TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    headings: list[str], query: Any, postgresql: TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     open_pool, close_pool = recipe(*headings)
@@ -130,7 +119,7 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
     await is_refused(*recipe(*headings, seconds=2.0), credential_on(postgresql, postgresql.wrong_ca_file))
 
 
-async def test_a_pool_of_mysql_verifies_the_server(mysql: servers.TLSServer) -> None:
+async def test_a_pool_of_mysql_verifies_the_server(mysql: TLSServer) -> None:
     open_pool, close_pool = recipe("### aiomysql")
     pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
     async with pools, pools.use("alpha") as pool:
