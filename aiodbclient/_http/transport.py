@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from inspect import isawaitable
@@ -177,7 +177,7 @@ class Transport:
         locks: list[asyncio.Lock] = []  # that the call holds, if it needs a turn
         try:
             if turns is None:
-                slot = self.limiter.take(kept, bulk=options.bulk)
+                slot = self.limiter._take(kept, bulk=options.bulk)  # pyright: ignore[reportPrivateUsage]
             if slot is None:
                 async with self._ended_by_close(asyncio.timeout(None if turns is None else patience)):
                     if turns is not None:
@@ -214,7 +214,7 @@ class Transport:
                 self.limiter.release(slot, sent=sent)
 
     @asynccontextmanager
-    async def _ended_by_close(self, limit: asyncio.Timeout) -> AsyncIterator[None]:
+    async def _ended_by_close(self, limit: asyncio.Timeout) -> AsyncGenerator[None]:
         """Bound a wait by ``limit``, and by ``aclose``. Raises TimeoutError."""
         self._waits.add(limit)
         try:

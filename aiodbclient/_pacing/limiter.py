@@ -188,7 +188,7 @@ class RateLimiter:
         now, slots = monotonic(), self._slots
         return Snapshot(slots.count_used(now), slots.in_flight, self._count_waiting(), slots.estimate_wait(0, now))
 
-    def take(self, slot: Slot | None = None, *, bulk: bool = False) -> Slot | None:
+    def _take(self, slot: Slot | None = None, *, bulk: bool = False) -> Slot | None:
         """Return a slot as ``acquire`` does, or None if the call would have to wait."""
         now = monotonic()
         if slot is None:
@@ -211,7 +211,7 @@ class RateLimiter:
         """
         if slot is None:
             slot = Slot((bulk, next(self._places)))
-        if self.take(slot) is None:
+        if self._take(slot) is None:
             await self._wait(slot, max_wait, monotonic())
         return slot
 
