@@ -34,7 +34,7 @@ from ...errors import GrantError
 from .. import Administrator, Found, LoginRefusedError, Server, ServerAwayError, SharedSessions, Work, of_tenant
 from .logins import accounts, intruders
 from .rights import RIGHTS, access_of_others, missing_grants, refuse_wide
-from .schemas import definers, exists, read_programs
+from .schemas import exists, read_programs, rights_of_ended
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, program_of
 from .steps import MySQLSession
 
@@ -194,17 +194,16 @@ async def _problems(schema: Schema, logins: Mapping[str, Role] | None) -> frozen
     if (namesake := existing.get(schema.name)) and schema.name not in on_record and not namesake.is_locked:
         del existing[schema.name]  # that of others
     ended = {each.login for each in existing.values() if each.is_locked}
-    run_as = await definers(schema) if ended and on_record else set[str]()
-    most, open_to = await schema.most(), await access_of_others(schema, existing)
-    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in open_to}
+    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await access_of_others(schema, existing)}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema)}
-    owners = RIGHTS[Role.OWNER]
-    wanted = {login: owners if login in run_as else frozenset[str]() for login in ended - {*on_record}}
+    wanted = dict.fromkeys(ended - {*on_record}, frozenset[str]())
+    if wanted and on_record:
+        wanted |= await rights_of_ended(schema, wanted)
     for account in existing.values():
         if account.login in on_record and account.is_ours:
             wanted[account.login] = RIGHTS[on_record[account.login]]
-            if not (0 < account.connections <= most and account.keeps_password):
+            if not (0 < account.connections <= schema.most and account.keeps_password):
                 found.add(Problem(ProblemKind.RIGHTS_MISSING))
     for login, rights in wanted.items():
         found |= {problem for *_, problem in await missing_grants(schema, login, rights)}

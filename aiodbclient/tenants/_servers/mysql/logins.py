@@ -40,18 +40,17 @@ from ..._credential import Secret, new_password
 from ..._naming import Role
 from ...errors import GrantError
 from .. import LoginRefusedError, ServerAwayError
-from .rights import RIGHTS, grant, set_rights
+from .rights import RIGHTS, set_rights
 from .session import DefinerError, LockedError, Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # in which locks of the accounts, and then sessions, have to end
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
-_LISTED_SECONDS = 0.2  # for which a session that was killed may still be listed
 _NOT_THEIRS = (1094, 1095)  # the thread is gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
 _SCHEDULER = "Daemon"  # the command of the server's thread that starts them, which locks their schema for a moment
 _KILLED = "Killed"  # the command of a thread that was killed, while its statement goes on
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
-_CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
+_MOMENT = 0.2  # s in which a killed session is listed no more, and an honest one has changed its user
 _NO_SESSION = (LoginRefusedError, ServerAwayError, GrantError)  # why a session of a login does not kill the others
 _HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
 _COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
@@ -106,10 +105,10 @@ async def create_login(
     schema: Schema, login: str, password: Secret, wanted: frozenset[str], connections: int | None = None
 ) -> None:
     """Create an account with the rights ``wanted``, and with the usual limit of connections or another one."""
-    limits = _LIMITS.format(connections or await schema.most())
+    limits = _LIMITS.format(connections or schema.most)
     with suppress(DefinerError):
         await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
-        await grant(schema, login, wanted)
+        await set_rights(schema, login, wanted)
         return
     raise schema.error(
         f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
@@ -120,8 +119,7 @@ async def create_login(
 async def restore_login(schema: Schema, login: str, role: Role) -> None:
     """Set the rights and limits of a login, and unlock it. Its password stays."""
     await set_rights(schema, login, RIGHTS[role])
-    limits = _LIMITS.format(await schema.most())
-    await schema.run(f"ALTER USER %s@'%%' {limits} ACCOUNT UNLOCK", login)
+    await schema.run(f"ALTER USER %s@'%%' {_LIMITS.format(schema.most)} ACCOUNT UNLOCK", login)
 
 
 async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
@@ -197,7 +195,7 @@ async def intruders(schema: Schema) -> set[str]:
         existing = await accounts(schema, [schema.name])
         found -= {each.login for each in existing.values() if not each.is_locked}
     if found:
-        await asyncio.sleep(_LISTED_SECONDS)
+        await asyncio.sleep(_MOMENT)
         found &= await with_a_session()
     return found
 
@@ -221,7 +219,7 @@ async def _shut_out(
 
 async def _lock(schema: Schema, login: str, password: Secret | None) -> None:
     """Lock an account, and stop its open sessions: each may run one statement an hour. None keeps its password."""
-    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {await schema.most()} ACCOUNT LOCK"
+    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {schema.most} ACCOUNT LOCK"
     how, values = ("", (login,)) if password is None else ("IDENTIFIED BY %s ", (login, password))
     await schema.run(f"ALTER USER %s@'%%' {how}{limits}", *values)
 
@@ -298,7 +296,7 @@ async def _changing(schema: Schema) -> list[Thread]:
     )
     stuck = await schema.run(query, _CHANGING)
     if stuck:
-        await asyncio.sleep(_CHANGE_SECONDS)
+        await asyncio.sleep(_MOMENT)
         stuck = [row for row in await schema.run(query, _CHANGING) if row in stuck]
     return [Thread(*row) for row in stuck]
 

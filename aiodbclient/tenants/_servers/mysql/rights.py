@@ -42,10 +42,6 @@ class Access:
     on: str  # as in GRANT: a pattern of schemas, a table or a routine
     is_wide: bool  # a pattern for other schemas too; an unescaped ``_`` in the name does not count
 
-    @property
-    def grantee(self) -> str:
-        return f"{self.user}@{self.host}"
-
 
 async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access]:
     """List the rights in the tenant's schema that are not of the logins ``ours``, nor for every schema.
@@ -55,17 +51,17 @@ async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access
     """
     name, is_literal, found = schema.name, schema.session.literal_names, list[Access]()
     query = (
-        f"SELECT Host, User, Db, NULL, '' FROM mysql.db WHERE %s {'=' if is_literal else 'LIKE'} Db "
+        "SELECT * FROM ("
+        f"SELECT Host, User, Db, NULL of_one, '' kind FROM mysql.db WHERE %s {'=' if is_literal else 'LIKE'} Db "
         "UNION ALL SELECT Host, User, Db, Table_name, '' FROM mysql.tables_priv WHERE Db = %s "
         "UNION ALL SELECT Host, User, Db, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s"
+        ") granted WHERE CONCAT(User, '@', Host) <> CURRENT_USER()"
     )
-    ((administrator,),) = await schema.run("SELECT CURRENT_USER()")
     for host, user, db, of_one, kind in await schema.run(query, name, name, name):
-        on = f"{kind} {identifier(db)}.{'*' if of_one is None else identifier(of_one)}".lstrip()
-        is_wide = of_one is None and not is_literal and db != schema.in_grant and (db != name or "%" in db)
-        one = Access(user, host, on, is_wide)
-        if one.grantee != administrator and (user not in ours or host != "%"):
-            found.append(one)
+        if user not in ours or host != "%":
+            on = f"{kind} {identifier(db)}.{'*' if of_one is None else identifier(of_one)}".lstrip()
+            is_wide = of_one is None and not is_literal and db != schema.in_grant and (db != name or "%" in db)
+            found.append(Access(user, host, on, is_wide))
     return found
 
 
@@ -94,10 +90,10 @@ def refuse_wide(schema: Schema, others: Collection[Access]) -> None:
     """Raise GrantError for a pattern that matches other schemas too."""
     for one in others:
         if one.is_wide:
-            on = one.on.replace("%%", "%")
+            on, who = one.on.replace("%%", "%"), f"{one.user}@{one.host}"
             raise schema.error(
-                f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
-                f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
+                f"{who} has rights on the schemas that match {on}, which include the tenant's: revoke them "
+                f"(REVOKE ALL PRIVILEGES ON {on} FROM {who}) and run it again",
             )
 
 
@@ -108,11 +104,6 @@ def check_name(schema: Schema) -> None:
             f"{schema.name!r} is invalid as a tenant's name on this server: GRANT takes {_MAX_IN_GRANT} characters and "
             f"counts each _ twice, which makes {len(schema.in_grant)}; nothing was made"
         )
-
-
-async def grant(schema: Schema, login: str, wanted: frozenset[str]) -> None:
-    on = f"{identifier(schema.in_grant)}.*"
-    await schema.run(f"GRANT {', '.join(sorted(wanted))} ON {on} TO %s@'%%'", login)
 
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:

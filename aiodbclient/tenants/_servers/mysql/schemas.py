@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from ..._naming import Role
+from .rights import RIGHTS
 from .session import Schema, identifier, in_backticks
 
 _HELD = """
@@ -49,16 +51,10 @@ async def exists(schema: Schema) -> bool:
     return any(name == schema.name for (name,) in await schema.run(query, schema.name))
 
 
-async def _is_empty(schema: Schema) -> bool:
-    queries = [
-        f"SELECT 1 FROM information_schema.{what} WHERE {of}_SCHEMA = %s LIMIT 1"
-        for what, of in (("TABLES", "TABLE"), ("ROUTINES", "ROUTINE"), ("EVENTS", "EVENT"))
-    ]
-    return not any([await schema.run(query, schema.name) for query in queries])
-
-
-async def definers(schema: Schema) -> set[str]:
-    return {str(definer).removesuffix("@%") for (definer,) in await schema.run(_DEFINERS, *[schema.name] * 4)}
+async def rights_of_ended(schema: Schema, ended: Collection[str]) -> Mapping[str, frozenset[str]]:
+    """Return the rights of ended logins: the owner's, while programs of the tenant run as it, or they would fail."""
+    run_as = {str(definer).removesuffix("@%") for (definer,) in await schema.run(_DEFINERS, *[schema.name] * 4)}
+    return {login: RIGHTS[Role.OWNER] if login in run_as else frozenset() for login in ended}
 
 
 async def read_programs(schema: Schema) -> tuple[str, str]:

@@ -109,6 +109,7 @@ class Session:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.literal_names = False  # whether GRANT takes the name of a schema as it is, and not as a pattern
+        self.max_connections = 0  # of the server
 
     @property
     def thread(self) -> int:
@@ -119,13 +120,15 @@ class Session:
         return str(self._connection.user)
 
     async def prepare(self) -> None:
-        """Limit the waits of the session, and read how the server takes the names of schemas."""
+        """Limit the waits of the session, and read the settings of the server."""
         # The server's mode changes what quotes and || mean, and SHOW GRANTS.
         await self.rows(
             f"SET SESSION autocommit = 1, sql_mode = '', lock_wait_timeout = {LOCK_SECONDS}, "
             f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}"
         )
-        ((self.literal_names,),) = await self.rows("SELECT @@partial_revokes = 1")
+        [(self.literal_names, self.max_connections)] = await self.rows(
+            "SELECT @@partial_revokes = 1, @@max_connections"
+        )
 
     async def rows(
         self,
@@ -154,12 +157,8 @@ class Session:
         except BaseException as error:
             error.__traceback__ = None  # the driver's frames show the values
             raise
-        of = f"tenant {tenant!r}: " if tenant else ""
-        raise kind(
-            f"{of}MySQL refused a statement: {reason}",
-            tenant=tenant,
-            statement=statement % tuple(map(repr, values)),
-        )
+        of, shown = f"tenant {tenant!r}: " if tenant else "", statement % tuple(map(repr, values))
+        raise kind(f"{of}MySQL refused a statement: {reason}", tenant=tenant, statement=shown)
 
     async def threads(self) -> list[Thread]:
         """Return the threads that the session may see.
@@ -215,12 +214,10 @@ class Schema:
     def error(self, reason: str) -> GrantError:
         return of_tenant(self.names, reason)
 
-    async def most(self) -> int:
+    @property
+    def most(self) -> int:
         """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
-        if self.limit is not None:
-            return self.limit
-        ((of_the_server,),) = await self.run("SELECT @@max_connections")
-        return max(1, int(of_the_server) // _PART)
+        return max(1, self.session.max_connections // _PART) if self.limit is None else self.limit
 
     async def run(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None

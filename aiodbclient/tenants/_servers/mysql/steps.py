@@ -24,7 +24,7 @@ from .logins import (
     intruders,
     restore_login,
 )
-from .schemas import definers, exists, make_writable, refuse_prepared
+from .schemas import exists, make_writable, refuse_prepared, rights_of_ended
 from .session import DefinerError, LockedError, Schema, Thread, identifier, program_of
 
 if TYPE_CHECKING:
@@ -177,7 +177,5 @@ async def _restore_definers(schema: Schema) -> None:
     ended = [each.login for each in existing if each.is_locked and each.is_ours]
     if not ended or not any(schema.names.is_login(each.login) and not each.is_locked for each in existing):
         return
-    run_as = await definers(schema)
-    for login in ended:
-        wanted = rights.RIGHTS[Role.OWNER] if login in run_as else frozenset[str]()
+    for login, wanted in (await rights_of_ended(schema, ended)).items():
         await rights.set_rights(schema, login, wanted)
