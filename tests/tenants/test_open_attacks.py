@@ -50,7 +50,7 @@ def unkillable(credential: Credential) -> Iterator[int]:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a session that resists after seconds."""
     monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
-    monkeypatch.setattr(postgres, "REMOVAL_SECONDS", 2.0)
+    monkeypatch.setattr(postgres.databases, "REMOVAL_SECONDS", 2.0)
 
 
 def let_in(neighbour: Credential, who: str) -> list[str]:

@@ -269,7 +269,7 @@ async def test_half_open_login_stops_no_removal(
     managed.reload()
     try:
         with half_open(managed, evil.logins[0]), monkeypatch.context() as patched:
-            patched.setattr(postgres, "REMOVAL_SECONDS", 0.2)
+            patched.setattr(postgres.databases, "REMOVAL_SECONDS", 0.2)
             with pytest.raises(GrantError, match="it waits for each process of the server"):  # the control
                 await victim.steps.drop_database()
         with half_open(managed, evil.logins[0]):

@@ -179,6 +179,15 @@ async def test_prepared_transaction_in_database_named(managed: Managed, victim: 
     assert not (await victim.server.find(victim.names)).database
 
 
+async def test_half_dropped_database_is_created_anew(managed: Managed, victim: Tenant) -> None:
+    """An interrupted DROP DATABASE leaves its entry in ``pg_database``."""
+    managed.run(victim, "CREATE TABLE public.t (x int)")
+    managed.api(f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{victim.database}'")
+
+    assert await victim.steps.create()
+    assert managed.api("SELECT FROM pg_tables WHERE tablename = 't'", victim.database) == []
+
+
 @pytest.mark.parametrize("whose", ["its own", "a neighbour's"])
 async def test_half_dropped_database_keeps_no_login(managed: Managed, victim: Tenant, evil: Tenant, whose: str) -> None:
     """PostgreSQL lets nobody into it: all that is left to do is to drop it."""

@@ -28,6 +28,7 @@ from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import (
+    TEMPORARY_CONNECTIONS,
     Administrator,
     Found,
     LoginRefusedError,
@@ -43,7 +44,6 @@ from .sessions import (
     STEP_SECONDS,
     BlockedError,
     CAFile,
-    ExistsError,
     Session,
     Watch,
     admin_options,
@@ -58,14 +58,11 @@ _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _TESTS = 4  # how many logins of tenants to test at a time
 _DROPS = 2  # how many ended logins to drop at a time
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
-# For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
-# until the server ends the connection, after ``authentication_timeout``: 60 s by default.
-REMOVAL_SECONDS = 70.0
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 _DROP_LOGINS_SECONDS = 2.0  # for ended logins: what others granted to them can take long
 
 _ADMINISTRATOR = SQL(f"""
-SELECT rolname, current_setting('server_version'), clock_timestamp(), ({logins.CONNECTIONS}),
+SELECT rolname, current_setting('server_version'), clock_timestamp(), ({grants.CONNECTIONS}),
        rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
        pg_has_role('pg_signal_backend', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE')
 FROM pg_roles WHERE rolname = current_user
@@ -200,14 +197,11 @@ class PostgresServer(Server):
 
     async def ask(self, statement: SQL, *values: Any, **named: Any) -> list[Any]:
         """The rows of one statement that only reads."""
-        return await self.sessions.read(lambda server: rows(server, statement, named or values or None))
+        return await self.sessions.read(partial(rows, statement=statement, values=named or values or None))
 
     async def _read(self, names: Names, do: Callable[[Session], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
-        work = Work(names)
-        return await self.sessions.read(
-            lambda server: do(Session(names, server, partial(self.opened, work), work.check_lease))
-        )
+        return await self.sessions.read(lambda server: do(Session(names, server)))
 
     @asynccontextmanager
     async def opened(self, work: Work, database: str | None = None) -> AsyncGenerator[Session]:
@@ -225,7 +219,7 @@ class PostgresServer(Server):
                 else:
                     server = await self._open(label, database)
                     ending.push_async_callback(server.close)
-                yield Session(work.names, server, partial(self.opened, work), work.check_lease)
+                yield Session(work.names, server, work.check_lease)
             return
         except TimeoutError:
             pass
@@ -264,26 +258,20 @@ class PostgresSession(TenantSession):
         await self._step(logins.end_work)
 
     async def create(self) -> bool:
-        try:
-            return await self._step(databases.create)
-        except ExistsError:  # it was made a moment ago, or is left of a DROP DATABASE that was interrupted
-            await self._step(partial(databases.drop_remains, seconds=REMOVAL_SECONDS))
-            return await self._step(databases.create)
+        return await self._step(databases.create)
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
         await self._step(partial(grants.complete_inside, roles=[role]), self.names.database)
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        stored = await logins.verifier(password)
-        await self._step(databases.open_again)
-        limit = self._server.connection_limit
+        stored, limit = await logins.verifier(password), self._server.connection_limit
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role, limit=limit))
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        stored = await logins.verifier(password)
-        await self._step(databases.open_again)
-        await self._step(partial(logins.create_dump_login, login=login, stored=stored))
+        stored, limit = await logins.verifier(password), TEMPORARY_CONNECTIONS
+        create = partial(logins.create_login, login=login, stored=stored, role=Role.OWNER, limit=limit, dumps=True)
+        await self._step(create)
 
     async def end_logins(self, ending: Collection[str], /) -> None:
         await self._step(partial(logins.end, logins=ending, until=monotonic() + ENDING_SECONDS))
@@ -302,12 +290,7 @@ class PostgresSession(TenantSession):
         await self._step(partial(grants.complete, logins=on_record, limit=self._server.connection_limit))
         if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
-        if left := await objects_of_others.reclaim(self._turn, on_record):
-            raise of_tenant(
-                self.names,
-                f"the administrator cannot change all that is others' in the database {self.names.database!r}: "
-                f"{'; '.join(left)}: a superuser has to, or the owner of these objects",
-            )
+        await objects_of_others.reclaim(self._turn, on_record)
 
     async def shut(self) -> None:
         await self._step(databases.shut)
@@ -320,7 +303,6 @@ class PostgresSession(TenantSession):
 
     async def adopt(self) -> str | None:
         login = await self._step(objects_of_others.login_to_adopt)
-        await self._step(partial(objects_of_others.check_adoption, login=login))
         if login is not None and login == self.names.database:
             await self._step(partial(objects_of_others.check_schema, login=login), self.names.database)
         found = await self._server.find(self.names)
@@ -330,7 +312,7 @@ class PostgresSession(TenantSession):
         return login
 
     async def drop_database(self) -> None:
-        await self._step(partial(databases.drop, seconds=REMOVAL_SECONDS))
+        await self._step(databases.drop)
 
     async def forget(self, role: Role | None = None) -> None:
         names = self.names
@@ -345,7 +327,7 @@ class PostgresSession(TenantSession):
 
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
         """Do a step. If a lock blocks it, retry, and end the tenants that hold it."""
-        watch, until = Watch(self._work), monotonic() + ENDING_SECONDS
+        watch, until = Watch(self._work, self._session), monotonic() + ENDING_SECONDS
         while True:
             try:
                 opened = self._turn() if database is None else entered(self._turn, database)

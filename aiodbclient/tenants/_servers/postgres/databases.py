@@ -20,11 +20,14 @@ from .grants import (
     need_database,
     read_database,
     read_logins,
+    revoke_membership,
     take,
 )
-from .logins import revoke_membership
 from .sessions import Session, StatementTimeoutError
 
+# For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
+# until the server ends the connection, after ``authentication_timeout``: 60 s by default.
+REMOVAL_SECONDS = 70.0
 _EMPTY_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 
@@ -117,8 +120,8 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def drop(session: Session, seconds: float) -> None:
-    """Shut a database that is open, and drop it within so many seconds."""
+async def drop(session: Session) -> None:
+    """Shut a database that is open, and drop it."""
     names, name = session.names, Identifier(session.names.database)
     for owner, is_left, allows in await session.run(_STATE, names.database):
         if owner not in {session.admin, names.owner}:
@@ -132,17 +135,17 @@ async def drop(session: Session, seconds: float) -> None:
         if not is_left:
             text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
             await session.run(SQL(text).format(name))
-        await _drop(session, seconds)
+        await _drop(session)
 
 
-async def _drop(session: Session, seconds: float) -> None:
+async def _drop(session: Session) -> None:
     drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
-    await session.run(_SET_TIMEOUTS, f"{seconds * 1000:.0f}")
+    await session.run(_SET_TIMEOUTS, f"{REMOVAL_SECONDS * 1000:.0f}")
     try:
         await session.run(drop)
         return
     except StatementTimeoutError as error:
-        found = await session.run(_LONG_STATEMENTS, seconds)
+        found = await session.run(_LONG_STATEMENTS, REMOVAL_SECONDS)
         named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
         reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
     finally:
@@ -150,18 +153,14 @@ async def _drop(session: Session, seconds: float) -> None:
     raise session.error(f"{reason}; the logins are ended: run it again")
 
 
-async def drop_remains(session: Session, seconds: float) -> None:
-    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
-    for _, is_left, _ in await session.run(_STATE, session.names.database):
-        if is_left:
-            await drop(session, seconds)
-
-
 async def create(session: Session) -> bool:
     """Create the database, closed to all. Return whether it is new. One that is open already is left as it is."""
     names = session.names
     database = await read_database(session)
     if database is None:
+        for _, is_left, _ in await session.run(_STATE, names.database):
+            if is_left:  # of an interrupted DROP DATABASE: nobody can enter it, and it can only be dropped
+                await drop(session)
         name = Identifier(names.database)
         await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
     elif database.connections or database.owner not in (names.owner, session.admin):
@@ -185,11 +184,9 @@ async def other_grantees(session: Session) -> list[str]:
 
 async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
     """In the tenant's database: make extensions, each a name and its schema."""
-    schemas = {name for (name,) in await session.run(SQL("SELECT nspname::text FROM pg_namespace"))}
+    create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
     for name, schema in extensions:
-        if schema not in schemas:
-            schemas.add(schema)
-            await session.run_as(session.names.owner, SQL("CREATE SCHEMA {}").format(Identifier(schema)))
-        create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+        if not schema.startswith("pg_"):  # those of the server
+            await session.run_as(session.names.owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
         async with session.member_of(session.names.owner):
             await session.run(create.format(Identifier(name), Identifier(schema)))

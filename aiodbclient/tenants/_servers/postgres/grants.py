@@ -32,7 +32,6 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
-from .logins import allow_connect, default_limit, grant_membership, revoke_membership, start_as_owner
 from .sessions import Session, Statement, as_role, verbatim
 
 PUBLIC = ""  # no role can have this name
@@ -43,6 +42,10 @@ _HOSTILE = frozenset(
 )
 _ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
 
+CONNECTIONS: LiteralString = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true), '0')::int
+"""
 _DATABASE = SQL("""
 SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
        ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
@@ -114,6 +117,34 @@ class Login:
     inherits: bool
     limit: int
     starts_as_owner: bool
+
+
+async def default_limit(session: Session) -> int:
+    """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
+    [(connections,)] = await session.run(SQL(CONNECTIONS))
+    return max(1, int(connections) // 4)
+
+
+def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
+    by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
+    return SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by)
+
+
+def grant_membership(session: Session, role: str, login: str, inherits: bool, sets: bool) -> Composed:
+    """Make a login a member: the owner's logins act as their role after SET ROLE, others inherit."""
+    options = SQL(" WITH INHERIT {}, SET {}").format(Literal(inherits), Literal(sets))
+    return SQL("GRANT {} TO {}{}").format(
+        Identifier(role), Identifier(login), options if session.knows_options else SQL("")
+    )
+
+
+def allow_connect(session: Session, grantee: str) -> Composed:
+    database = Identifier(session.names.database)
+    return SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, Identifier(grantee))
+
+
+def start_as_owner(session: Session, login: str) -> Composed:
+    return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
 
 async def read_database(session: Session) -> Database | None:

@@ -24,18 +24,21 @@ import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
+from operator import xor
 from time import monotonic
-from typing import LiteralString, TypeAlias
+from typing import TypeAlias
 
-from attrs import define, frozen
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from attrs import frozen
+from psycopg.sql import SQL, Identifier, Literal
 
 from ..._credential import Secret
 from ..._libpq import one_line
 from ..._naming import Role
 from ...errors import GrantError
-from .. import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
-from .sessions import CONNECT_SECONDS, BlockedError, Session, as_role
+from .. import LoginRefusedError, ServerAwayError
+from .databases import open_again
+from .grants import allow_connect, default_limit, grant_membership, read_database, revoke_membership, start_as_owner
+from .sessions import CONNECT_SECONDS, BlockedError, Session, Statement, as_role
 
 _LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
@@ -46,21 +49,12 @@ _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
 _MOST_BYTES = 100_000  # of one message during a login
 
 _OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
+_WRONG_PASSWORD = "28P01"  # of a login that does not exist too
 
-CONNECTIONS: LiteralString = """
-SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-       - coalesce(current_setting('reserved_connections', true), '0')::int
-"""
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
 SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
 WHERE usename = ANY (%s) AND pid <> pg_backend_pid()
-""")
-# Who owns the tenant's database, and which of these logins have rights on it.
-_CONNECTING = SQL("""
-SELECT pg_get_userbyid(datdba), ARRAY(
-    SELECT DISTINCT rolname::text FROM aclexplode(datacl) JOIN pg_roles r ON r.oid = grantee WHERE rolname = ANY (%s))
-FROM pg_database WHERE datname = %s AND datconnlimit <> -2
 """)
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_WORK = SQL("""
@@ -85,62 +79,26 @@ async def end_work(session: Session) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def default_limit(session: Session) -> int:
-    """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
-    [(connections,)] = await session.run(SQL(CONNECTIONS))
-    return max(1, int(connections) // 4)
-
-
-def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
-    by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
-    return SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by)
-
-
-def grant_membership(session: Session, role: str, login: str, inherits: bool, sets: bool) -> Composed:
-    """Make a login a member: the owner's logins act as their role after SET ROLE, others inherit."""
-    options = SQL(" WITH INHERIT {}, SET {}").format(Literal(inherits), Literal(sets))
-    return SQL("GRANT {} TO {}{}").format(
-        Identifier(role), Identifier(login), options if session.knows_options else SQL("")
-    )
-
-
-def allow_connect(session: Session, grantee: str) -> Composed:
-    database = Identifier(session.names.database)
-    return SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, Identifier(grantee))
-
-
-def start_as_owner(session: Session, login: str) -> Composed:
-    return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
-
-
-async def create_login(session: Session, login: str, stored: Secret, role: Role, limit: int | None) -> None:
-    """Create a login as a member of its role, in one transaction."""
-    names, inherits = session.names, role is not Role.OWNER
-    first = [_create(login, stored, limit or await default_limit(session), inherits=inherits)]
+async def create_login(
+    session: Session, login: str, stored: Secret, role: Role, limit: int | None, *, dumps: bool = False
+) -> None:
+    """Create a login as a member of its role, in one transaction. One that ``dumps`` the database inherits."""
+    await open_again(session)
+    names, inherits = session.names, dumps or role is not Role.OWNER
+    inherit = SQL("INHERIT" if inherits else "NOINHERIT")
+    create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
+    most = Literal(limit or await default_limit(session))
+    first: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
     if role is not Role.OWNER:  # its group has CONNECT
         await session.run_all(*first, grant_membership(session, names.group(role), login, True, False))
         return
-    if session.knows_options:  # before the next change of memberships, which makes the server look at all of them
-        first.append(start_as_owner(session, login))
-    async with session.member_of(names.owner, inherits=False, first=first, also=login):
-        if not session.knows_options:  # the administrator has to be a member
-            await session.run(start_as_owner(session, login))
-        await session.run_all(*as_role(names.owner, allow_connect(session, login)))
-
-
-async def create_dump_login(session: Session, login: str, stored: Secret) -> None:
-    """Create the login that dumps the database, with the rights of the owner role."""
-    owner = session.names.owner
-    first = [_create(login, stored, TEMPORARY_CONNECTIONS, inherits=True)]
-    first.append(grant_membership(session, owner, login, True, True))
-    async with session.member_of(owner, inherits=False, first=first):
-        await session.run_all(*as_role(owner, allow_connect(session, login)))
-
-
-def _create(login: str, stored: Secret, limit: int, *, inherits: bool) -> Composed:
-    inherit = SQL("INHERIT" if inherits else "NOINHERIT")
-    create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
-    return create.format(Identifier(login), inherit, Literal(limit), Literal(stored))
+    then = as_role(names.owner, allow_connect(session, login))
+    if not inherits:
+        # First, because a change of memberships makes the server look at all of them for the next statement. A server
+        # without the options of memberships wants the administrator to be a member.
+        (first if session.knows_options else then).append(start_as_owner(session, login))
+    async with session.member_of(names.owner, inherits=inherits, first=first, also=login):
+        await session.run_all(*then)
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:
@@ -193,11 +151,12 @@ async def revoke_memberships(
 
 
 async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
-    database, names = Identifier(session.names.database), SQL(", ").join
-    for owner, connecting in await session.run(_CONNECTING, logins, session.names.database):
-        if connecting and owner == session.names.owner:
-            revoke = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
-            await session.run_as(owner, _BRIEFLY, revoke.format(database, names(map(Identifier, connecting))))
+    names, database = session.names, await read_database(session)
+    if database is None or database.owner != names.owner:
+        return
+    if connecting := [Identifier(login) for login in logins if login in database.privileges]:
+        revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ").join(connecting)
+        await session.run_as(names.owner, _BRIEFLY, revoke.format(Identifier(names.database), of))
 
 
 # The test of a password.
@@ -210,7 +169,7 @@ async def verifier(password: Secret) -> Secret:
     salt = secrets.token_bytes(16)
     salted = await asyncio.to_thread(_salted, password, salt, _ROUNDS)
     stored = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
-    salt64, stored64, server64 = (b64encode(each).decode() for each in (salt, stored, _hmac(salted, b"Server Key")))
+    salt64, stored64, server64 = [b64encode(each).decode() for each in (salt, stored, _hmac(salted, b"Server Key"))]
     return Secret(f"SCRAM-SHA-256${_ROUNDS}:{salt64}${stored64}:{server64}")
 
 
@@ -252,18 +211,17 @@ async def log_in(address: Address, user: str, password: Secret, database: str) -
     raise ServerAwayError(reason)
 
 
-@define
+@frozen
 class _Wire:
     """A connection that logs in. See "Frontend/Backend Protocol" in PostgreSQL's manual."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    answered: bool = False  # whether the server got a password
 
     async def log_in(self, user: str, password: Secret, database: str) -> None:
         # A tenant's settings can make the server send warnings of any length.
         given = ("user", user, "database", database, "options", "-c client_min_messages=error")
-        options = b"\0".join(each.encode() for each in given) + b"\0\0"
+        options = "\0".join(given).encode() + b"\0\0"
         self.writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
         kind, _ = await self._expect(_OK, _SASL)
         if kind == _SASL:
@@ -280,9 +238,8 @@ class _Wire:
         first = f"n=,r={nonce}"
         initial = f"n,,{first}"
         self._send(f"SCRAM-SHA-256\0{struct.pack('!i', len(initial)).decode()}{initial}")
-        self.answered = False
         challenge = (await self._expect(_SASL_CONTINUE))[1].decode()
-        fields = dict(part.split("=", 1) for part in challenge.split(","))
+        fields = {part[:1]: part[2:] for part in challenge.split(",")}
         rounds = int(fields["i"])
         if not 0 < rounds <= _MOST_ROUNDS:
             raise LoginRefusedError(f"its password has {rounds:,} rounds of SCRAM; 1 to {_MOST_ROUNDS:,} are tried")
@@ -292,12 +249,10 @@ class _Wire:
         client, server = _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
         final = f"c=biws,r={fields['r']}"
         signed = f"{first},{challenge},{final}".encode()
-        proof = _hmac(hashlib.sha256(client).digest(), signed)
-        proof = bytes(a ^ b for a, b in zip(client, proof, strict=True))
+        proof = bytes(map(xor, client, _hmac(hashlib.sha256(client).digest(), signed)))
         self._send(f"{final},p={b64encode(proof).decode()}")
         _, content = await self._expect(_SASL_FINAL)
-        verified = dict(part.split("=", 1) for part in content.decode().split(","))
-        if not hmac.compare_digest(b64decode(verified["v"]), _hmac(server, signed)):
+        if not hmac.compare_digest(b64decode(content.removeprefix(b"v=")), _hmac(server, signed)):
             raise ServerAwayError("the server does not know the password's verifier")
 
     async def _expect(self, *wanted: int) -> tuple[int, bytes]:
@@ -307,7 +262,7 @@ class _Wire:
             kind, content = await self._message()
         if kind == b"E"[0]:
             code, text = _read_error(content)
-            raise LoginRefusedError(text) if self.answered and code.startswith("28") else ServerAwayError(text)
+            raise LoginRefusedError(text) if code == _WRONG_PASSWORD else ServerAwayError(text)
         if kind != b"R"[0]:
             raise ServerAwayError("the server does not speak PostgreSQL's protocol")
         [authentication] = struct.unpack_from("!i", content)
@@ -322,7 +277,6 @@ class _Wire:
         return kind, await self.reader.readexactly(min(length - 4, _MOST_BYTES))
 
     def _send(self, content: str) -> None:
-        self.answered = True
         self.writer.write(b"p" + struct.pack("!i", 4 + len(content.encode())) + content.encode())
 
 

@@ -106,7 +106,9 @@ async def hand_over(session: Session, role: str) -> None:
     names = session.names
     members = {names.owner} if role == session.admin else {names.owner, role}
     while rows := await session.run(_OWNED, role, _AT_ONCE):
-        await _open_schemas(session)
+        if closed := await session.run(_CLOSED_SCHEMAS, names.owner):
+            text, owner = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}"), Identifier(names.owner)
+            await session.run_as(names.owner, *(text.format(Identifier(schema), owner) for (schema,) in closed))
         await _alter(session, members, [row for row in rows if row[0] == "schema"] or rows)
 
 
@@ -153,13 +155,6 @@ async def _alter(session: Session, members: Collection[str], objects: Sequence[t
             break
     if refused is not None:
         raise refused
-
-
-async def _open_schemas(session: Session) -> None:
-    owner = session.names.owner
-    if closed := await session.run(_CLOSED_SCHEMAS, owner):
-        text = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}")
-        await session.run_as(owner, *(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
 
 
 async def drop(opened: Opener, role: str) -> bool:

@@ -84,8 +84,8 @@ async def problems(session: Session, logins: Mapping[str, Role], present: Sequen
     return sorted({*found, *(Problem(ProblemKind(kind), detail) for kind, detail in rest)}, key=str)
 
 
-async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
-    """Give the owner role all that is in the database, and revoke what is too much. Return what is left."""
+async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
+    """Give the owner role all that is in the database, and revoke what is too much. Raise GrantError if any is left."""
     refused = list[str]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
@@ -94,13 +94,16 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
             await revoke_memberships(session, await session.run(_MEMBERSHIPS, present=present, ours=ours))
             refused = await _revoke_attributes(session, ours)
             await end_sessions(session, keep=[*present, session.admin])
-    reasons = await take_objects(opened)
+    refused += await take_objects(opened)
     if not found:
-        return []
+        return
     await _drop_elsewhere(opened)
     async with opened() as session:
-        left = [str(each) for each in await problems(session, logins, present)]
-    return left + refused + reasons if left else []
+        if left := [str(each) for each in await problems(session, logins, present)]:
+            raise session.error(
+                f"the administrator cannot change all that is others' in the database {names.database!r}: "
+                f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects"
+            )
 
 
 async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str]:
@@ -173,23 +176,19 @@ SELECT FROM pg_namespace WHERE nspname = %s AND NOT EXISTS (
 
 
 async def login_to_adopt(session: Session) -> str | None:
-    names = session.names
-    rows = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
-    return str(rows[0][0]) if rows else None
-
-
-async def check_adoption(session: Session, login: str | None) -> None:
-    """Raise ConflictError if the database or the login is not the tenant's to take."""
+    """Return the login that goes on. Raise ConflictError if it or the database is not the tenant's to take."""
     names, database = session.names, await need_database(session)
-    reasons = list[str]()
+    logins = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
+    login, reasons = logins[0][0] if logins else None, list[str]()
     if database.owner not in {session.admin, names.owner} and await session.run(_OWNER_BEYOND, database.owner):
         reasons.append(
             f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
         )
-    for (reason,) in await session.run(_CANNOT_ADOPT, ours=[] if login is None else [login]):
+    for (reason,) in await session.run(_CANNOT_ADOPT, ours=[login] if login else []):
         reasons.append(f"the login {login!r} cannot be adopted: {reason}")
     if reasons:
         raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)
+    return login
 
 
 async def check_schema(session: Session, login: str) -> None:

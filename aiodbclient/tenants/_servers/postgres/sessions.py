@@ -79,15 +79,11 @@ Statement: TypeAlias = SQL | Composed
 
 
 class BlockedError(GrantError):
-    """Another session holds a lock that the statement needs."""
+    """Another session is in the way of the statement: it holds a lock, or has just created the same."""
 
 
 class StatementTimeoutError(GrantError):
     """The server did not finish the statement in time, though nobody held a lock that it needs."""
-
-
-class ExistsError(GrantError):
-    """The role or the database that the statement creates exists."""
 
 
 @define(eq=False)
@@ -122,7 +118,7 @@ async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name
     A ``version`` of 0 is unknown. ``name`` is what the server lists the session as.
     """
     settings = _SETTINGS | {key: value for since, of in _SINCE.items() if version >= since for key, value in of.items()}
-    given = " ".join([str(options.get("options") or ""), *(f"-c {key}={value}" for key, value in settings.items())])
+    given = " ".join([str(options.get("options") or ""), *[f"-c {key}={value}" for key, value in settings.items()]])
     verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
     conninfo = Secret(
         make_conninfo(
@@ -161,8 +157,8 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
         reason = error.diag.message_primary or one_line(error)
         if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-        elif error.sqlstate in _DUPLICATE:
-            kind = ExistsError
+        elif error.sqlstate in _DUPLICATE:  # the next try finds it
+            kind = BlockedError
         elif error.sqlstate == _TIMEOUT:
             kind = StatementTimeoutError
         elif server.closed:
@@ -196,8 +192,7 @@ class Session:
 
     names: Names
     server: AsyncConnection[Any]
-    opened: Opener  # another one for the same work
-    check_lease: Callable[[], object]  # whether the claim still holds, before each statement
+    check_lease: Callable[[], object] = lambda: None  # whether the claim still holds, before each statement
 
     @property
     def admin(self) -> str:
@@ -313,6 +308,7 @@ class Watch:
     """Watches over the steps of a work, and ends who blocks them."""
 
     work: Work
+    opened: Opener
     seen: str = ""  # who was in the way last
     _looking: asyncio.Lock = field(factory=asyncio.Lock)  # held until it is noted who was ended
 
@@ -333,7 +329,7 @@ class Watch:
     async def _watch(self, session: Session) -> None:
         await asyncio.sleep(_FIRST_LOOK_SECONDS)
         with suppress(DatabaseClientError):  # the watched session reports what is wrong
-            async with session.opened() as second:
+            async with self.opened() as second:
                 while True:
                     async with self._looking:
                         await self._look(second, session.server.info.backend_pid)
