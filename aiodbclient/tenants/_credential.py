@@ -88,9 +88,7 @@ class Credential:
             A context that verifies the server's name, and its certificate by ``ca``. None if the cluster does not use
             TLS: for those drivers None means "no TLS" too.
         """
-        if self.ca is None:
-            return None
-        return verifying_context(self.ca)
+        return None if self.ca is None else verifying_context(self.ca)
 
     def env(self) -> dict[str, str]:
         """Return environment variables for a program that uses the credential.

@@ -20,7 +20,7 @@ from pathlib import Path
 from signal import SIGKILL
 from tempfile import TemporaryFile
 from time import monotonic
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from attrs import field, frozen
 
@@ -59,17 +59,18 @@ class Programs:
 
 @frozen(kw_only=True)
 class Survey:
-    """What is known of a database before it is copied."""
+    """What is known of a database that can be copied."""
 
     bytes: int
     tables: int
-    refusals: tuple[str, ...]  # why no server could have a copy of it
     extensions: tuple[tuple[str, str], ...] = ()  # PostgreSQL: those that the administrator makes, with their schemas
-    facts: Mapping[str, Any] = field(factory=dict[str, Any])  # what ``obstacles`` and ``finish`` need
+    facts: Mapping[str, Any] = field(factory=dict[str, Any])  # what ``try_copy`` and ``finish`` need
 
 
 class Copier(ABC):
     """Copies one tenant's database."""
+
+    without_rows: ClassVar[str]  # the option of a dump
 
     def __init__(self, names: Names, tools: Programs) -> None:
         self.names = names
@@ -87,11 +88,20 @@ class Copier(ABC):
 
     @abstractmethod
     async def survey(self, reader: Credential, login: str) -> Survey:
-        """Look at the database that is to be copied. ``reader`` may read all of it, ``login`` is the tenant's."""
+        """Look at the database that is to be copied. Raises GrantError if no server could have a copy of it.
 
-    @abstractmethod
-    async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
-        """Why the empty database of ``writer`` could not have such a copy. Trying it may leave something there."""
+        ``reader`` may read all of it, ``login`` is the tenant's.
+        """
+
+    async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
+        """Copy all but the rows and events. Raises GrantError if the empty database of ``writer`` cannot have a copy.
+
+        Then the database must be dropped.
+        """
+        with TemporaryFile() as file:
+            await self.dump(reader, programs, file, self.without_rows)
+            await self.restore(writer, file)
+        await self.finish(survey, writer, "")
 
     @abstractmethod
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:

@@ -75,6 +75,8 @@ Rows: TypeAlias = Callable[[str], Awaitable[list[Any]]]
 class MySQLCopier(Copier):
     """Copies a MySQL database."""
 
+    without_rows = "--no-data"
+
     @staticmethod
     def refusal(source: str, target: str) -> str:
         return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
@@ -100,25 +102,19 @@ class MySQLCopier(Copier):
                 length, changed = await _values(rows, table, [each[1:] for each in columns])
                 refusals += changed
                 longest = max(longest, (length, table))
-        facts = {"case": case, "longest": longest}
-        return Survey(bytes=int(size), tables=len(tables), refusals=tuple(refusals), facts=facts)
+        if refusals:
+            raise GrantError("; ".join(refusals))
+        return Survey(bytes=int(size), tables=len(tables), facts={"case": case, "longest": longest})
 
-    async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
-        """Copy all but the rows and events."""
+    async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
         length, table = survey.facts["longest"]
         async with _session(writer) as rows:
             ((packet,),) = await rows("SELECT @@max_allowed_packet")
             if survey.facts["case"] != await rows("SELECT @@lower_case_table_names"):
-                return ["lower_case_table_names differs"]
+                raise GrantError("lower_case_table_names differs")
         if length > packet:
-            return [f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}"]
-        try:
-            with TemporaryFile() as file:
-                await self.dump(reader, programs, file, "--no-data")
-                await self.restore(writer, file)
-        except GrantError as refused:
-            return [str(refused)]
-        return []
+            raise GrantError(f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}")
+        await super().try_copy(survey, reader, programs, writer)
 
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
         async with _session(reader) as rows:

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import NamedTemporaryFile
 from typing import IO, Any, TypeAlias
 
 import psycopg
@@ -73,6 +73,7 @@ _Ask: TypeAlias = Callable[..., Awaitable[list[Any]]]
 class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
+    without_rows = "--schema-only"
     oldest = 0  # the version of the older server
 
     @staticmethod
@@ -103,36 +104,22 @@ class PostgresCopier(Copier):
             extensions = await ask(_EXTENSIONS, names)
             ((tables, locks),) = await ask(_LOCKS)
             settings = await ask(_SETTINGS, {"login": login})
-        refusals = list[str]()
         if tables > locks * _PART_OF_LOCKS:
-            refusals.append(
+            raise GrantError(
                 f"it has {tables:,} tables, and pg_dump would take most of the {locks:,} locks of the server"
             )
-        return Survey(
-            bytes=size,
-            tables=tables,
-            refusals=tuple(refusals),
-            extensions=tuple(extensions),
-            facts={"limit": limit, "locale": locale, "settings": settings},
-        )
+        facts = {"limit": limit, "locale": locale, "settings": settings}
+        return Survey(bytes=size, tables=tables, extensions=tuple(extensions), facts=facts)
 
-    async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
-        """Copy all but the rows. Then the database has to be dropped, and the login has no settings."""
+    async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
         async with self._session(writer) as ask:
             ((_, _, *locale),) = await ask(_DATABASE)
         if locale != survey.facts["locale"]:
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
-            return [f"encoding and locale differ: {here} and {there}"]
-        try:
-            with TemporaryFile() as file:
-                await self.dump(reader, programs, file, "--schema-only")
-                await self.restore(writer, file)
-            await self.finish(survey, writer, "")
-            async with self._session(writer) as ask:
-                await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
-        except GrantError as refused:
-            return [str(refused)]
-        return []
+            raise GrantError(f"encoding and locale differ: {here} and {there}")
+        await super().try_copy(survey, reader, programs, writer)
+        async with self._session(writer) as ask:
+            await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
     @property
     def _options(self) -> str:

@@ -47,7 +47,6 @@ CREATE TABLE {} (
     expires timestamptz
 )
 """
-_CREATE_TRIES = 5  # others may create and drop the table at the same time
 # Others may have planted the table. Who owns its schema can replace it; the owner of the database and superusers can do
 # so anyway.
 _TRUSTED = (
@@ -183,13 +182,12 @@ async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
     From then on the session finds no functions and operators but PostgreSQL's own.
     """
     table, exists = await _find_table(connection, name)
-    for _ in range(_CREATE_TRIES):
-        if exists:
-            break
-        # Another session may create it, perhaps not ours.
+    if not exists:
         with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
             await connection.execute(SQL(_CREATE).format(table))
-        table, exists = await _find_table(connection, name)
+        table, exists = await _find_table(connection, name)  # another session may have created it, perhaps not ours
+        if not exists:
+            raise _unusable(f"another session drops the table {name}")
     await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
     return table
 

@@ -176,10 +176,8 @@ class _Move:
         return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
 
     async def _prepare(self, copier: Copier, survey: Survey, reader: Credential, logins: dict[Role, str]) -> Record:
-        """Make the database and the logins on the other cluster. Raises MoveError if it could not have a copy."""
+        """Make the database and the logins on the other cluster. Raises GrantError if it could not have a copy."""
         tenant = self._tenant
-        if survey.refusals:
-            raise self._error("; ".join(survey.refusals))
         programs, _ = await tenant.home.server.programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await self._create(survey, logins.values())
@@ -190,8 +188,7 @@ class _Move:
             previous=None,
             roles={each.role: RoleCredentials(current=each) for each in made[1:]},
         )
-        if obstacles := await copier.obstacles(survey, reader, programs, made[0]):
-            raise self._error("; ".join(obstacles))
+        await copier.try_copy(survey, reader, programs, made[0])
         await self._copy.drop_database()  # and what was tried in it
         await self._create(survey, logins.values())
         await self._copy.repair({login: role for role, login in logins.items()})
@@ -214,8 +211,6 @@ class _Move:
 
     async def _transfer(self, copier: Copier, reader: Credential, writer: Credential) -> None:
         survey = await copier.survey(reader, self._tenant.current.username)  # the tenant changed things until now
-        if survey.refusals:
-            raise self._error("; ".join(survey.refusals))
         programs, events = await self._tenant.home.server.programs(self._tenant.names)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             await copier.dump(reader, programs, file)
