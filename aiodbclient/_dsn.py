@@ -146,7 +146,7 @@ def _mysql(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
 
 def _query(options: Mapping[str, str]) -> str:
     # Not urlencode: libpq and pymongo do not decode a plus sign to a space.
-    return "?" + "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items()) if options else ""
+    return "?" + "&".join([f"{name}={quote(value, safe='/')}" for name, value in options.items()]) if options else ""
 
 
 def _split(uri: str | None) -> SplitResult:

@@ -253,6 +253,8 @@ class Connection:
             raise InvalidArgumentError(
                 f"user must be a User, as create, get or reset_auth returns it, not {type(user).__name__}"
             )
+        if database is not None and not (isinstance(database, str) and database):
+            raise InvalidArgumentError(f"database must be its name, not {database!r}")
         return dsn(
             engine=self.engine,
             host=self.host,
@@ -261,16 +263,10 @@ class Connection:
             uri=self.uri,
             username=user.name,
             password=user.password,
-            database=_checked_database(database) or self.database,
+            database=database or self.database,
             protocol=self.protocol,
             ca_file=_checked_path(ca_file),
         )
-
-
-def _checked_database(database: object) -> str | None:
-    if database is None or (isinstance(database, str) and database):
-        return database
-    raise InvalidArgumentError(f"database must be its name, not {database!r}")
 
 
 def _checked_path(path: object) -> str | None:

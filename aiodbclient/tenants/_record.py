@@ -107,12 +107,14 @@ class Intent:
 
 @frozen(kw_only=True)
 class OnRecord:
-    """What is on record for a tenant, or for its readers or writers, if anything is."""
+    """What is on record for a tenant, or for its readers or writers, if anything is. ``read`` makes it."""
 
     name: str  # of the tenant
     role: Role = Role.OWNER
     record: Record | None = None  # of the tenant
     intent: Intent | None = None  # of the tenant
+    current: Credential | None = None  # to use, unless the state says otherwise
+    previous: Credential | None = None  # the one before the last rotation, if it is not revoked
 
     @classmethod
     def read(cls, name: str, role: Role, record: Record | None) -> Self:
@@ -122,30 +124,14 @@ class OnRecord:
         except StoreError as error:
             error.damaged = (name,)
             raise
-        return cls(name=name, role=role, record=record, intent=intent)
+        return cls(name=name, record=record, intent=intent).of_role(role)
 
-    def of_role(self, role: Role) -> OnRecord:
+    def of_role(self, role: Role) -> Self:
         """What the same record says of another role."""
-        return evolve(self, role=role)
-
-    @property
-    def pair(self) -> tuple[Credential | None, Credential | None]:
-        if self.record is None:
-            return None, None
-        if self.role is Role.OWNER:
-            return self.record.current, self.record.previous
-        pair = self.record.roles.get(self.role)
-        return (None, None) if pair is None else (pair.current, pair.previous)
-
-    @property
-    def current(self) -> Credential | None:
-        """The credential to use, unless the state says otherwise."""
-        return self.pair[0]
-
-    @property
-    def previous(self) -> Credential | None:
-        """The credential before the last rotation, if it is not revoked."""
-        return self.pair[1]
+        record = self.record
+        pair = record if record is None or role is Role.OWNER else record.roles.get(role)
+        current, previous = (None, None) if pair is None else (pair.current, pair.previous)
+        return evolve(self, role=role, current=current, previous=previous)
 
     @property
     def exists(self) -> bool:
@@ -161,12 +147,15 @@ class OnRecord:
 
     @property
     def credentials(self) -> list[Credential]:
-        return [each for each in self.pair if each is not None]
+        return [each for each in (self.current, self.previous) if each is not None]
 
     @property
     def every_credential(self) -> list[Credential]:
         """Those of the tenant and of all its roles."""
-        return [each for role in Role for each in self.of_role(role).credentials]
+        if self.record is None:
+            return []
+        pairs: list[Record | RoleCredentials] = [self.record, *self.record.roles.values()]
+        return [each for pair in pairs for each in (pair.current, pair.previous) if each is not None]
 
     @property
     def known_logins(self) -> set[str]:

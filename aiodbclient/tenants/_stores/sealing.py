@@ -80,7 +80,7 @@ class Seal:
                     "open the store with its key=, or restore it from a backup",
                 )
         else:
-            checksum, _, body = (Secret(part) for part in text.removeprefix(_PLAIN).partition("."))
+            checksum, _, body = map(Secret, text.removeprefix(_PLAIN).partition("."))
             if not text.startswith(_PLAIN) or checksum != _checksum(name, body):
                 raise _unreadable(
                     name,

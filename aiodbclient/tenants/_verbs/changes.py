@@ -252,13 +252,13 @@ class RevokePrevious(ChangeTenants[TenantDone]):
 
 async def revoke_previous(tenant: Tenant, role: Role) -> None:
     """End the previous login of a role, and try to drop it and all that were ended before."""
-    current, previous = tenant.on_record.of_role(role).pair
-    assert current is not None
-    assert previous is not None
+    on_record = tenant.on_record.of_role(role)
+    assert on_record.current is not None
+    assert on_record.previous is not None
     await tenant.begin(Verb.REVOKE, role=role)
-    await tenant.session.end_logins([previous.username])
-    await tenant.drop_ended(previous.username)
-    await tenant.commit(with_credentials(tenant.record, role, current, None))
+    await tenant.session.end_logins([on_record.previous.username])
+    await tenant.drop_ended(on_record.previous.username)
+    await tenant.commit(with_credentials(tenant.record, role, on_record.current, None))
 
 
 class SuspendTenants(ChangeTenants[TenantDone]):

@@ -260,7 +260,7 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     await tenant.begin(Verb.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in tenant.logins()}
     for role in roles:
-        current, previous = tenant.on_record.of_role(role).pair
+        current, previous = tenant.on_record.of_role(role).current, tenant.on_record.of_role(role).previous
         assert current is not None
         if previous is not None and previous.username in refused:
             ended.add(previous.username)
@@ -273,7 +273,7 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
         elif current.username in refused:
             current = await tenant.add_login(current.username, role, current.password)
         record = with_credentials(record, role, current, previous)
-    logins = {each.username: each.role for each in OnRecord(name=record.name, record=record).every_credential}
+    logins = {each.username: each.role for each in evolve(tenant.on_record, record=record).every_credential}
     await tenant.session.end_logins(ended)
     await tenant.session.repair(logins)
     await tenant.drop_ended(*ended)

@@ -129,7 +129,7 @@ class Tenant:
         """Store the record, which ends the intent and the claim."""
         record = evolve(record, intended=None)
         await self.context.store.commit(self.claim, record)
-        self._has_ended, self.on_record = True, evolve(self.on_record, record=record, intent=None)
+        self._has_ended, self.on_record = True, OnRecord.read(record.name, self.role, record)
 
     async def delete(self) -> None:
         """Delete the record, and end the claim."""
