@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,35 @@ async def assert_whole_after_repair(two: Two, tenants: Tenants, alpha: Credentia
     assert checked.problems == ()
 
 
+async def moved_beside(two: Two, neighbour: Credential) -> Any:
+    """Move the tenant alpha while a neighbour, who may do so, writes into its table ``t``. Return the outcome."""
+    acknowledged, shut_out = set[int](), 0
+
+    async def move() -> Any:
+        while len(acknowledged) < 5:
+            await asyncio.sleep(0.01)
+        [outcome] = [each async for each in two.tenants().move(["alpha"], to=two.new)]
+        return outcome
+
+    moving = asyncio.ensure_future(move())
+    while not moving.done():
+        with suppress(*_FAILURES):
+            session = await connected(neighbour)
+            try:
+                while not moving.done():
+                    await run(session, f"INSERT INTO t VALUES ({len(acknowledged)})")
+                    acknowledged.add(len(acknowledged))
+            finally:
+                await close(session)
+        shut_out += 1
+        await asyncio.sleep(0.02)
+    moved = moving.result()
+    assert moved.error is None
+    assert shut_out > 1
+    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    return moved
+
+
 @define
 class Writes:
     """What a program wrote into the table ``t``."""
@@ -163,3 +192,19 @@ async def writing(tenants: Tenants, name: str, before: int = 30, after: int = 10
         await until(len(writes.acknowledged) + after)
         for each in writers:
             each.cancel()
+
+
+async def moved_while_written(two: Two, tenants: Tenants) -> Any:
+    """Move the tenant alpha while a program writes to it, and no write is lost. Return the outcome."""
+    async with writing(tenants, "alpha") as writes:
+        [moved] = [each async for each in tenants.move(["alpha"], to=two.new)]
+        assert moved.error is None
+        during = len(writes.acknowledged)
+    assert len(writes.acknowledged) > during
+    assert await writes.lost(moved.credential) == set()
+    one = min(writes.acknowledged)  # the control
+    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
+    assert await writes.lost(moved.credential) == {one}
+    assert [error for error in writes.errors if "is being moved to another cluster" in error]
+    assert [each.problems async for each in tenants.check(["alpha"])] == [()]
+    return moved

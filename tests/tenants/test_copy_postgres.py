@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from traceback import walk_tb
-from types import FrameType
 
 import pytest
 from attrs import evolve
@@ -25,6 +23,7 @@ from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants.errors import GrantError
 
+from .leaks import leaks
 from .managed import INSTALLED
 from .servers import PASSWORD as SUPERPASSWORD
 from .servers import RestartablePostgres
@@ -228,15 +227,7 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     copier = await copier_of(names, server)
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file)
-    assert PASSWORD not in str(failed.value)
-    assert not [frame.f_code.co_name for frame in frames_of(failed.value) if PASSWORD in repr(frame.f_locals)]
-
-
-def frames_of(error: BaseException | None) -> Iterator[FrameType]:
-    """The frames of an error, and of those before it."""
-    while error is not None:
-        yield from (frame for frame, _ in walk_tb(error.__traceback__))
-        error = error.__cause__ or error.__context__
+    assert leaks(failed.value, PASSWORD) == []
 
 
 def _programs(word: str) -> list[str]:

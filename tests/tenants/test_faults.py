@@ -35,22 +35,6 @@ async def works(credential: Credential) -> None:
         await connection.execute("CREATE TABLE IF NOT EXISTS mine (x int)")
 
 
-async def test_error_leaves_intent_for_next(place: Place) -> None:
-    async def setup(_: Credential) -> None:
-        raise RuntimeError("no disk")
-
-    with pytest.raises(RuntimeError):
-        await place.tenants(setup=setup).ensure("alpha")
-    record = await place.store.get("alpha")
-    assert record is not None
-    assert record.intended is not None
-    intent = Intent.read(record.intended)
-    assert (record.current, intent.verb, len(intent.logins)) == (None, Verb.PROVISION, 1)
-    assert await place.tenants().get("alpha") is None
-
-    await works(await place.tenants().ensure("alpha"))
-
-
 async def test_refused_new_login_is_not_stored(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new login is tested before programs get it."""
     tenants = place.tenants()

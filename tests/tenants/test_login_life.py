@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from traceback import TracebackException
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
+from .leaks import leaks
 from .programs import ask, refusal
 
 
@@ -112,14 +112,4 @@ async def test_no_password_in_traceback_locals(anywhere: Place, verb: str) -> No
             error = ended
 
         assert error is not None
-        assert not any(_shows(error, each) for each in hidden)
-
-
-def _shows(error: BaseException, secret: str) -> bool:
-    """Whether a traceback with local variables shows the secret, also that of an error before it."""
-    each: BaseException | None = error
-    while each is not None:
-        if secret in "".join(TracebackException.from_exception(each, capture_locals=True).format()):
-            return True
-        each = each.__cause__ or each.__context__
-    return False
+        assert leaks(error, *hidden) == []

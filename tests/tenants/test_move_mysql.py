@@ -9,7 +9,6 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pymysql
 import pytest
 from attrs import evolve
 
@@ -20,7 +19,17 @@ from aiodbclient.tenants.errors import MoveError
 
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from .conftest import only
-from .moves import Two, assert_whole_after_repair, connected, left_on, opened, run, sql, writing
+from .moves import (
+    Two,
+    assert_whole_after_repair,
+    connected,
+    left_on,
+    moved_beside,
+    moved_while_written,
+    opened,
+    run,
+    sql,
+)
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -45,19 +54,11 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
     tenants = two.tenants(connection_limit=20)
     before = await tenants.ensure("alpha")
     await sql(before, "CREATE TABLE t (n INT PRIMARY KEY)")
-    async with writing(tenants, "alpha") as writes:
-        moved = await only(tenants.move(["alpha"], to=two.new))
-        assert moved.error is None
-        during = len(writes.acknowledged)
-    assert len(writes.acknowledged) > during
-    assert await writes.lost(moved.credential) == set()
-    one = min(writes.acknowledged)  # the control
-    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
-    assert await writes.lost(moved.credential) == {one}
-    assert [error for error in writes.errors if "is being moved to another cluster" in error]
+
+    moved = await moved_while_written(two, tenants)
+
     assert (moved.action, moved.credential.cluster) == (TenantAction.MOVED, two.new.id)
     assert await left_on(tenants, two.old, "alpha") == (False, [])
-    assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
 async def test_move_ends_rights_of_others(two: Two, servers: tuple[Any, ...]) -> None:
@@ -69,29 +70,9 @@ async def test_move_ends_rights_of_others(two: Two, servers: tuple[Any, ...]) ->
         here.execute(f"CREATE USER '{name}'@'%' IDENTIFIED BY '{password}'")
         here.execute(f"GRANT SELECT, INSERT ON `{in_grant(here, alpha.database)}`.* TO '{name}'@'%'")
     neighbour = evolve(alpha, username=name, password=password)
-    await sql(neighbour, "INSERT INTO t VALUES (1000000)")
-    acknowledged, shut_out = {1000000}, 0
 
-    async def move() -> Any:
-        while len(acknowledged) < 5:
-            await asyncio.sleep(0.01)
-        return await only(tenants.move(["alpha"], to=two.new))
+    moved = await moved_beside(two, neighbour)
 
-    moving = asyncio.ensure_future(move())
-    while not moving.done():
-        try:
-            async with closing(await connected(neighbour)) as session:
-                while not moving.done():
-                    number = len(acknowledged)
-                    await run(session, f"INSERT INTO t VALUES ({number})")
-                    acknowledged.add(number)
-        except (pymysql.Error, OSError, RuntimeError):
-            shut_out += 1
-            await asyncio.sleep(0.02)
-    moved = moving.result()
-    assert moved.error is None
-    assert shut_out > 1
-    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
     assert moved.shut_out == (name,)
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from attrs import evolve
-from psycopg import AsyncConnection
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
@@ -20,7 +17,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only
 from .managed import INSTALLED
-from .moves import Two, assert_whole_after_repair, enters, left_on, opened, sql, writing
+from .moves import Two, assert_whole_after_repair, enters, left_on, moved_beside, moved_while_written, opened, sql
 from .problems import kinds
 from .servers import RestartablePostgres
 
@@ -71,19 +68,11 @@ async def test_move_to_newest_version_loses_no_write(two: Two) -> None:
         "INSERT INTO more SELECT FROM generate_series(1, 10)",
         f"ALTER DATABASE \"{before.database}\" SET work_mem = '5MB'",
     )
-    async with writing(tenants, "alpha") as writes:
-        moved = await only(tenants.move(["alpha"], to=two.new))
-        assert moved.error is None
-        during = len(writes.acknowledged)
-    assert len(writes.acknowledged) > during
-    assert await writes.lost(moved.credential) == set()
-    one = min(writes.acknowledged)  # the control
-    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
-    assert await writes.lost(moved.credential) == {one}
-    assert [error for error in writes.errors if "is being moved to another cluster" in error]
+
+    moved = await moved_while_written(two, tenants)
+
     assert await sql(moved.credential, "SHOW work_mem") == [("5MB",)]
     assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
-    assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
 async def test_prepared_transaction_stops_move(two: Two) -> None:
@@ -114,29 +103,10 @@ async def test_move_ends_rights_of_others(two: Two) -> None:
         f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"',
     )
     await two.new.users.create(name)
-    dsn = f"postgresql://{name}:{here.password}@{alpha.host}:{alpha.port}/{alpha.database}"
-    acknowledged, shut_out = set[int](), 0
+    uri = f"postgresql://{name}:{here.password}@{alpha.host}:{alpha.port}/{alpha.database}"
 
-    async def move() -> Any:
-        while len(acknowledged) < 5:
-            await asyncio.sleep(0.01)
-        return await only(tenants.move(["alpha"], to=two.new))
+    moved = await moved_beside(two, evolve(alpha, uri=uri))
 
-    moving = asyncio.ensure_future(move())
-    while not moving.done():
-        with suppress(psycopg.Error):
-            async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
-                while not moving.done():
-                    number = len(acknowledged)
-                    await connection.execute("INSERT INTO t VALUES (%s)", [number])
-                    acknowledged.add(number)
-        shut_out += 1
-        await asyncio.sleep(0.02)
-    moved = moving.result()
-    assert moved.error is None
-    assert shut_out > 1
-    there = {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
-    assert acknowledged <= there
     assert moved.shut_out == (name,)
     rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
     assert await sql(moved.credential, rights) == [(False,)]

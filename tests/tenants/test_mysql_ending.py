@@ -86,20 +86,6 @@ async def test_login_ended_although_procedures_kill_sessions(server: Server) -> 
         thread.join()
 
 
-async def test_login_with_all_connections_in_use_ended(server: Server) -> None:
-    tenant, login, password = await server.make()
-    await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
-    held = [server.connect(login, password) for _ in range(server.limit)]
-    with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
-        server.connect(login, password)
-
-    await tenant.steps.end_logins([login])
-
-    assert server.sessions(login) == []
-    for each in held:
-        assert refused(each, "SELECT 1")
-
-
 class SlowLogin(pymysql.connections.Connection):
     """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set.
 
@@ -314,14 +300,3 @@ async def test_helper_left_behind_shuts_nobody_out(server: Server) -> None:
     await tenant.steps.end_work()
 
     server.connect(neighbour, secret, other.database)
-
-
-async def test_login_that_is_back_is_found(server: Server) -> None:
-    """As after a failover to a replica that had not yet heard of its end."""
-    tenant, login, _ = await server.make()
-    await server.add(tenant)
-    await tenant.steps.end_logins([login])
-    del tenant.on_record[login]
-    assert await tenant.problems() == frozenset()
-    server.as_root("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
-    assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, login)}

@@ -9,10 +9,8 @@ from functools import partial
 
 import pymysql
 import pytest
-from attrs import evolve
 from pymysql.cursors import Cursor
 
-from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Credential, Role, TenantAction, Tenants
 from aiodbclient.tenants._servers.mysql import logins
 from aiodbclient.tenants.errors import GrantError
@@ -79,39 +77,6 @@ async def test_session_does_not_reach_next_tenant_of_name(tenants: Tenants, open
     with pytest.raises(pymysql.MySQLError):
         run(session, "CREATE TABLE planted (a INT PRIMARY KEY)")
     assert once(again, "SHOW TABLES") == []
-
-
-async def test_adopted_login_works_until_revoked(my_place: Place, tenants: Tenants, opened: Open) -> None:
-    """The API gave it all rights in every schema."""
-    whole, cluster = f"{my_place.prefix}alpha", my_place.cluster
-    await cluster.dbs.create(whole)
-    user = await cluster.users.create(whole)
-    assert user.password is not None
-    with pytest.raises(ConflictError):
-        await tenants.ensure("alpha")
-
-    adopted = await only(tenants.provision(["alpha"], if_exists="adopt"))
-
-    assert (adopted.action, adopted.error) == (TenantAction.ADOPTED, None)
-    credential = await tenants.get("alpha")
-    assert credential is not None
-    assert credential.username != whole
-    assert (await only(tenants.check(["alpha"]))).problems == ()
-    with pytest.raises(pymysql.MySQLError, match="denied"):
-        once(credential, "CREATE USER planted")
-    old = evolve(credential, username=whole, password=user.password)
-    theirs = opened(old)
-    run(theirs, "CREATE TABLE t (a INT PRIMARY KEY)")
-    assert once(credential, "SELECT a FROM t") == []
-
-    assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
-
-    with pytest.raises(pymysql.MySQLError):
-        run(theirs, "SELECT 1")
-    with pytest.raises(pymysql.MySQLError, match="denied"):
-        connect(old)
-    assert whole not in [each.name for each in await cluster.users.list()]
-    assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
 async def test_prepared_transaction_stops_removal_alone(tenants: Tenants) -> None:

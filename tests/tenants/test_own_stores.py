@@ -118,17 +118,6 @@ async def test_damaged_records_are_listed_last_and_discarded(stores: Stores) -> 
 
 
 @KEYS
-async def test_record_of_another_name_is_refused(stores: Stores, key: bytes | None) -> None:
-    async with stores.store("a", key) as store:
-        await keep(store, "alpha")
-        await keep(store, "beta")
-        [alphas] = stores.execute("a", "SELECT record FROM {} WHERE name = 'alpha'")
-        stores.execute("a", "UPDATE {} SET record = ? WHERE name = 'beta'", *alphas)
-        with pytest.raises(StoreError, match=r"the record of 'beta' (is damaged, or )?belongs to another name"):
-            await store.get("beta")
-
-
-@KEYS
 async def test_traceback_locals_show_no_credential(stores: Stores, key: bytes | None) -> None:
     """Of a record of a newer version, of a damaged one, and of one that could not be written."""
 

@@ -9,9 +9,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from aiodbclient import Engine
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
@@ -28,26 +26,19 @@ async def removed(managed: Managed, tenant: Tenant) -> None:
     assert managed.api(every) == [(login,) for login in found.ended]
 
 
-@pytest.mark.parametrize("name", ["a.B-c_1", "x" * 63])
-async def test_any_name_works(managed: Managed, server: PostgresServer, name: str) -> None:
-    """Also one with signs and capitals, and the longest one."""
-    tenant = Tenant(server, names_of(name, Engine.PG))
-    for is_new in (True, False):
-        assert await tenant.steps.create() is is_new
-    first, _ = await tenant.add(), await tenant.add()
-    assert managed.run(tenant, "SELECT session_user::text, current_user::text") == [(first, tenant.owner)]
-    managed.run(tenant, "CREATE TABLE t (x int); CREATE SCHEMA s CREATE TABLE inner_t (x int)")
-    assert await tenant.end(first)
-    assert await tenant.problems() == frozenset()
-    assert not managed.lets_in(first, name)
-    managed.run(tenant, "ALTER TABLE t ADD y int; DROP SCHEMA s CASCADE")
-    await removed(managed, tenant)
+SETTINGS = [
+    "IS_TEMPLATE true",
+    "CONNECTION LIMIT 0",
+    "ALLOW_CONNECTIONS false",
+    "SET default_transaction_read_only = on",
+]
 
 
-async def test_template_database_is_removed(managed: Managed, victim: Tenant) -> None:
+@pytest.mark.parametrize("setting", SETTINGS)
+async def test_database_is_removed_despite_setting(managed: Managed, victim: Tenant, setting: str) -> None:
     """It has left something in ``defaultdb``, too."""
-    template = f"ALTER DATABASE {victim.database} IS_TEMPLATE true"
-    managed.run(victim, "SELECT lo_create(0)", template, database="defaultdb")
+    change = f"ALTER DATABASE {victim.database} {setting}"
+    managed.run(victim, "SELECT lo_create(0)", change, database="defaultdb")
     await removed(managed, victim)
 
 

@@ -22,49 +22,6 @@ async def gone(place: Place) -> None:
     assert [record async for record in place.store.records()] == []
 
 
-HOSTILE = {
-    "a template": 'ALTER DATABASE "{d}" IS_TEMPLATE true',
-    "no connections": 'ALTER DATABASE "{d}" CONNECTION LIMIT 0',
-    "closed": 'ALTER DATABASE "{d}" ALLOW_CONNECTIONS false',
-    "read-only": 'ALTER DATABASE "{d}" SET default_transaction_read_only = on',
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-async def test_remove_despite_database_settings(place: Place, what: str) -> None:
-    tenants = place.tenants()
-    credential = await tenants.ensure("alpha")
-    await tenants.role("reader").ensure("alpha")
-    await ask(credential, HOSTILE[what].format(d=credential.database), database="defaultdb")
-
-    removed = await only(tenants.remove(["alpha"]))
-
-    assert removed.error is None
-    await gone(place)
-    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
-
-
-async def test_remove_despite_large_objects_and_grants(place: Place) -> None:
-    tenants = place.tenants()
-    victim, evil = await tenants.ensure("victim"), await tenants.ensure("evil")
-    await ask(victim, "SELECT lo_create(0)", database="defaultdb")
-    owner = await ask(victim, "SELECT current_user")
-    await ask(evil, f'GRANT CONNECT ON DATABASE "{evil.database}" TO "{owner[0][0]}", "{victim.username}"')
-    await ask(
-        evil,
-        "CREATE TABLE trap (x int)",
-        f'GRANT ALL ON trap TO "{owner[0][0]}"',
-        f'ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO "{owner[0][0]}"',
-    )
-
-    for name in ("victim", "evil"):
-        assert (await only(tenants.remove([name]))).error is None
-
-    await gone(place)
-    admin = await admin_of(place)
-    assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{place.prefix}%'") == []
-
-
 async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
     credential = await tenants.ensure("alpha")

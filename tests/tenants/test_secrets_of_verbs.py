@@ -15,19 +15,13 @@ from aiodbclient.tenants import Tenants
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._verbs import tenant
 
-from .conftest import Place
-from .test_postgres_secrets import leaks
+from ..thorough import first_of
+from .conftest import SQL, Place
+from .leaks import leaks
 
 MILLISECONDS = (1, 4, 10, 20, 40, 80, 200)
 VERBS = ("ensure", "rotate", "suspend", "resume", "repair", "remove")
 NEW = "Aa1-hunter2-hunter2-hunter2"
-
-
-def reported(value: Any, depth: int = 3) -> str:
-    """What a tool such as Sentry shows of a local variable: its repr, and that of what containers hold."""
-    if depth and isinstance(value, dict | list | tuple):
-        return "".join(reported(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
-    return repr(value)
 
 
 async def act(tenants: Tenants, verb: str) -> None:
@@ -51,12 +45,12 @@ async def cut_off(tenants: Tenants, secrets: tuple[str, ...], waits: Iterable[in
                     await act(tenants, verb)
             except (TimeoutError, DatabaseClientError) as error:
                 cut[verb] += 1
-                found.update(leaks(error, secrets, reported))
+                found.update(leaks(error, *secrets))
             await act(tenants, verb)  # to its end, so that the next verb has something to do
     return cut, found
 
 
-@pytest.mark.thorough
+@pytest.mark.parametrize("its_cluster", first_of(reversed(SQL)), indirect=True)  # PostgreSQL takes longer
 async def test_no_password_in_frames_under_timeout(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     info = await anywhere.cluster.info()
     assert info.connection is not None
@@ -81,7 +75,7 @@ async def test_no_password_in_frames_under_timeout(anywhere: Place, monkeypatch:
                 try:
                     await anywhere.tenants().ensure(f"beta-{milliseconds}")
                 except asyncio.CancelledError as error:
-                    shown.update(leaks(error, secrets, reported))
+                    shown.update(leaks(error, *secrets))
                     raise
         if shown:
             return

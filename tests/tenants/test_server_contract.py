@@ -23,6 +23,7 @@ from aiodbclient.tenants._servers import Found, Server, Work, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..mysql import SERVERS
+from .leaks import leaks
 from .tenant import PASSWORD, Tenant
 
 _used = iter(range(10**6))
@@ -255,26 +256,6 @@ async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
             each.run("SELECT 1")
 
 
-async def test_roles_stay_within_their_rights(place: Place) -> None:
-    tenant, _, own = await with_table(place)
-    allowed = {Role.READER: ["SELECT a FROM t"], Role.WRITER: ["SELECT a FROM t", "INSERT INTO t VALUES (1)"]}
-    refused = {Role.READER: ["INSERT INTO t VALUES (2)", "DROP TABLE t"], Role.WRITER: ["DROP TABLE t"]}
-    added = {role: await tenant.add(role) for role in allowed}
-    assert await tenant.problems() == frozenset()
-    for role, login in added.items():
-        session = place.connect(login, PASSWORD, tenant.database)
-        for statement in allowed[role]:
-            session.run(statement)
-        for statement in refused[role]:
-            with pytest.raises(REFUSED):
-                session.run(statement)
-        assert await tenant.end(login)
-        await tenant.steps.forget(role)
-        assert login not in (await place.server.find(tenant.names)).logins
-        assert await tenant.problems() == frozenset()
-    own.run("INSERT INTO t VALUES (3)")
-
-
 async def test_login_not_on_record_is_a_problem(place: Place) -> None:
     tenant = await made(place, logins=2)
     first, second = tenant.logins
@@ -282,14 +263,6 @@ async def test_login_not_on_record_is_a_problem(place: Place) -> None:
     assert await place.server.problems(tenant.names, {second: Role.OWNER}) == {
         Problem(ProblemKind.UNKNOWN_LOGIN, first)
     }
-
-
-async def test_another_tenant_has_no_access(place: Place) -> None:
-    tenant, other = await made(place), await made(place)
-    place.connect(tenant.logins[0], PASSWORD, tenant.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
-
-    with pytest.raises(REFUSED):
-        place.connect(other.logins[0], PASSWORD, tenant.database)
 
 
 async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
@@ -437,4 +410,4 @@ async def test_unreachable_server_is_a_grant_error(place: Place, unused_tcp_port
         with pytest.raises(GrantError) as caught:
             await act
         assert info.connection.password
-        assert info.connection.password not in str(caught.value)
+        assert leaks(caught.value, info.connection.password) == []

@@ -115,30 +115,6 @@ class Sessions:
         return await self.sessions.read(work)
 
 
-async def test_shared_session_stays_open() -> None:
-    here = Sessions()
-    assert await here.read() == 1
-    assert here.open == set()
-    async with here.sessions.shared():
-        async with here.sessions.shared():
-            assert [await here.read(), await here.read()] == [2, 2]
-        assert await here.read() == 2
-    assert here.open == set()
-
-
-async def test_lost_session_is_replaced_once() -> None:
-    here = Sessions()
-    async with here.sessions.shared():
-        await here.read()
-        with pytest.raises(SessionLostError):
-            await here.read(error=SessionLostError("gone"))
-        assert (here.made, here.open) == (2, set())
-        await here.read()
-        with pytest.raises(GrantError):
-            await here.read(error=GrantError("refused"))
-        assert (here.made, here.open) == (3, set())
-
-
 async def test_step_gets_session_that_works() -> None:
     here, lost, begun = Sessions(), {1}, list[int]()
 

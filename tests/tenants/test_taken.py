@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from attrs import evolve
 
-from aiodbclient import ClusterClient
+from aiodbclient import ClusterClient, Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Verb
 
@@ -152,59 +151,30 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
     assert first.password is None or first == await place.tenants(prefix=f"{place.prefix}app").get("1x")
 
 
-async def test_adopted_database_belongs_to_tenant(place: Place) -> None:
-    """Its login wrote to a table of ``doadmin``. The login goes on working until it is revoked."""
-    name, other = place.prefix + "shop", place.prefix + "other"
-    await make(place.cluster, "both", name)
-    await place.cluster.users.create(other)
-    info = await place.cluster.info()
-    assert info.connection is not None
-    admin = info.connection.uri_for(await place.cluster.users.get("doadmin"), name)
-    login = await place.cluster.users.get(name)
-    as_admin = _credential(place, name, admin)
-    await ask(
-        as_admin,
-        "CREATE SCHEMA old",
-        "CREATE TABLE old.t (x int)",
-        f"GRANT USAGE ON SCHEMA old TO {name}, {other}",
-        f"GRANT SELECT, INSERT ON old.t TO {name}",
-        f"GRANT CONNECT ON DATABASE {name} TO {other}",
+async def test_adopted_login_of_api_works_until_revoked(anywhere: Place) -> None:
+    place, tenants, name = anywhere, anywhere.tenants(), anywhere.prefix + "shop"
+    await make(place.cluster, "database", name)
+    user = await place.cluster.users.create(name)
+    if (admin := await admin_of(place, name)).engine == Engine.PG:
+        await ask(admin, f'GRANT CREATE ON SCHEMA public TO "{name}"')
+    old = evolve(
+        admin, username=name, password=user.password, uri=(await place.cluster.info()).connection.uri_for(user, name)
     )
-    before = _credential(place, name, info.connection.uri_for(login, name))
-    await ask(before, "INSERT INTO old.t VALUES (1)")
-    tenants = place.tenants()
-
+    await ask(old, "CREATE TABLE t (x int PRIMARY KEY)")
     assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
-    adopted = [outcome async for outcome in tenants.provision(["shop"], if_exists="adopt")]
-    assert [(outcome.name, outcome.action) for outcome in adopted] == [("shop", TenantAction.ADOPTED)]
-    credential = adopted[0].credential
-    assert credential is not None
-    assert credential.username != name
-    assert await ask(credential, "INSERT INTO old.t VALUES (2)", "SELECT x FROM old.t ORDER BY x") == [(1,), (2,)]
-    await ask(before, "INSERT INTO old.t VALUES (2)")
-    assert (await only(tenants.check(["shop"]))).problems == ()
-    await only(tenants.revoke_previous(["shop"]))
-    assert await refusal(before)
-    rotated = (await only(tenants.rotate(["shop"]))).credential
-    assert rotated is not None
-    assert len(await ask(rotated, "INSERT INTO old.t VALUES (3)", "SELECT x FROM old.t")) == 4
-    shut_out = _credential(place, other, info.connection.uri_for(await place.cluster.users.get(other), name))
-    assert "permission denied for database" in await refusal(shut_out)
-    assert (await only(tenants.check(["shop"]))).problems == ()
-    assert len(await ask(rotated, "ALTER TABLE old.t ADD y int", "SELECT x FROM old.t")) == 4
 
+    adopted = await only(tenants.provision(["shop"], if_exists="adopt"))
 
-def _credential(place: Place, username: str, uri: str) -> Credential:
-    return Credential(
-        name=username,
-        username=username,
-        password=None,
-        database=urlsplit(uri).path.removeprefix("/"),
-        host="",
-        port=0,
-        engine="pg",
-        uri=uri,
-    )
+    assert adopted.error is None
+    assert (adopted.action, adopted.credential.username != name) == (TenantAction.ADOPTED, True)
+    for number, credential in enumerate((old, adopted.credential)):
+        await ask(credential, f"INSERT INTO t VALUES ({number})")
+    assert (await only(tenants.check(["shop"]))).problems == ()
+    assert (await only(tenants.revoke_previous(["shop"]))).action is TenantAction.REVOKED
+    assert await refusal(old)
+    assert name not in [each.name for each in await place.cluster.users.list()]
+    assert await ask(adopted.credential, "ALTER TABLE t ADD y int", "SELECT x FROM t ORDER BY x") == [(0,), (1,)]
+    assert (await only(tenants.check(["shop"]))).problems == ()
 
 
 async def test_adopt_database_without_login(anywhere: Place) -> None:

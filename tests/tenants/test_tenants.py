@@ -1,4 +1,4 @@
-"""A tenant from sign-up to removal, on a real PostgreSQL."""
+"""A tenant signs up on a real PostgreSQL. What cannot be a tenant is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiodbclient.tenants import TenantAction, Tenants
 from aiodbclient.tenants.errors import TenantNotFoundError
 
 from .conftest import Place, only
-from .programs import ask, refusal
+from .programs import ask
 
 
 async def actions(outcomes: Any) -> dict[str, TenantAction]:
@@ -45,46 +45,6 @@ async def test_second_ensure_sends_nothing(place: Place) -> None:
     assert again == first == await tenants.get("alpha")
     assert len(place.sent()) == sent
     assert await tenants.get("beta") is None
-
-
-async def test_run_requests_only_the_cluster(place: Place) -> None:
-    names = [f"n{number}" for number in range(20)]
-
-    outcomes = {outcome.name: outcome async for outcome in place.tenants().provision(names)}
-
-    assert {outcome.action for outcome in outcomes.values()} == {TenantAction.CREATED}
-    assert sorted(outcomes) == sorted(names)
-    assert place.sent() == [("clusters.get", None)]  # and the CA, where the server has TLS
-    for outcome in outcomes.values():
-        assert outcome.credential is not None
-        assert not await refusal(outcome.credential)
-
-
-async def test_rotate_then_revoke_previous(place: Place) -> None:
-    tenants = place.tenants()
-    old = await tenants.ensure("alpha")
-    await ask(old, "CREATE TABLE t (x int)")
-
-    rotated = await only(tenants.rotate(["alpha"]))
-
-    assert rotated.action is TenantAction.ROTATED
-    new = rotated.credential
-    assert new is not None
-    assert new == await tenants.get("alpha")
-    assert new.username != old.username
-    await ask(new, "ALTER TABLE t ADD y int", "CREATE TABLE made_by_the_second (x int)")
-    await ask(old, "DROP TABLE made_by_the_second", "INSERT INTO t VALUES (1, 2)")
-
-    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": TenantAction.REVOKED}
-    assert await refusal(old)
-    assert not await refusal(new)
-    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": TenantAction.KEPT}
-
-    third = (await only(tenants.rotate(["alpha"]))).credential
-    assert third is not None
-    assert third.username not in (old.username, new.username)
-    assert await ask(third, "TABLE t") == [(1, 2)]
-    assert not await refusal(new)
 
 
 @pytest.mark.parametrize("engine", ["redis", "valkey", "mongodb", "kafka", "opensearch"])
