@@ -48,10 +48,14 @@ class Cut(Exception):
 
 
 class Proxy:
-    """Forwards connections to a port of this machine. ``rules`` apply at once, also to connections that are open."""
+    """Forwards connections to a port of this machine. ``rules`` apply at once, also to connections that are open.
 
-    def __init__(self, port: int) -> None:
+    To another server than PostgreSQL it forwards ``any_protocol``: rules apply to whatever a client sends at a time.
+    """
+
+    def __init__(self, port: int, *, any_protocol: bool = False) -> None:
         self.rules: list[Rule] = []
+        self._any_protocol = any_protocol
         self._server_port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -93,7 +97,7 @@ class Proxy:
         server = None
         with suppress(OSError, EOFError, Cut):
             try:
-                login, start = await _start(reader, writer)
+                login, start = ("", b"") if self._any_protocol else await _start(reader, writer)
                 from_server, server = await asyncio.open_connection("127.0.0.1", self._server_port)
                 server.write(start)
                 pumps = [self._from_client(reader, server, login), self._from_server(from_server, writer)]
@@ -112,7 +116,11 @@ class Proxy:
                     each.transport.abort()
 
     async def _from_client(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, login: str) -> None:
-        while True:
+        while self._any_protocol and (data := await reader.read(_CHUNK)):
+            await self._apply(login)
+            server.write(data)
+            await server.drain()
+        while not self._any_protocol:
             data = await reader.readexactly(5)
             if data[:1] in _STATEMENTS:
                 await self._apply(login)

@@ -34,7 +34,7 @@ async def logins_on_record(place: Place) -> set[str]:
 async def behind(place: Place) -> AsyncIterator[Proxy]:
     """A proxy in front of the place's server, through which all tenants connect."""
     there = (await place.cluster.info()).connection
-    with Proxy(there.port or 0, "http") as proxy:  # which forwards any protocol
+    with Proxy(there.port or 0, any_protocol=True) as proxy:
 
         def through(cluster: Cluster, **options: bool) -> Connection:
             found = connection_of(cluster, **options)
