@@ -26,7 +26,6 @@ from .tenant import Tenant
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
-MINE = "Mine-1-Mine"
 LOCKS_ACCOUNTS = (  # the table of the accounts, in a transaction that calls it
     "CREATE FUNCTION f(a INT) RETURNS INT DETERMINISTIC "
     "BEGIN IF a = 1 THEN UPDATE mysql.user SET User = User; END IF; RETURN a; END"
@@ -161,56 +160,3 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.02)
-
-
-class Fighter:
-    """Sessions of a leaked login, which set its password and kill other sessions without a pause."""
-
-    def __init__(self, server: Server, login: str, password: str, schema: str | None) -> None:
-        self._server = server
-        self._stop = False
-        self.acts = 0
-        self._connections = [server.connect(login, password, schema) for _ in range(4)]
-        ours = {int(run(connection, "SELECT CONNECTION_ID()")[0][0]) for connection in self._connections}
-        self._threads = [
-            threading.Thread(target=self._set if number % 2 else self._kill, args=(connection, ours))
-            for number, connection in enumerate(self._connections)
-        ]
-
-    def __enter__(self) -> Fighter:
-        for thread in self._threads:
-            thread.start()
-        while self.acts < 8:
-            time.sleep(0.01)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop = True
-        for thread in self._threads:
-            thread.join()
-        for connection in self._connections:
-            with suppress(pymysql.MySQLError):
-                connection.close()
-
-    def open(self) -> int:
-        return sum(connection.open for connection in self._connections)
-
-    def _set(self, connection: pymysql.Connection[Cursor], _: set[int]) -> None:
-        self._again(connection, lambda: run(connection, "SET PASSWORD = 'Mine-1-Mine'"))
-
-    def _kill(self, connection: pymysql.Connection[Cursor], ours: set[int]) -> None:
-        def kill() -> None:
-            for row in run(connection, "SHOW PROCESSLIST"):
-                if row[0] not in ours:
-                    run(connection, "KILL %s", row[0])
-
-        self._again(connection, kill)
-
-    def _again(self, connection: pymysql.Connection[Cursor], act: Callable[[], object]) -> None:
-        while not self._stop:
-            try:
-                self.acts += 1
-                act()
-            except pymysql.MySQLError as error:
-                if not connection.open or error.args[0] in (0, 2006, 2013):
-                    return

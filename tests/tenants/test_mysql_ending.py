@@ -19,25 +19,9 @@ from aiodbclient.tenants._servers.mysql.logins import helper
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, MINE, Fighter, Server, background, refused, server, suppressed, until
+from .mysql_servers import DENIED, Server, background, refused, server, suppressed, until
 
 __all__ = ["server"]
-
-
-@pytest.mark.parametrize("is_removed", [False, True], ids=["end", "remove"])
-async def test_login_ended_although_sessions_fight_back(server: Server, is_removed: bool) -> None:
-    tenant, login, password = await server.make()
-    with Fighter(server, login, password, tenant.database):
-        assert len(server.sessions(login)) == 4
-
-        await asyncio.wait_for(tenant.remove() if is_removed else tenant.steps.end_logins([login]), 60)
-
-        assert server.sessions(login) == []
-        for tried in (password, MINE, ""):
-            with pytest.raises(pymysql.MySQLError):
-                server.connect(login, tried)
-    left = Found() if is_removed else Found(database=True, ended=(login,))
-    assert await server.sql.find(tenant.names) == left
 
 
 async def test_login_ended_although_sessions_set_password(server: Server) -> None:
