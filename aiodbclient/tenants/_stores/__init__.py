@@ -27,7 +27,6 @@ from ..errors import StoreError
 T = TypeVar("T")
 
 _LEASE = 60.0  # s, of a claim that ends as soon as one record is written
-_LOOK_LEASE = 10.0  # s, of a claim that ends at once
 
 
 @frozen(kw_only=True)
@@ -234,7 +233,7 @@ async def copy_records(source: Store, target: Store) -> int:
 
 async def is_claimed(store: Store, name: str) -> bool:
     """Whether a process works on the name."""
-    claim = await store.claim(name, _LOOK_LEASE)
+    claim = await store.claim(name, 10.0)  # s, since it ends at once
     if claim is not None:
         await _release(store, claim)
     return claim is None

@@ -115,7 +115,7 @@ class BaseStore(ABC):
             InvalidArgumentError: No store can hold this name, or ``lease`` is not a positive number.
         """
         token = secrets.token_hex(16)
-        new = self._sealed(Record(name=check_storable(name)))
+        new = Secret(self._seal.seal(Record(name=check_storable(name))))  # a traceback may show local variables
         check_seconds("lease", lease)
         try:
             rows = await self._read(_CLAIM, name=name, token=token, lease=lease, record=new)
@@ -128,8 +128,8 @@ class BaseStore(ABC):
 
     async def begin(self, claim: Claim, intent: str | None) -> None:
         """Store the intent, as ``Store.begin`` describes. Raises ClaimLostError or StoreError."""
-        record = self._sealed(evolve(claim.record, intended=intent))
-        await self._change(claim, "UPDATE {table} SET record = {record}", record=record)
+        sealed = Secret(self._seal.seal(evolve(claim.record, intended=intent)))
+        await self._change(claim, "UPDATE {table} SET record = {record}", record=sealed)
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
@@ -141,8 +141,8 @@ class BaseStore(ABC):
         if record is None:
             await self._change(claim, "DELETE FROM {table}")
         else:
-            statement = "UPDATE {table} SET record = {record}, token = NULL"
-            await self._change(claim, statement, record=self._sealed(record))
+            sealed = Secret(self._seal.seal(record))
+            await self._change(claim, "UPDATE {table} SET record = {record}, token = NULL", record=sealed)
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
@@ -176,9 +176,6 @@ class BaseStore(ABC):
         await asyncio.wait([running])
         return running.result()
 
-    def _sealed(self, record: Record) -> Secret:
-        return Secret(self._seal.seal(record))  # a traceback may show local variables
-
     @abstractmethod
     def _make_connection(self) -> StoreConnection:
-        """Import its module, which may need an extra, and create a connection."""
+        """Create a connection, which connects later. Raises as documented for entering the class."""

@@ -77,8 +77,13 @@ class SQLiteStore(BaseStore):
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
-        self._path = _checked(path)
+        given: object = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+        if not isinstance(given, str) or not given or "\0" in given:
+            raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
+        if given == ":memory:":
+            raise InvalidArgumentError("credentials in memory end with the process: pass the path of a file")
         super().__init__(key)
+        self._path = Path(os.path.abspath(given))
         self._is_plain = key is None
 
     def __repr__(self) -> str:
@@ -95,16 +100,6 @@ class SQLiteStore(BaseStore):
         if sys.platform == "win32":
             raise ConfigurationError("SQLiteStore needs a POSIX system; PostgresStore works everywhere")
         return SQLiteConnection(self._path)
-
-
-def _checked(path: object) -> Path:
-    """Return ``path``, absolute. Raises InvalidArgumentError if no file can have it, or it is SQLite's memory."""
-    given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
-    if not isinstance(given, str) or not given or "\0" in given:
-        raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
-    if given == ":memory:":
-        raise InvalidArgumentError("credentials in memory end with the process: pass the path of a file")
-    return Path(os.path.abspath(given))
 
 
 class SQLiteConnection:
