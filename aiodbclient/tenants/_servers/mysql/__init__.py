@@ -1,4 +1,4 @@
-r"""``MySQLServer``: what MySQL does for the tenants of one cluster, as the administrator.
+r"""``MySQLServer``: what ``Server`` reads, on MySQL. ``MySQLSession`` has the steps, a method each.
 
 The administrator is the cluster's primary user. It has the usual rights WITH GRANT OPTION and CREATE USER, and may
 neither KILL the sessions of others nor change who code runs as::
@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 from ....engines import Engine
@@ -31,16 +32,37 @@ from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .. import Administrator, Found, LoginRefusedError, Server, ServerAwayError, SharedSessions, Work, of_tenant
-from .logins import accounts, intruders
-from .rights import RIGHTS, access_of_others, missing_grants, refuse_wide
-from .schemas import exists, read_programs, rights_of_ended
-from .session import PasswordAcceptedError, Schema, Session, opened, options_of, program_of
-from .steps import MySQLSession
+from .. import (
+    TEMPORARY_CONNECTIONS,
+    Administrator,
+    Found,
+    LoginRefusedError,
+    Server,
+    ServerAwayError,
+    SharedSessions,
+    TenantSession,
+    Work,
+    of_tenant,
+)
+from . import logins, rights, schemas
+from .session import (
+    DefinerError,
+    LockedError,
+    PasswordAcceptedError,
+    Schema,
+    Session,
+    Thread,
+    identifier,
+    opened,
+    options_of,
+    program_of,
+)
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _NUMBER = 8  # digits at the end of a login's name
+_DROP_SCHEMA_SECONDS = 60.0  # for a schema of many tables
+_DROP_LOGINS_SECONDS = 2.0
 
 _PRIVILEGES = """
 SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES
@@ -55,6 +77,11 @@ UNION ALL SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s LIMIT 
 # SHOW PROCESSLIST hangs while a session changes its user.
 _SESSIONS = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
 _SIZES = "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
+_EARLIER = """
+SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND FROM performance_schema.threads
+JOIN performance_schema.session_account_connect_attrs USING (PROCESSLIST_ID)
+WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s
+"""
 
 T = TypeVar("T")
 
@@ -132,13 +159,13 @@ class MySQLServer(Server):
         return int(number)
 
     async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
-        return await self._read(names, partial(_problems, logins=on_record))
+        return await self._read(names, partial(_problems, on_record=on_record or {}))
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         return await self._read(names, _other_grantees)
 
     async def programs(self, names: Names) -> tuple[str, str]:
-        return await self._read(names, read_programs)
+        return await self._read(names, schemas.read_programs)
 
     def steps(self, work: Work) -> MySQLSession:
         return MySQLSession(self, work)
@@ -175,9 +202,138 @@ class MySQLServer(Server):
             yield session
 
 
+class MySQLSession(TenantSession):
+    """The steps for one tenant. Each has its own session of the administrator, which ``end_work`` finds by its name."""
+
+    def __init__(self, server: MySQLServer, work: Work) -> None:
+        self.names = work.names
+        self._server = server
+        self._work = work
+
+    async def end_work(self) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+
+            async def of_earlier_processes() -> list[Thread]:
+                return [Thread(*row) for row in await schema.run(_EARLIER, program_of(self.names))]
+
+            await logins.drop_helpers(schema)
+            await logins.end_threads(schema, of_earlier_processes)
+
+    async def create(self) -> bool:
+        async with self._server.schema(self._work) as schema:
+            if await schemas.exists(schema):
+                return False
+            rights.check_name(schema)
+            await rights.revoke_access(schema)  # before it exists: a next try would find it, and leave them
+            await schema.run(f"CREATE DATABASE {identifier(schema.name)}")
+            return True
+
+    async def add_login(self, login: str, password: Secret, role: Role) -> None:
+        async with self._server.schema(self._work) as schema:
+            await logins.create_login(schema, login, password, rights.RIGHTS[role])
+            await _restore_definers(schema)
+
+    async def add_dump_login(self, login: str, password: Secret) -> None:
+        """See ``TenantSession``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
+        async with self._server.schema(self._work) as schema:
+            await logins.create_login(schema, login, password, rights.OF_A_DUMP, TEMPORARY_CONNECTIONS)
+
+    async def end_logins(self, ending: Collection[str], /) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await logins.end(schema, ending)
+
+    async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
+        """See ``TenantSession``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
+        left = {*ended}
+        async with self._server.schema(self._work, is_long=True) as schema:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DROP_LOGINS_SECONDS):
+                    await _restore_definers(schema)
+                    existing = await logins.accounts(schema)
+                    if left.issuperset(existing) and await schemas.exists(schema):
+                        left -= {*[*existing][-1:]}
+                    for login in sorted(left):
+                        with suppress(DefinerError):
+                            await schema.run("DROP USER IF EXISTS %s@'%%'", login)
+                            left.remove(login)
+        return tuple(sorted(left))
+
+    async def repair(self, on_record: Mapping[str, Role], /) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await schemas.make_writable(schema)
+            existing = await logins.accounts(schema, on_record)
+            await logins.end(schema, await logins.intruders(schema))
+            await logins.end_in_schema(schema, await rights.revoke_access(schema, existing))
+            for account in existing.values():
+                if account.login in on_record and account.is_ours and not account.is_locked:
+                    await logins.restore_login(schema, account.login, on_record[account.login])
+            await _restore_definers(schema)
+
+    async def shut(self) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await rights.revoke_access(schema)
+            await logins.end(schema, await logins.intruders(schema))
+            await logins.end_in_schema(schema)
+            await schemas.make_writable(schema)
+
+    async def freeze(self, freezing: Collection[str], /) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            existing = await logins.accounts(schema)
+            frozen = {*freezing, *await rights.grantees(schema, "INSERT")}
+            frozen |= {each.login for each in existing.values() if each.is_locked}
+            await rights.revoke_access(schema, {*existing} - frozen)  # the login that dumps stays
+            await logins.end(schema, frozen & {*existing, *freezing}, keep_passwords=True)
+            until = monotonic() + logins.ENDING_SECONDS
+            while True:
+                await logins.end_in_schema(schema)
+                await schemas.refuse_prepared(schema)
+                try:
+                    await schema.run(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
+                    return
+                except LockedError:  # who has rights on all schemas writes here
+                    if monotonic() > until:
+                        raise
+
+    async def unfreeze(self, on_record: Mapping[str, Role], /) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await schemas.make_writable(schema)
+            for login in [each for each in await logins.accounts(schema) if each in on_record]:
+                await logins.restore_login(schema, login, on_record[login])
+            await _restore_definers(schema)
+
+    async def adopt(self) -> str | None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            rights.check_name(schema)
+            existing = await logins.accounts(schema, [schema.name])
+            namesake = existing.pop(schema.name, None)
+            ours = [each.login for each in existing.values() if not each.is_locked]
+            owners = await rights.grantees(schema, "CREATE")
+            goes_on = [login for login in ours if login in owners][-1:] or ours[-1:]
+            if namesake and not namesake.is_locked and not ours:
+                goes_on = [namesake.login]
+            for login in {*ours, *goes_on}:
+                await logins.check_adoption(schema, login)
+            await logins.end(schema, {*ours} - {*goes_on})
+            await schemas.make_writable(schema)
+            await logins.end_in_schema(schema, await rights.revoke_access(schema, goes_on))
+            return goes_on[0] if goes_on else None
+
+    async def drop_database(self) -> None:
+        await self.shut()
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await schemas.refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
+            await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
+
+    async def forget(self, role: Role | None = None) -> None:
+        """See ``TenantSession``. On MySQL rights outlive their schema."""
+        if role is None:
+            async with self._server.schema(self._work) as schema:
+                await rights.revoke_access(schema)
+
+
 async def _find(schema: Schema) -> Found:
-    existing = await accounts(schema, [schema.name])
-    others, is_there = existing.pop(schema.name, None), await exists(schema)
+    existing = await logins.accounts(schema, [schema.name])
+    others, is_there = existing.pop(schema.name, None), await schemas.exists(schema)
     return Found(
         database=is_there,
         # A tenant's schema has a login of the tenant, perhaps an ended one, before anybody can make something in it.
@@ -188,30 +344,43 @@ async def _find(schema: Schema) -> Found:
     )
 
 
-async def _problems(schema: Schema, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
+async def _problems(schema: Schema, on_record: Mapping[str, Role]) -> frozenset[Problem]:
     """See ``Server``. An ended login has rights only while code runs as it, and the tenant is not suspended."""
-    existing, on_record = await accounts(schema, [schema.name, *(logins or ())]), logins or {}
+    existing = await logins.accounts(schema, [schema.name, *on_record])
     if (namesake := existing.get(schema.name)) and schema.name not in on_record and not namesake.is_locked:
         del existing[schema.name]  # that of others
     ended = {each.login for each in existing.values() if each.is_locked}
-    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await access_of_others(schema, existing)}
+    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await rights.access_of_others(schema, existing)}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
-    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema)}
+    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await logins.intruders(schema)}
     wanted = dict.fromkeys(ended - {*on_record}, frozenset[str]())
     if wanted and on_record:
-        wanted |= await rights_of_ended(schema, wanted)
+        wanted |= await schemas.rights_of_ended(schema, wanted)
     for account in existing.values():
         if account.login in on_record and account.is_ours:
-            wanted[account.login] = RIGHTS[on_record[account.login]]
+            wanted[account.login] = rights.RIGHTS[on_record[account.login]]
             if not (0 < account.connections <= schema.most and account.keeps_password):
                 found.add(Problem(ProblemKind.RIGHTS_MISSING))
-    for login, rights in wanted.items():
-        found |= {problem for *_, problem in await missing_grants(schema, login, rights)}
+    for login, of_login in wanted.items():
+        found |= {problem for *_, problem in await rights.missing_grants(schema, login, of_login)}
     return frozenset(found)
 
 
 async def _other_grantees(schema: Schema) -> tuple[str, ...]:
     """See ``Server``. Refuses a pattern for other schemas, as ``shut`` does."""
-    others = await access_of_others(schema, await accounts(schema))
-    refuse_wide(schema, others)
+    others = await rights.access_of_others(schema, await logins.accounts(schema))
+    rights.refuse_wide(schema, others)
     return tuple(sorted({one.user for one in others}))
+
+
+async def _restore_definers(schema: Schema) -> None:
+    """Give ended logins the rights that honest code of the tenant needs, which runs as them.
+
+    While no login of the tenant is open, it is suspended, or moves: then they have none.
+    """
+    existing = (await logins.accounts(schema, [schema.name])).values()
+    ended = [each.login for each in existing if each.is_locked and each.is_ours]
+    if not ended or not any(schema.names.is_login(each.login) and not each.is_locked for each in existing):
+        return
+    for login, wanted in (await schemas.rights_of_ended(schema, ended)).items():
+        await rights.set_rights(schema, login, wanted)
