@@ -27,31 +27,9 @@ from ..._libpq import one_line
 from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .. import (
-    TEMPORARY_CONNECTIONS,
-    Administrator,
-    Found,
-    LoginRefusedError,
-    Server,
-    ServerAwayError,
-    SharedSessions,
-    TenantSession,
-    Work,
-    of_tenant,
-)
+from .. import TEMPORARY_CONNECTIONS, Administrator, Found, Server, SharedSessions, TenantSession, Work, of_tenant
 from . import databases, grants, logins, objects, objects_of_others
-from .sessions import (
-    STEP_SECONDS,
-    BlockedError,
-    CAFile,
-    Session,
-    Watch,
-    admin_options,
-    clear,
-    connect,
-    entered,
-    rows,
-)
+from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, admin_options, clear, connect, entered, rows
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
@@ -156,15 +134,8 @@ class PostgresServer(Server):
         if self._address is None:
             await self.ask(SQL("SELECT 1"))
         assert self._address is not None
-        try:
-            async with self._tests:
-                await logins.log_in(self._address, login, password, names.database)
-                return None
-        except LoginRefusedError as refused:
-            return str(refused)
-        except ServerAwayError as away:
-            reason = str(away)
-        raise of_tenant(names, f"the login {login!r} could not be tested: {reason}")
+        async with self._tests:
+            return await logins.log_in(self._address, names, login, password)
 
     async def count_sessions(self, login: str) -> int:
         [(number,)] = await self.ask(_SESSIONS, login)
@@ -240,7 +211,7 @@ class PostgresServer(Server):
             clear(error)
         else:
             info, context = server.info, self._context if server.pgconn.ssl_in_use else None
-            self._address = logins.Address(info.host or info.hostaddr, info.port, context)
+            self._address = (info.host or info.hostaddr, info.port, context)
             return server
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
 

@@ -11,7 +11,6 @@ from psycopg.sql import SQL, Identifier
 
 from ..._naming import Role
 from .grants import (
-    Step,
     closing_steps,
     complete,
     group_steps,
@@ -20,7 +19,7 @@ from .grants import (
     need_database,
     read_database,
     read_logins,
-    revoke_membership,
+    role_steps,
     take,
 )
 from .sessions import Session, StatementTimeoutError
@@ -82,12 +81,9 @@ async def freeze(session: Session, logins: Collection[str]) -> None:
     await refuse_prepared(session)
     names, database = session.names, await need_database(session)
     readers = {login.name for login in await read_logins(session) if login.inherits and login.name not in logins}
-    steps = [
-        Step(revoke_membership(session, names.owner, member.name, member.grantor))
-        for member in await members(session, names.owner) or ()
-        if not member.admin and member.name not in {session.admin, *readers}
-    ]
-    await take(session, [*steps, *closing_steps(session, database, readers)])
+    present = await members(session, names.owner) or []
+    steps = [*role_steps(session, names.owner, present, (), readers), *closing_steps(session, database, readers)]
+    await take(session, steps)
     await _empty(session, logins)
     await refuse_prepared(session)
 

@@ -192,7 +192,7 @@ async def missing_grants(
     database, present = await need_database(session), await members(session, owner)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
-    steps = [*_role_steps(session, owner, present, logins[Role.OWNER], unknown)]
+    steps = [*role_steps(session, owner, present, logins[Role.OWNER], unknown)]
     if is_shut:
         steps += _shut_steps(session, database)
     else:
@@ -210,13 +210,13 @@ async def group_steps(
     session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
 ) -> list[Step]:
     group = session.names.group(role)
-    steps = [*_role_steps(session, group, await members(session, group), logins, unknown)]
+    steps = [*role_steps(session, group, await members(session, group), logins, unknown)]
     if database.privileges.get(group) != ["CONNECT"]:
         steps.append(Step(allow_connect(session, group), as_owner=True))
     return steps
 
 
-def _role_steps(
+def role_steps(
     session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], unknown: Collection[str]
 ) -> Iterator[Step]:
     """Yield what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""

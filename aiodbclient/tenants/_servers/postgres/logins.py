@@ -33,9 +33,9 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ..._credential import Secret
 from ..._libpq import one_line
-from ..._naming import Role
+from ..._naming import Names, Role
 from ...errors import GrantError
-from .. import LoginRefusedError, ServerAwayError
+from .. import LoginRefusedError, ServerAwayError, of_tenant
 from .databases import open_again
 from .grants import allow_connect, default_limit, grant_membership, read_database, revoke_membership, start_as_owner
 from .sessions import CONNECT_SECONDS, BlockedError, Session, Statement, as_role
@@ -47,6 +47,9 @@ _ROUNDS = 4_096  # PostgreSQL's default
 _MOST_ROUNDS = 100_000  # 50 ms of one processor
 _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
 _MOST_BYTES = 100_000  # of one message during a login
+
+# Where the administrator's session found the server: host, port, and its context unless that session has no TLS.
+Address: TypeAlias = tuple[str, int, ssl.SSLContext | None]
 
 _OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
 _WRONG_PASSWORD = "28P01"  # of a login that does not exist too
@@ -173,42 +176,38 @@ async def verifier(password: Secret) -> Secret:
     return Secret(f"SCRAM-SHA-256${_ROUNDS}:{salt64}${stored64}:{server64}")
 
 
-@frozen
-class Address:
-    """Where the administrator's session found the server."""
-
-    host: str
-    port: int
-    context: ssl.SSLContext | None  # None if that session has no TLS
-
-
 def unverified_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
-async def log_in(address: Address, user: str, password: Secret, database: str) -> None:
-    """Log in and out. Raises LoginRefusedError or ServerAwayError. A full database is no refusal."""
+async def log_in(address: Address, names: Names, login: str, password: Secret) -> str | None:
+    """Log in and out. Return why the server refuses it, or None. A full database is no refusal."""
+    host, port, context = address
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
+            reader, writer = await asyncio.open_connection(host, port)
             try:
-                if address.context is not None:
+                if context is not None:
                     writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
                     if await reader.readexactly(1) != b"S":
                         raise ServerAwayError("the server does not support TLS")
-                    await writer.start_tls(address.context, server_hostname=address.host)
-                await _Wire(reader, writer).log_in(user, password, database)
+                    await writer.start_tls(context, server_hostname=host)
+                await _Wire(reader, writer).log_in(login, password, names.database)
                 writer.write(b"X\0\0\0\4")
             finally:
                 writer.transport.abort()
-            return
+            return None
+    except LoginRefusedError as refused:
+        return str(refused)
+    except ServerAwayError as away:
+        reason = str(away)
     except TimeoutError:
         reason = f"the server did not answer within {CONNECT_SECONDS} s"
     except (OSError, EOFError, ValueError, KeyError, struct.error) as error:
-        reason = f"the login failed: {one_line(error)}"
-    raise ServerAwayError(reason)
+        reason = f"the connection failed: {one_line(error)}"
+    raise of_tenant(names, f"the login {login!r} could not be tested: {reason}")
 
 
 @frozen
