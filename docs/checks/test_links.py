@@ -62,7 +62,7 @@ def paths() -> list[Path]:
     return sorted(SITE.rglob("*.html"))
 
 
-def test_each_link_leads_to_a_page_and_an_anchor(paths: list[Path]) -> None:
+def test_links_lead_to_pages_and_anchors(paths: list[Path]) -> None:
     assert sum(len(page(path).links) for path in paths) > 1000
     assert {path.name: links for path in paths if (links := dead(SITE, path))} == {}
 
@@ -71,7 +71,7 @@ def test_nothing_is_loaded_from_elsewhere(paths: list[Path]) -> None:
     assert {load for path in paths for load in page(path).loads if urlsplit(load).netloc} == set()
 
 
-def test_a_dead_link_and_a_dead_anchor_are_seen(tmp_path: Path) -> None:
+def test_dead_link_and_anchor_are_seen(tmp_path: Path) -> None:
     (tmp_path / "other.html").write_text('<p id="here">')
     links = ["other.html#here", "other.html", "#top", "gone.html", "other.html#gone", "../outside.html"]
     (tmp_path / "page.html").write_text('<h1 id="top"></h1>' + "".join(f'<a href="{link}">.</a>' for link in links))

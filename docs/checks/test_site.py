@@ -216,7 +216,7 @@ def text_of(site: Path, page: str) -> str:
     return re.sub(r"<[^>]+>", "", html[html.index("<article") : html.index("</article>")])
 
 
-def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> None:
+def test_reference_has_every_public_name(site: Path) -> None:
     reference = [(site / page).read_text() for page in pages(site) if page.startswith("reference/")]
     anchors = {anchor for html in reference for anchor in re.findall(r' id="([^"]+)"', html)}
     measured = {code for html in reference for code in re.findall(r"<code>(\w+)</code>", html)}
@@ -227,7 +227,7 @@ def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> N
     assert not {anchor for anchor in anchors if "._" in anchor}
 
 
-def test_an_exception_of_a_raises_section_links_to_its_class(site: Path) -> None:
+def test_raises_section_links_to_exceptions(site: Path) -> None:
     linked, plain = set[str](), set[str]()
     for page in pages(site):
         for section in re.findall(r"Raises:</span></p>(.*?)</ul>", (site / page).read_text(), re.DOTALL):
@@ -239,7 +239,7 @@ def test_an_exception_of_a_raises_section_links_to_its_class(site: Path) -> None
     assert {name for name in plain if not hasattr(builtins, name)} == set()
 
 
-def test_an_alias_in_a_signature_is_explained_on_its_page(site: Path) -> None:
+def test_alias_in_signature_is_explained(site: Path) -> None:
     for page in pages(site):
         if page.startswith("reference/"):
             html = (site / page).read_text()
@@ -275,7 +275,7 @@ def test_the_reference_shows_no_private_code(site: Path) -> None:
             assert re.findall(r"\b_[a-z]\w+\(|\baiodbclient\._\w+", text_of(site, page)) == [], page
 
 
-def test_an_anchor_of_the_reference_is_the_only_one_of_its_page(site: Path) -> None:
+def test_anchor_of_reference_is_unique(site: Path) -> None:
     for page in pages(site):
         if page.startswith("reference/"):
             anchors = re.findall(r'<(?:h[1-6]|li|tr)[^>]* id="([^"]+)"', (site / page).read_text())
@@ -301,7 +301,7 @@ def test_the_start_page_leads_to_every_guide(site: Path) -> None:
     assert guides - set(links) == set()
 
 
-def test_pages_are_light_or_dark_as_the_reader_wants_it_now(site: Path, tmp_path: Path) -> None:
+def test_pages_follow_light_or_dark_mode(site: Path, tmp_path: Path) -> None:
     with served(site, "") as (url, _):
         for preferred, scheme in (("1", "default"), ("0", "slate"), ("1", "default")):  # 0: dark
             options = [f"--blink-settings=preferredColorScheme={preferred}", "--virtual-time-budget=4000", "--dump-dom"]
@@ -332,7 +332,7 @@ def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
     assert measured_in_chromium(site, tmp_path, script) == {}
 
 
-def test_each_text_has_a_contrast_of_four_and_a_half(site: Path, tmp_path: Path) -> None:
+def test_text_has_contrast_of_four_and_a_half(site: Path, tmp_path: Path) -> None:
     of_each_kind = ["index.html", "how-to/tenants.html", "reference/tenants.html", "reference/command.html"]
     script = CONTRAST.replace("PAGES", json.dumps(of_each_kind))
     assert measured_in_chromium(site, tmp_path, script) == {}
@@ -344,7 +344,7 @@ def test_a_faint_text_is_seen(tmp_path: Path) -> None:
     assert {name.rpartition(": ")[2] for name in faint} == {"faint"}
 
 
-def test_no_button_hides_the_end_of_a_line_on_a_phone(site: Path, tmp_path: Path) -> None:
+def test_no_button_hides_text_on_a_phone(site: Path, tmp_path: Path) -> None:
     over = measured_in_chromium(site, tmp_path, OVER_CODE.replace("PAGES", '["tutorial.html"]'))
     assert over["code of tutorial.html"] > 5
     assert over["tutorial.html"] == 0
@@ -363,7 +363,7 @@ def test_a_message_leads_to_its_advice(found: dict[str, list[str]], message: str
     assert section == f"/how-to/troubleshooting.html#{LEADS_TO[message]}"
 
 
-def test_what_is_copied_of_a_terminal_has_no_prompt_and_no_output(site: Path) -> None:
+def test_copied_terminal_has_no_prompt_or_output(site: Path) -> None:
     style = (site / "stylesheets" / "extra.css").read_text()
     assert re.search(r"\[data-md-copying\] \.gp,\s*\[data-md-copying\] \.go \{\s*display: none", style)
     terminal = (site / "how-to" / "operate.html").read_text()

@@ -16,7 +16,6 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _mysql as mysql_backend
 from aiodbclient.sandbox._protocol import RequestedUser
 
-from ..mysql import in_grant
 from ..waiting import until
 from .conftest import Call, caller, make
 from .test_servers import MySQL, connection_of
@@ -113,21 +112,6 @@ async def test_doadmin_locks_user_of_api(call: Call, login: Login) -> None:
     with login(user) as session:  # and the other way round
         fetch(session, "ALTER USER doadmin ACCOUNT LOCK")
         fetch(session, "ALTER USER doadmin ACCOUNT UNLOCK")
-
-
-async def test_doadmin_makes_a_login_for_one_db(call: Call, login: Login) -> None:
-    for name in ("a_b", "axb"):
-        await make(call, "db", name)
-    with login((await call("GET", "/users/doadmin")).json["user"]) as admin, admin.cursor() as cursor:
-        fetch(admin, "CREATE USER tenant IDENTIFIED BY 'a-Secret-1'")
-        fetch(admin, f"GRANT ALL ON `{in_grant(cursor, 'a_b')}`.* TO tenant")
-    assert "tenant" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
-    with login({"name": "tenant", "password": "a-Secret-1"}, "a_b") as session:
-        fetch(session, "CREATE TABLE notes (text varchar(9) PRIMARY KEY)")
-        assert set(fetch(session, "SHOW DATABASES")) <= {"a_b", "information_schema", "performance_schema"}
-        for refused in ("USE axb", "SELECT User FROM mysql.user", "CREATE DATABASE mine"):
-            with pytest.raises(pymysql.OperationalError, match="denied"):
-                fetch(session, refused)
 
 
 async def test_the_settings_are_those_of_the_provider(call: Call, root: pymysql.Connection[Cursor]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from itertools import count
 from typing import Any
 from unittest.mock import patch
 
@@ -49,11 +48,6 @@ class WatchedStore(SQLiteStore):
 
     async def commit(self, claim: Any, record: Any) -> None:
         await self._stepping(super().commit(claim, record))
-
-
-def moments(every: int = 1) -> Iterator[int]:
-    """Yield the steps to cancel at, until ``died`` returns False."""
-    return count(1, every)
 
 
 @asynccontextmanager

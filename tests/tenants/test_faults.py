@@ -16,18 +16,16 @@ from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, Tenants
-from aiodbclient.tenants._naming import Role, names_of
+from aiodbclient.tenants._naming import Role
 from aiodbclient.tenants._outcomes import Timer
-from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._verbs import changes, tenant
 from aiodbclient.tenants._verbs.tenant import claimed, clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import Place, only
-from .programs import ask, session_of
+from .programs import session_of
 from .store_contract import LONG
-from .test_check_and_repair import admin_of
 
 
 async def works(credential: Credential) -> None:
@@ -49,24 +47,6 @@ async def test_refused_new_login_is_not_stored(place: Place, monkeypatch: pytest
     assert isinstance(failed.error, GrantError)
     assert "the server refuses the new login" in str(failed.error)
     assert await tenants.get("alpha") == credential
-
-
-async def test_login_of_dead_process_dropped(place: Place) -> None:
-    """Nobody knows its password."""
-    database, admin = place.prefix + "alpha", await admin_of(place)
-    login = names_of("alpha", "pg", place.prefix).new_login([])
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
-    intent = Intent(verb=Verb.PROVISION, cluster=place.cluster.id, database=database, logins=(login,))
-    await place.store.begin(claim, str(intent))
-    await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'lost'")
-    await place.store.release(claim)
-
-    [outcome] = [outcome async for outcome in place.tenants().provision(["alpha"], if_exists="error")]
-
-    assert outcome.credential is not None
-    await works(outcome.credential)
-    assert await place.logins() == [outcome.credential.username.removeprefix(place.prefix)]
 
 
 async def test_missing_administrator_rights_reported(place: Place) -> None:

@@ -305,23 +305,10 @@ async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
 
 
-async def test_undone_move_keeps_databases_of_others(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A move dies before it creates the copy, and somebody else makes a database of that name there."""
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    await moving_until(two, "create", monkeypatch)
-    await two.new.dbs.create(alpha.database)
-
-    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
-
-    assert alpha.database in [db.name for db in await two.new.dbs.list()]
-    await two.new.dbs.delete(alpha.database)
-
-
 async def test_undone_move_keeps_tenants_of_another_store(
     two: Two, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As above, with a tenant that the process of another store makes there."""
+    """A move dies before it creates the copy, and the process of another store makes a tenant of that name there."""
     tenants = two.tenants()
     await tenants.ensure("alpha")
     await moving_until(two, "create", monkeypatch)

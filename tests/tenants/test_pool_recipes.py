@@ -98,7 +98,7 @@ async def by_aiomysql(pool: Any) -> Any:
     ],
     ids=["asyncpg", "psycopg_pool", "SQLAlchemy, asyncpg", "SQLAlchemy, psycopg"],
 )
-async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
+async def test_postgresql_pool_verifies_and_follows_rotation(
     headings: list[str], query: Any, postgresql: TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -337,7 +337,7 @@ async def test_failed_open_frees_its_slot(world: World) -> None:
         await asyncio.gather(*(use(pools, name) for name in world.on_record))
 
 
-def test_close_error_is_logged_and_raised_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_close_error_is_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     @in_virtual_time
     async def test(world: World) -> None:
         world.broken = "close"

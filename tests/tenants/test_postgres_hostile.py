@@ -280,25 +280,6 @@ async def test_half_open_login_stops_no_removal(
     assert not (await victim.server.find(victim.names)).database
 
 
-async def test_many_large_objects_keep_no_login(managed: Managed, victim: Tenant) -> None:
-    login = victim.logins[0]
-    for database in ("defaultdb", "template1"):
-        create = "SET ROLE NONE; SELECT count(lo_create(0)) FROM generate_series(1, 3500)"
-        managed.run(victim, create, database=database)
-    await victim.steps.end_logins([login])
-    assert large_objects(managed, login) == [3500, 3500]  # it did not wait for them to be dropped
-    async with asyncio.timeout(60):
-        while await victim.steps.drop_logins([login]):  # each attempt goes on
-            pass
-    assert not managed.exists(login)
-
-
-def large_objects(managed: Managed, login: str) -> list[int]:
-    """How many a login has, in each database where everybody may make them."""
-    query = f"SELECT count(*) FROM pg_largeobject_metadata WHERE pg_get_userbyid(lomowner) = '{login}'"
-    return [managed.api(query, database)[0][0] for database in ("defaultdb", "template1")]
-
-
 @pytest.mark.thorough
 async def test_interrupted_drop_goes_on(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """With more large objects than the server has locks for. Two million take four times two minutes."""
@@ -326,15 +307,6 @@ async def test_interrupted_drop_goes_on(managed: Managed, victim: Tenant, evil: 
         while await victim.steps.drop_logins([login]):
             managed.run(evil, "CREATE TABLE goes_on (x int); DROP TABLE goes_on")
     assert (left(), managed.exists(login)) == (everything - 30_000, False)
-
-
-async def test_login_of_closed_database_is_ended(managed: Managed, victim: Tenant) -> None:
-    login = victim.logins[0]
-    with managed.open(login, "defaultdb") as session:
-        session.execute(f"ALTER DATABASE {victim.database} ALLOW_CONNECTIONS false")
-        assert await victim.end(login)
-        with pytest.raises(psycopg.OperationalError):
-            session.execute("SELECT 1")
 
 
 async def test_password_is_tested_in_full_database(managed: Managed, victim: Tenant) -> None:

@@ -224,24 +224,6 @@ async def test_objects_of_revoked_login_work_for_next(place: Place) -> None:
     assert await tenant.problems() == frozenset()
 
 
-async def test_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
-    tenant, first, own = await with_table(place)
-    own.run("CREATE VIEW v AS SELECT a FROM t")
-    second = await tenant.add()
-    await tenant.end(first)
-
-    await tenant.suspend()
-    await tenant.steps.drop_logins([first, second])
-    assert not place.enters(tenant.names, second, PASSWORD)
-    assert (await place.server.find(tenant.names)).logins == ()
-    assert await place.server.problems(tenant.names, None) == frozenset()
-    assert tenant.database in await place.server.tenants()
-
-    third = await tenant.add()
-    assert place.connect(third, PASSWORD, tenant.database).run("SELECT a FROM v") == []
-    assert await tenant.problems() == frozenset()
-
-
 async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
     tenant = await made(place)
     [login] = tenant.logins

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from aiodbclient.tenants._stores import Claim
 from aiodbclient.tenants._verbs import tenant
 
 from .conftest import Place, only
-from .dying import died, moments
+from .dying import died
 from .programs import ask
 from .test_check_and_repair import admin_of
 
@@ -89,7 +90,7 @@ async def test_failed_setup_runs_again(place: Place) -> None:
 
 async def test_setup_ran_for_each_record(place: Place) -> None:
     """Whenever a process dies."""
-    for last in moments(4):
+    for last in count(1, 4):
         name = f"n{last}"
 
         def ensuring(tenants: Tenants, name: str = name) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import shutil
 import sqlite3
 import stat
@@ -227,21 +226,6 @@ async def test_deleted_credential_is_overwritten(path: Path) -> None:
         assert b"hunter2" in path.read_bytes()
         await store.commit(await claimed(store, "alpha"), None)
         assert b"hunter2" not in path.read_bytes()
-
-
-async def test_write_failure_is_an_error_that_passes(path: Path) -> None:
-    async with SQLiteStore(path) as store:
-        await keep(store, "alpha")
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
-        try:
-            claims = await asyncio.gather(*(store.claim(f"t{n}" * 40, LONG) for n in range(40)), return_exceptions=True)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert {type(claim) for claim in claims} == {StoreError}
-        assert len({id(claim) for claim in claims}) == 40
-        assert [record.name for record in await all_of(store)] == ["alpha"]
-        await keep(store, "beta")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs to mount a small disk")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, Tenants
-from aiodbclient.tenants._stores import sqlite
 from aiodbclient.tenants.errors import StoreError
 
 from .conftest import Place
@@ -96,17 +93,3 @@ async def test_full_disk_of_store_sends_nothing(place: Place, tmp_path: Path) ->
         assert await with_database(place) == {"alpha"}
         assert await logins(place) == {kept.username}
         assert not await refusal(await tenants.ensure("beta"), "SELECT 1")
-
-
-async def test_locked_store_sends_nothing(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT", 0.1)
-    path = tmp_path / "other.db"
-    async with SQLiteStore(path) as store:
-        tenants = Tenants(place.cluster, store, prefix=place.prefix)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreError, match="database is locked"):
-                await tenants.ensure("alpha")
-            other.execute("ROLLBACK")
-        assert await with_database(place) | await logins(place) == set()
-        assert not await refusal(await tenants.ensure("alpha"), "SELECT 1")

@@ -282,23 +282,6 @@ async def test_half_removed_tenant_not_suspended_or_resumed(place: Place) -> Non
     assert not await refusal(credential, "SELECT 1")
 
 
-@pytest.mark.parametrize("of_readers", [False, True])
-async def test_pools_say_that_a_tenant_is_suspended(place: Place, of_readers: bool) -> None:
-    tenants = place.tenants()
-    await tenants.ensure("alpha")
-    users = tenants.role("reader") if of_readers else tenants
-    await users.ensure("alpha")
-    await suspended(tenants)
-
-    async def never(_: object) -> None:
-        raise AssertionError
-
-    async with TenantPools(users, open=never, close=never, max_pools=20) as pools:
-        with pytest.raises(SuspendedError, match="'alpha' is suspended"):
-            async with pools.use("alpha"):
-                pass
-
-
 async def test_pool_use_after_suspension(place: Place) -> None:
     await place.tenants().ensure("alpha")
 

@@ -28,7 +28,7 @@ class TestVaultStore(StoreContract):
             yield lambda: VaultStore(vault.url, vault.token)
 
 
-async def test_an_old_version_of_vaults_is_not_what_is_read() -> None:
+async def test_old_version_of_vault_is_not_read() -> None:
     async with Vault().running() as vault, VaultStore(vault.url, vault.token) as store:
         await keep(store, "alpha", "first")
         await keep(store, "alpha", "second")
@@ -36,7 +36,7 @@ async def test_an_old_version_of_vaults_is_not_what_is_read() -> None:
         assert list(vault.secrets) == [f"tenants/{b'alpha'.hex()}"]
 
 
-async def test_the_error_of_a_refusing_vault_has_no_secret() -> None:
+async def test_refusal_of_vault_shows_no_secret() -> None:
     async with Vault().running() as vault:
         async with VaultStore(vault.url, "hunter2") as store:
             with pytest.raises(StoreError, match="Vault answered 403 to GET data") as refused:
@@ -62,7 +62,7 @@ async def test_the_command_makes_it_from_a_url(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("url", ["vault://", "vault://vault.example.com", "vault://vault.example.com/secret"])
-def test_a_url_without_a_mount_and_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_url_without_mount_and_folder_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "hunter2")
     with pytest.raises(InvalidArgumentError, match="vault://HOST:PORT/MOUNT/FOLDER"):
         from_url(url, None)
