@@ -47,7 +47,6 @@ class SessionLostError(GrantError):
 
 
 def of_tenant(names: Names, reason: str) -> GrantError:
-    """Make the error that names a tenant."""
     return GrantError(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
 
 
@@ -166,8 +165,6 @@ class TenantSession(ABC):
     Each step but ``add_login`` and ``add_dump_login`` is safe to repeat, so after a crash a verb can begin again with
     its first one, and new logins.
     """
-
-    names: Names
 
     @abstractmethod
     async def end_work(self) -> None:

@@ -206,7 +206,6 @@ class MySQLSession(TenantSession):
     """The steps for one tenant. Each has its own session of the administrator, which ``end_work`` finds by its name."""
 
     def __init__(self, server: MySQLServer, work: Work) -> None:
-        self.names = work.names
         self._server = server
         self._work = work
 
@@ -214,7 +213,7 @@ class MySQLSession(TenantSession):
         async with self._server.schema(self._work, is_long=True) as schema:
 
             async def of_earlier_processes() -> list[Thread]:
-                return [Thread(*row) for row in await schema.run(_EARLIER, program_of(self.names))]
+                return [Thread(*row) for row in await schema.run(_EARLIER, program_of(schema.names))]
 
             await logins.drop_helpers(schema)
             await logins.end_threads(schema, of_earlier_processes)

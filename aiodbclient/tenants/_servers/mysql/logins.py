@@ -50,7 +50,7 @@ _EVENT = "Connect"  # the command of a thread that runs an event
 _SCHEDULER = "Daemon"  # the command of the server's thread that starts them, which locks their schema for a moment
 _KILLED = "Killed"  # the command of a thread that was killed, while its statement goes on
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
-_MOMENT = 0.2  # s in which a killed session is listed no more, and an honest one has changed its user
+_MOMENT = 0.2  # s until a killed session is no longer listed, and an honest one has changed its user
 _NO_SESSION = (LoginRefusedError, ServerAwayError, GrantError)  # why a session of a login does not kill the others
 _HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
 _COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
@@ -104,7 +104,7 @@ async def check_adoption(schema: Schema, login: str) -> None:
 async def create_login(
     schema: Schema, login: str, password: Secret, wanted: frozenset[str], connections: int | None = None
 ) -> None:
-    """Create an account with the rights ``wanted``, and with the usual limit of connections or another one."""
+    """Create an account with the rights ``wanted``. Without ``connections``, its limit is that of all logins."""
     limits = _LIMITS.format(connections or schema.most)
     with suppress(DefinerError):
         await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)

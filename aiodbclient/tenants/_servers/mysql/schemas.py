@@ -52,7 +52,7 @@ async def exists(schema: Schema) -> bool:
 
 
 async def rights_of_ended(schema: Schema, ended: Collection[str]) -> Mapping[str, frozenset[str]]:
-    """Return the rights of ended logins: the owner's, while programs of the tenant run as it, or they would fail."""
+    """Return the rights of each ended login: the owner's while a program of the schema runs as it, otherwise none."""
     run_as = {str(definer).removesuffix("@%") for (definer,) in await schema.run(_DEFINERS, *[schema.name] * 4)}
     return {login: RIGHTS[Role.OWNER] if login in run_as else frozenset() for login in ended}
 
