@@ -204,9 +204,9 @@ async def test_list_endless_next(
 @pytest.mark.parametrize(
     "following",
     [
-        "https://elsewhere.example/v2/databases?page=2",
-        "http://localhost:1/v2/databases?page=2",
-        "//elsewhere.example/v2",
+        "https://elsewhere.example/proxy/v2/databases?page=2",
+        "http://localhost:1/proxy/v2/databases?page=2",
+        "//elsewhere.example/proxy/v2/databases?page=2",
         "http://[",
         "/proxyevil/v2/databases?page=2",
         "/v2/databases?page=2",

@@ -17,6 +17,7 @@ from aiodbclient import Failed
 from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import ProblemKind, Record, Role, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
+from aiodbclient.tenants._copy import postgres as copying
 from aiodbclient.tenants._servers.postgres import PostgresSession
 from aiodbclient.tenants._verbs.move import _Move
 from aiodbclient.tenants.errors import (
@@ -30,7 +31,7 @@ from aiodbclient.tenants.errors import (
 
 from ..thorough import first_of
 from .conftest import only
-from .moves import Two, enters, left_on, sql
+from .moves import Two, close, connected, enters, left_on, run, sql
 from .problems import kinds
 
 # Without its role, a login may do nothing in the database: what ``pg_restore`` makes after the table is refused.
@@ -92,8 +93,10 @@ async def test_move_refused_before_sending(two: Two) -> None:
 
 
 async def test_move_suspended_tenant(two: Two) -> None:
+    """No login of the copy remains, and its database is shut."""
     tenants = two.tenants()
     await sql(await tenants.ensure("alpha"), "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
+    await tenants.role("reader").ensure("alpha")
     await only(tenants.suspend(["alpha"]))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
@@ -101,7 +104,8 @@ async def test_move_suspended_tenant(two: Two) -> None:
     assert await tenants.get("alpha") is None
     with pytest.raises(SuspendedError, match="is suspended since"):
         await tenants.ensure("alpha")
-    assert (await left_on(tenants, two.new, "alpha"))[0]
+    assert await left_on(tenants, two.new, "alpha") == (True, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
     resumed = (await only(tenants.resume(["alpha"]))).credential
     assert resumed is not None
     assert await sql(resumed, "SELECT n FROM t") == [(7,)]
@@ -209,6 +213,23 @@ async def test_failed_move_opens_tenant_again(two: Two, monkeypatch: pytest.Monk
     for each in (tenants, tenants.role("reader")):
         assert (await only(each.check(["alpha"]))).problems == ()
     assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
+
+
+async def test_lock_of_tenant_stops_move(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction of the tenant does not hold up the dump for ever."""
+    monkeypatch.setattr(copying, "_LOCK_SECONDS", 0.5)
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int)")
+    session = await connected(alpha)
+    await run(session, "BEGIN", "LOCK TABLE t")
+    async with asyncio.timeout(60):
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert f"an open transaction of the login {alpha.username!r} holds a lock" in str(failed.error)
+    await run(session, "COMMIT")
+    await close(session)
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
 async def test_move_within_max_frozen(two: Two) -> None:
