@@ -115,15 +115,13 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
-    """A client of ``sandbox`` with fast retries and no pacing."""
-    async with DatabaseClient(
-        sandbox.token,
-        base_url=sandbox.url,
-        retry=RetryPolicy(base_delay=0.001),
-        rate_limiter=RateLimiter([]),
-        timeout=5.0,
-    ) as running:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, **quick_options()) as running:
         yield running
+
+
+def quick_options() -> dict[str, Any]:
+    """Options of a client with fast retries and no pacing."""
+    return {"retry": RetryPolicy(base_delay=0.001), "rate_limiter": RateLimiter([]), "timeout": 5.0}
 
 
 @pytest.fixture
@@ -134,17 +132,11 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def make_client(server: Server) -> AsyncIterator[MakeClient]:
-    """A client of ``server``, by default with fast retries and no pacing. It is closed after the test."""
+    """A client of ``server``, which is closed after the test."""
     clients: list[DatabaseClient] = []
 
     def make(token: Any = "secret-token", **options: Any) -> DatabaseClient:
-        defaults: dict[str, Any] = {
-            "base_url": server.url,
-            "retry": RetryPolicy(base_delay=0.001),
-            "rate_limiter": RateLimiter([]),
-            "timeout": 5.0,
-        }
-        clients.append(DatabaseClient(token, **defaults | options))
+        clients.append(DatabaseClient(token, **{"base_url": server.url} | quick_options() | options))
         return clients[-1]
 
     yield make

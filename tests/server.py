@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -56,13 +57,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serve(port: int = 0) -> AsyncIterator[Server]:
+async def serve(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     server = Server()
     runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.01)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    server.url = f"http://127.0.0.1:{port}" if context is None else f"https://localhost:{port}"
     try:
         yield server
     finally:

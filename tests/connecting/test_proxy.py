@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 import trustme
-from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
 from aiodbclient import DatabaseClient, errors
 from aiodbclient.client import _environment_proxy as environment_proxy
 
-from ..server import CLUSTER, Server, says
+from ..server import CLUSTER, Server, says, serve
 
 
 @frozen
@@ -74,13 +73,9 @@ async def api(tmp_path: Path) -> AsyncIterator[Server]:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
-    server = Server(otherwise=says(200, {"dbs": []}))
-    runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.01)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    server.url = f"https://localhost:{runner.addresses[0][1]}"
-    yield server
-    await runner.cleanup()
+    async with serve(context) as server:
+        server.otherwise = says(200, {"dbs": []})
+        yield server
 
 
 async def list_dbs(api: Server, folder: Path, options: str, **environment: str) -> str:
