@@ -190,31 +190,3 @@ def test_batch_takes_the_least_time(count: int, scale: float, at_once: int) -> N
     run = live(main)
     assert (run.refused, run.failed, len(run.calls)) == (0, 0, count)
     assert run.took <= 1.03 * optimum(count, windows)
-
-
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=LONGER) for seed in range(2, 6))])
-@pytest.mark.parametrize("gap", [1.0, 5.0])
-@pytest.mark.parametrize(
-    ("counts", "longest"), [((40, 40), (40.0, 40.0)), ((40, 40, 40), (75.0, 75.0, 75.0)), ((200, 40), (135.0, 130.0))]
-)
-def test_programs_on_a_lower_limit_use_it(
-    counts: tuple[int, ...], longest: tuple[float, ...], gap: float, seed: int
-) -> None:
-    """Programs without a shared limiter do not wait while the API's limit is free.
-
-    20 requests in 10 s: 40 creates of each of two programs take 30 s at best.
-    """
-
-    async def main(loop: VirtualLoop) -> list[Run]:
-        random.seed(seed)
-        server = Windows(loop.time, ((20, 10.0), (5000, 3600.0)))
-
-        async def program(place: int, count: int) -> Run:
-            api, limiter = Api(server, random.Random(seed + place), 0.0025, 0.025), RateLimiter()
-            await asyncio.sleep(gap * place)
-            return await spread(lambda: call_paced(limiter, api), api, count, count)
-
-        return await asyncio.gather(*(program(*each) for each in enumerate(counts)))
-
-    took = [run.took for run in live(main)]
-    assert all(seconds <= most for seconds, most in zip(took, longest, strict=True)), took
