@@ -46,12 +46,13 @@ asyncio.run(main())
         ("import aiodbclient", {"aiohttp", "attrs", "cattrs"}),
         ("import aiodbclient.sandbox, aiodbclient.tenants", EXTRAS),
         (
-            "from aiodbclient.tenants import Credential, PostgresStore, Record, Role, Seal, SQLiteStore",
+            "from aiodbclient.tenants import Credential, Record, Role, Seal, SQLiteStore",
             {"aiohttp", "psycopg", "pymysql"},
         ),
+        ("from aiodbclient.tenants import PostgresStore", {"aiohttp", "pymysql"}),
         (RUN_SANDBOX, EXTRAS - {"cryptography"}),
     ],
-    ids=["the package", "sandbox and tenants", "a store", "a sandbox that runs"],
+    ids=["the package", "sandbox and tenants", "a store", "a store in PostgreSQL", "a sandbox that runs"],
 )
 def test_import_loads_no_more_than_needed(program: str, absent: set[str]) -> None:
     loaded = loaded_by(program)
