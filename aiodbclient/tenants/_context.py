@@ -111,6 +111,7 @@ class TenantServers:
     _connection_limit: int | None
     _read: dict[str, TenantServer] = field(factory=dict[str, TenantServer])
     _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
+    # Of one job:
     _pause: MaintenanceWait | None = None  # of a run; None: requests do not wait in the bulk lane
     turns: Turns = field(factory=_make_turns)  # all single calls of a ``Tenants`` share them
     _away: dict[str, tuple[DatabaseClientError, float]] = field(init=False, factory=dict)
@@ -143,7 +144,6 @@ class TenantServers:
                 error, since = self._away[cluster]
                 if monotonic() - since < _AWAY_SECONDS:
                     raise copy(error)  # each outcome has its own, since raising it adds to its traceback
-                del self._away[cluster]
             if cluster not in self._read:
                 try:
                     self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self._pause))
