@@ -307,9 +307,9 @@ class PostgresSession(TenantSession):
             except BlockedError as error:
                 blocked = error
             if monotonic() > until:
-                raise (
-                    of_tenant(self.names, f"{watch.seen}, so it was not finished: {blocked}") if watch.seen else blocked
-                )
+                if watch.seen:
+                    raise of_tenant(self.names, f"{watch.seen}, so it was not finished: {blocked}")
+                raise blocked
             await asyncio.sleep(_PAUSE_SECONDS)
 
     @asynccontextmanager
