@@ -170,6 +170,14 @@ async def test_named_waits_grow_if_too_short(loop: VirtualLoop) -> None:
     assert waits[-1] == 60.0
 
 
+def test_old_429_waits_as_named() -> None:
+    """A late 429 to a request from before the cooldown does not show that the waits that were named are too short."""
+    cooldown = Cooldown()
+    for _ in range(2):
+        cooldown.refuse(0.0, 1.0, 0.0)
+    assert cooldown.refuse(0.0, 1.0, 100.0) == (1.0, False)
+
+
 @pytest.mark.usefixtures("full_jitter")
 def test_unnamed_waits_grow_to_a_minute() -> None:
     """Without a time in the 429 the waits are ``expo`` with base 1.2, from 1 s to a minute, until a success."""
