@@ -17,6 +17,7 @@ from pymysql.cursors import Cursor
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy import mysql as copying
 from aiodbclient.tenants._copy.mysql import MySQLCopier
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
@@ -168,6 +169,22 @@ async def test_table_made_for_ever_does_not_hold_survey(dsn: str, cursor: Cursor
     connection.close()
 
 
+async def test_locked_table_does_not_hold_survey(
+    dsn: str, cursor: Cursor, copier: MySQLCopier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "LOCK_SECONDS", 1)
+    reader = made(dsn, "copy_l")
+    cursor.execute("CREATE TABLE copy_l.t (n INT PRIMARY KEY, x DOUBLE)")
+    session = await connected(reader)
+    await run(session, "LOCK TABLES t WRITE")
+    async with asyncio.timeout(60):
+        with pytest.raises(GrantError, match="Lock wait timeout exceeded"):
+            await copier.survey(reader, "copy_l")
+    await run(session, "UNLOCK TABLES")
+    session.close()
+    assert (await copier.survey(reader, "copy_l")).tables == 1
+
+
 OBSTACLES = {
     "key": ("CREATE TABLE copy_k.t (n INT)", "sql_require_primary_key"),
     "function": ("CREATE FUNCTION copy_k.f() RETURNS INT DETERMINISTIC RETURN 7", "log_bin_trust_function_creators"),
@@ -257,8 +274,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("sql", HOSTILE, ids=lambda sql: sql[:12].decode())
 async def test_hostile_file_has_rights_of_tenant_alone(
-    dsn: str, cursor: Cursor, copier: MySQLCopier, tmp_path: Path, sql: bytes
+    dsn: str, cursor: Cursor, copier: MySQLCopier, tmp_path: Path, sql: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the client runs its own commands by default, as older ones do."""
+    monkeypatch.setattr(copying, "_RESTORE", (*copying._RESTORE, "--loose-commands", "--loose-system-command"))
     writer = made(dsn, "copy_h")
     cursor.execute("CREATE TABLE copy_h.t (x TEXT, id INT PRIMARY KEY AUTO_INCREMENT)")
     tmp_path.chmod(0o777)

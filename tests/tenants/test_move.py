@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from attrs import evolve
@@ -16,7 +16,17 @@ from attrs import evolve
 from aiodbclient import Failed
 from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import ProblemKind, Record, Role, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
+from aiodbclient.tenants import (
+    Credential,
+    ProblemKind,
+    Record,
+    Role,
+    SQLiteStore,
+    TenantAction,
+    TenantMoved,
+    Tenants,
+    copy_records,
+)
 from aiodbclient.tenants._copy import postgres as copying
 from aiodbclient.tenants._servers.postgres import PostgresSession
 from aiodbclient.tenants._verbs import changes
@@ -213,6 +223,25 @@ async def test_failed_move_opens_tenant_again(two: Two, monkeypatch: pytest.Monk
     for each in (tenants, tenants.role("reader")):
         assert (await only(each.check(["alpha"]))).problems == ()
     assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
+
+
+async def test_copy_without_a_row_fails_move(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = copying.PostgresCopier.restore
+
+    async def restore_less(copier: copying.PostgresCopier, writer: Credential, source: IO[bytes]) -> None:
+        await restore(copier, writer, source)
+        await sql(writer, "DELETE FROM t WHERE n = 2")
+
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1), (2)")
+    with monkeypatch.context() as patched:
+        patched.setattr(copying.PostgresCopier, "restore", restore_less)
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert "the copy differs: public.t has 2 here, and 1 there" in str(failed.error)
+    assert await sql(alpha, "SELECT n FROM t") == [(1,), (2,)]
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
 async def test_lock_of_tenant_stops_move(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,16 @@ async def test_settings_keep_no_next_login_out(managed: Managed, victim: Tenant,
     assert await victim.end(leaked)
 
 
+async def test_short_timeout_stops_no_step(managed: Managed, victim: Tenant) -> None:
+    """A reader gets its rights on many tables, which takes longer than the tenant allows a statement."""
+    tables = (f"CREATE TABLE public.t{n} ()" for n in range(300))
+    managed.run(victim, *tables, f"ALTER DATABASE {victim.database} SET statement_timeout = 1")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        managed.run(victim, "SELECT pg_sleep(1)")
+    await victim.add(Role.READER)
+    assert await victim.problems() == frozenset()
+
+
 LIFT: list[LiteralString] = [
     "ALTER ROLE {login} CONNECTION LIMIT 50",
     "ALTER ROLE {login} INHERIT",
