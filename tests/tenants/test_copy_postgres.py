@@ -19,6 +19,7 @@ from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.sandbox._embedded import SUPERUSER
 from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy import check_free
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants.errors import GrantError
@@ -228,6 +229,12 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file)
     assert leaks(failed.value, PASSWORD) == []
+
+
+def test_a_folder_without_room_is_refused(tmp_path: Path) -> None:
+    check_free(tmp_path, 1)
+    with pytest.raises(ConfigurationError, match="has too little free room"):
+        check_free(tmp_path, 2**60)
 
 
 def _programs(word: str) -> list[str]:
