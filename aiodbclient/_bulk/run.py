@@ -244,7 +244,8 @@ class Run(Generic[OutcomeT_co]):
 
     async def _outcome_of(self, given: Any, stats: RequestStats) -> Outcome:
         """Process one name."""
-        name = _shown_name(given)
+        name = getattr(given, "name", given)
+        name = name if isinstance(name, str) else repr(given)
         error: Exception
         try:
             spec = self._job.parse(given)
@@ -291,12 +292,6 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     return restate(
         error, f"{error.args[0]}; the run ended here because {why}; names without an outcome were not changed"
     )
-
-
-def _shown_name(given: object) -> str:
-    """Return the name of the outcome for a given spec: its name, or its repr if it has none."""
-    name = getattr(given, "name", given)
-    return name if isinstance(name, str) else repr(given)
 
 
 def check_iterable(specs: object, taker: str) -> None:

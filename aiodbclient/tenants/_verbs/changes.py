@@ -63,10 +63,10 @@ class ChangeTenants(TenantJob[DoneT]):
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
         waits_until: float | None = None  # for another process that works on the tenant
         losses, wait = 0, _FIRST_LOOK
-        record = await self.context.record(name)
-        before = None if record.usable is None else record.usable.username
-        while (done := self.done_already(record, before)) is None:
-            cluster = await self.cluster_for(record, timer)
+        on_record = await self.context.record(name)
+        before = None if on_record.usable is None else on_record.usable.username
+        while (done := self.done_already(on_record, before)) is None:
+            cluster = await self.cluster_for(on_record, timer)
             async with self.context.servers.turns[cluster]:
                 try:
                     async with claimed(self.context, cluster, name, timer) as tenant:
@@ -75,7 +75,7 @@ class ChangeTenants(TenantJob[DoneT]):
                         else:
                             waits_until = None
                             timer.stats.writes += 1  # ``Run.stop`` lets it finish
-                            done = await self._work_alone(tenant, record, before)
+                            done = await self._work_alone(tenant, on_record, before)
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
@@ -84,7 +84,7 @@ class ChangeTenants(TenantJob[DoneT]):
                 return done
             await asyncio.sleep(full_jitter(wait))
             wait = min(2 * wait, _LONGEST_LOOK)
-            record = await self.context.record(name)
+            on_record = await self.context.record(name)
         return done
 
     async def _work_alone(self, tenant: Tenant, seen: OnRecord, before: str | None) -> DoneT | None:
@@ -120,7 +120,7 @@ class ChangeTenants(TenantJob[DoneT]):
             return False
 
     @abstractmethod
-    def done_already(self, record: OnRecord, before: str | None) -> DoneT | None:
+    def done_already(self, on_record: OnRecord, before: str | None) -> DoneT | None:
         """The outcome, if the record shows that there is nothing to do. ``before``: the login when work began."""
 
     @abstractmethod
@@ -199,10 +199,10 @@ class RotateTenants(ChangeTenants[TenantDone]):
         super().__init__(context, older_than, what="older_than")
         self._force = force
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
-        credential = record.suspended or record.required()
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+        credential = on_record.suspended or on_record.required()
         was_rotated = before not in (None, credential.username)  # by another process, meanwhile
-        is_young = self.is_young(credential.since) and record.begun is not Verb.ROTATE  # finish an unfinished one
+        is_young = self.is_young(credential.since) and on_record.begun is not Verb.ROTATE  # finish an unfinished one
         return done(TenantAction.KEPT, credential) if credential.suspended or was_rotated or is_young else None
 
     async def work(self, tenant: Tenant) -> TenantDone | None:
@@ -232,9 +232,9 @@ class RevokePrevious(ChangeTenants[TenantDone]):
         super().__init__(context, older_than, what="older_than")
         self._unused = unused
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
-        credential = record.suspended or record.required()
-        nothing_to_end = record.previous is None and record.intent is None
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+        credential = on_record.suspended or on_record.required()
+        nothing_to_end = on_record.previous is None and on_record.intent is None
         # After a rotation by another process, programs still use the previous credential: leave it for a later run.
         was_rotated = before not in (None, credential.username)
         if credential.suspended or nothing_to_end or was_rotated or self.is_young(credential.since):
@@ -267,10 +267,10 @@ class SuspendTenants(ChangeTenants[TenantDone]):
     verb = Verb.SUSPEND
     ends_logins = True
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
-        if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
-            raise record.unusable()
-        return None if record.suspended is None else done(TenantAction.KEPT, record.suspended)
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+        if on_record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
+            raise on_record.unusable()
+        return None if on_record.suspended is None else done(TenantAction.KEPT, on_record.suspended)
 
     async def work(self, tenant: Tenant) -> TenantDone:
         return done(TenantAction.SUSPENDED, await suspend(tenant))
@@ -298,11 +298,11 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
     verb = Verb.RESUME
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
-        if record.usable is not None:
-            return done(TenantAction.KEPT, record.usable)
-        if record.state not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
-            raise record.unusable()
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+        if on_record.usable is not None:
+            return done(TenantAction.KEPT, on_record.usable)
+        if on_record.state not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
+            raise on_record.unusable()
         return None
 
     async def work(self, tenant: Tenant) -> TenantDone | None:
@@ -318,12 +318,7 @@ async def resume(tenant: Tenant) -> Credential:
     roles = [Role.OWNER, *tenant.record.roles]
     logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
     await tenant.begin(Verb.RESUME, logins.values())
-    owner = await tenant.add_login(logins.pop(Role.OWNER), Role.OWNER)
-    made = dict[Role, RoleCredentials]()
-    for role, login in logins.items():
-        await tenant.session.create_role(role)
-        made[role] = RoleCredentials(current=await tenant.add_login(login, role))
-    await tenant.commit(evolve(tenant.record, current=owner, previous=None, roles=made))
+    await tenant.commit(await tenant.add_logins(logins))
     return tenant.current
 
 
@@ -336,17 +331,18 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
     def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
         super().__init__(context, suspended_for, what="suspended_for")
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantRemoved | None:
-        if not record.exists:
-            return TenantRemoved(name=record.name, action=TenantAction.ABSENT)
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantRemoved | None:
+        if not on_record.exists:
+            return TenantRemoved(name=on_record.name, action=TenantAction.ABSENT)
         # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.
-        of_the_tenant = record.intent is not None and record.begun is not None and record.intent.role is not record.role
-        if record.state is State.MOVING or of_the_tenant:
-            raise record.unusable()
-        if self.age is None or record.state is State.REMOVING:
+        intent = on_record.intent
+        of_the_tenant = intent is not None and intent.role is not on_record.role and on_record.begun is not None
+        if on_record.state is State.MOVING or of_the_tenant:
+            raise on_record.unusable()
+        if self.age is None or on_record.state is State.REMOVING:
             return None
-        if record.suspended is None or self.is_young(record.suspended.suspended):
-            return TenantRemoved(name=record.name, action=TenantAction.KEPT)
+        if on_record.suspended is None or self.is_young(on_record.suspended.suspended):
+            return TenantRemoved(name=on_record.name, action=TenantAction.KEPT)
         return None
 
     async def work(self, tenant: Tenant) -> TenantRemoved:

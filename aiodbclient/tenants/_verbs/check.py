@@ -195,9 +195,9 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
         super().__init__(context)
         self._finished = defaultdict[str, list[Problem]](list)  # what was finished of each tenant
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantRepaired | None:
-        if not record.exists:
-            raise record.unusable()
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantRepaired | None:
+        if not on_record.exists:
+            raise on_record.unusable()
         return None
 
     async def work(self, tenant: Tenant) -> TenantRepaired | None:

@@ -67,11 +67,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
             return False  # it may be one cluster that is not online
         return super().ends_run(error)
 
-    async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
+    async def cluster_for(self, on_record: OnRecord, timer: Timer) -> str:
         """The cluster of a tenant; the first one if it has none yet."""
-        if record.cluster is None and self.context.role is not Role.OWNER:
-            raise record.unusable()
-        return record.cluster or next(iter(self.context.servers.clients))
+        if on_record.cluster is None and self.context.role is not Role.OWNER:
+            raise on_record.unusable()
+        return on_record.cluster or next(iter(self.context.servers.clients))
 
     @abstractmethod
     async def do_one(self, name: str, timer: Timer) -> DoneT:
@@ -92,11 +92,11 @@ class EachTenant(TenantJob[TenantResult[T]]):
 
     async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
         try:
-            record = await self.context.record(name)
+            on_record = await self.context.record(name)
         except StoreError as error:
             self._lost = None if error.damaged else error
             raise
-        credential = record.required()
+        credential = on_record.required()
         cluster = self._clusters[name] = credential.cluster or ""
         timer.stats.writes += 1  # ``Run.stop`` lets it finish
         return TenantResult(name=name, cluster=cluster, value=await self._work(credential))

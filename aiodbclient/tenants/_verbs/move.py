@@ -47,17 +47,17 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         await super().prepare()
         return _AT_A_TIME
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantMoved | None:
-        if record.state not in (State.USABLE, State.SUSPENDED, State.MOVING):
-            raise record.unusable()
-        assert record.current is not None
-        if record.state is State.MOVING or record.left_behind is not None:
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantMoved | None:
+        if on_record.state not in (State.USABLE, State.SUSPENDED, State.MOVING):
+            raise on_record.unusable()
+        assert on_record.current is not None
+        if on_record.state is State.MOVING or on_record.left_behind is not None:
             return None
-        moved = self.moved.get(record.name)
-        if moved is not None and moved.credential.cluster == record.current.cluster:
-            return evolve(moved, credential=record.current)
-        if record.current.cluster == self._to:
-            return TenantMoved(name=record.name, action=TenantAction.KEPT, credential=record.current)
+        moved = self.moved.get(on_record.name)
+        if moved is not None and moved.credential.cluster == on_record.current.cluster:
+            return evolve(moved, credential=on_record.current)
+        if on_record.current.cluster == self._to:
+            return TenantMoved(name=on_record.name, action=TenantAction.KEPT, credential=on_record.current)
         return None
 
     async def work(self, tenant: Tenant) -> TenantMoved | None:
@@ -96,7 +96,12 @@ class _Move:
     async def run(self) -> TenantMoved:
         """Move the tenant. If that fails before the commit, the tenant is as it was."""
         tenant, there = self._tenant, self._there
-        self._refuse_adopted()
+        if any(each.password is None for each in tenant.on_record.every_credential):
+            raise RotationPendingError(
+                f"the tenant {tenant.names.tenant!r} has an adopted login, which would not work elsewhere; nothing was "
+                "changed",
+                advice="revoke it first",
+            )
         copier = await self._copier()
         found = await there.server.find(tenant.names)
         if found:
@@ -157,15 +162,6 @@ class _Move:
             unfinished.advice = "run repair"
             raise unfinished from error
 
-    def _refuse_adopted(self) -> None:
-        """Raise RotationPendingError if a login, of which no password is on record, could not be given back."""
-        if any(each.password is None for each in self._tenant.on_record.every_credential):
-            raise RotationPendingError(
-                f"the tenant {self._tenant.names.tenant!r} has an adopted login, which would not work elsewhere; "
-                "nothing was changed",
-                advice="revoke it first",
-            )
-
     async def _copier(self) -> Copier:
         """Find the programs. Raises MoveError if the other server is older."""
         source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._there)]
@@ -181,14 +177,9 @@ class _Move:
         programs, _ = await tenant.home.server.programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await self._create(survey, logins.values())
-        made = [await self._add_login(role, login) for role, login in logins.items()]
-        record = evolve(
-            tenant.record,
-            current=made[0],
-            previous=None,
-            roles={each.role: RoleCredentials(current=each) for each in made[1:]},
-        )
-        await copier.try_copy(survey, reader, programs, made[0])
+        record = await tenant.add_logins(logins, there=(self._there, self._copy))
+        assert record.current is not None
+        await copier.try_copy(survey, reader, programs, record.current)
         await self._copy.drop_database()  # and what was tried in it
         await self._create(survey, logins.values())
         await self._copy.repair({login: role for role, login in logins.items()})
@@ -203,11 +194,6 @@ class _Move:
             await self._tenant.commit(self._tenant.record)
             raise conflict(self._tenant, self._there, Found(database=True))
         await self._copy.add_extensions(survey.extensions)
-
-    async def _add_login(self, role: Role, login: str) -> Credential:
-        if role is not Role.OWNER:
-            await self._copy.create_role(role)
-        return await self._tenant.add_login(login, role, there=(self._there, self._copy))
 
     async def _transfer(self, copier: Copier, reader: Credential, writer: Credential) -> None:
         survey = await copier.survey(reader, self._tenant.current.username)  # the tenant changed things until now

@@ -73,28 +73,28 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                 if name in self._chosen:
                     self.context.placement.leave(self._chosen.pop(name))
 
-    async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
+    async def cluster_for(self, on_record: OnRecord, timer: Timer) -> str:
         """The cluster of the tenant. That of a new one is chosen, and once again if it is unreachable."""
         servers, role = self.context.servers, self.context.role
-        if role is not Role.OWNER or record.cluster is not None:
-            cluster = await super().cluster_for(record, timer)
-            may_choose = self.context.may_choose and record.intent is not None and record.intent.to is None
-            if role is not Role.OWNER or record.state is not State.PROVISIONING or not may_choose:
+        if role is not Role.OWNER or on_record.cluster is not None:
+            cluster = await super().cluster_for(on_record, timer)
+            may_choose = self.context.may_choose and on_record.intent is not None and on_record.intent.to is None
+            if role is not Role.OWNER or on_record.state is not State.PROVISIONING or not may_choose:
                 return cluster
             with suppress(*AWAY):
                 return (await servers.server(cluster, timer.stats)).cluster
-        if record.name not in self._chosen:
-            home = await self.context.choose(record.name, timer.stats)
-            self._chosen[record.name] = home.cluster
-        return self._chosen[record.name]
+        if on_record.name not in self._chosen:
+            home = await self.context.choose(on_record.name, timer.stats)
+            self._chosen[on_record.name] = home.cluster
+        return self._chosen[on_record.name]
 
-    def done_already(self, record: OnRecord, before: str | None) -> TenantDone | None:
-        if record.state.is_shut:
-            raise record.unusable()
+    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+        if on_record.state.is_shut:
+            raise on_record.unusable()
         lacks_setup = self.context.setup is not None and self.context.role is Role.OWNER
-        if record.usable is None or (lacks_setup and not record.usable.is_set_up):
+        if on_record.usable is None or (lacks_setup and not on_record.usable.is_set_up):
             return None
-        return done(TenantAction.KEPT, record.usable)
+        return done(TenantAction.KEPT, on_record.usable)
 
     async def work(self, tenant: Tenant) -> TenantDone | None:
         try:

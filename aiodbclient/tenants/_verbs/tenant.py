@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from attrs import evolve
@@ -22,7 +22,7 @@ from .._naming import Names, Role, names_of
 from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_database
 from .._servers import Found, TenantSession, Work, of_tenant
-from .._stores import Claim, Record
+from .._stores import Claim, Record, RoleCredentials
 from ..errors import ClaimLostError, StoreError
 
 LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
@@ -204,6 +204,20 @@ class Tenant:
         if before is None or role is not Role.OWNER:
             return made
         return evolve(made, is_set_up=before.is_set_up, moved_from=before.moved_from)
+
+    async def add_logins(
+        self, logins: Mapping[Role, str], there: tuple[TenantServer, TenantSession] | None = None
+    ) -> Record:
+        """Make a login for each role, here or ``there``, and return the record with these credentials alone."""
+        _, session = there or (self.home, self.session)
+        made = dict[Role, Credential]()
+        for role, login in logins.items():
+            if role is not Role.OWNER:
+                await session.create_role(role)
+            made[role] = await self.add_login(login, role, there=there)
+        owner = made.pop(Role.OWNER)
+        roles = {role: RoleCredentials(current=credential) for role, credential in made.items()}
+        return evolve(self.record, current=owner, previous=None, roles=roles)
 
     async def end_new_logins(self) -> None:
         """End and drop the logins of the intent, which no program has."""
