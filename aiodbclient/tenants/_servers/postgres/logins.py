@@ -92,16 +92,21 @@ async def create_login(
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
     most = Literal(limit or await default_limit(session))
     first: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
-    if role is not Role.OWNER:  # its group has CONNECT
-        await session.run_all(*first, grant_membership(session, names.group(role), login, True, False))
-        return
-    then = as_role(names.owner, allow_connect(session, login))
-    if not inherits:
-        # First, because a change of memberships makes the server look at all of them for the next statement. A server
-        # without the options of memberships wants the administrator to be a member.
-        (first if session.knows_options else then).append(start_as_owner(session, login))
-    async with session.member_of(names.owner, inherits=inherits, first=first, also=login):
-        await session.run_all(*then)
+    try:
+        if role is not Role.OWNER:  # its group has CONNECT
+            await session.run_all(*first, grant_membership(session, names.group(role), login, True, False))
+            return
+        then = as_role(names.owner, allow_connect(session, login))
+        if not inherits:
+            # First, because a change of memberships makes the server look at all of them for the next statement. A
+            # server without the options of memberships wants the administrator to be a member.
+            (first if session.knows_options else then).append(start_as_owner(session, login))
+        async with session.member_of(names.owner, inherits=inherits, first=first, also=login):
+            await session.run_all(*then)
+    except BlockedError:
+        if await session.run(PRESENT, [login]):  # so no other try would make it
+            raise session.error(f"the login {login!r} exists already") from None
+        raise
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:
