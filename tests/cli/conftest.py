@@ -235,6 +235,12 @@ def names() -> list[str]:
     return [f"t{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(12)]
 
 
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process try again at once."""
+    monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
+
+
 @pytest.fixture(autouse=True)
 def hangup() -> Iterator[None]:
     """Commands end when their terminal is closed, also where nohup runs the tests."""

@@ -110,6 +110,7 @@ def test_wrong_token_says_what_to_do(command: Command) -> None:
     command("clusters", "list").fails(2, "set DIGITALOCEAN_TOKEN")
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_unreachable_api_is_plain_words(command: Command) -> None:
     """No connection is 4, in words of the network."""
     with socket.socket() as closed:  # bound, and it does not listen

@@ -229,6 +229,7 @@ def test_failed_store_and_administrator_are_named(command: Command) -> None:
     assert (done.code, results(done.out)["administrator"]) == (1, "FAIL")
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_unusable_cluster_is_named(command: Command) -> None:
     with Sandbox(windows=[]) as other:
         asyncio.run(other.add_cluster("redis", "cache"))

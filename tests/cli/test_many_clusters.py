@@ -91,6 +91,7 @@ def test_other_cluster_is_named(many: Command) -> None:
         assert (done.code, done.out, said in done.err) == (2, "", True), done
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_request_keeps_its_id(many: Command) -> None:
     """An error names the request that was sent, whose path has the id of the cluster."""
     assert many("tenants", "provision", "a", "--cluster", "east").code == 0

@@ -159,7 +159,7 @@ async def test_server_stops_during_repair(anywhere: Place) -> None:
         tenants = anywhere.tenants()
         assert all([outcome.ok async for outcome in tenants.provision(NAMES[:2])])
         failed = 0
-        for number in count(1, 14):
+        for number in count(1, 21):
             before = {name: await tenants.get(name) for name in NAMES[:2]}
             if one := before["alpha"]:
                 await users.delete(one.username)
