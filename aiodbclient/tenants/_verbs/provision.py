@@ -164,19 +164,16 @@ async def provision_role(tenant: Tenant, role: Role) -> Credential:
 
 async def _choose(tenant: Tenant, if_exists: IfExists) -> Verb:
     """Choose how a new tenant gets its login."""
-    if tenant.on_record.intent is None and (taken := await find_elsewhere(tenant)) is not None:
-        raise taken
+    if tenant.on_record.intent is None:
+        home, servers = tenant.home.cluster, tenant.context.servers
+        for other, found in await servers.elsewhere(home, tenant.names, tenant.timer.stats):
+            if found:  # as after a store was lost
+                raise conflict(tenant, other, found)
     if not tenant.found:
         return Verb.PROVISION
     if if_exists == "error":
         raise conflict(tenant, tenant.home, tenant.found)
     return Verb.ADOPT
-
-
-async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
-    """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
-    there = await tenant.context.servers.elsewhere(tenant.home.cluster, tenant.names, tenant.timer.stats)
-    return next((conflict(tenant, other, found) for other, found in there if found), None)
 
 
 def conflict(tenant: Tenant, home: TenantServer, found: Found) -> NameTakenError:
