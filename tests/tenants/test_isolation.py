@@ -54,6 +54,8 @@ async def made(sandbox: Sandbox, cluster: str, names: list[str], folder: Path) -
             assert outcome.credential is not None
             credentials[outcome.name] = outcome.credential
         yield credentials
+        errors = [outcome.error async for outcome in tenants.remove(names)]  # other tests have the same names
+        assert set(errors) == {None}
 
 
 def others(credentials: dict[str, Credential]) -> list[tuple[Credential, str]]:

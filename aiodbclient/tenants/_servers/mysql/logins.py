@@ -165,7 +165,7 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
         query = (
             "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks "
             "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
-            "WHERE OBJECT_SCHEMA = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
+            "WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
         )
         holders = {int(number) for (number,) in await schema.run(query, schema.name)}
         return [

@@ -21,9 +21,9 @@ from .rights import RIGHTS
 from .session import Schema, identifier, in_backticks
 
 _HELD = """
-SELECT DISTINCT OBJECT_NAME FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = %s
+SELECT DISTINCT OBJECT_NAME FROM performance_schema.data_locks WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s
 UNION SELECT OBJECT_NAME FROM performance_schema.metadata_locks
-WHERE OBJECT_SCHEMA = %s AND OBJECT_TYPE = 'TABLE' AND LOCK_STATUS = 'GRANTED' ORDER BY 1
+WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND OBJECT_TYPE = 'TABLE' AND LOCK_STATUS = 'GRANTED' ORDER BY 1
 """
 
 _ROUTINES = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2"

@@ -232,7 +232,8 @@ class Schema:
         query = (
             "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.metadata_locks "
             "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
-            "WHERE OBJECT_SCHEMA IN ('mysql', %s) AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID <> CONNECTION_ID()"
+            "WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin IN ('mysql', %s) AND LOCK_STATUS = 'GRANTED' "
+            "AND PROCESSLIST_ID <> CONNECTION_ID()"
         )
         found = await self.session.rows(query, self.name, tenant=self.names.tenant)
         if found:
