@@ -220,11 +220,11 @@ class OnRecord:
     @property
     def pending(self) -> list[str]:
         """The verbs to run next, in their order: they finish what was begun."""
+        if self.left_behind is not None and self.role is Role.OWNER:
+            return ["repair"]
         verbs = ["provision"] if self.state is State.ABSENT else []
         if self.begun is not None:
             verbs = [_BEGUN[self.begun][1]]
-        if self.left_behind is not None and self.role is Role.OWNER:
-            return ["repair"]
         if self.previous is not None and self.state is State.USABLE and "revoke-previous" not in verbs:
             verbs.append("revoke-previous")
         return verbs

@@ -207,7 +207,10 @@ class TenantSession(ABC):
 
     @abstractmethod
     async def repair(self, logins: Mapping[str, Role], /) -> None:
-        """Repair what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
+        """Repair what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay.
+
+        Raises GrantError for what it cannot repair: the rest of the outcome is reported as repaired.
+        """
 
     @abstractmethod
     async def shut(self) -> None:

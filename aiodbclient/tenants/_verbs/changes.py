@@ -29,6 +29,7 @@ from .left_behind import drop_left_behind, undo_move
 from .tenant import LEASE, Tenant, claimed, clock
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
+_BUSY_WAIT = LEASE  # s to wait for another process's claim
 _LOSSES = 5  # lost claims of one name before it fails
 
 
@@ -64,8 +65,8 @@ class ChangeTenants(TenantJob[DoneT]):
         waits_until: float | None = None  # for another process that works on the tenant
         losses, wait = 0, _FIRST_LOOK
         on_record = await self.context.record(name)
-        before = None if on_record.usable is None else on_record.usable.username
-        while (done := self.done_already(on_record, before)) is None:
+        login_at_start = None if on_record.usable is None else on_record.usable.username
+        while (outcome := self.done_already(on_record, login_at_start)) is None:
             cluster = await self.cluster_for(on_record, timer)
             async with self.context.servers.turns[cluster]:
                 try:
@@ -75,37 +76,39 @@ class ChangeTenants(TenantJob[DoneT]):
                         else:
                             waits_until = None
                             timer.stats.writes += 1  # ``Run.stop`` lets it finish
-                            done = await self._work_alone(tenant, on_record, before)
+                            outcome = await self._work_alone(tenant, on_record, login_at_start)
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
                         raise
-            if done is not None:
-                return done
+            if outcome is not None:
+                return outcome
             await asyncio.sleep(full_jitter(wait))
             wait = min(2 * wait, _LONGEST_LOOK)
             on_record = await self.context.record(name)
-        return done
+        return outcome
 
-    async def _work_alone(self, tenant: Tenant, seen: OnRecord, before: str | None) -> DoneT | None:
+    async def _work_alone(self, tenant: Tenant, seen: OnRecord, login_at_start: str | None) -> DoneT | None:
         """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
         home, on_record = tenant.home, tenant.on_record
-        done = self.done_already(on_record, before)
-        if done is not None or on_record.cluster not in (None, seen.cluster, home.cluster):
-            return done  # meanwhile another process has done it, or has chosen another cluster
+        outcome = self.done_already(on_record, login_at_start)
+        if outcome is not None or on_record.cluster not in (None, seen.cluster, home.cluster):
+            return outcome  # meanwhile another process has done it, or has chosen another cluster
         try:
             with self.context.servers.watched(home.cluster, tenant.names.tenant):
                 async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as session:
                     tenant.session = session
                     await tenant.look(ends_logins=self.ends_logins)
-                    return None if await self._finish_others_work(tenant) else await self.work(tenant)
+                    if await self._finish_earlier_verb(tenant):
+                        return None
+                    return await self.work(tenant)
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
             if await _lost_its_database(tenant):
                 raise await tenant.no_database() from error
             raise
 
-    async def _finish_others_work(self, tenant: Tenant) -> bool:
+    async def _finish_earlier_verb(self, tenant: Tenant) -> bool:
         """Finish or undo what a dead process left. Return whether something changed, so that the work begins again."""
         if self.verb is None:
             return False
@@ -120,8 +123,8 @@ class ChangeTenants(TenantJob[DoneT]):
             return False
 
     @abstractmethod
-    def done_already(self, on_record: OnRecord, before: str | None) -> DoneT | None:
-        """The outcome, if the record shows that there is nothing to do. ``before``: the login when work began."""
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> DoneT | None:
+        """The outcome, if the record shows that there is nothing to do. ``login_at_start``: before the first claim."""
 
     @abstractmethod
     async def work(self, tenant: Tenant) -> DoneT | None:
@@ -134,12 +137,13 @@ class ChangeTenants(TenantJob[DoneT]):
 def _wait_for_claim(name: str, until: float | None) -> float:
     """Until when to wait for another process that has claimed the tenant: one lease. Then raises TenantBusyError."""
     if until is None:
-        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
-        return clock() + LEASE
+        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, _BUSY_WAIT)
+        return clock() + _BUSY_WAIT
     if clock() < until:
         return until
     raise TenantBusyError(
-        f"another process works on the tenant {name!r} for over {LEASE:.0f} s; nothing was changed", retry_after=LEASE
+        f"another process works on the tenant {name!r} for over {_BUSY_WAIT:.0f} s; nothing was changed",
+        retry_after=LEASE,
     )
 
 
@@ -174,14 +178,14 @@ async def finish_or_undo(tenant: Tenant) -> bool:
         case Verb.PROVISION | Verb.ADOPT | Verb.SUSPEND | Verb.RESUME | Verb.REMOVE, Role.OWNER:
             return False  # of the whole tenant: only verbs that continue with it get here
         case Verb.PREPARE | Verb.MOVE, _:
-            with suppress(MoveError):  # the copy is on record now
+            with suppress(MoveError):  # the other cluster is away: ``undo_move`` has put it on record as left behind
                 await undo_move(tenant)
         case Verb.REVOKE, role:
             await revoke_previous(tenant, role)
         case Verb.REMOVE, role:
             await remove_role(tenant, role)
         case Verb.ROTATE | Verb.REPAIR | Verb.PROVISION, _:
-            await tenant.end_new_logins()
+            await tenant.end_begun_logins()
             await tenant.commit(tenant.record)
         case None if tenant.on_record.left_behind is not None:
             await drop_left_behind(tenant)
@@ -199,14 +203,14 @@ class RotateTenants(ChangeTenants[TenantDone]):
         super().__init__(context, older_than, what="older_than")
         self._force = force
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantDone | None:
         credential = on_record.suspended or on_record.required()
-        was_rotated = before not in (None, credential.username)  # by another process, meanwhile
+        was_rotated = login_at_start not in (None, credential.username)  # by another process, meanwhile
         is_young = self.is_young(credential.since) and on_record.begun is not Verb.ROTATE  # finish an unfinished one
         return done(TenantAction.KEPT, credential) if credential.suspended or was_rotated or is_young else None
 
     async def work(self, tenant: Tenant) -> TenantDone | None:
-        await tenant.end_new_logins()  # of an earlier process
+        await tenant.end_begun_logins()  # of an earlier process
         if tenant.on_record.previous is not None:
             if not self._force:
                 raise RotationPendingError(
@@ -232,11 +236,11 @@ class RevokePrevious(ChangeTenants[TenantDone]):
         super().__init__(context, older_than, what="older_than")
         self._unused = unused
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantDone | None:
         credential = on_record.suspended or on_record.required()
         nothing_to_end = on_record.previous is None and on_record.intent is None
         # After a rotation by another process, programs still use the previous credential: leave it for a later run.
-        was_rotated = before not in (None, credential.username)
+        was_rotated = login_at_start not in (None, credential.username)
         if credential.suspended or nothing_to_end or was_rotated or self.is_young(credential.since):
             return done(TenantAction.KEPT, credential)
         return None
@@ -267,7 +271,7 @@ class SuspendTenants(ChangeTenants[TenantDone]):
     verb = Verb.SUSPEND
     ends_logins = True
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantDone | None:
         if on_record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING):
             raise on_record.unusable()
         return None if on_record.suspended is None else done(TenantAction.KEPT, on_record.suspended)
@@ -298,7 +302,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
     verb = Verb.RESUME
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantDone | None:
         if on_record.usable is not None:
             return done(TenantAction.KEPT, on_record.usable)
         if on_record.state not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
@@ -314,7 +318,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
 async def resume(tenant: Tenant) -> Credential:
     """Give a suspended tenant, and its roles, a new login each. Return its credential."""
-    await tenant.end_new_logins()
+    await tenant.end_begun_logins()
     roles = [Role.OWNER, *tenant.record.roles]
     logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
     await tenant.begin(Verb.RESUME, logins.values())
@@ -331,7 +335,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
     def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
         super().__init__(context, suspended_for, what="suspended_for")
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantRemoved | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantRemoved | None:
         if not on_record.exists:
             return TenantRemoved(name=on_record.name, action=TenantAction.ABSENT)
         # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.

@@ -195,7 +195,7 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
         super().__init__(context)
         self._finished = defaultdict[str, list[Problem]](list)  # what was finished of each tenant
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantRepaired | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantRepaired | None:
         if not on_record.exists:
             raise on_record.unusable()
         return None

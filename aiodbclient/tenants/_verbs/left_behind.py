@@ -34,7 +34,7 @@ async def undo_move(tenant: Tenant) -> None:
         await tenant.session.unfreeze(tenant.logins())
     if intent.verb is Verb.MOVE:  # the other cluster may be away, and need not be there to use the tenant
         await tenant.begin(Verb.PREPARE, to=intent.to)
-    await tenant.end_new_logins()  # the one that dumps
+    await tenant.end_begun_logins()  # the one that dumps
     try:
         await _drop_on(tenant, intent.to)
     except MoveError:

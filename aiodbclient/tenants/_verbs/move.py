@@ -47,7 +47,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         await super().prepare()
         return _AT_A_TIME
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantMoved | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantMoved | None:
         if on_record.state not in (State.USABLE, State.SUSPENDED, State.MOVING):
             raise on_record.unusable()
         assert on_record.current is not None
@@ -190,7 +190,7 @@ class _Move:
             await self._tenant.begin(Verb.REPAIR)  # which drops the logins alone, if this ends here
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
-            await self._tenant.end_new_logins()
+            await self._tenant.end_begun_logins()
             await self._tenant.commit(self._tenant.record)
             raise conflict(self._tenant, self._there, Found(database=True))
         await self._copy.add_extensions(survey.extensions)

@@ -88,7 +88,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             self._chosen[on_record.name] = home.cluster
         return self._chosen[on_record.name]
 
-    def done_already(self, on_record: OnRecord, before: str | None) -> TenantDone | None:
+    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantDone | None:
         if on_record.state.is_shut:
             raise on_record.unusable()
         lacks_setup = self.context.setup is not None and self.context.role is Role.OWNER
@@ -128,9 +128,9 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
         if verb is Verb.PROVISION and tenant.found.is_foreign:  # but this was made after a process died
             await tenant.delete()
             raise conflict(tenant, tenant.home, tenant.found)
-        await tenant.end_new_logins()
+        await tenant.end_begun_logins()
     else:
-        verb = await _choose(tenant, if_exists)
+        verb = await _verb_for(tenant, if_exists)
         left_behind = None if intent is None else intent.cluster  # unreachable, and may have something of the tenant
     [login] = tenant.new_logins()
     await tenant.begin(verb, [login], to=left_behind)
@@ -153,7 +153,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
 
 async def provision_role(tenant: Tenant, role: Role) -> Credential:
     """Make the first login of a tenant's readers or writers, and store its credential."""
-    await tenant.end_new_logins()  # of an earlier process
+    await tenant.end_begun_logins()  # of an earlier process
     [login] = tenant.new_logins()
     await tenant.begin(Verb.PROVISION, [login], role=role)
     await tenant.session.create_role(role)
@@ -162,7 +162,7 @@ async def provision_role(tenant: Tenant, role: Role) -> Credential:
     return credential
 
 
-async def _choose(tenant: Tenant, if_exists: IfExists) -> Verb:
+async def _verb_for(tenant: Tenant, if_exists: IfExists) -> Verb:
     """Choose how a new tenant gets its login."""
     if tenant.on_record.intent is None:
         home, servers = tenant.home.cluster, tenant.context.servers

@@ -219,7 +219,7 @@ class Tenant:
         roles = {role: RoleCredentials(current=credential) for role, credential in made.items()}
         return evolve(self.record, current=owner, previous=None, roles=roles)
 
-    async def end_new_logins(self) -> None:
+    async def end_begun_logins(self) -> None:
         """End and drop the logins of the intent, which no program has."""
         if logins := self.on_record.begun_logins:
             await self.session.end_logins(logins)

@@ -14,6 +14,7 @@ from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from .session import Schema, identifier
 
+# On the schema. A right that MySQL grants on *.* alone, such as SHOW_ROUTINE, would show the schemas of others.
 RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.OWNER: frozenset({"ALL PRIVILEGES"}),
     Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
