@@ -174,9 +174,8 @@ class TenantRole:
         ``revoke_previous``.
 
         With ``older_than`` the call is safe to repeat and to run in several processes at once: each tenant is rotated
-        once. Without it, a tenant that was rotated before fails with RotationPendingError, and ``get`` returns its new
-        credential. With ``force`` and without ``older_than`` it is rotated again, which revokes the login that programs
-        still use.
+        once. Without it, a tenant whose previous credential is not revoked fails with RotationPendingError.
+        With ``force`` and without ``older_than`` it is rotated again, which revokes the login that programs still use.
 
         Args:
             names: The tenants.

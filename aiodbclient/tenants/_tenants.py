@@ -307,7 +307,7 @@ def _usage_of(entry: OnRecord | StoreError) -> Usage:
 async def _read_sizes(
     context: Context, clusters: Iterable[str]
 ) -> tuple[dict[str, _Sizes], dict[str, DatabaseClientError]]:
-    """Ask all servers at the same time how large their databases are. Returns the errors of the others too."""
+    """Ask all servers at the same time how large their databases are. Returns the sizes, and the errors, by cluster."""
     servers = context.servers.for_job(MaintenanceWait())
     sizes, errors = dict[str, _Sizes](), dict[str, DatabaseClientError]()
 

@@ -157,6 +157,7 @@ async def test_event_for_each_tenant_without_secrets(place: Place) -> None:
     await run_and_record(tenants.provision(["beta"]))
     await place.cluster.dbs.create(place.prefix + "gamma")
     await run_and_record(tenants.provision(["gamma"], if_exists="adopt"))
+    await run_and_record(tenants.provision(["an invalid name"]))
     await run_and_record(tenants.remove(["alpha", "nobody"]))
 
     seen = [(event.name, event.role, event.action, event.error) for event in events]
@@ -172,6 +173,7 @@ async def test_event_for_each_tenant_without_secrets(place: Place) -> None:
         ("alpha", owner, TenantAction.REVOKED, None),
         ("beta", owner, TenantAction.FAILED, "NameTakenError"),
         ("gamma", owner, TenantAction.ADOPTED, None),
+        ("an invalid name", owner, TenantAction.FAILED, "InvalidArgumentError"),
     ]
     assert set(seen[-2:]) == {
         ("alpha", owner, TenantAction.DELETED, None),

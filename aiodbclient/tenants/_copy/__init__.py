@@ -181,7 +181,7 @@ async def run(
 ) -> None:
     """Run a program that reads or writes a file. Raises GrantError with the first error that it reports.
 
-    It is stopped if it neither reads nor writes for ``patience`` seconds.
+    The program is killed if it reads and writes nothing for ``patience`` seconds.
 
     Safe to cancel: then the program is killed and reaped.
     """

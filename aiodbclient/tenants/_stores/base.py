@@ -178,4 +178,4 @@ class BaseStore(ABC):
 
     @abstractmethod
     def _make_connection(self) -> StoreConnection:
-        """Create a connection, which connects later. Raises as documented for entering the class."""
+        """Create a connection, which connects later. Raises what entering the store raises."""

@@ -18,10 +18,10 @@ try:
     from psycopg import AsyncConnection, errors
     from psycopg.conninfo import make_conninfo
     from psycopg.sql import SQL, Identifier, Placeholder
+except ImportError as missing:
+    raise ConfigurationError(f"PostgresStore needs the extra: pip install 'aiodbclient[tenants]' ({missing})") from None
 
-    from .._libpq import one_line, options_of
-except ImportError:
-    raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
+from .._libpq import one_line, options_of
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
 _TIMEOUT = 20.0  # s for a statement, including the connect
@@ -187,7 +187,7 @@ async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
             await connection.execute(SQL(_CREATE).format(table))
         table, exists = await _find_table(connection, name)  # another session may have created it, perhaps not ours
         if not exists:
-            raise _unusable(f"another session drops the table {name}")
+            raise _unusable(f"another session drops the table {name}, or there is a type of that name")
     await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
     return table
 

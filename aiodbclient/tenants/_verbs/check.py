@@ -1,4 +1,4 @@
-"""Check each tenant: compare its record with the server. ``repair`` then mends what differs."""
+"""Check each tenant: compare its record with the server. ``repair`` then repairs what differs."""
 
 from __future__ import annotations
 

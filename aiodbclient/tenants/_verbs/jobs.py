@@ -9,7 +9,7 @@ from typing import TypeVar
 from attrs import evolve
 
 from ..._bulk.outcomes import Done
-from ..._bulk.run import Job
+from ..._bulk.run import Job, parse_name
 from ..._http.call import RequestStats
 from ...errors import ConfigurationError
 from .._context import AT_A_TIME, Context, Turns
@@ -37,7 +37,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         self.context = evolve(self.context, servers=self.context.servers.for_job(None, turns))
 
     def parse(self, given: object) -> str:
-        return check_tenant(given)
+        return parse_name(given)
 
     def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
         return TenantFailed(name=name, error=error, tries=tries)
@@ -52,7 +52,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Do the work on one tenant, and report it to ``on_event``."""
         timer = Timer(stats, self.context.role, self.context.on_event)
         try:
-            done = evolve(await self.do_one(spec, timer), tries=stats.requests)
+            done = evolve(await self.do_one(check_tenant(spec), timer), tries=stats.requests)
         except Exception as error:
             timer.report(spec, TenantAction.FAILED, error)
             raise

@@ -268,13 +268,13 @@ async def claimed(context: Context, cluster: str, name: str, timer: Timer) -> As
         raise
     tenant = Tenant(context, home, names, timer, claim, on_record, since)
     renewing = asyncio.create_task(tenant.keep_renewing())
-    failure: BaseException | None = None
     try:
-        yield tenant
+        try:
+            yield tenant
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
     except BaseException as error:
-        failure = error
+        await tenant.end_claim(error)
         raise
-    finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
-        await tenant.end_claim(failure)
+    await tenant.end_claim(None)

@@ -216,7 +216,7 @@ class MySQLSession(TenantSession):
                 return [Thread(*row) for row in await schema.run(_EARLIER, program_of(schema.names))]
 
             await logins.drop_helpers(schema)
-            await logins.end_threads(schema, of_earlier_processes)
+            await logins.end_threads(schema, of_earlier_processes, also_changing=False)
 
     async def create(self) -> bool:
         async with self._server.schema(self._work) as schema:

@@ -240,17 +240,24 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
 
 
 async def end_threads(
-    schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], logins: Collection[str] = ()
+    schema: Schema,
+    find: Callable[[], Awaitable[Collection[Thread]]],
+    logins: Collection[str] = (),
+    *,
+    also_changing: bool = True,
 ) -> None:
     """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.
 
     ``logins`` are of the tenant, also an adopted one. Other users without its form are noted as others.
+    ``also_changing``: first sessions of anybody that change their user.
     Threads of events are killed too, and nothing waits for them: the server starts others, or they have no rights.
     """
     until, reasons = monotonic() + ENDING_SECONDS, list[str]()
     ours, passwords = {schema.session.thread}, dict[str, Secret]()
     async with AsyncExitStack() as helpers:
-        while left := await _changing(schema) or [each for each in await find() if each.number not in ours]:
+        while left := (also_changing and await _changing(schema)) or [
+            each for each in await find() if each.number not in ours
+        ]:
             if monotonic() > until:
                 users = ", ".join(sorted({repr(each.user) for each in left}))
                 reasons += [f"thread {each.number} ({each.command})" for each in left]

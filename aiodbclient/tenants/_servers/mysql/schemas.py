@@ -20,8 +20,10 @@ from ..._naming import Role
 from .rights import RIGHTS
 from .session import Schema, identifier, in_backticks
 
+# By the index, which ignores case: without it the server collects the locks of all tenants.
 _HELD = """
-SELECT DISTINCT OBJECT_NAME FROM performance_schema.data_locks WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s
+SELECT DISTINCT OBJECT_NAME FROM performance_schema.data_locks
+WHERE OBJECT_SCHEMA = %s AND OBJECT_SCHEMA COLLATE utf8mb4_bin = %s
 UNION SELECT OBJECT_NAME FROM performance_schema.metadata_locks
 WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND OBJECT_TYPE = 'TABLE' AND LOCK_STATUS = 'GRANTED' ORDER BY 1
 """
@@ -119,7 +121,7 @@ async def refuse_prepared(schema: Schema) -> None:
 
     After ``XA PREPARE`` a transaction keeps its locks, also without a session. Who knows its name can commit it.
     """
-    held = [str(table) for (table,) in await schema.run(_HELD, schema.name, schema.name)]
+    held = [str(table) for (table,) in await schema.run(_HELD, schema.name, schema.name, schema.name)]
     if held:
         raise schema.error(
             f"a prepared transaction (XA) holds tables of the schema {schema.name!r}: {', '.join(held[:5])}. Run XA "

@@ -10,6 +10,7 @@ from typing import LiteralString
 from psycopg.sql import SQL, Identifier
 
 from ..._naming import Role
+from ...errors import GrantError
 from .grants import (
     closing_steps,
     complete,
@@ -22,7 +23,7 @@ from .grants import (
     role_steps,
     take,
 )
-from .sessions import Session, StatementTimeoutError
+from .sessions import ExistsError, Session, StatementTimeoutError
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
@@ -150,7 +151,10 @@ async def _drop(session: Session) -> None:
 
 
 async def create(session: Session) -> bool:
-    """Create the database, closed to all. Return whether it is new. One that is open already is left as it is."""
+    """Create the database, closed to all. Return whether it is new. One that is open already is left as it is.
+
+    What an interrupted DROP DATABASE left is dropped first.
+    """
     names = session.names
     database = await read_database(session)
     if database is None:
@@ -185,4 +189,7 @@ async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]
         if not schema.startswith("pg_"):  # those of the server
             await session.run_as(session.names.owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
         async with session.member_of(session.names.owner):
-            await session.run(create.format(Identifier(name), Identifier(schema)))
+            try:
+                await session.run(create.format(Identifier(name), Identifier(schema)))
+            except ExistsError as error:  # something that it creates: no other try would help
+                raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None

@@ -38,7 +38,7 @@ from ...errors import GrantError
 from .. import LoginRefusedError, ServerAwayError, of_tenant
 from .databases import open_again
 from .grants import allow_connect, default_limit, grant_membership, read_database, revoke_membership, start_as_owner
-from .sessions import CONNECT_SECONDS, BlockedError, Session, Statement, as_role
+from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role
 
 _LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
@@ -85,7 +85,7 @@ async def end_work(session: Session) -> None:
 async def create_login(
     session: Session, login: str, stored: Secret, role: Role, limit: int | None, *, dumps: bool = False
 ) -> None:
-    """Create a login as a member of its role, in one transaction. One that ``dumps`` the database inherits."""
+    """Create a login as a member of its role, and open a database that was shut. One that ``dumps`` it inherits."""
     await open_again(session)
     names, inherits = session.names, dumps or role is not Role.OWNER
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
@@ -103,10 +103,8 @@ async def create_login(
             (first if session.knows_options else then).append(start_as_owner(session, login))
         async with session.member_of(names.owner, inherits=inherits, first=first, also=login):
             await session.run_all(*then)
-    except BlockedError:
-        if await session.run(PRESENT, [login]):  # so no other try would make it
-            raise session.error(f"the login {login!r} exists already") from None
-        raise
+    except ExistsError:  # no other try would make it
+        raise session.error(f"the login {login!r} exists already: run it again") from None
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:

@@ -1,4 +1,4 @@
-"""Find and take what others own in a tenant's PostgreSQL database, and what its logins may beyond their role.
+"""Find and take what others own in a tenant's PostgreSQL database, and the rights of its logins beyond their role.
 
 A function runs with the rights of its owner if that says so, a view always does. So an object of the administrator in a
 tenant's database, where the tenant may call it, is a way out of the database.

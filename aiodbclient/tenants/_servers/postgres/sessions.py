@@ -79,7 +79,11 @@ Statement: TypeAlias = SQL | Composed
 
 
 class BlockedError(GrantError):
-    """Another session is in the way of the statement: it holds a lock, or has just created the same."""
+    """Another session is in the way of the statement: it holds a lock, for example."""
+
+
+class ExistsError(BlockedError):
+    """The role or database exists. Another session may have just created it: the next try finds it."""
 
 
 class StatementTimeoutError(GrantError):
@@ -157,8 +161,8 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
         reason = error.diag.message_primary or one_line(error)
         if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-        elif error.sqlstate in _DUPLICATE:  # the next try finds it
-            kind = BlockedError
+        elif error.sqlstate in _DUPLICATE:
+            kind = ExistsError
         elif error.sqlstate == _TIMEOUT:
             kind = StatementTimeoutError
         elif server.closed:
