@@ -61,7 +61,8 @@ def _shown(default: Any) -> str | None:
     if default is attrs.NOTHING:
         return None
     if isinstance(default, attrs.Factory):
-        return f"{default.factory.__name__}()"
+        of = getattr(default.factory, "func", default.factory)  # of a partial
+        return f"{of.__name__}()"
     if isinstance(default, enum.Enum):
         return f"{type(default).__name__}.{default.name}"
     return (
