@@ -129,6 +129,7 @@ async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind)
         assert isinstance(refused.error, NotFoundError)
         assert "what was in it is lost" in str(refused.error)
         assert (await only(tenants.check(["alpha"]))).problems == found.problems
+        assert isinstance((await only(tenants.rotate(["alpha"]))).error, NotFoundError)
         return
     repaired = await only(tenants.repair(all=True))
     assert repaired.error is None

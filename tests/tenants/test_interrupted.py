@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import closing
 from typing import Any
 
@@ -14,7 +14,9 @@ from attrs import define
 from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import Found
-from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.postgres import PostgresServer, grants
+from aiodbclient.tenants._servers.postgres.grants import Login, read_logins
+from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .conftest import Place, found_taken, only
@@ -148,3 +150,24 @@ async def test_cancellation_when_claim_is_lost(here: Here, monkeypatch: pytest.M
 
     assert call.cancelled()
     assert await here.tenants().get("alpha") is None
+
+
+async def test_login_made_during_check_is_no_problem(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotation makes its login after the check has read the logins, and before it reads their memberships."""
+    known = await here.tenants().ensure("alpha")
+    with monkeypatch.context() as patched:
+        patched.setattr(here.store, "commit", _fail)
+        with pytest.raises(StoreError):
+            await only(here.tenants().rotate(["alpha"]))
+
+    async def read_before(session: Session, wanted: Collection[str] = ()) -> list[Login]:
+        return [login for login in await read_logins(session, wanted) if login.name == known.username]
+
+    monkeypatch.setattr(grants, "read_logins", read_before)
+    checked = await only(here.tenants().check(["alpha"]))
+
+    assert [str(each) for each in checked.problems] == ["unfinished: rotate"]
+
+
+async def _fail(*_: object) -> None:
+    raise StoreError("the store is away")

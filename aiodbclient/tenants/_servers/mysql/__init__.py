@@ -229,6 +229,8 @@ class MySQLSession(TenantSession):
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         async with self._server.schema(self._work) as schema:
+            if not await schemas.exists(schema):  # GRANT takes any name
+                raise schema.error(f"the database {schema.name!r} does not exist")
             await logins.create_login(schema, login, password, rights.RIGHTS[role])
             await _restore_definers(schema)
 
