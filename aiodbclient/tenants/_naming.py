@@ -1,7 +1,7 @@
 """The names of a tenant's database, logins and roles. Pure.
 
-Each login of a tenant is new: ``alpha`` has ``alpha_b8a7c3f1e0d2_00015c3e``, a rotation gives it
-``alpha_b8a7c3f1e0d2_0002f07a``. The twelve digits are a digest of the whole name of the database, so that long names
+Each login of a tenant is new: ``alpha`` has ``alpha_9628f5f54850_00015c3e``, a rotation gives it
+``alpha_9628f5f54850_0002f07a``. The twelve digits are a digest of the whole name of the database, so that long names
 with the same truncated beginning differ. Then come a counter of four digits, over all logins that the tenant ever had,
 and four random digits. So no name is used twice, and a login that was ended cannot come back. A tenant's name must not
 have that form, so it never equals a login or a role of another tenant.
