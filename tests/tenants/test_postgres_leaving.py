@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from typing import Any
 
@@ -167,6 +168,18 @@ async def test_prepared_transaction_in_database_named(managed: Managed, victim: 
         await victim.steps.drop_database()
     managed.api("ROLLBACK PREPARED 'held'", victim.database)
     await victim.steps.drop_database()
+    assert not (await victim.server.find(victim.names)).database
+
+
+async def test_drop_waits_for_session_of_superuser(managed: Managed, victim: Tenant) -> None:
+    """Only a superuser could end it, such as the session of the provider's monitoring."""
+    monitoring = Connection.connect(managed.superuser, dbname=victim.database)
+    managed.api(f"ALTER DATABASE {victim.database} ALLOW_CONNECTIONS false")
+    asyncio.get_running_loop().call_later(0.5, monitoring.close)
+
+    await victim.steps.drop_database()
+
+    assert monitoring.closed
     assert not (await victim.server.find(victim.names)).database
 
 

@@ -23,7 +23,7 @@ from .grants import (
     role_steps,
     take,
 )
-from .sessions import ExistsError, Session, StatementTimeoutError
+from .sessions import BlockedError, DeniedError, ExistsError, Session, StatementTimeoutError
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
@@ -141,6 +141,8 @@ async def _drop(session: Session) -> None:
     try:
         await session.run(drop)
         return
+    except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
+        raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
     except StatementTimeoutError as error:
         found = await session.run(_LONG_STATEMENTS, REMOVAL_SECONDS)
         named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)

@@ -64,6 +64,7 @@ _SINCE = {WITH_OPTIONS: {"createrole_self_grant": ""}, 17_00_00: {"transaction_t
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 _BLOCKED = {"55P03", "40001", "40P01"}  # a lock timeout, a serialization failure and a deadlock
+_DENIED = "42501"
 _TIMEOUT = "57014"
 _DUPLICATE = ("42710", "42P04")  # of a role, of a database
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
@@ -84,6 +85,10 @@ class BlockedError(GrantError):
 
 class ExistsError(BlockedError):
     """The role or database exists. Another session may have just created it: the next try finds it."""
+
+
+class DeniedError(GrantError):
+    """The administrator lacks a right that the statement needs."""
 
 
 class StatementTimeoutError(GrantError):
@@ -163,6 +168,8 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
         elif error.sqlstate in _DUPLICATE:
             kind = ExistsError
+        elif error.sqlstate == _DENIED:
+            kind = DeniedError
         elif error.sqlstate == _TIMEOUT:
             kind = StatementTimeoutError
         elif server.closed:
