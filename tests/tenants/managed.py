@@ -66,10 +66,10 @@ class Managed:
             cursor = connection.execute(statement)
             return [] if cursor.description is None else cursor.fetchall()
 
-    def open(self, login: str, database: str | None, password: str = PASSWORD) -> Connection[Any]:
+    def open(self, login: str, database: str | None, password: str = PASSWORD, **more: str) -> Connection[Any]:
         """A session of a tenant's program, or of an attacker with its credential."""
         return Connection.connect(
-            make_conninfo(self.superuser, user=login, password=password, dbname=database), autocommit=True
+            make_conninfo(self.superuser, user=login, password=password, dbname=database, **more), autocommit=True
         )
 
     def run(self, tenant: Tenant, *statements: LiteralString, login: str = "", database: str = "") -> list[Any]:

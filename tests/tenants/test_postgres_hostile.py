@@ -62,8 +62,7 @@ async def test_settings_keep_no_next_login_out(managed: Managed, victim: Tenant,
 
     await victim.repair()
     assert await victim.problems() == frozenset()
-    with managed.open(await victim.add(), victim.database) as session:
-        session.execute("SET statement_timeout = 0")
+    with managed.open(await victim.add(), victim.database, options="-c statement_timeout=0") as session:
         assert session.execute("SELECT current_user::text").fetchone() == (victim.owner,)
         session.execute("SET search_path = public; CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
     assert await victim.end(leaked)
