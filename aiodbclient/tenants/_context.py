@@ -236,8 +236,8 @@ class ClusterCapacity:
         tenants: How many tenants are on record for it, whatever their prefix.
         max_tenants: How many it may have; None if there is no limit.
         name: The name of the cluster; None until it was read.
-        bytes: The size of the databases of its tenants. None if the cluster cannot be reached, and in what
-            ``choose_cluster`` is given.
+        bytes: The size of the databases of its tenants. None if the cluster cannot be reached. ``choose_cluster``
+            gets None.
     """
 
     cluster: str

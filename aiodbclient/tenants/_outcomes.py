@@ -212,7 +212,8 @@ class TenantFailed(Failed):
     Attributes:
         cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
 
-    What only a success has is None, empty or 0: ``credential``, ``problems``, ``sessions``, ``value``, ``frozen``.
+    Attributes that only a success has are None, empty or 0: ``credential``, ``problems``, ``sessions``, ``value``,
+    ``frozen``.
     """
 
     action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]  # is equal

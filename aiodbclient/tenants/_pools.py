@@ -181,8 +181,7 @@ class TenantPools(Generic[PoolT]):
                 self._check_open()
                 pool = await self._up_to_date(name)
         pool.uses += 1
-        if pool in self._unused:
-            self._unused.pop(pool).cancel()
+        self._stop_idle_timer(pool)
         try:
             yield pool.pool
         except Exception:
@@ -195,6 +194,10 @@ class TenantPools(Generic[PoolT]):
     def _check_open(self) -> None:
         if not self._is_open:
             raise ConfigurationError("these pools are not open: use them in 'async with pools'")
+
+    def _stop_idle_timer(self, pool: _Pool[PoolT]) -> None:
+        if pool in self._unused:
+            self._unused.pop(pool).cancel()
 
     def _settle(self, pool: _Pool[PoolT]) -> None:
         """Keep an unused pool for the next use, or close it."""
@@ -302,8 +305,7 @@ class TenantPools(Generic[PoolT]):
         if pool not in self._every:
             return  # it is being closed
         self._every.remove(pool)
-        if pool in self._unused:
-            self._unused.pop(pool).cancel()
+        self._stop_idle_timer(pool)
         if self._current.get(pool.name) is pool:
             del self._current[pool.name]
         task = self._loop.create_task(self._close_one(pool), name="aiodbclient-pools")

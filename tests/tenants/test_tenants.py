@@ -1,4 +1,4 @@
-"""A tenant signs up on a real PostgreSQL. What cannot be a tenant is refused."""
+"""A tenant signs up on a real PostgreSQL. A name that no tenant can have is refused."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def _place_of(credential: Credential) -> str:
 
 @contextmanager
 def _environment_of(credential: Credential, options: str) -> Generator[Mapping[str, str]]:
-    """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
+    """The variables with which libpq connects with ``credential``, whatever this machine has set."""
     environment = {name: Secret(value) for name, value in credential.env().items() if name.startswith("PG")} | {
         "PGSSLMODE": "prefer",  # as our sessions, if the cluster has no CA
         "PGPASSFILE": os.devnull,

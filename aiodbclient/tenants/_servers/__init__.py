@@ -214,7 +214,7 @@ class TenantSession(ABC):
 
     @abstractmethod
     async def shut(self) -> None:
-        """After all logins of the tenant were ended: let nobody else keep access to its database, nor a session there.
+        """After all logins of the tenant were ended, revoke the access of everybody else, and end all sessions in it.
 
         Until ``add_login``, no code of the tenant can let somebody in.
         """

@@ -125,7 +125,7 @@ class MySQLServer(Server):
         return {schema: (used[schema], connections[schema]) for schema in used}
 
     async def _made(self) -> dict[str, str]:
-        """The schemas of tenants, by the beginning of their logins' names. Nobody else's accounts have a limit."""
+        """The schemas of tenants, by the stem of their logins' names. Accounts of others have no limit."""
         async with self.sessions.shared():
             users = await self._ask("SELECT User FROM mysql.user WHERE Host = '%%' AND max_user_connections > 0")
             schemas = await self._ask("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA")
@@ -216,7 +216,7 @@ class MySQLSession(TenantSession):
                 return [Thread(*row) for row in await schema.run(_EARLIER, program_of(schema.names))]
 
             await logins.drop_helpers(schema)
-            await logins.end_threads(schema, of_earlier_processes, also_changing=False)
+            await logins.end_threads(schema, of_earlier_processes)
 
     async def create(self) -> bool:
         async with self._server.schema(self._work) as schema:
@@ -349,7 +349,7 @@ async def _problems(schema: Schema, on_record: Mapping[str, Role]) -> frozenset[
     """See ``Server``. An ended login has rights only while code runs as it, and the tenant is not suspended."""
     existing = await logins.accounts(schema, [schema.name, *on_record])
     if (namesake := existing.get(schema.name)) and schema.name not in on_record and not namesake.is_locked:
-        del existing[schema.name]  # that of others
+        del existing[schema.name]  # it is not the tenant's
     ended = {each.login for each in existing.values() if each.is_locked}
     found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await rights.access_of_others(schema, existing)}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}

@@ -145,7 +145,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
                 raise
 
     async def theirs() -> list[Thread]:
-        return [thread for thread in await schema.session.threads() if thread.user in logins]
+        return await _changing(schema) or [thread for thread in await schema.session.threads() if thread.user in logins]
 
     try:
         await end_threads(schema, theirs, logins)
@@ -162,6 +162,8 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
 
     async def in_schema() -> list[Thread]:
         """Return the sessions in the schema, and those whose transactions hold locks there."""
+        if changing := await _changing(schema):
+            return changing
         query = (
             "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks "
             "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
@@ -240,24 +242,17 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
 
 
 async def end_threads(
-    schema: Schema,
-    find: Callable[[], Awaitable[Collection[Thread]]],
-    logins: Collection[str] = (),
-    *,
-    also_changing: bool = True,
+    schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], logins: Collection[str] = ()
 ) -> None:
     """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.
 
     ``logins`` are of the tenant, also an adopted one. Other users without its form are noted as others.
-    ``also_changing``: first sessions of anybody that change their user.
     Threads of events are killed too, and nothing waits for them: the server starts others, or they have no rights.
     """
     until, reasons = monotonic() + ENDING_SECONDS, list[str]()
     ours, passwords = {schema.session.thread}, dict[str, Secret]()
     async with AsyncExitStack() as helpers:
-        while left := (also_changing and await _changing(schema)) or [
-            each for each in await find() if each.number not in ours
-        ]:
+        while left := [each for each in await find() if each.number not in ours]:
             if monotonic() > until:
                 users = ", ".join(sorted({repr(each.user) for each in left}))
                 reasons += [f"thread {each.number} ({each.command})" for each in left]
