@@ -185,6 +185,23 @@ async def test_locked_table_does_not_hold_survey(
     assert (await copier.survey(reader, "copy_l")).tables == 1
 
 
+async def test_program_that_copies_nothing_is_ended(
+    dsn: str, cursor: Cursor, copier: MySQLCopier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "_PATIENCE", 0.1)
+    tenant = made(dsn, "copy_e")
+    cursor.execute("CREATE TABLE copy_e.t (n INT PRIMARY KEY)")
+    cursor.execute("LOCK TABLES copy_e.t WRITE")
+    async with asyncio.timeout(60):
+        with TemporaryFile() as file, pytest.raises(GrantError, match=r"^mysqldump was stopped: nothing was copied"):
+            await copier.dump(tenant, "", file)
+        with TemporaryFile() as file:
+            file.write(b"SELECT SLEEP(600);\n")
+            with pytest.raises(GrantError, match=r"^mysql was stopped: nothing was copied"):
+                await copier.restore(tenant, file)
+    cursor.execute("UNLOCK TABLES")
+
+
 OBSTACLES = {
     "key": ("CREATE TABLE copy_k.t (n INT)", "sql_require_primary_key"),
     "function": ("CREATE FUNCTION copy_k.f() RETURNS INT DETERMINISTIC RETURN 7", "log_bin_trust_function_creators"),

@@ -22,6 +22,7 @@ from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy import check_free
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._servers.postgres import sessions
 from aiodbclient.tenants.errors import GrantError
 
 from .leaks import leaks
@@ -204,6 +205,18 @@ async def test_obstacles_are_found_before_freeze(
 
     if not reason:
         assert run(server.dsn, "TABLE ours", database=names.database) == []
+
+
+async def test_long_statement_is_not_ended(server: RestartablePostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count may take longer than the administrator's statements, and than the tenant allows its own."""
+    monkeypatch.setitem(sessions._SETTINGS, "statement_timeout", "500")
+    names, reader, _ = made(server.dsn, f"long{next(_used)}")
+    slow = "CREATE POLICY slow ON t USING ((SELECT true FROM pg_sleep(0.6)))"
+    forced = "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+    short = f"ALTER DATABASE {names.database} SET statement_timeout = 1"
+    owned(server.dsn, names, "CREATE TABLE t AS SELECT 1 AS n", slow, forced, short)
+    copier = await copier_of(names, server)
+    assert (await copier.count(reader))["public.t"] == "1"
 
 
 async def test_cancelled_copy_leaves_no_program(server: RestartablePostgres) -> None:
