@@ -49,6 +49,19 @@ TokenProvider = Callable[[], Awaitable[str]]
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that,
 # and not as a request that timed out.
 _CONNECTING = 0.9
+_AT_ONCE = Waited(for_slot=0.0, for_turn=0.0)
+
+
+_forks = 0  # between the first process and this one. It costs less than os.getpid
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class Transport:
@@ -78,7 +91,7 @@ class Transport:
         self._connections: Connections | None = None
         self._proxy = proxy
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process: int | None = None
+        self._forks: int | None = None
         self._waits: set[asyncio.Timeout] = set()  # of the calls that wait for a token or their slot
         self._closed = asyncio.Event()
         self._on_event = on_event
@@ -95,7 +108,7 @@ class Transport:
         while self._waits:
             with suppress(RuntimeError):  # it has ended, or is about to
                 self._waits.pop().reschedule(0)
-        if self._given_session is None and self._connections is not None and self._process == os.getpid():
+        if self._given_session is None and self._connections is not None and self._forks == _forks:
             await self._connections.session.close()
 
     async def sleep(self, seconds: float) -> None:
@@ -173,12 +186,13 @@ class Transport:
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
         kept = failed[-1].slot if failed else None
-        slot, sent, for_slot, asked = None, False, 0.0, perf_counter()
+        slot, sent, waited = None, False, _AT_ONCE
         locks: list[asyncio.Lock] = []  # that the call holds, if it needs a turn
         try:
             if turns is None:
                 slot = self.limiter._take(kept, bulk=options.bulk)  # pyright: ignore[reportPrivateUsage]
             if slot is None:
+                asked = perf_counter()
                 async with self._ended_by_close(asyncio.timeout(None if turns is None else patience)):
                     if turns is not None:
                         await _hold(turns.lane(bulk=options.bulk), locks)
@@ -188,7 +202,7 @@ class Transport:
                     for_slot = perf_counter() - turned
                     if turns is not None:
                         await _hold(turns.writing, locks)
-            waited = Waited(for_slot, perf_counter() - asked - for_slot)
+                waited = Waited(for_slot, perf_counter() - asked - for_slot)
             if self._closed.is_set():
                 raise _closed()
             if connections.session.closed:
@@ -227,10 +241,10 @@ class Transport:
         """Return the connections of the session. The first call makes the client's own session."""
         if self._closed.is_set():
             raise _closed()
-        loop, process = asyncio.get_running_loop(), os.getpid()
+        loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._process = loop, process
-        if self._process != process:
+            self._loop, self._forks = loop, _forks
+        if self._forks != _forks:
             raise ConfigurationError(
                 "this DatabaseClient was used before the process forked, so its connections are the parent's: make one "
                 "in each process"
