@@ -143,7 +143,7 @@ class Records:
         """Return the credentials of ``wanted``, and why the others have none. None selects all."""
         names, missing = self.select(wanted, role)
         # A damaged record has no credential.
-        there = {name: self.records[role].get(name, OnRecord(name=name, role=role)) for name in names}
+        there = {name: self.records[role].get(name, OnRecord.read(name, role, None)) for name in names}
         if wanted is not None:
             missing |= {name: self._why_unusable(each) for name, each in there.items() if each.usable is None}
         return [each.usable for each in there.values() if each.usable is not None], missing

@@ -393,7 +393,7 @@ class Context:
                 f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: name that cluster too, or "
                 "choose another name, since a name is taken in the whole store; nothing was sent"
             )
-        if found.home is None or found.home.database == self.prefix + name:
+        if found.database in (None, self.prefix + name):
             return ""
         return (
             f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it was "

@@ -15,7 +15,7 @@ from attrs import define
 from .._checks import check_whole
 from ..errors import ConfigurationError, InvalidArgumentError
 from ._credential import Credential
-from ._naming import check_tenant
+from ._naming import Role, check_tenant
 from ._record import OnRecord
 from ._role import TenantRole
 from .errors import StoreError, TenantNotFoundError
@@ -238,7 +238,7 @@ class TenantPools(Generic[PoolT]):
             return (await context.record(check_tenant(name))).required()
         credential = await self._tenants.get(name)
         if credential is None:
-            raise OnRecord(name=name).unusable()
+            raise OnRecord.read(name, Role.OWNER, None).unusable()
         return credential
 
     async def _opened(self, name: str, credential: Credential) -> _Pool[PoolT]:

@@ -107,38 +107,70 @@ class Intent:
 
 @frozen(kw_only=True)
 class OnRecord:
-    """What is on record for a tenant, or for its readers or writers, if anything is. ``read`` makes it."""
+    """What a record of a store says of a tenant, or of its readers or writers. ``read`` makes it."""
 
     name: str  # of the tenant
-    role: Role = Role.OWNER
-    record: Record | None = None  # of the tenant
-    intent: Intent | None = None  # of the tenant
-    current: Credential | None = None  # to use, unless the state says otherwise
-    previous: Credential | None = None  # the one before the last rotation, if it is not revoked
+    role: Role
+    record: Record | None  # of the tenant
+    intent: Intent | None  # of the tenant
+    cluster: str | None  # of the tenant; None if nothing was begun
+    database: str | None  # same
+    every_credential: list[Credential]  # of the tenant and of all its roles
+    begun_logins: tuple[str, ...]  # that a verb which was begun makes: they may exist, and no program has them
+    left_behind: str | None  # the cluster that may still have an earlier or unfinished database of the tenant
+    # Of the role:
+    exists: bool  # whether the store has something of it. The tenant's own record may be empty
+    current: Credential | None  # to use, unless the state says otherwise
+    previous: Credential | None  # the one before the last rotation, if it is not revoked
+    begun: Verb | None  # the verb that was begun and concerns the role
+    state: State
+    usable: Credential | None  # that a program can use; None if its login changes or is ended
+    suspended: Credential | None  # of a suspended tenant; None too if another verb has begun
 
     @classmethod
     def read(cls, name: str, role: Role, record: Record | None) -> Self:
         """Read a record of a store. Raises StoreError, as for a damaged one, if it is of a newer version."""
+        stored = Record(name=name) if record is None else record
         try:
-            intent = None if record is None or record.intended is None else Intent.read(record.intended)
+            intent = None if stored.intended is None else Intent.read(stored.intended)
         except StoreError as error:
             error.damaged = (name,)
             raise
-        return cls(name=name, record=record, intent=intent).of_role(role)
+        pairs: list[Record | RoleCredentials] = [stored, *stored.roles.values()]
+        pair = stored if role is Role.OWNER else stored.roles.get(role)
+        current, previous = (None, None) if pair is None else (pair.current, pair.previous)
+        home = stored.current or intent
+        begun = None
+        if intent is not None:
+            is_of_all = intent.role is Role.OWNER and intent.verb in _OF_ALL and current is not None
+            begun = intent.verb if intent.role is role or is_of_all else None
+        state = State.USABLE if begun is None else _BEGUN[begun][0]
+        if state is State.USABLE and current is None:
+            state = State.ABSENT
+        elif state is State.USABLE and current is not None and current.suspended is not None:
+            state = State.SUSPENDED
+        return cls(
+            name=name,
+            role=role,
+            record=record,
+            intent=intent,
+            cluster=None if home is None else home.cluster,
+            database=None if home is None else home.database,
+            every_credential=[each for of in pairs for each in (of.current, of.previous) if each is not None],
+            begun_logins=() if intent is None else intent.logins,
+            left_behind=None if stored.current is None else stored.current.moved_from,
+            exists=record is not None if role is Role.OWNER else current is not None or begun is not None,
+            current=current,
+            previous=previous,
+            begun=begun,
+            state=state,
+            usable=current if state is State.USABLE else None,
+            suspended=current if state is State.SUSPENDED else None,
+        )
 
     def of_role(self, role: Role) -> Self:
         """What the same record says of another role."""
-        record = self.record
-        pair = record if record is None or role is Role.OWNER else record.roles.get(role)
-        current, previous = (None, None) if pair is None else (pair.current, pair.previous)
-        return evolve(self, role=role, current=current, previous=previous)
-
-    @property
-    def exists(self) -> bool:
-        """Whether the store has something of the role. The tenant's own record may be empty."""
-        if self.role is Role.OWNER:
-            return self.record is not None
-        return self.current is not None or (self.intent is not None and self.intent.role is self.role)
+        return self.read(self.name, role, self.record)
 
     @property
     def is_empty(self) -> bool:
@@ -150,14 +182,6 @@ class OnRecord:
         return [each for each in (self.current, self.previous) if each is not None]
 
     @property
-    def every_credential(self) -> list[Credential]:
-        """Those of the tenant and of all its roles."""
-        if self.record is None:
-            return []
-        pairs: list[Record | RoleCredentials] = [self.record, *self.record.roles.values()]
-        return [each for pair in pairs for each in (pair.current, pair.previous) if each is not None]
-
-    @property
     def known_logins(self) -> set[str]:
         """The logins of the tenant and of all its roles, and those that a verb which was begun makes."""
         return {each.username for each in self.every_credential} | {*self.begun_logins}
@@ -167,55 +191,6 @@ class OnRecord:
         known = self.known_logins
         newest = max(map(names.number, known), default=0)
         return [login for login in logins if login not in known and names.number(login) >= newest]
-
-    @property
-    def begun_logins(self) -> tuple[str, ...]:
-        """The logins that a verb which was begun makes: they may exist, and no program has them."""
-        return () if self.intent is None else self.intent.logins
-
-    @property
-    def begun(self) -> Verb | None:
-        """The verb that was begun and concerns this role."""
-        intent = self.intent
-        if intent is None:
-            return None
-        is_of_all = intent.role is Role.OWNER and intent.verb in _OF_ALL and self.current is not None
-        return intent.verb if intent.role is self.role or is_of_all else None
-
-    @property
-    def state(self) -> State:
-        if self.begun is not None:
-            state, _ = _BEGUN[self.begun]
-            if state is not State.USABLE:
-                return state
-        if self.current is None:
-            return State.ABSENT
-        return State.USABLE if self.current.suspended is None else State.SUSPENDED
-
-    @property
-    def home(self) -> Credential | Intent | None:
-        """What has the cluster and the database of the tenant; None if nothing was begun."""
-        return self.intent if self.record is None or self.record.current is None else self.record.current
-
-    @property
-    def cluster(self) -> str | None:
-        """The id of the tenant's cluster; None if nothing was begun."""
-        return None if self.home is None else self.home.cluster
-
-    @property
-    def usable(self) -> Credential | None:
-        """The credential that a program can use; None if there is none, or its login changes or is ended."""
-        return self.current if self.state is State.USABLE else None
-
-    @property
-    def suspended(self) -> Credential | None:
-        """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
-        return self.current if self.state is State.SUSPENDED else None
-
-    @property
-    def left_behind(self) -> str | None:
-        """The cluster that may still have an earlier or unfinished database of the tenant; or None."""
-        return None if self.record is None or self.record.current is None else self.record.current.moved_from
 
     @property
     def pending(self) -> list[str]:

@@ -98,7 +98,7 @@ def test_errors_of_unusable_states() -> None:
     assert isinstance(suspended, SuspendedError)
     assert "is suspended since 2026-11-27 00:00 UTC: resume it first" in str(suspended)
     for record in (
-        OnRecord(name="alpha"),
+        OnRecord.read("alpha", Role.OWNER, None),
         a_record(Verb.REMOVE, NOW),
         a_record(Verb.PROVISION, None),
     ):

@@ -79,7 +79,7 @@ class CheckTenants(TenantJob[TenantChecked]):
             on_record |= {(each.cluster, each.database) for each in entry.credentials}
             on_record |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
             if entry.current is None or entry.intent is not None:  # a copy of it may be on another cluster
-                on_record.add((None, entry.home.database if entry.home else self.context.prefix + entry.name))
+                on_record.add((None, entry.database or self.context.prefix + entry.name))
         return on_record
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
@@ -274,7 +274,7 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
         elif current.username in refused:
             current = await tenant.add_login(current.username, role, current.password)
         record = with_credentials(record, role, current, previous)
-    logins = {each.username: each.role for each in evolve(tenant.on_record, record=record).every_credential}
+    logins = {each.username: each.role for each in OnRecord.read(record.name, tenant.role, record).every_credential}
     await tenant.session.end_logins(ended)
     await tenant.session.repair(logins)
     await tenant.drop_ended(*ended)

@@ -123,7 +123,7 @@ class Tenant:
         known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))
         intent = Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to)
         await self.context.store.begin(self.claim, str(intent))
-        self.on_record = evolve(self.on_record, intent=intent)
+        self.on_record = OnRecord.read(self.names.tenant, self.role, evolve(self.record, intended=str(intent)))
 
     async def commit(self, record: Record) -> None:
         """Store the record, which ends the intent and the claim."""
@@ -134,7 +134,7 @@ class Tenant:
     async def delete(self) -> None:
         """Delete the record, and end the claim."""
         await self.context.store.commit(self.claim, None)
-        self._has_ended, self.on_record = True, OnRecord(name=self.names.tenant, role=self.role)
+        self._has_ended, self.on_record = True, OnRecord.read(self.names.tenant, self.role, None)
 
     # The server.
 
