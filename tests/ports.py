@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from contextlib import suppress
 
 
 def free_port() -> int:
-    """A port that no connection takes before the server has started. The ports of connections begin at 32768."""
+    """A port that neither another worker nor a connection takes before the server has started.
+
+    The ports of connections begin at 32768.
+    """
+    first = 16384 + 2048 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
     while True:
-        port = random.randrange(16384, 32768)
+        port = random.randrange(first, first + 2048)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -67,10 +67,10 @@ async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_cluste
 
 
 async def test_max_wait_bounds_all_tries(server: Server, make_cluster: MakeCluster) -> None:
-    server.otherwise = says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.2")
+    server.otherwise = says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.6")
 
     with pytest.raises(errors.MaxWaitError, match="max_wait"):
-        await make_cluster(max_wait=0.3).dbs.list()
+        await make_cluster(max_wait=1.1).dbs.list()
 
     assert len(server.requests) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 HANG = 60.0  # seconds after which a test that waits for a state fails
@@ -13,6 +14,14 @@ async def until(is_so: Callable[[], object]) -> None:
     async with asyncio.timeout(HANG):
         while not is_so():  # noqa: ASYNC110 - nothing wakes us
             await asyncio.sleep(0.001)
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """The same without an event loop."""
+    deadline = time.monotonic() + HANG
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 async def settle() -> None:

@@ -6,15 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiodbclient.tenants._record import Verb
 
+from ..proc import state_of
+from ..waiting import wait_until
 from .conftest import Command
 
 # Sends itself Ctrl-C while the package is imported.
@@ -133,8 +133,7 @@ def test_stop_while_reading_names(command: Command) -> None:
     os.mkfifo(pipe)
     process = command.start("tenants", "remove", "--from", str(pipe), *command.place)
     writer = os.open(pipe, os.O_WRONLY)  # waits until the command opens it
-    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-        time.sleep(0.01)
+    wait_until(lambda: state_of(process.pid)[0] == "S")
     process.send_signal(signal.SIGINT)
     done = command.end(process)
     os.close(writer)

@@ -6,7 +6,6 @@ import asyncio
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ import pytest
 from aiodbclient.sandbox import Sandbox
 
 from ..server import CLUSTER, Server, says
+from ..waiting import wait_until
 from .conftest import Command
 
 
@@ -136,8 +136,7 @@ def test_stopped_change_is_unclear(command: Command, hangs: str, is_unclear: boo
     """Ctrl-C says of a change that was sent that it may have been applied, and how to look."""
     hanging = command.sandbox.faults.add(hangs, delay=60.0)
     process = command.start("users", "create", "stopped", "--show", *command.on)
-    while not hanging.fired:
-        time.sleep(0.02)
+    wait_until(lambda: hanging.fired)
     process.send_signal(signal.SIGINT)
     done = command.end(process)
     look = f"may have been applied. To look: aiodbclient users get stopped --cluster {command.cluster}\n"

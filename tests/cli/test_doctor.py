@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..changes import hide_settings, list_deleted_users
 from ..mysql import SERVERS, running
 from ..proxy import Rule
 from ..sweeping import names_on
+from ..waiting import wait_until
 from .conftest import Command, Done
 
 
@@ -165,8 +165,7 @@ def test_stopped_trial_removes_pending_login(command: Command, nth: int, made: i
     delayed = command.sandbox.faults.add("users.create", delay=2.0, nth=nth)
     before = command.sandbox.counts["users.create", 201]
     process = command.start("doctor", "--cluster", command.cluster, "--try")
-    while not delayed.fired:
-        time.sleep(0.02)
+    wait_until(lambda: delayed.fired)
 
     process.send_signal(number)
     ended = command.end(process)
@@ -183,8 +182,7 @@ def test_trial_stopped_at_sql_is_removed(embedded: Command) -> None:
     command = embedded
     held = command.proxy.add(login="doadmin", nth=40, held=True)
     process = command.start("doctor", "--cluster", command.cluster, "--try")
-    while not held.fired:
-        time.sleep(0.02)
+    wait_until(lambda: held.fired)
 
     process.send_signal(signal.SIGINT)
     held.held = False

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import pytest
 
 from aiodbclient._cli import tenants_exec
 
-from ..waiting import settle
+from ..proc import is_alive
+from ..waiting import settle, wait_until
 from .conftest import Command
 
 # It fails for the tenants in $FAIL, and says who it is.
@@ -186,16 +186,8 @@ def test_signal_at_start_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_timeout_ends_the_program(command: Command, names: list[str]) -> None:
     command.provision(names[0])
-    run = ["tenants", "exec", names[0], *command.place, "--timeout", "3s", "--", "sleep", "60"]
-    ended = command.process(*run)
-    assert (ended.code, ended.err) == (3, "aiodbclient: --timeout has ended the program\n")
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    run = ["tenants", "exec", names[0], *command.place, "--timeout", "1s", "--", "sleep", "60"]
+    command(*run).fails(3, "aiodbclient: --timeout has ended the program\n")
 
 
 @pytest.mark.thorough
@@ -206,16 +198,13 @@ def test_signal_ends_all_programs(command: Command, names: list[str], number: si
     command.environment["FOLDER"] = str(command.folder)
     run = ["tenants", "exec", "--all", "--concurrency", "2", *command.place, "--", "sh", "-c", STUBBORN]
     process = command.start(*run)
-    deadline = time.monotonic() + 60
     files = [command.folder / name for name in names[:3]]
-    while sum(file.exists() and file.read_text().endswith("\n") for file in files) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: sum(file.exists() and file.read_text().endswith("\n") for file in files) == 2)
     running = [int(each) for file in files if file.exists() for each in file.read_text().split()]
-    assert (len(running), all(map(is_running, running))) == (4, True)
+    assert (len(running), all(map(is_alive, running))) == (4, True)
     process.send_signal(number)
     command.end(process).fails(3, "stopped early: 0 done, 3 left")
-    assert not any(map(is_running, running))
+    assert not any(map(is_alive, running))
 
 
 def test_nohup_goes_on(command: Command, names: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +17,7 @@ from aiodbclient._cli.progress import LINE_EVERY, Bar
 from aiodbclient.sandbox import Sandbox
 
 from ..thorough import first_of
+from ..waiting import wait_until
 from .conftest import PATIENCE, Command
 
 # Makes a process wait for a signal after it has called a function.
@@ -52,8 +52,7 @@ def test_signal_finishes_what_is_in_flight(memory: Command, number: signal.Signa
     """The first signal begins no more names, says how to go on, and the next run continues."""
     slow = memory.sandbox.faults.add("users.create", delay=0.5, times=len(MANY))
     process = memory.start("users", "provision", *MANY, "-o", "json")
-    while not slow.fired:
-        time.sleep(0.02)
+    wait_until(lambda: slow.fired)
     process.send_signal(number)
     stopped = memory.end(process)
     printed = {each["name"] for each in stopped.objects() if each["action"] == "created"}
@@ -69,8 +68,7 @@ def test_signal_finishes_what_is_in_flight(memory: Command, number: signal.Signa
 def test_second_signal_ends_at_once(memory: Command) -> None:
     hanging = memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
     process = memory.start("users", "provision", *MANY)
-    while not hanging.fired:
-        time.sleep(0.02)
+    wait_until(lambda: hanging.fired)
     memory.interrupt_twice(process).fails(3, f"0 done, {len(MANY)} left")
 
 
@@ -78,8 +76,7 @@ def test_closed_terminal_stops(memory: Command) -> None:
     """When the terminal is closed, no more names are begun, although nothing can be printed."""
     slow = memory.sandbox.faults.add("users.create", delay=0.5, times=len(MANY))
     terminal = memory.terminal("users", "provision", *MANY)
-    while not slow.fired:
-        time.sleep(0.02)
+    wait_until(lambda: slow.fired)
     terminal.close()
     assert terminal.process.wait(PATIENCE) != 0
     assert 0 < len(users(memory)) < len(MANY)
@@ -102,7 +99,7 @@ def test_timeout_finishes_what_is_in_flight(memory: Command, monkeypatch: pytest
     """At the end of --timeout no name is begun, and what is in flight is cancelled after a while."""
     monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
     memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
-    stopped = memory("users", "provision", *MANY, "--timeout", "2s")
+    stopped = memory("users", "provision", *MANY, "--timeout", "1s")
     assert (stopped.code, "stopping: --timeout is over" in stopped.err) == (3, True)
     assert f"stopped early: 0 done, {len(MANY)} left" in stopped.err
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import psycopg
 import pytest
 
+from ..waiting import wait_until
 from .conftest import Command
 
 
@@ -40,8 +39,7 @@ def test_stopped_rotation_goes_on(embedded: Command, names: list[str]) -> None:
     for older, said in ([], "again, with --older-than 1h\n"), (["--older-than", "0s"], "run the same command again\n"):
         stalled.fired = 0
         process = embedded.start("tenants", "rotate", names[0], *older, *embedded.place)
-        while not stalled.fired:
-            time.sleep(0.02)
+        wait_until(lambda: stalled.fired)
         done = embedded.interrupt_twice(process)
         assert (done.code, done.out, done.err.endswith(said)) == (3, "", True), done.err
 

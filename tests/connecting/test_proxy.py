@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from aiodbclient import DatabaseClient, errors
 from aiodbclient.client import _environment_proxy as environment_proxy
 
 from ..server import CLUSTER, Server, says, serve
+from ..waiting import until, wait_until
 
 
 @frozen
@@ -33,14 +33,6 @@ class Proxy:
     @property
     def url(self) -> str:
         return f"http://me:hunter2@127.0.0.1:{self.port}"
-
-    async def connected(self, to: str) -> bool:
-        """Whether its log has a connection ``to`` there."""
-        for _ in range(1200):
-            if f"CONNECT {to}" in self.log.read_text():
-                return True
-            await asyncio.sleep(0.05)
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +48,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60.0
-        while not (port_file.exists() and port_file.read_text().strip()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: process.poll() is not None or (port_file.exists() and port_file.read_text().strip()))
         yield Proxy(int(port_file.read_text()), log)
     finally:
         process.terminate()
@@ -111,7 +99,8 @@ async def test_the_environments_proxy_is_used_on_request(api: Server, proxy: Pro
     nowhere = "http://127.0.0.1:1"
 
     assert await list_dbs(api, tmp_path, "trust_env=True", HTTPS_PROXY=proxy.url) == "[]\n"
-    assert await proxy.connected(api.url.removeprefix("https://"))
+    to = api.url.removeprefix("https://")
+    await until(lambda: f"CONNECT {to}" in proxy.log.read_text())
     [request] = api.requests
     assert request.headers["authorization"] == "Bearer secret-token"
     assert "proxy-authorization" not in request.headers

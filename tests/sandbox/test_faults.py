@@ -15,7 +15,7 @@ from aiodbclient import Window
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 
 from ..changes import html, page, rename
-from ..waiting import HANG, until
+from ..waiting import HANG, until, wait_until
 from .conftest import Call, Delays, caller
 
 
@@ -91,8 +91,7 @@ def test_delay_ends_with_sandbox_in_thread() -> None:
         with socket.create_connection(("127.0.0.1", int(sandbox.url.rpartition(":")[2]))) as client:
             head = f"GET /v2/databases HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {sandbox.token}\r\n\r\n"
             client.sendall(head.encode())
-            while not sandbox.requests:
-                time.sleep(0.001)
+            wait_until(lambda: sandbox.requests)
         ending = time.monotonic()
     assert time.monotonic() - ending < HANG
 

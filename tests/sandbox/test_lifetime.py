@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,10 +22,11 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
+from ..proc import children, command_lines, is_alive
 from ..requirements import ROOMY
 from ..tenants.servers import copied
 from ..thorough import first_of
-from ..waiting import HANG, until
+from ..waiting import HANG, until, wait_until
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
@@ -80,25 +80,8 @@ def left(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-def alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def wait_for_end(process: int) -> None:
-    while alive(process):
-        time.sleep(0.01)
-
-
 def wait_until_gone(folder: Path, servers: list[int]) -> None:
-    deadline = time.monotonic() + HANG
-    while (left(folder) or any(map(alive, servers))) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left(folder) == []
-    assert not any(map(alive, servers))
+    wait_until(lambda: not left(folder) and not any(map(is_alive, servers)))
 
 
 async def test_stopping_leaves_nothing(private_tmp: Path) -> None:
@@ -107,20 +90,7 @@ async def test_stopping_leaves_nothing(private_tmp: Path) -> None:
         servers = postmasters(private_tmp)
         assert len(servers) == 2
     assert left(private_tmp) == []
-    assert not any(map(alive, servers))
-
-
-def children(process: int) -> list[int]:
-    """The live child processes of ``process``, the oldest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            continue
-        if int(parent) == process and state != "Z":
-            found.append(int(path.parent.name))
-    return sorted(found)
+    assert not any(map(is_alive, servers))
 
 
 def segment_of(folder: Path) -> str:
@@ -177,8 +147,7 @@ def test_kill_of_program_and_keeper(private_tmp: Path, tmp_path: Path) -> None:
     os.kill(keeper, signal.SIGKILL)
     process.kill()
     process.communicate()
-    for each in everybody:
-        wait_for_end(each)
+    wait_until(lambda: not any(map(is_alive, everybody)))
     assert segment not in shared_memory()
     (forgotten,) = left(private_tmp)
     precious = tmp_path / "data"
@@ -390,26 +359,16 @@ async def test_uncopyable_wheel_says_so(private_tmp: Path, monkeypatch: pytest.M
     shutil.rmtree(private_tmp / "wheel")
 
 
-def command_lines() -> bytes:
-    found = b""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found += path.read_bytes()
-        except FileNotFoundError:  # it has ended meanwhile
-            continue
-    return found
-
-
 async def test_no_password_on_command_line_or_log(private_tmp: Path) -> None:
     """The control: the same search finds the argument of another program, and the role in the log."""
     server = EmbeddedPostgres()
     await server.start()
     try:
-        assert server.password.encode() not in command_lines()
+        assert command_lines(server.password) == []
         program = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "input()", "hunter2", stdin=subprocess.PIPE
         )
-        await until(lambda: b"hunter2" in command_lines())  # the kernel shows it a moment after it has started
+        await until(lambda: command_lines("hunter2"))  # the kernel shows it a moment after it has started
         program.kill()
         await program.communicate()
         dsn = f"host=127.0.0.1 port={server.port} user=postgres password={server.password} dbname=postgres"

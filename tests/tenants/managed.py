@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
@@ -21,6 +19,7 @@ from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
+from ..waiting import wait_until
 from .servers import RestartablePostgres
 from .tenant import PASSWORD, Tenant
 
@@ -141,8 +140,7 @@ class Managed:
         """Let the server read its settings again, and wait until it has: a session begins with what was read then."""
         before = self.api("SELECT pg_conf_load_time()")
         self.api("SELECT pg_reload_conf()")
-        while self.api("SELECT pg_conf_load_time()") == before:
-            time.sleep(0.01)
+        wait_until(lambda: self.api("SELECT pg_conf_load_time()") != before)
 
     def lets_in(self, login: str, database: str | None, password: str = PASSWORD) -> bool:
         try:
@@ -150,10 +148,3 @@ class Managed:
         except psycopg.OperationalError:
             return False
         return True
-
-
-async def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -153,10 +151,3 @@ def background(act: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=suppressed, args=(act,))
     thread.start()
     return thread
-
-
-async def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
 from urllib.parse import unquote, urlsplit
@@ -24,6 +24,7 @@ from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import SERVERS, administrator
+from ..proc import command_lines
 from .leaks import leaks
 from .moves import connected, run
 
@@ -312,22 +313,14 @@ async def test_password_not_in_process_list(dsn: str, copier: MySQLCopier) -> No
     with TemporaryFile() as file:
         file.write(b"SELECT SLEEP(600);\n")
         running = asyncio.create_task(copier.restore(made(dsn, name), file))
-        while not (found := [*_processes(name.encode())]):
+        while not (found := command_lines(name)):
             await asyncio.sleep(0.02)
         # The program replaces the value of this option in the list, a moment after it starts.
-        assert not any(PASSWORD.encode() in command or b"--password" in command for command in found)
+        assert not any(PASSWORD in command or "--password" in command for command in found)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert not [*_processes(name.encode())]
-
-
-def _processes(word: bytes) -> list[bytes]:
-    commands = list[bytes]()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            commands.append(path.read_bytes())
-    return [each for each in commands if word in each and b"python" not in each]
+        assert not command_lines(name)
 
 
 async def test_programs_of_mariadb_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -25,6 +25,7 @@ from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import sessions
 from aiodbclient.tenants.errors import GrantError
 
+from ..proc import command_lines
 from .leaks import leaks
 from .managed import INSTALLED
 from .servers import PASSWORD as SUPERPASSWORD
@@ -226,13 +227,13 @@ async def test_cancelled_copy_leaves_no_program(server: RestartablePostgres) -> 
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
         dumping = asyncio.create_task(copier.dump(reader, "", file))
-        while not (found := _programs(names.owner)):
+        while not (found := command_lines("pg_dump", names.owner)):
             await asyncio.sleep(0.02)
         assert not any("secret" in command for command in found)
         dumping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dumping
-        assert not _programs(names.owner)
+        assert not command_lines("pg_dump", names.owner)
 
 
 async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
@@ -248,11 +249,3 @@ def test_a_folder_without_room_is_refused(tmp_path: Path) -> None:
     check_free(tmp_path, 1)
     with pytest.raises(ConfigurationError, match="has too little free room"):
         check_free(tmp_path, 2**60)
-
-
-def _programs(word: str) -> list[str]:
-    found = list[str]()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found.append(path.read_bytes().decode(errors="replace"))
-    return [command for command in found if word in command and "pg_dump" in command]

@@ -18,6 +18,7 @@ from aiodbclient.tenants._copy.mysql import MySQLCopier
 from aiodbclient.tenants.errors import MoveError
 
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
+from ..waiting import until
 from .conftest import only
 from .moves import (
     Two,
@@ -86,7 +87,9 @@ async def test_prepared_transaction_stops_move(two: Two, servers: tuple[Any, ...
         await run(session, f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}")
         if not is_open:
             session.close()
-            await asyncio.sleep(0.5)  # until the server has seen it
+            listed = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_ID = %s"
+            with administrator(servers[3].dsn) as here:  # the server notices it a moment later
+                await until(lambda: not here.execute(listed, [session.thread_id()]))
         moved = await only(tenants.move(["alpha"], to=two.new))
 
     if moved.error is not None:

@@ -17,7 +17,8 @@ from aiodbclient.tenants._servers import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, LOCKS_ACCOUNTS, Server, refused, server, until
+from ..waiting import until
+from .mysql_servers import DENIED, LOCKS_ACCOUNTS, Server, refused, server
 
 __all__ = ["server"]
 

@@ -12,7 +12,8 @@ from aiodbclient.tenants._servers import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, refused, server, suppressed, until
+from ..waiting import until
+from .mysql_servers import DENIED, Server, refused, server, suppressed
 from .problems import kinds
 from .test_mysql_ending import begin_login
 

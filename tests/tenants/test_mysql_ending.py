@@ -19,7 +19,8 @@ from aiodbclient.tenants._servers.mysql.logins import helper
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, background, refused, server, suppressed, until
+from ..waiting import until
+from .mysql_servers import DENIED, Server, background, refused, server, suppressed
 
 __all__ = ["server"]
 

@@ -22,8 +22,9 @@ from aiodbclient.tenants._servers.mysql.session import Connection
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator
+from ..waiting import until
 from .leaks import leaks
-from .mysql_servers import Server, server, until
+from .mysql_servers import Server, server
 
 __all__ = ["server"]
 

@@ -15,7 +15,8 @@ from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, background, refused, server, until
+from ..waiting import until
+from .mysql_servers import DENIED, Server, background, refused, server
 from .problems import kinds, kinds_of
 from .tenant import Tenant
 

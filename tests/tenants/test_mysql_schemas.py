@@ -11,7 +11,8 @@ from aiodbclient.tenants._servers import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, refused, server, until
+from ..waiting import until
+from .mysql_servers import DENIED, Server, refused, server
 
 __all__ = ["server"]
 

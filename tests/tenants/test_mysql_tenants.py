@@ -16,8 +16,9 @@ from aiodbclient.tenants._servers.mysql import logins
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator, run
+from ..waiting import until
 from .conftest import Place, only
-from .mysql_servers import IGNORES_KILL, LOCKS_ACCOUNTS, background, until
+from .mysql_servers import IGNORES_KILL, LOCKS_ACCOUNTS, background
 
 Open = Callable[[Credential], "pymysql.Connection[Cursor]"]
 

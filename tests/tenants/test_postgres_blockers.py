@@ -17,7 +17,8 @@ from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of
-from .managed import Managed, until
+from ..waiting import until
+from .managed import Managed
 from .tenant import Tenant
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import LiteralString
@@ -13,6 +12,7 @@ import psycopg
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
+from ..waiting import wait_until
 from .managed import Managed
 from .problems import kinds_of
 from .tenant import Tenant
@@ -55,8 +55,7 @@ def running(managed: Managed, victim: Tenant) -> Iterator[None]:
 
         thread = threading.Thread(target=call)
         thread.start()
-        while not managed.running("public.go()"):
-            time.sleep(0.01)
+        wait_until(lambda: managed.running("public.go()"))
         try:
             yield
         finally:

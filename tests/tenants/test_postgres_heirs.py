@@ -15,7 +15,8 @@ from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, until
+from ..waiting import until
+from .managed import Managed
 from .problems import kinds, kinds_of
 from .tenant import Tenant
 

@@ -19,7 +19,8 @@ from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, until
+from ..waiting import until
+from .managed import Managed
 from .tenant import PASSWORD, Tenant
 
 # What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.

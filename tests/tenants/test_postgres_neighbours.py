@@ -16,7 +16,8 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, until
+from ..waiting import until
+from .managed import Managed
 from .problems import kinds
 from .tenant import Tenant
 
