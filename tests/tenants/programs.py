@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._servers.mysql.session import Connection, Cursor
+from aiodbclient.tenants._servers.mysql.session import Cursor, Session
 
 
 async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:
@@ -60,7 +60,7 @@ async def _ask_mysql(credential: Credential, database: str | None, statements: t
 
 @asynccontextmanager
 async def _mysql_session(credential: Credential, database: str | None) -> AsyncIterator[Any]:
-    connection: Any = Connection(  # aiomysql's own leaks its socket if its login is cancelled
+    connection: Any = Session(  # aiomysql's own leaks its socket if its login is cancelled
         host=credential.host,
         port=credential.port,
         user=credential.username,

@@ -18,7 +18,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import Work
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
-from aiodbclient.tenants._servers.mysql.session import Connection
+from aiodbclient.tenants._servers.mysql.session import Session
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator
@@ -118,7 +118,7 @@ async def test_unverified_server_gets_no_login() -> None:
 
     async with await asyncio.start_server(stranger, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        connection = Connection(
+        connection = Session(
             host="127.0.0.1", port=port, user="app", password="hunter2", ssl=ssl.create_default_context()
         )
         async with asyncio.timeout(60):

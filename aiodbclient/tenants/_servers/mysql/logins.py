@@ -32,6 +32,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Ite
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from attrs import frozen
 
@@ -164,12 +165,7 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
         """Return the sessions in the schema, and those whose transactions hold locks there."""
         if changing := await _changing(schema):
             return changing
-        query = (
-            "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks "
-            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
-            "WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
-        )
-        holders = {int(number) for (number,) in await schema.run(query, schema.name)}
+        holders = await schema.lock_holders(schema.name)
         return [
             thread
             for thread in await schema.session.threads()
@@ -185,21 +181,11 @@ async def intruders(schema: Schema) -> set[str]:
     """Return the logins that are ended or gone, and have a session: it began to log in before the end."""
     query = (
         "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads "
-        "WHERE PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s"
+        "WHERE (PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s) AND PROCESSLIST_USER NOT IN "
+        "(SELECT User FROM mysql.user WHERE Host = '%%' AND account_locked = 'N')"
     )
-
-    async def with_a_session() -> set[str]:
-        rows = await schema.run(query, schema.name, schema.names.stem, f"{schema.names.stem}g")
-        return {str(user) for (user,) in rows if schema.names.is_login(user) or user == schema.name}
-
-    found = await with_a_session()
-    if found:
-        existing = await accounts(schema, [schema.name])
-        found -= {each.login for each in existing.values() if not each.is_locked}
-    if found:
-        await asyncio.sleep(_MOMENT)
-        found &= await with_a_session()
-    return found
+    found = await _lasting(schema, query, schema.name, schema.names.stem, f"{schema.names.stem}g")
+    return {str(user) for (user,) in found if schema.names.is_login(user) or user == schema.name}
 
 
 async def _shut_out(
@@ -237,7 +223,7 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
             async with schema.log_in(login, password) as own:
                 has_entered = True
                 threads = [thread for thread in await schema.session.threads() if thread.user == login]
-                await _kill(own, [thread for thread in threads if thread.number != own.thread])
+                await _kill(own, [thread for thread in threads if thread.number != own.thread_id()])
     return has_entered
 
 
@@ -250,7 +236,7 @@ async def end_threads(
     Threads of events are killed too, and nothing waits for them: the server starts others, or they have no rights.
     """
     until, reasons = monotonic() + ENDING_SECONDS, list[str]()
-    ours, passwords = {schema.session.thread}, dict[str, Secret]()
+    ours, passwords = {schema.session.thread_id()}, dict[str, Secret]()
     async with AsyncExitStack() as helpers:
         while left := [each for each in await find() if each.number not in ours]:
             if monotonic() > until:
@@ -275,7 +261,7 @@ async def end_threads(
                         passwords[user] = await helpers.enter_async_context(helper(schema, user))
                     # It runs nothing before it kills: a procedure may look for it.
                     async with schema.log_in(user, passwords[user]) as own:
-                        ours.add(own.thread)
+                        ours.add(own.thread_id())
                         await _kill(own, threads)
                 except _NO_SESSION as error:  # a session of the user killed ours, for example
                     if isinstance(error, LoginRefusedError):  # the work on another tenant dropped the account
@@ -296,11 +282,16 @@ async def _changing(schema: Schema) -> list[Thread]:
         "SELECT PROCESSLIST_ID, PROCESSLIST_USER, NULL, PROCESSLIST_COMMAND FROM performance_schema.threads "
         "WHERE PROCESSLIST_COMMAND = %s AND PROCESSLIST_USER <> SUBSTRING_INDEX(USER(), '@', 1)"
     )
-    stuck = await schema.run(query, _CHANGING)
-    if stuck:
+    return [Thread(*row) for row in await _lasting(schema, query, _CHANGING)]
+
+
+async def _lasting(schema: Schema, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """Return the rows that a query finds now and a moment later."""
+    found = await schema.run(query, *values)
+    if found:
         await asyncio.sleep(_MOMENT)
-        stuck = [row for row in await schema.run(query, _CHANGING) if row in stuck]
-    return [Thread(*row) for row in stuck]
+        found = [row for row in await schema.run(query, *values) if row in found]
+    return found
 
 
 async def _kill(session: Session, threads: Iterable[Thread]) -> None:

@@ -82,8 +82,14 @@ class Cursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no types
         """Do nothing: aiomysql would raise a Python warning for each note of the server."""
 
 
-class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
-    """A connection that closes at once, leaks nothing if its login fails, and verifies the server or sends no login."""
+class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
+    """A session that closes at once, leaks nothing if its login fails, and verifies the server or sends no login.
+
+    One task uses it at a time.
+    """
+
+    literal_names = False  # whether GRANT takes the name of a schema as it is, and not as a pattern
+    max_connections = 0  # of the server
 
     def close(self) -> None:
         """Close the connection at once. aiomysql would first wait for the server, which may hang."""
@@ -102,33 +108,18 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no 
             self.close()
             raise
 
-
-class Session:
-    """A session on a server, used by one task at a time."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.literal_names = False  # whether GRANT takes the name of a schema as it is, and not as a pattern
-        self.max_connections = 0  # of the server
-
-    @property
-    def thread(self) -> int:
-        return int(self._connection.thread_id())
-
-    @property
-    def user(self) -> str:
-        return str(self._connection.user)
-
-    async def prepare(self) -> None:
-        """Limit the waits of the session, and read the settings of the server."""
+    async def log_in(self, *, prepared: bool) -> None:
+        """Log in. If ``prepared``, limit the waits of the session, and read the settings of the server."""
+        await self._connect()  # aiomysql.connect leaks the connection if it is cancelled
+        if not prepared:
+            return
         # The server's mode changes what quotes and || mean, and SHOW GRANTS.
         await self.rows(
             f"SET SESSION autocommit = 1, sql_mode = '', lock_wait_timeout = {LOCK_SECONDS}, "
             f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}"
         )
-        [(self.literal_names, self.max_connections)] = await self.rows(
-            "SELECT @@partial_revokes = 1, @@max_connections"
-        )
+        query = "SELECT @@partial_revokes = 1, @@max_connections"
+        [(self.literal_names, self.max_connections)] = await self.rows(query)
 
     async def rows(
         self,
@@ -143,14 +134,14 @@ class Session:
         An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
         """
         try:
-            async with asyncio.timeout(seconds or STATEMENT_SECONDS), self._connection.cursor() as cursor:
+            async with asyncio.timeout(seconds or STATEMENT_SECONDS), self.cursor() as cursor:
                 await cursor.execute(statement, values)
                 return list(await cursor.fetchall())
         except pymysql.Error as error:
             code, reason = error.args[0], str(error.args[-1])  # no password
             if code in fine:
                 return []
-            is_lost = self._connection.closed or code in _ENDED
+            is_lost = self.closed or code in _ENDED
             kind = SessionLostError if is_lost else _KINDS.get(code, GrantError)
         except TimeoutError:
             kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
@@ -178,9 +169,9 @@ class Session:
         """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
         try:
             with suppress(OSError, pymysql.Error):
-                await self._connection.ensure_closed()
+                await self.ensure_closed()
         finally:
-            self._connection.close()
+            self.close()
 
 
 def program_of(names: Names) -> str:
@@ -228,31 +219,31 @@ class Schema:
             return await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
         except LockedError as locked:
             reason = str(locked)
-        # As far as the server says who holds locks on its own tables, or in the schema.
-        query = (
-            "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.metadata_locks "
-            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
-            "WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin IN ('mysql', %s) AND LOCK_STATUS = 'GRANTED' "
-            "AND PROCESSLIST_ID <> CONNECTION_ID()"
-        )
-        found = await self.session.rows(query, self.name, tenant=self.names.tenant)
-        if found:
-            reason += f". These logins hold locks: {', '.join(sorted(repr(str(user)) for (user,) in found))}"
+        if found := {*(await self.lock_holders("mysql", self.name)).values()}:
+            reason += f". These logins hold locks: {', '.join(sorted(map(repr, found)))}"
         raise LockedError(reason, tenant=self.names.tenant)
+
+    async def lock_holders(self, *schemas: str) -> dict[int, str]:
+        """Return the threads that hold locks in these schemas, and their users, as far as the server says it."""
+        query = (
+            "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.metadata_locks "
+            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
+            f"WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin IN ({', '.join(['%s'] * len(schemas))}) "
+            "AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID <> CONNECTION_ID()"
+        )
+        found = await self.session.rows(query, *schemas, tenant=self.names.tenant)
+        return {int(thread): str(user) for thread, user in found}
 
 
 async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:
     """Log in with these options of the driver. An account that may run no statement cannot be ``prepared``."""
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}
-    connection: Any = Connection(**options, **settings)
+    session = Session(**options, **settings)
     refused: LoginRefusedError | ServerAwayError
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
-            session = Session(connection)
-            if prepared:
-                await session.prepare()
+            await session.log_in(prepared=prepared)
             return session
     except pymysql.Error as error:
         refused = _REFUSALS.get(error.args[0], ServerAwayError)(str(error.args[-1]))
@@ -263,10 +254,10 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
     except _NOT_MYSQL as error:
         refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
     except BaseException as error:
-        connection.close()
+        session.close()
         error.__traceback__ = None  # the driver's frames show the password
         raise
-    connection.close()
+    session.close()
     raise refused
 
 
