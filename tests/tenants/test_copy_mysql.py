@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from pymysql.cursors import Cursor
@@ -79,7 +79,7 @@ def made(dsn: str, user: str) -> Credential:
         host="127.0.0.1",
         port=parts.port or 0,
         engine=Engine.MYSQL,
-        uri="",
+        uri=f"mysql://{user}:{quote(PASSWORD, safe='')}@127.0.0.1:{parts.port}/{user}",
         ca=Path(unquote(parts.query.removeprefix("ssl-ca="))).read_text(),
     )
 

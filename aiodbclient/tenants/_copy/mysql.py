@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import groupby
 from math import inf
@@ -16,30 +16,22 @@ from typing import IO, Any, TypeAlias
 from .._credential import Credential, Secret
 from .._naming import Names
 from .._servers import LoginRefusedError, ServerAwayError
-from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
+from .._servers.mysql.session import LOCK_SECONDS, identifier, opened, options_of
 from ..errors import GrantError
 from . import Copier, Survey, installed, missing, run
 
 _OLDEST = (8, 0)
 # s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
 _PATIENCE = 60.0
+_FIRST = ("--no-login-paths", "--protocol=tcp", "--default-character-set=utf8mb4", "--max-allowed-packet=1G")
 _DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--no-tablespaces", "--skip-comments", "--skip-add-drop-table"),
-    "--skip-triggers",
-    *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
-    *("--set-gtid-purged=OFF", "--column-statistics=0"),
+    *("--skip-triggers", "--set-gtid-purged=OFF", "--column-statistics=0"),
 )
-# What a file says runs as SQL alone: no command of the client, and no file of this machine.
-_RESTORE = (
-    *("--binary-mode", "--batch", "--local-infile=0"),
-    "--comments",  # of routines
-    *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
-)
-_SIZE = """
-SELECT coalesce(sum(data_length + index_length), 0) FROM information_schema.tables WHERE table_schema = database()
-"""
+# What a file says runs as SQL alone: no command of the client, and no file of this machine. --comments: of routines.
+_RESTORE = ("--binary-mode", "--batch", "--local-infile=0", "--comments")
 _TABLES = """
-SELECT table_name FROM information_schema.tables
+SELECT table_name, coalesce(data_length + index_length, 0) FROM information_schema.tables
 WHERE table_schema = database() AND table_type = 'BASE TABLE' ORDER BY 1
 """
 _VIEWS = "SELECT table_name FROM information_schema.views WHERE table_schema = database()"
@@ -65,11 +57,8 @@ _CHANGED = {
 }
 # What no dump has: the tables of MySQL 9 that list it, and how their columns begin.
 _NOT_COPIED = {"JSON_DUALITY_VIEWS": ("JSON duality view", "TABLE"), "LIBRARIES": ("library", "LIBRARY")}
-_NOT_COPIED_HERE = f"""
-SELECT table_name FROM information_schema.tables
-WHERE table_schema = 'information_schema' AND table_name IN {tuple(_NOT_COPIED)} ORDER BY 1
-"""
-Rows: TypeAlias = Callable[[str], Awaitable[list[Any]]]
+_NO_SUCH_TABLE = (1109,)  # of ``information_schema``
+Rows: TypeAlias = Callable[..., Awaitable[list[Any]]]  # as ``Session.rows``
 
 
 class MySQLCopier(Copier):
@@ -95,7 +84,6 @@ class MySQLCopier(Copier):
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
             await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
-            ((size,),) = await rows(_SIZE)
             tables, case = await rows(_TABLES), await rows("SELECT @@lower_case_table_names")
             refusals, longest = await _refusals(rows), (0, "")
             for table, columns in groupby(await rows(_COLUMNS), itemgetter(0)):
@@ -104,7 +92,8 @@ class MySQLCopier(Copier):
                 longest = max(longest, (length, table))
         if refusals:
             raise GrantError("; ".join(refusals))
-        return Survey(bytes=int(size), tables=len(tables), facts={"case": case, "longest": longest})
+        size = sum(int(each) for _, each in tables)
+        return Survey(bytes=size, tables=len(tables), facts={"case": case, "longest": longest})
 
     async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
         length, table = survey.facts["longest"]
@@ -120,9 +109,7 @@ class MySQLCopier(Copier):
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
-        with _options_for(reader) as (connection, files):
-            command = [self.tools.dump, *connection, *_DUMP, *more, *views, reader.database]
-            await run(command, {}, stdout=target, pass_fds=files, patience=_PATIENCE)
+        await _run(self.tools.dump, reader, *_DUMP, *more, *views, reader.database, stdout=target)
         # Of the database: the parameters and variables of a routine get them when it is made.
         rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{programs}".encode()
         target.seek(0, os.SEEK_END)
@@ -131,14 +118,12 @@ class MySQLCopier(Copier):
 
     async def restore(self, writer: Credential, source: IO[bytes]) -> None:
         source.seek(0)
-        with _options_for(writer) as (connection, files):
-            command = [self.tools.restore, *connection, *_RESTORE, writer.database]
-            await run(command, {}, stdin=source, pass_fds=files, patience=_PATIENCE)
+        await _run(self.tools.restore, writer, *_RESTORE, writer.database, stdin=source)
 
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()
         async with _session(credential) as rows:
-            for (name,) in await rows(_TABLES):
+            for name, _ in await rows(_TABLES):
                 ((number,),) = await rows(f"SELECT count(*) FROM {identifier(name)}")
                 found[name] = str(number)
         return found
@@ -154,10 +139,9 @@ class MySQLCopier(Copier):
 async def _refusals(rows: Rows) -> list[str]:
     """Name what no copy would have."""
     found = list[str]()
-    for (table,) in await rows(_NOT_COPIED_HERE):
-        kind, column = _NOT_COPIED[table]
+    for table, (kind, column) in _NOT_COPIED.items():
         query = f"SELECT {column}_NAME FROM information_schema.{table} WHERE {column}_SCHEMA = database() ORDER BY 1"
-        if names := [repr(name) for (name,) in await rows(query)]:
+        if names := [repr(name) for (name,) in await rows(query, fine=_NO_SUCH_TABLE)]:
             found.append(f"no dump has a {kind}: drop {', '.join(names)}, and make it again afterwards")
     return found
 
@@ -181,13 +165,7 @@ async def _values(rows: Rows, table: str, columns: Sequence[tuple[str, str]]) ->
 @asynccontextmanager
 async def _session(credential: Credential) -> AsyncGenerator[Rows]:
     """Run statements as a login of the tenant, without a bound of time."""
-    options = {
-        "host": credential.host,
-        "port": credential.port,
-        "user": credential.username,
-        "password": Secret(credential.password or ""),
-        "db": credential.database,
-    }
+    options = options_of(credential.uri) | {"db": credential.database}
     try:
         session = await opened(options, credential.ssl_context(), prepared=False)
     except (LoginRefusedError, ServerAwayError) as refused:
@@ -201,27 +179,24 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)[:2]))
 
 
-@contextmanager
-def _options_for(credential: Credential) -> Generator[tuple[list[str], list[int]]]:
-    """The first options of MySQL's programs that connect with ``credential``, and the file that they inherit for it."""
+async def _run(
+    program: str, credential: Credential, *options: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None
+) -> None:
+    """Run a program of MySQL, which reads where and as whom to connect in a file that it inherits."""
     with NamedTemporaryFile("w", encoding="ascii") as authority, TemporaryFile("w+", encoding="utf-8") as settings:
         authority.write(credential.ca or "")
         authority.flush()
-        settings.write(_mysql_settings(credential, authority.name))
+        settings.write(_settings(credential, authority.name))
         settings.flush()
         settings.seek(0)
         handle = settings.fileno()
-        yield [f"--defaults-file=/dev/fd/{handle}", "--no-login-paths", "--protocol=tcp"], [handle]
+        command = [program, f"--defaults-file=/dev/fd/{handle}", *_FIRST, *options]
+        await run(command, {}, stdin=stdin, stdout=stdout, pass_fds=[handle], patience=_PATIENCE)
 
 
-def _mysql_settings(credential: Credential, authority: str) -> Secret:
-    values = {
-        "host": credential.host,
-        "port": str(credential.port),
-        "user": credential.username,
-        "password": credential.password or "",
-    }
+def _settings(credential: Credential, authority: str) -> Secret:
+    values = options_of(credential.uri)
     if credential.ca is not None:
         values |= {"ssl-ca": authority, "ssl-mode": "VERIFY_IDENTITY"}
-    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
+    escaped = {name: str(value).replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
     return Secret("[client]\n" + "".join(f'{name}="{value}"\n' for name, value in escaped.items()))

@@ -140,10 +140,9 @@ class MySQLServer(Server):
         return await self._read(names, _find)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
-        options = self._admin | {"user": login, "password": Secret(password), "db": names.database}
         try:
             async with self._turns:
-                await (await opened(options, self._tls, prepared=False)).aclose()
+                await (await self._log_in_as(login, password, db=names.database)).aclose()
                 return None
         except PasswordAcceptedError:  # but there is no such schema, the rights do not open it, or the login is full
             return None
@@ -178,14 +177,14 @@ class MySQLServer(Server):
 
     async def _read(self, names: Names, do: Callable[[Schema], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
-        return await self.sessions.read(lambda session: do(Schema(session, Work(names), self._own, self._limit)))
+        return await self.sessions.read(lambda session: do(Schema(session, Work(names), self._log_in_as, self._limit)))
 
     @asynccontextmanager
     async def schema(self, work: Work, *, is_long: bool = False) -> AsyncGenerator[Schema]:
         """Log in as the administrator for the work on one tenant. A tenant can delay what ``is_long``."""
         turns = self._long_turns if is_long else self._turns
         async with turns, aclosing(await self._log_in(program_name=program_of(work.names))) as session:
-            yield Schema(session, work, self._own, self._limit)
+            yield Schema(session, work, self._log_in_as, self._limit)
 
     async def _log_in(self, **options: Any) -> Session:
         try:
@@ -194,12 +193,10 @@ class MySQLServer(Server):
             reason = str(refused)
         raise GrantError(f"the administrator who makes the tenants' logins cannot log in: {reason}")
 
-    @asynccontextmanager
-    async def _own(self, login: str, password: Secret) -> AsyncGenerator[Session]:
-        """Log in as a tenant's login, without a schema and without a statement."""
-        options = self._admin | {"user": login, "password": password}
-        async with aclosing(await opened(options, self._tls, prepared=False)) as session:
-            yield session
+    async def _log_in_as(self, login: str, password: Secret, **options: Any) -> Session:
+        """Log in as a tenant's login, without a statement."""
+        login_options = self._admin | {"user": login, "password": Secret(password)}
+        return await opened(login_options | options, self._tls, prepared=False)
 
 
 class MySQLSession(TenantSession):

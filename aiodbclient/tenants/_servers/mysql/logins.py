@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -163,10 +163,8 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
 
     async def in_schema() -> list[Thread]:
         """Return the sessions in the schema, and those whose transactions hold locks there."""
-        if changing := await _changing(schema):
-            return changing
         holders = await schema.lock_holders(schema.name)
-        return [
+        return await _changing(schema) or [
             thread
             for thread in await schema.session.threads()
             if (whose is None or thread.user in whose)
@@ -220,7 +218,7 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
         if password is None:
             continue
         with suppress(*_NO_SESSION):
-            async with schema.log_in(login, password) as own:
+            async with aclosing(await schema.log_in(login, password)) as own:
                 has_entered = True
                 threads = [thread for thread in await schema.session.threads() if thread.user == login]
                 await _kill(own, [thread for thread in threads if thread.number != own.thread_id()])
@@ -260,7 +258,7 @@ async def end_threads(
                     if user not in passwords:
                         passwords[user] = await helpers.enter_async_context(helper(schema, user))
                     # It runs nothing before it kills: a procedure may look for it.
-                    async with schema.log_in(user, passwords[user]) as own:
+                    async with aclosing(await schema.log_in(user, passwords[user])) as own:
                         ours.add(own.thread_id())
                         await _kill(own, threads)
                 except _NO_SESSION as error:  # a session of the user killed ours, for example

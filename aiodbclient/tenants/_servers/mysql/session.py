@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -184,7 +184,7 @@ class Schema:
 
     session: Session
     work: Work
-    log_in: Callable[[str, Secret], AbstractAsyncContextManager[Session]]  # as a login, and run no statement
+    log_in: Callable[[str, Secret], Awaitable[Session]]  # as a login, and run no statement
     limit: int | None  # of the connections of a login
 
     @property
