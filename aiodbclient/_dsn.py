@@ -49,16 +49,24 @@ def dsn(
             "get if the token has the scope database:view_credentials"
         )
     login = f"{quote(username, safe='')}:{quote(password, safe='')}"
-    template = _split(uri)
-    path = quote(database, safe="") if database else template.path.lstrip("/")
+    path = quote(database, safe="") if database else _split(uri).path.lstrip("/")
+    # Unknown (None): the provider's servers have TLS.
     if engine in POSTGRESQL:
-        return f"postgresql://{login}@{address}/{path}{_query(_libpq(ssl, ca_file))}"
+        # https://www.postgresql.org/docs/17/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+        options = {"sslmode": "disable" if ssl is False else "require"}
+        if ca_file is not None:
+            options = {"sslmode": "verify-full", "sslrootcert": ca_file}
+        return f"postgresql://{login}@{address}/{path}{_query(options)}"
     if engine in MYSQL:
-        return f"mysql://{login}@{address}/{path}{_query(_mysql(ssl, ca_file))}"
+        # https://dev.mysql.com/doc/refman/8.4/en/connecting-using-uri-or-key-value-pairs.html
+        options = {"ssl-mode": "DISABLED" if ssl is False else "REQUIRED"}
+        if ca_file is not None:
+            options = {"ssl-mode": "VERIFY_IDENTITY", "ssl-ca": ca_file}
+        return f"mysql://{login}@{address}/{path}{_query(options)}"
     if engine == Engine.OPENSEARCH or is_registry:
         return f"{'http' if ssl is False else 'https'}://{login}@{address}"
     if engine == Engine.MONGODB:
-        return _mongodb(login, host, address, path or "admin", template, ssl=ssl, protocol=protocol, ca_file=ca_file)
+        return _mongodb(login, host, address, path or "admin", _split(uri), ssl=ssl, protocol=protocol, ca_file=ca_file)
     raise _unknown(engine)
 
 
@@ -128,20 +136,6 @@ def _mongodb(
     if protocol == "mongodb+srv":
         return f"mongodb+srv://{login}@{host}/{path}{_query(options)}"  # an SRV name has no port
     return f"mongodb://{login}@{address}/{path}{_query(options)}"
-
-
-def _libpq(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
-    # https://www.postgresql.org/docs/17/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-    if ca_file is not None:
-        return {"sslmode": "verify-full", "sslrootcert": ca_file}
-    return {"sslmode": "disable" if ssl is False else "require"}  # unknown: the provider's servers have TLS
-
-
-def _mysql(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
-    # https://dev.mysql.com/doc/refman/8.4/en/connecting-using-uri-or-key-value-pairs.html
-    if ca_file is not None:
-        return {"ssl-mode": "VERIFY_IDENTITY", "ssl-ca": ca_file}
-    return {"ssl-mode": "DISABLED" if ssl is False else "REQUIRED"}
 
 
 def _query(options: Mapping[str, str]) -> str:

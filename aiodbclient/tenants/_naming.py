@@ -66,11 +66,8 @@ class Names:
     tenant: str
     database: str  # the tenant's name with the prefix of the ``Tenants``
     stem: str  # with which the names of its logins and roles begin
-
-    @property
-    def owner(self) -> str:
-        """PostgreSQL: the role without LOGIN that owns the database."""
-        return f"{self.stem}{Role.OWNER}"
+    login_pattern: str  # a regular expression of the databases for the names of its logins
+    owner: str  # PostgreSQL: the role without LOGIN that owns the database
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -80,11 +77,6 @@ class Names:
     def group(self, role: Role) -> str:
         """PostgreSQL: the role without LOGIN whose members are the logins of ``role``."""
         return f"{self.stem}{role}"
-
-    @property
-    def login_pattern(self) -> str:
-        """A regular expression of the databases for the names of its logins."""
-        return f"^{re.escape(self.stem)}[0-9a-f]{{8}}$"
 
     def is_login(self, name: str) -> bool:
         return re.search(self.login_pattern, name) is not None
@@ -146,8 +138,14 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
     if reason:
         raise InvalidArgumentError(f"{database!r} is invalid as a tenant's name: {reason}; nothing was sent")
     digest = blake2b(database.encode(), digest_size=6).hexdigest()
-    cut = database[: (_MAX_USER if on_mysql else _MAX_NAME) - _ENDING]
-    return Names(tenant=tenant, database=database, stem=f"{cut}_{digest}_")
+    stem = f"{database[: (_MAX_USER if on_mysql else _MAX_NAME) - _ENDING]}_{digest}_"
+    return Names(
+        tenant=tenant,
+        database=database,
+        stem=stem,
+        login_pattern=f"^{re.escape(stem)}[0-9a-f]{{8}}$",
+        owner=f"{stem}{Role.OWNER}",
+    )
 
 
 def is_derived(name: str) -> bool:

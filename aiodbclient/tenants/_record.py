@@ -117,6 +117,7 @@ class OnRecord:
     database: str | None  # same
     every_credential: list[Credential]  # of the tenant and of all its roles
     begun_logins: tuple[str, ...]  # that a verb which was begun makes: they may exist, and no program has them
+    known_logins: frozenset[str]  # those of every credential, and those begun
     left_behind: str | None  # the cluster that may still have an earlier or unfinished database of the tenant
     # Of the role:
     exists: bool  # whether the store has something of it. The tenant's own record may be empty
@@ -136,7 +137,9 @@ class OnRecord:
         except StoreError as error:
             error.damaged = (name,)
             raise
+        begun_logins = () if intent is None else intent.logins
         pairs: list[Record | RoleCredentials] = [stored, *stored.roles.values()]
+        every_credential = [each for of in pairs for each in (of.current, of.previous) if each is not None]
         pair = stored if role is Role.OWNER else stored.roles.get(role)
         current, previous = (None, None) if pair is None else (pair.current, pair.previous)
         home = stored.current or intent
@@ -156,8 +159,9 @@ class OnRecord:
             intent=intent,
             cluster=None if home is None else home.cluster,
             database=None if home is None else home.database,
-            every_credential=[each for of in pairs for each in (of.current, of.previous) if each is not None],
-            begun_logins=() if intent is None else intent.logins,
+            every_credential=every_credential,
+            begun_logins=begun_logins,
+            known_logins=frozenset([*begun_logins, *[each.username for each in every_credential]]),
             left_behind=None if stored.current is None else stored.current.moved_from,
             exists=record is not None if role is Role.OWNER else current is not None or begun is not None,
             current=current,
@@ -181,16 +185,10 @@ class OnRecord:
     def credentials(self) -> list[Credential]:
         return [each for each in (self.current, self.previous) if each is not None]
 
-    @property
-    def known_logins(self) -> set[str]:
-        """The logins of the tenant and of all its roles, and those that a verb which was begun makes."""
-        return {each.username for each in self.every_credential} | {*self.begun_logins}
-
     def newer_logins(self, names: Names, logins: Iterable[str]) -> list[str]:
         """Those of ``logins`` that another store made: unknown, and not older than the newest that is known."""
-        known = self.known_logins
-        newest = max(map(names.number, known), default=0)
-        return [login for login in logins if login not in known and names.number(login) >= newest]
+        newest = max(map(names.number, self.known_logins), default=0)
+        return [login for login in logins if login not in self.known_logins and names.number(login) >= newest]
 
     @property
     def pending(self) -> list[str]:

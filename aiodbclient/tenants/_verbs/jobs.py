@@ -28,6 +28,8 @@ _NAMES_PER_TURN = 4  # begun for each that is worked on. The others wait for a t
 class TenantJob(Job[str, DoneT, TenantFailed]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
+    parse = staticmethod(parse_name)
+
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = evolve(context, servers=context.servers.for_job(self.maintenance))
@@ -36,15 +38,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Work for somebody who waits for one name: ``max_wait`` applies. ``turns`` are those of other calls."""
         self.context = evolve(self.context, servers=self.context.servers.for_job(None, turns))
 
-    def parse(self, given: object) -> str:
-        return parse_name(given)
-
     def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
         return TenantFailed(name=name, error=error, tries=tries)
 
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
-        self.context.placement.begin_run()
         await self.context.servers.any()
         return _NAMES_PER_TURN * AT_A_TIME * len(self.context.servers.clients)
 

@@ -44,6 +44,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         self.moved: dict[str, TenantMoved] = {}  # the outcomes of moves, until what is left behind is dropped
 
     async def prepare(self) -> int:
+        self.context.placement.begin_run()
         await super().prepare()
         return _AT_A_TIME
 

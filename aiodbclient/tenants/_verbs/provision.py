@@ -37,6 +37,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         self._chosen: dict[str, str] = {}  # the clusters of new tenants of which nothing is on record, by name
 
     async def prepare(self) -> int:
+        self.context.placement.begin_run()
         concurrency = await super().prepare()
         if self._if_exists == "error" and self.context.role is Role.OWNER and isinstance(self._wanted, Collection):
             await self._refuse_wrong_store(self._wanted)

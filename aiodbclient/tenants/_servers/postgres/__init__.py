@@ -85,7 +85,7 @@ class PostgresServer(Server):
         self._version = 0  # of the server; 0 until it is known
         self._address: logins.Address | None = None  # None until the administrator has logged in
         self.connection_limit = connection_limit
-        self.turns = asyncio.Semaphore(_CONNECTIONS)
+        self.turns = asyncio.Semaphore(_CONNECTIONS)  # nobody waits for one in a turn
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
         self.sessions = SharedSessions(self._open, AsyncConnection[Any].close)
@@ -261,7 +261,8 @@ class PostgresSession(TenantSession):
         await self._step(partial(grants.complete, logins=on_record, limit=self._server.connection_limit))
         if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
-        await objects_of_others.reclaim(self._turn, on_record)
+        async with self._server.turns:
+            await objects_of_others.reclaim(self._session, on_record)
 
     async def shut(self) -> None:
         await self._step(databases.shut)
@@ -279,7 +280,8 @@ class PostgresSession(TenantSession):
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(objects_of_others.take_database, login=login))
-        await objects_of_others.take_objects(self._turn)  # ``problems`` reports what the administrator may not give
+        async with self._server.turns:  # ``problems`` reports what the administrator may not give
+            await objects_of_others.take_objects(self._session)
         return login
 
     async def drop_database(self) -> None:
@@ -297,13 +299,14 @@ class PostgresSession(TenantSession):
         await self._step(partial(databases.add_extensions, extensions=extensions), self.names.database)
 
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
-        """Do a step. If a lock blocks it, retry, and end the tenants that hold it."""
+        """Do a step in a turn. If a lock blocks it, retry, and end the tenants that hold it."""
         watch, until = Watch(self._work, self._session), monotonic() + ENDING_SECONDS
         while True:
             try:
-                opened = self._turn() if database is None else entered(self._turn, database)
-                async with opened as session, watch.over(session):
-                    return await do(session)
+                async with self._server.turns:
+                    opened = self._session() if database is None else entered(self._session, database)
+                    async with opened as session, watch.over(session):
+                        return await do(session)
             except BlockedError as error:
                 blocked = error
             if monotonic() > until:
@@ -311,9 +314,3 @@ class PostgresSession(TenantSession):
                     raise of_tenant(self.names, f"{watch.seen}, so it was not finished: {blocked}")
                 raise blocked
             await asyncio.sleep(_PAUSE_SECONDS)
-
-    @asynccontextmanager
-    async def _turn(self, database: str | None = None) -> AsyncGenerator[Session]:
-        """A session in a turn. Those that it opens need none, so nobody waits for a turn in a turn."""
-        async with self._server.turns, self._session(database) as session:
-            yield session
