@@ -27,7 +27,7 @@ from ..._libpq import one_line
 from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .. import TEMPORARY_CONNECTIONS, Administrator, Found, Server, SharedSessions, TenantSession, Work, of_tenant
+from .. import Administrator, Found, Server, SharedSessions, TenantSession, Work, of_tenant
 from . import databases, grants, logins, objects, objects_of_others
 from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, admin_options, clear, connect, entered, rows
 
@@ -84,7 +84,7 @@ class PostgresServer(Server):
         self._context = logins.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self._address: logins.Address | None = None  # None until the administrator has logged in
-        self.connection_limit = connection_limit
+        self._limit = connection_limit
         self.turns = asyncio.Semaphore(_CONNECTIONS)  # nobody waits for one in a turn
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
@@ -144,15 +144,16 @@ class PostgresServer(Server):
     async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
         known = on_record or {}
 
-        async def outside(session: Session) -> frozenset[Problem]:
+        async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
+            session = Session(names, server, self._limit)
             present = await grants.read_logins(session, known)
-            steps = await grants.missing_grants(session, on_record, present, self.connection_limit)
+            steps = await grants.missing_grants(session, on_record, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
             others = await objects_of_others.problems(session, known, [login.name for login in present])
             found = frozenset(problem for step in steps for problem in step.problems)
             return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
 
-        found = await self._read(names, outside)
+        found = await self.sessions.read(outside)
         roles = [role for role in ROLES if role in known.values()]
         if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
@@ -161,7 +162,7 @@ class PostgresServer(Server):
         return found | {problem for step in inside for problem in step.problems}
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        return tuple(await self._read(names, databases.other_grantees))
+        return tuple(await self.sessions.read(lambda server: databases.other_grantees(Session(names, server))))
 
     def steps(self, work: Work) -> PostgresSession:
         return PostgresSession(self, work)
@@ -169,10 +170,6 @@ class PostgresServer(Server):
     async def ask(self, statement: SQL, *values: Any, **named: Any) -> list[Any]:
         """The rows of one statement that only reads."""
         return await self.sessions.read(partial(rows, statement=statement, values=named or values or None))
-
-    async def _read(self, names: Names, do: Callable[[Session], Awaitable[T]]) -> T:
-        """Do what only reads in a session that others share."""
-        return await self.sessions.read(lambda server: do(Session(names, server)))
 
     @asynccontextmanager
     async def opened(self, work: Work, database: str | None = None) -> AsyncGenerator[Session]:
@@ -190,7 +187,7 @@ class PostgresServer(Server):
                 else:
                     server = await self._open(label, database)
                     ending.push_async_callback(server.close)
-                yield Session(work.names, server, work.check_lease)
+                yield Session(work.names, server, self._limit, work.check_lease)
             return
         except TimeoutError:
             pass
@@ -236,13 +233,12 @@ class PostgresSession(TenantSession):
         await self._step(partial(grants.complete_inside, roles=[role]), self.names.database)
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        stored, limit = await logins.verifier(password), self._server.connection_limit
-        await self._step(partial(logins.create_login, login=login, stored=stored, role=role, limit=limit))
+        stored = await logins.verifier(password)
+        await self._step(partial(logins.create_login, login=login, stored=stored, role=role))
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        stored, limit = await logins.verifier(password), TEMPORARY_CONNECTIONS
-        create = partial(logins.create_login, login=login, stored=stored, role=Role.OWNER, limit=limit, dumps=True)
-        await self._step(create)
+        stored = await logins.verifier(password)
+        await self._step(partial(logins.create_login, login=login, stored=stored, role=Role.OWNER, dumps=True))
 
     async def end_logins(self, ending: Collection[str], /) -> None:
         await self._step(partial(logins.end, logins=ending, until=monotonic() + ENDING_SECONDS))
@@ -258,7 +254,7 @@ class PostgresSession(TenantSession):
         return tuple(sorted(left))
 
     async def repair(self, on_record: Mapping[str, Role], /) -> None:
-        await self._step(partial(grants.complete, logins=on_record, limit=self._server.connection_limit))
+        await self._step(partial(grants.complete, wanted=on_record))
         if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
         async with self._server.turns:
@@ -271,7 +267,7 @@ class PostgresSession(TenantSession):
         await self._step(partial(databases.freeze, logins=frozen))
 
     async def unfreeze(self, frozen: Mapping[str, Role], /) -> None:
-        await self._step(partial(grants.complete, logins=frozen))
+        await self._step(partial(grants.complete, wanted=frozen))
 
     async def adopt(self) -> str | None:
         login = await self._step(objects_of_others.login_to_adopt)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
+from functools import partial
 from time import monotonic
 from typing import LiteralString
 
@@ -11,25 +11,13 @@ from psycopg.sql import SQL, Identifier
 
 from ..._naming import Role
 from ...errors import GrantError
-from .grants import (
-    closing_steps,
-    complete,
-    group_steps,
-    members,
-    missing_grants,
-    need_database,
-    read_database,
-    read_logins,
-    role_steps,
-    take,
-)
-from .sessions import BlockedError, DeniedError, ExistsError, Session, StatementTimeoutError
+from .grants import closing_steps, complete, group_steps, need_database, read_database, read_logins, role_steps, take
+from .sessions import BlockedError, DeniedError, ExistsError, Session, StatementTimeoutError, end_all
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
 REMOVAL_SECONDS = 70.0
 _EMPTY_SECONDS = 20.0
-_LOOK_SECONDS = 0.02
 
 # Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
@@ -69,7 +57,7 @@ async def shut(session: Session) -> None:
     of the same customer, could let somebody in.
     """
     if await read_database(session) is not None:
-        await take(session, await missing_grants(session, None, await read_logins(session), None))
+        await complete(session, None)
         await _empty(session)
 
 
@@ -82,9 +70,8 @@ async def freeze(session: Session, logins: Collection[str]) -> None:
     await refuse_prepared(session)
     names, database = session.names, await need_database(session)
     readers = {login.name for login in await read_logins(session) if login.inherits and login.name not in logins}
-    present = await members(session, names.owner) or []
-    steps = [*role_steps(session, names.owner, present, (), readers), *closing_steps(session, database, readers)]
-    await take(session, steps)
+    steps = await role_steps(session, names.owner, (), readers)
+    await take(session, [*steps, *closing_steps(session, database, readers)])
     await _empty(session, logins)
     await refuse_prepared(session)
 
@@ -93,7 +80,7 @@ async def open_again(session: Session) -> None:
     """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
     for owner, is_left, _ in await session.run(_STATE, session.names.database):
         if owner == session.admin and not is_left:
-            await complete(session)
+            await complete(session, {})
 
 
 async def refuse_prepared(session: Session) -> None:
@@ -108,13 +95,10 @@ async def refuse_prepared(session: Session) -> None:
 
 async def _empty(session: Session, logins: Collection[str] = ()) -> None:
     """End every session in the database, whosever it is, and all of ``logins``, and look again."""
-    until = monotonic() + _EMPTY_SECONDS
-    while left := await end_sessions(session, also=logins):
-        if monotonic() > until:
-            raise session.error(
-                f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
-            )
-        await asyncio.sleep(_LOOK_SECONDS)
+    if left := await end_all(partial(end_sessions, session, also=logins), monotonic() + _EMPTY_SECONDS):
+        raise session.error(
+            f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
+        )
 
 
 async def drop(session: Session) -> None:
@@ -167,7 +151,7 @@ async def create(session: Session) -> bool:
         await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
     elif database.connections or database.owner not in (names.owner, session.admin):
         return False
-    await complete(session)
+    await complete(session, {})
     return database is None
 
 

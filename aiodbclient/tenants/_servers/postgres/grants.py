@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import LiteralString
 
-from attrs import evolve, frozen
+from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._naming import ROLES, Role
@@ -119,8 +119,10 @@ class Login:
     starts_as_owner: bool
 
 
-async def default_limit(session: Session) -> int:
-    """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
+async def limit_of(session: Session) -> int:
+    """Return the limit of a login. A quarter of the server's connections: three, as of a rotation and a reader, fit."""
+    if session.limit is not None:
+        return session.limit
     [(connections,)] = await session.run(SQL(CONNECTIONS))
     return max(1, int(connections) // 4)
 
@@ -161,12 +163,6 @@ async def need_database(session: Session) -> Database:
     return database
 
 
-async def members(session: Session, role: str) -> list[Member] | None:
-    """Read the members of ``role``; None if there is no such role."""
-    rows = await session.run(_MEMBERS, role)
-    return [Member(*row) for row in rows if row[0] is not None] if rows else None
-
-
 async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
     """Read all logins that have the form of the tenant's, also ended ones, and those that are ``wanted``."""
     names = session.names
@@ -175,24 +171,21 @@ async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Lo
     return [Login(*row) for row in found]
 
 
-async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
-    found = await read_logins(session, logins or {})
-    await take(session, await missing_grants(session, logins or {}, found, limit))
+async def complete(session: Session, wanted: Mapping[str, Role] | None) -> None:
+    """Take the steps of ``missing_grants``."""
+    await take(session, await missing_grants(session, wanted, await read_logins(session, wanted or ())))
 
 
-async def missing_grants(
-    session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login], limit: int | None
-) -> list[Step]:
+async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]) -> list[Step]:
     """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
 
     ``wanted`` is None while the tenant is shut: then the database belongs to the administrator. ``found`` is what
     ``read_logins`` returned.
     """
-    is_shut, wanted, owner = wanted is None, wanted or {}, session.names.owner
-    database, present = await need_database(session), await members(session, owner)
+    is_shut, wanted, database = wanted is None, wanted or {}, await need_database(session)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
-    steps = [*role_steps(session, owner, present, logins[Role.OWNER], unknown)]
+    steps = await role_steps(session, session.names.owner, logins[Role.OWNER], unknown)
     if is_shut:
         steps += _shut_steps(session, database)
     else:
@@ -202,7 +195,7 @@ async def missing_grants(
             steps += await group_steps(session, database, role, logins[role], unknown)
     for login in found:
         if login.name in wanted:
-            steps += await _login_steps(session, login, wanted[login.name], limit)
+            steps += await _login_steps(session, login, wanted[login.name])
     return steps
 
 
@@ -210,37 +203,37 @@ async def group_steps(
     session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
 ) -> list[Step]:
     group = session.names.group(role)
-    steps = [*role_steps(session, group, await members(session, group), logins, unknown)]
+    steps = await role_steps(session, group, logins, unknown)
     if database.privileges.get(group) != ["CONNECT"]:
         steps.append(Step(allow_connect(session, group), as_owner=True))
     return steps
 
 
-def role_steps(
-    session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], unknown: Collection[str]
-) -> Iterator[Step]:
-    """Yield what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
-    if present is None:
-        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)
+async def role_steps(session: Session, role: str, logins: Sequence[Login], unknown: Collection[str]) -> list[Step]:
+    """Return what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
+    found = await session.run(_MEMBERS, role)
+    steps = [] if found else [Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)]
+    members = [Member(*row) for row in found if row[0] is not None]
     for login in logins:
-        found = {(member.inherit, member.set) for member in present or () if member.name == login.name}
+        options = {(member.inherit, member.set) for member in members if member.name == login.name}
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
-        if not found or (session.knows_options and found != {wanted}):
-            yield Step(grant_membership(session, role, login.name, *wanted))
+        if not options or (session.knows_options and options != {wanted}):
+            steps.append(Step(grant_membership(session, role, login.name, *wanted)))
     keep = {session.admin, *unknown, *(login.name for login in logins)}
-    for member in present or ():
+    for member in members:
         if not member.admin and member.name not in keep:
             revoke = revoke_membership(session, role, member.name, member.grantor)
-            yield Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, member.name)])
+            steps.append(Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, member.name)]))
+    return steps
 
 
-async def _login_steps(session: Session, login: Login, role: Role, limit: int | None) -> list[Step]:
+async def _login_steps(session: Session, login: Login, role: Role) -> list[Step]:
     if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
         return []
     steps = [Step(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
-    if login.limit in _NO_LIMIT or limit not in {None, login.limit}:
-        change, most = SQL("ALTER ROLE {} CONNECTION LIMIT {}"), limit or await default_limit(session)
-        steps.append(Step(change.format(Identifier(login.name), Literal(most))))
+    if login.limit in _NO_LIMIT or session.limit not in {None, login.limit}:
+        change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
+        steps.append(Step(change.format(Identifier(login.name), Literal(await limit_of(session)))))
     return steps
 
 
@@ -248,8 +241,7 @@ def _shut_steps(session: Session, database: Database) -> Iterator[Step]:
     if database.owner != session.admin:
         give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
         yield Step(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
-    for step in closing_steps(session, database, session.names.groups):
-        yield evolve(step, as_owner=False)
+    yield from closing_steps(session, database, session.names.groups, as_owner=False)
 
 
 def _database_steps(
@@ -280,7 +272,9 @@ def _database_steps(
         yield Step(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
 
 
-def closing_steps(session: Session, database: Database, keep: Collection[str]) -> Iterator[Step]:
+def closing_steps(
+    session: Session, database: Database, keep: Collection[str], *, as_owner: bool = True
+) -> Iterator[Step]:
     """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
     kept = {database.owner, session.names.owner, session.admin, *keep}
     others = sorted(set(database.privileges) - kept)
@@ -289,7 +283,7 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
             names = SQL(", ").join([Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees])
             revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
             problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
-            yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner=True)
+            yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner)
 
 
 async def take(session: Session, steps: Sequence[Step]) -> None:

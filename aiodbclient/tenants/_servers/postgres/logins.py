@@ -35,12 +35,11 @@ from ..._credential import Secret
 from ..._libpq import one_line
 from ..._naming import Names, Role
 from ...errors import GrantError
-from .. import LoginRefusedError, ServerAwayError, of_tenant
+from .. import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError, of_tenant
 from .databases import open_again
-from .grants import allow_connect, default_limit, grant_membership, read_database, revoke_membership, start_as_owner
-from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role
+from .grants import allow_connect, grant_membership, limit_of, read_database, revoke_membership, start_as_owner
+from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all
 
-_LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
 _FIGHT_MILLISECONDS = 200  # for which the end of a login waits for a session of the login
 _ROUNDS = 4_096  # PostgreSQL's default
@@ -61,7 +60,7 @@ WHERE usename = ANY (%s) AND pid <> pg_backend_pid()
 """)
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_WORK = SQL("""
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
 # The administrator keeps ADMIN, which it needs.
@@ -75,22 +74,17 @@ _Change: TypeAlias = Callable[[], Awaitable[None]]
 
 async def end_work(session: Session) -> None:
     """End the sessions of an earlier process, which has the same names for them."""
-    until = monotonic() + _END_WORK_SECONDS
-    while await session.run(_END_WORK, session.names.owner) != [(0,)]:
-        if monotonic() > until:
-            raise session.error("the sessions of an earlier process do not end: run it again")
-        await asyncio.sleep(_LOOK_SECONDS)
+    if await end_all(partial(session.run, _END_WORK, session.names.owner), monotonic() + _END_WORK_SECONDS):
+        raise session.error("the sessions of an earlier process do not end: run it again")
 
 
-async def create_login(
-    session: Session, login: str, stored: Secret, role: Role, limit: int | None, *, dumps: bool = False
-) -> None:
+async def create_login(session: Session, login: str, stored: Secret, role: Role, *, dumps: bool = False) -> None:
     """Create a login as a member of its role, and open a database that was shut. One that ``dumps`` it inherits."""
     await open_again(session)
     names, inherits = session.names, dumps or role is not Role.OWNER
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
-    most = Literal(limit or await default_limit(session))
+    most = Literal(TEMPORARY_CONNECTIONS if dumps else await limit_of(session))
     first: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
     try:
         if role is not Role.OWNER:  # its group has CONNECT
@@ -132,14 +126,12 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
             break
         await session.run(_END_SESSIONS, present)  # they hold the rows
         changes = [*blocked]
-    while open_ := await session.run(_END_SESSIONS, present):
-        if monotonic() > until:
-            named = ", ".join(f"{pid} of {login!r}" for pid, login in open_)
-            raise session.error(
-                f"sessions do not end, though their logins may no longer enter: process {named}; the server ends them "
-                "when their statement does: run it again"
-            )
-        await asyncio.sleep(_LOOK_SECONDS)
+    if left := await end_all(partial(session.run, _END_SESSIONS, present), until):
+        named = ", ".join(f"{pid} of {login!r}" for pid, login in left)
+        raise session.error(
+            f"sessions do not end, though their logins may no longer enter: process {named}; the server ends them "
+            "when their statement does: run it again"
+        )
     for blocking in blocked.values():
         raise blocking
 

@@ -76,12 +76,12 @@ SELECT DISTINCT pg_get_userbyid(giver) FROM (
     UNION SELECT datdba FROM pg_database WHERE datname = current_database()
 ) AS givers (giver) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user ORDER BY 1
 """)
-# The databases in which a role has rights, and whether it owns something there. "" stands for rights on databases
+# The databases in which a role has rights, and whether it owns something there. NULL stands for rights on databases
 # themselves, such as CONNECT. An interrupted DROP DATABASE leaves a limit of -2, and nobody can enter that database.
 _PLACES = SQL("""
-SELECT coalesce(datname, ''), bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
+SELECT datname, bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND datconnlimit IS DISTINCT FROM -2 GROUP BY 1 ORDER BY 1
+  AND datconnlimit IS DISTINCT FROM -2 GROUP BY 1 ORDER BY 1 NULLS FIRST
 """)
 # The words of ALTER, for other kinds than it has by itself.
 _WORDS: dict[str, str] = {
@@ -172,7 +172,7 @@ async def drop(opened: Opener, role: str) -> bool:
         if owns_elsewhere and not names.is_ours(role):  # an adopted login keeps that
             return False
         for place in places:
-            async with entered(opened, place) if place else opened() as session:
+            async with entered(opened, place) as session:
                 await drop_owned(session, role)
         async with opened() as session:
             await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))

@@ -14,10 +14,11 @@ import re
 import tempfile
 import traceback
 import weakref
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from time import monotonic
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import psycopg
 from attrs import define, field, frozen
@@ -38,6 +39,7 @@ STEP_SECONDS = 60.0  # for everything in one session
 PATIENCE_SECONDS = 5.0  # with a tenant's transaction that holds a lock
 _FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
 _LOOK_SECONDS = 0.2
+_END_AGAIN_SECONDS = 0.02
 _LOCK_SECONDS = 1.0  # for which a statement waits for a lock
 _STATEMENT_SECONDS = 30.0  # CREATE DATABASE copies some megabytes
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
@@ -63,10 +65,6 @@ _SETTINGS = {
 _SINCE = {WITH_OPTIONS: {"createrole_self_grant": ""}, 17_00_00: {"transaction_timeout": f"{STEP_SECONDS * 1000:.0f}"}}
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
-_BLOCKED = {"55P03", "40001", "40P01"}  # a lock timeout, a serialization failure and a deadlock
-_DENIED = "42501"
-_TIMEOUT = "57014"
-_DUPLICATE = ("42710", "42P04")  # of a role, of a database
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
 # Who owns the database, if the administrator may not enter it.
@@ -77,6 +75,7 @@ SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
 """)
 
 Statement: TypeAlias = SQL | Composed
+T = TypeVar("T")
 
 
 class BlockedError(GrantError):
@@ -93,6 +92,18 @@ class DeniedError(GrantError):
 
 class StatementTimeoutError(GrantError):
     """The server did not finish the statement in time, though nobody held a lock that it needs."""
+
+
+# PostgreSQL's manual, "PostgreSQL Error Codes".
+_KINDS: Mapping[str | None, type[GrantError]] = {
+    "55P03": BlockedError,  # a lock timeout
+    "40001": BlockedError,  # a serialization failure
+    "40P01": BlockedError,  # a deadlock
+    "42710": ExistsError,  # a role
+    "42P04": ExistsError,  # a database
+    "42501": DeniedError,
+    "57014": StatementTimeoutError,
+}
 
 
 @define(eq=False)
@@ -158,22 +169,14 @@ def clear(error: BaseException) -> None:
 
 
 async def rows(server: AsyncConnection[Any], statement: Statement, values: Any = None, tenant: str = "") -> list[Any]:
-    kind: type[GrantError] = GrantError
     try:
         cursor = await server.execute(statement, values)
         return [] if cursor.description is None else await cursor.fetchall()
     except psycopg.Error as error:
         reason = error.diag.message_primary or one_line(error)
-        if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
+        kind = _KINDS.get(error.sqlstate, SessionLostError if server.closed else GrantError)
+        if kind is BlockedError or reason.startswith(_SAME_ROW):
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-        elif error.sqlstate in _DUPLICATE:
-            kind = ExistsError
-        elif error.sqlstate == _DENIED:
-            kind = DeniedError
-        elif error.sqlstate == _TIMEOUT:
-            kind = StatementTimeoutError
-        elif server.closed:
-            kind = SessionLostError
     of, shown = "", ""
     if tenant:
         of = f"tenant {tenant!r}: "
@@ -191,6 +194,15 @@ def as_role(role: str, *statements: Statement) -> list[Statement]:
     return [SQL("SET LOCAL ROLE {}").format(Identifier(role)), *statements, SQL("SET LOCAL ROLE NONE")]
 
 
+async def end_all(end: Callable[[], Awaitable[list[T]]], until: float) -> list[T]:
+    """Call ``end``, which ends sessions, until it finds none or the time is up. Return those that it found last."""
+    while left := await end():
+        if monotonic() > until:
+            break
+        await asyncio.sleep(_END_AGAIN_SECONDS)
+    return left
+
+
 class Opener(Protocol):
     """Opens sessions of the administrator for one tenant, in the administrator's database or in ``database``."""
 
@@ -203,6 +215,7 @@ class Session:
 
     names: Names
     server: AsyncConnection[Any]
+    limit: int | None = None  # of the connections of a login; None for a part of the server's
     check_lease: Callable[[], object] = lambda: None  # whether the claim still holds, before each statement
 
     @property
@@ -271,16 +284,17 @@ class Session:
 
 
 @asynccontextmanager
-async def entered(opened: Opener, database: str) -> AsyncGenerator[Session]:
+async def entered(opened: Opener, database: str | None) -> AsyncGenerator[Session]:
     """Enter a database, also one that its owner has closed."""
-    async with opened() as session:
-        for (owner,) in await session.run(_CLOSED, database):
-            name = Identifier(database)
-            opening = [
-                SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(session.admin)),
-                SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(name),
-            ]
-            await (session.run_all(*opening) if owner == session.admin else session.run_as(owner, *opening))
+    if database is not None:
+        async with opened() as session:
+            for (owner,) in await session.run(_CLOSED, database):
+                name = Identifier(database)
+                opening = [
+                    SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(session.admin)),
+                    SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(name),
+                ]
+                await (session.run_all(*opening) if owner == session.admin else session.run_as(owner, *opening))
     async with opened(database) as session:
         yield session
 
