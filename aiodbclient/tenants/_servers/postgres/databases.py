@@ -111,8 +111,7 @@ async def drop(session: Session) -> None:
             await shut(session)
             await refuse_prepared(session)
         elif owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
-            async with session.member_of(names.owner):
-                await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
+            await session.run_with([names.owner], SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
         if not is_left:
             text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
             await session.run(SQL(text).format(name))
@@ -174,8 +173,7 @@ async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]
     for name, schema in extensions:
         if not schema.startswith("pg_"):  # those of the server
             await session.run_as(session.names.owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
-        async with session.member_of(session.names.owner):
-            try:
-                await session.run(create.format(Identifier(name), Identifier(schema)))
-            except ExistsError as error:  # something that it creates: no other try would help
-                raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
+        try:
+            await session.run_with([session.names.owner], create.format(Identifier(name), Identifier(schema)))
+        except ExistsError as error:  # something that it creates: no other try would help
+            raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None

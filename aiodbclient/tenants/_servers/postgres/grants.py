@@ -296,8 +296,7 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
     if as_owner := [step.statement for step in steps if step.as_owner]:
         then += as_role(owner, *as_owner)
     needed = [step.needs for step in steps if step.needs]
-    async with session.member_of(owner, *needed, first=first, made=made):
-        await session.run_all(*then)
+    await session.run_with([owner, *needed], *then, first=first, made=made)
 
 
 # In the tenant's database: the rights of its groups.

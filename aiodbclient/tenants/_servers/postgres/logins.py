@@ -95,8 +95,7 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
             # First, because a change of memberships makes the server look at all of them for the next statement. A
             # server without the options of memberships wants the administrator to be a member.
             (first if session.knows_options else then).append(start_as_owner(session, login))
-        async with session.member_of(names.owner, inherits=inherits, first=first, also=login):
-            await session.run_all(*then)
+        await session.run_with([names.owner], *then, inherits=inherits, first=first, also=login)
     except ExistsError:  # no other try would make it
         raise session.error(f"the login {login!r} exists already: run it again") from None
 

@@ -59,9 +59,8 @@ SELECT nspname FROM pg_namespace n, pg_roles r WHERE rolname = %s AND nspname !~
   AND (nspowner = r.oid OR pg_get_userbyid(nspowner) = 'pg_database_owner')
   AND NOT has_schema_privilege(r.oid, n.oid, 'CREATE')
 """)
-_UNLINK = SQL("""
-SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
-    WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s) AS few
+_LARGE_OBJECTS = SQL("""
+SELECT oid FROM pg_largeobject_metadata WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s
 """)
 # Who owns what a role has rights on, in this database or of the server, and who passed such rights on to it. Owners of
 # policies and of the schema ``public`` are not in ``pg_shdepend``.
@@ -117,14 +116,12 @@ async def drop_owned(session: Session, role: str) -> None:
 
     Some may only be revoked by a superuser. They stay.
     """
-    unlinked = None
-    while unlinked != [(0,)]:  # until the time of the session is up. The next one goes on
-        async with session.member_of(role):
-            unlinked = await session.run(_UNLINK, role, _UNLINKED)
+    unlink = SQL("SELECT lo_unlink(oid) FROM unnest({}::oid[]) AS few (oid)")
+    while few := await session.run(_LARGE_OBJECTS, role, _UNLINKED):  # until the time of the session is up
+        await session.run_with([role], unlink.format([oid for (oid,) in few]))
     givers = [giver for (giver,) in await session.run(_GIVERS, role=role)]
     with suppress(GrantError):  # of a giver that may not be joined
-        async with session.member_of(role, *givers):
-            await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
+        await session.run_with([role, *givers], SQL("DROP OWNED BY {}").format(Identifier(role)))
         return
     await session.run_as(role, SQL("DROP OWNED BY CURRENT_USER"))
 
@@ -141,14 +138,12 @@ async def _alter(session: Session, members: Collection[str], objects: Sequence[t
         for kind, identity in objects
     ]
     with suppress(GrantError):
-        async with session.member_of(*members):
-            await session.run_all(*statements)
+        await session.run_with(members, *statements)
         return
     refused, blocked = None, 0
     for statement in statements:
         try:
-            async with session.member_of(*members):
-                await session.run(statement)
+            await session.run_with(members, statement)
         except GrantError as error:
             refused, blocked = refused or error, blocked + isinstance(error, BlockedError)
         if blocked == _MOST_BLOCKED:

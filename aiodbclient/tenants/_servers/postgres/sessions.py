@@ -240,23 +240,24 @@ class Session:
 
     async def run_as(self, role: str, *statements: Statement) -> None:
         """Execute statements that return nothing as ``role``, in one transaction."""
-        async with self.member_of(role, inherits=False):
-            await self.run_all(*as_role(role, *statements))
+        await self.run_with([role], *as_role(role, *statements), inherits=False)
 
-    @asynccontextmanager
-    async def member_of(
+    async def run_with(
         self,
-        *roles: str,
+        roles: Collection[str],
+        *statements: Statement,
         inherits: bool = True,
         first: Sequence[Statement] = (),
         made: Collection[str] = (),
         also: str = "",
-    ) -> AsyncGenerator[None]:
-        """Be a member of ``roles``, in one transaction: others see the membership neither during nor after it.
+    ) -> None:
+        """Execute statements that return nothing as a member of ``roles``, in one transaction and one round trip.
+
+        Others see the membership neither during nor after it.
 
         ``first`` are statements before it, which ``made`` some roles. The login ``also`` stays a member.
         With many roles on the server each GRANT and REVOKE takes long, and the automatic grant of a new role does not:
-        the membership in one that was ``made`` alone stays until the next block ends it.
+        the membership in one that was ``made`` alone stays until the next transaction with it ends it.
         """
         joined, names = {*roles, *made}, SQL(", ").join
         granted, begin, options, by = joined, [SQL("BEGIN")], SQL(""), SQL("")
@@ -269,11 +270,11 @@ class Session:
         members = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
         grant = SQL("GRANT {} TO {}{}").format(names(map(Identifier, sorted(granted))), members, options)
         revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted(joined))), by)
-        stays = self.knows_options and {*roles} == {*made}
+        grants, revokes = [grant] if granted else [], [revoke]
+        if self.knows_options and {*roles} == {*made}:
+            revokes = []
         try:
-            await self.run_all(*begin, *first, *([grant] if granted else []))
-            yield
-            await self.run_all(*([] if stays else [revoke]), SQL("COMMIT"))
+            await self.run_all(*begin, *first, *grants, *statements, *revokes, SQL("COMMIT"))
         except GrantError:
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
