@@ -268,9 +268,9 @@ def _on_postgresql(admin: Secret, ca: str | None) -> _Run:
     """Return what runs statements on PostgreSQL. Needs psycopg."""
     import psycopg
 
-    from ..tenants._servers.postgres.sessions import CAFile, admin_options, connect
+    from ..tenants._servers.postgres.sessions import CAFile, connect, options_from
 
-    options = admin_options(admin)
+    options = options_from(admin)
     file = None if ca is None else CAFile(ca)
 
     async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:

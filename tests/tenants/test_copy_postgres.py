@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
+from urllib.parse import quote
 
 import pytest
 from attrs import evolve
@@ -71,16 +72,16 @@ def run(dsn: str, *statements: str, database: str = "postgres") -> list[tuple[ob
 
 
 def credential(dsn: str, names: Names, login: str) -> Credential:
-    options = conninfo_to_dict(dsn)
+    host, port = (str(conninfo_to_dict(dsn)[each]) for each in ("host", "port"))
     return Credential(
         name=names.tenant,
         username=login,
         password=PASSWORD,
         database=names.database,
-        host=str(options["host"]),
-        port=int(str(options["port"])),
+        host=host,
+        port=int(port),
         engine=Engine.PG,
-        uri="",
+        uri=f"postgresql://{login}:{quote(PASSWORD)}@{host}:{port}/{names.database}",
     )
 
 

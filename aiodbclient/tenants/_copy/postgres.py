@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from .._credential import Credential, Secret
 from .._libpq import one_line
 from .._naming import Names
-from .._servers.postgres.sessions import CAFile, connect, rows
+from .._servers.postgres.sessions import CAFile, connect, options_from, rows
 from ..errors import GrantError
 from . import Copier, Survey, installed, missing, run, text_of
 
@@ -50,7 +50,6 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_
 AND (s.setrole = to_regrole(quote_ident(%(login)s))::oid OR s.setrole = 0 AND s.setdatabase <> 0)
 AND split_part(each, '=', 1) <> 'role'
 """)
-_SET = SQL("SELECT set_config(%(name)s, %(value)s, false)")
 _RELATIONS = SQL("""
 SELECT n.nspname, c.relname, c.relkind = 'S' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -62,10 +61,11 @@ SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
 WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s) ORDER BY 1
 """)
 _LARGE_OBJECTS = SQL("SELECT count(*) FROM pg_largeobject_metadata")
-_THERE = SQL(
-    "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace"
-)
-
+# How the entries begin that are left out.
+_THERE = SQL("""
+SELECT kind || extname || ' ' FROM pg_extension, (VALUES ('EXTENSION - '), ('COMMENT - EXTENSION ')) AS of (kind)
+UNION ALL SELECT 'SCHEMA - ' || nspname || ' ' FROM pg_namespace
+""")
 
 _Ask: TypeAlias = Callable[..., Awaitable[list[Any]]]
 
@@ -74,7 +74,7 @@ class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
     without_rows = "--schema-only"
-    oldest = 0  # the version of the older server
+    options = ""  # what overrides the time-outs that a tenant set on its database or login
 
     @staticmethod
     def refusal(source: str, target: str) -> str:
@@ -94,7 +94,10 @@ class PostgresCopier(Copier):
                 f"postgresql-client-{at_least}",
             )
         copier = cls(names, min(fitting, key=lambda each: each.version[0]))
-        copier.oldest = min(at_least, newest)
+        timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+        if at_least >= _NEW_SETTING:
+            timeouts.append("transaction_timeout")
+        copier.options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
         return copier
 
     async def survey(self, reader: Credential, login: str) -> Survey:
@@ -121,17 +124,9 @@ class PostgresCopier(Copier):
         async with self._session(writer) as ask:
             await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
-    @property
-    def _options(self) -> str:
-        """What overrides the time-outs that a tenant set on its database or login."""
-        names = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
-        if self.oldest >= _NEW_SETTING:
-            names.append("transaction_timeout")
-        return " ".join(f"-c {name}=0" for name in names)
-
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with _environment_of(reader, self._options) as environment:
+        with _environment_of(reader, self.options) as environment:
             command = [self.tools.dump, *options, *more, _place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target))
 
@@ -159,7 +154,7 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with (
             NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
-            _environment_of(writer, self._options) as environment,
+            _environment_of(writer, self.options) as environment,
         ):
             listed.writelines(f"{each}\n" for each in entries)
             listed.flush()
@@ -177,14 +172,12 @@ class PostgresCopier(Copier):
         source.seek(0)
         listing = await text_of([self.tools.restore, "--list"], source)
         async with self._session(writer) as ask:
-            there = [entry for (entry,) in await ask(_THERE)]
-        left_out = tuple(f"{each} " for each in there)
-        comments = tuple(f"COMMENT - EXTENSION {each[12:]}" for each in left_out if each.startswith("EXTENSION - "))
+            there = tuple(entry for (entry,) in await ask(_THERE))
         entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
         return [
             line
             for line, entry in entries
-            if not entry.startswith((*left_out, *comments))
+            if not entry.startswith(there)
             and (entry.endswith(f" {self.names.owner}") or not entry.startswith("DEFAULT ACL "))
         ]
 
@@ -213,25 +206,18 @@ class PostgresCopier(Copier):
                 if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
                     await ask(SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value)))
                     continue
-                await ask(SQL("BEGIN READ WRITE"))  # the setting may be default_transaction_read_only
-                await ask(_SET, {"name": name, "value": value})
-                await ask(
-                    SQL("ALTER {} SET {} FROM CURRENT; COMMIT; RESET ALL").format(what, Identifier(*name.split(".")))
-                )
+                # READ WRITE: the setting may be default_transaction_read_only
+                begin = SQL("BEGIN READ WRITE; SELECT set_config({}, {}, false)").format(Literal(name), Literal(value))
+                end = SQL("ALTER {} SET {} FROM CURRENT; COMMIT; RESET ALL").format(what, Identifier(*name.split(".")))
+                await ask(SQL("; ").join([begin, end]))
 
     @asynccontextmanager
     async def _session(self, credential: Credential) -> AsyncGenerator[_Ask]:
         """A session as the owner of the tenant's objects, without a bound of time for its statements."""
-        options = {
-            "host": credential.host,
-            "port": credential.port,
-            "user": credential.username,
-            "password": Secret(credential.password or ""),
-            "dbname": credential.database,
-        }
+        options = options_from(credential.uri.partition("?")[0]) | {"options": self.options}
         ca = None if credential.ca is None else CAFile(credential.ca)
         try:
-            server = await connect({**options, "options": self._options}, ca, 0, "aiodbclient")
+            server = await connect(options, ca, 0, "aiodbclient")
         except psycopg.Error as error:
             raise GrantError(f"PostgreSQL refused a login to copy the database: {one_line(error)}") from None
         async with server:
@@ -266,9 +252,7 @@ def _environment_of(credential: Credential, options: str) -> Generator[Mapping[s
         "PGAPPNAME": "aiodbclient",
         "PGOPTIONS": options,
     }
-    with NamedTemporaryFile("w", encoding="ascii") as authority:
-        authority.write(credential.ca or "")
-        authority.flush()
-        if credential.ca is not None:
-            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
-        yield environment
+    authority = CAFile(credential.ca or "")
+    if credential.ca is not None:
+        environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.path()}
+    yield environment

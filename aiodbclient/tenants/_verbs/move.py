@@ -159,9 +159,7 @@ class _Move:
         except DatabaseClientError as left:
             if not isinstance(error, Exception):  # a cancellation stays one
                 return
-            unfinished = self._error(f"{error}; nor could what was begun be undone: {left}")
-            unfinished.advice = "run repair"
-            raise unfinished from error
+            raise self._error(f"{error}; nor could what was begun be undone: {left}", "run repair") from error
 
     async def _copier(self) -> Copier:
         """Find the programs. Raises MoveError if the other server is older."""
@@ -234,14 +232,15 @@ class _Move:
         await tenant.commit(evolve(record, current=credential, roles=roles))
         return outcome
 
-    def _error(self, reason: str) -> MoveError:
+    def _error(self, reason: str, advice: str = "") -> MoveError:
         here, there = self._tenant.home.cluster, self._there.cluster
         ended = ""
         if self._frozen_at is not None and self._others:
             ended = f". The rights on its database of {', '.join(self._others)} have ended"
         return MoveError(
             f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
-            f"it is on the cluster {here}{ended}"
+            f"it is on the cluster {here}{ended}",
+            advice=advice,
         )
 
 

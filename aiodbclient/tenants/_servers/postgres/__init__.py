@@ -29,7 +29,7 @@ from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import Administrator, Found, Server, SharedSessions, TenantSession, Work, of_tenant
 from . import databases, grants, logins, objects, objects_of_others
-from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, admin_options, clear, connect, entered, rows
+from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, entered, options_from, rows
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
@@ -79,7 +79,7 @@ class PostgresServer(Server):
     """The PostgreSQL of one cluster. See ``Server``."""
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
-        self._admin = admin_options(admin)
+        self._admin = options_from(admin)
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
         self._context = logins.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known

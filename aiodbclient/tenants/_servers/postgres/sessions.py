@@ -126,9 +126,9 @@ class CAFile:
         return self._path
 
 
-def admin_options(admin: str) -> dict[str, Any]:
-    """Return the options of the administrator's DSN, whose password a traceback does not show."""
-    options = options_of(admin, "admin")
+def options_from(dsn: str) -> dict[str, Any]:
+    """Return the options of the DSN of a login, whose password a traceback does not show."""
+    options = options_of(dsn, "admin")
     return options | {"password": Secret(options.get("password", ""))}
 
 
