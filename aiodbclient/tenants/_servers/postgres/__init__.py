@@ -83,7 +83,6 @@ class PostgresServer(Server):
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
         self._context = logins.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
-        self._address: logins.Address | None = None  # None until the administrator has logged in
         self._limit = connection_limit
         self.turns = asyncio.Semaphore(_CONNECTIONS)  # nobody waits for one in a turn
         self._tests = asyncio.Semaphore(_TESTS)
@@ -131,11 +130,9 @@ class PostgresServer(Server):
         )
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
-        if self._address is None:
-            await self.ask(SQL("SELECT 1"))
-        assert self._address is not None
+        address = self._admin["host"], int(self._admin.get("port", 5432))
         async with self._tests:
-            return await logins.log_in(self._address, names, login, password)
+            return await logins.log_in(address, self._context, names, login, password)
 
     async def count_sessions(self, login: str) -> int:
         [(number,)] = await self.ask(_SESSIONS, login)
@@ -203,13 +200,10 @@ class PostgresServer(Server):
                 self._version = server.info.server_version
                 await server.close()  # it awaits nothing
                 server = await connect(options, self._ca, self._version, label)
+            return server
         except psycopg.OperationalError as error:
             reason = one_line(error)
             clear(error)
-        else:
-            info, context = server.info, self._context if server.pgconn.ssl_in_use else None
-            self._address = (info.host or info.hostaddr, info.port, context)
-            return server
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
 
 

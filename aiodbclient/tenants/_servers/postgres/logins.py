@@ -47,9 +47,6 @@ _MOST_ROUNDS = 100_000  # 50 ms of one processor
 _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
 _MOST_BYTES = 100_000  # of one message during a login
 
-# Where the administrator's session found the server: host, port, and its context unless that session has no TLS.
-Address: TypeAlias = tuple[str, int, ssl.SSLContext | None]
-
 _OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
 _WRONG_PASSWORD = "28P01"  # of a login that does not exist too
 
@@ -176,18 +173,19 @@ def unverified_context() -> ssl.SSLContext:
     return context
 
 
-async def log_in(address: Address, names: Names, login: str, password: Secret) -> str | None:
+async def log_in(
+    address: tuple[str, int], context: ssl.SSLContext, names: Names, login: str, password: Secret
+) -> str | None:
     """Log in and out. Return why the server refuses it, or None. A full database is no refusal."""
-    host, port, context = address
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(*address)
             try:
-                if context is not None:
-                    writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
-                    if await reader.readexactly(1) != b"S":
-                        raise ServerAwayError("the server does not support TLS")
-                    await writer.start_tls(context, server_hostname=host)
+                writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
+                if await reader.readexactly(1) == b"S":
+                    await writer.start_tls(context, server_hostname=address[0])
+                elif context.verify_mode:
+                    raise ServerAwayError("the server does not support TLS")
                 await _Wire(reader, writer).log_in(login, password, names.database)
                 writer.write(b"X\0\0\0\4")
             finally:

@@ -40,8 +40,6 @@ PATIENCE_SECONDS = 5.0  # with a tenant's transaction that holds a lock
 _FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
 _LOOK_SECONDS = 0.2
 _END_AGAIN_SECONDS = 0.02
-_LOCK_SECONDS = 1.0  # for which a statement waits for a lock
-_STATEMENT_SECONDS = 30.0  # CREATE DATABASE copies some megabytes
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
 _VERIFIER = re.compile("PASSWORD '[^']*'")
 
@@ -53,9 +51,9 @@ _SETTINGS = {
     "standard_conforming_strings": "on",
     "local_preload_libraries": "",
     "exit_on_error": "off",
-    "lock_timeout": f"{_LOCK_SECONDS * 1000:.0f}",
-    "statement_timeout": f"{_STATEMENT_SECONDS * 1000:.0f}",
-    "client_connection_check_interval": "1000",
+    "lock_timeout": "1s",
+    "statement_timeout": "30s",  # CREATE DATABASE copies some megabytes
+    "client_connection_check_interval": "1s",
     # The server ends a session whose client has vanished.
     "idle_in_transaction_session_timeout": f"{STEP_SECONDS * 1000:.0f}",
     "idle_session_timeout": f"{STEP_SECONDS * 1000:.0f}",
