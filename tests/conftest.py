@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 
 from .requirements import NO_MYSQL, ROOMY, no_description
 from .server import CLUSTER, Server, serve
@@ -94,6 +96,15 @@ def no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def warm(_aiodbclient_servers: None) -> None:
     """A new embedded PostgreSQL takes a second of the processor, one that another test has left a tenth."""
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The superuser's DSN of an empty server for stores."""
+    embedded = EmbeddedPostgres()
+    asyncio.run(embedded.start())
+    yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
+    asyncio.run(embedded.stop())
 
 
 # The duration of an example depends on the load of the machine. `make mutants` only needs to know that a test fails,

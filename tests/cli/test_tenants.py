@@ -9,7 +9,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import pytest
 import yaml
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Command, leaks
@@ -296,14 +294,6 @@ def test_unfinished_work_names_its_verb(command: Command, names: list[str]) -> N
         [listed] = command("tenants", "list", *command.place, "-o", "json").objects()
         assert listed["pending"].split(", ")[0] == verb
         assert command("tenants", verb, a, *command.place, *(["--yes"] if verb == "suspend" else [])).code == 0
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    embedded = EmbeddedPostgres()
-    asyncio.run(embedded.start())
-    yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
-    asyncio.run(embedded.stop())
 
 
 def test_machines_share_a_store(command: Command, names: list[str], postgres: str) -> None:

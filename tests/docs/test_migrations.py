@@ -26,7 +26,6 @@ TABLES = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = 'public'
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the page defines, in an empty folder."""
-    pytest.importorskip("alembic")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "guide"}
     for block in blocks_of("how-to/migrations.md"):
@@ -58,7 +57,6 @@ async def test_each_tenant_is_migrated(
 
 @pytest.mark.thorough
 async def test_command_migrates_each_tenant(page: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> None:
-    pytest.importorskip("typer", reason="needs the cli extra")
     [command] = re.findall(r"^```console\n(.*?)^```$", PAGES["how-to/migrations.md"], re.MULTILINE | re.DOTALL)
     cluster_id = await sandbox.add_cluster("pg", backend="postgres")
     async with (

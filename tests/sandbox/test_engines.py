@@ -161,8 +161,7 @@ def with_settings(message: str, **settings: Any) -> tuple[Any, str]:
         with_settings("mongo_user_settings.databases must be a list", mongo_user_settings={"databases": "a"}),
         with_settings("mongo_user_settings.databases[1] must be a string", mongo_user_settings={"databases": ["a", 5]}),
         with_settings(
-            "mongo_user_settings.role must be one of readOnly, readWrite, dbAdmin",
-            mongo_user_settings={"role": "root"},
+            "mongo_user_settings.role must be one of readOnly, readWrite, dbAdmin", mongo_user_settings={"role": "root"}
         ),
     ],
 )

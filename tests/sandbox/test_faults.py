@@ -122,12 +122,7 @@ async def test_only_what_matches_fails(sandbox: Sandbox, call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("options", "fails"),
-    [
-        ({}, [1, 2, 3, 4, 5]),
-        ({"nth": 2}, [2]),
-        ({"times": 2}, [1, 2]),
-        ({"nth": 2, "times": 3}, [2, 3, 4]),
-    ],
+    [({}, [1, 2, 3, 4, 5]), ({"nth": 2}, [2]), ({"times": 2}, [1, 2]), ({"nth": 2, "times": 3}, [2, 3, 4])],
 )
 async def test_the_nth_time_and_so_many_times(
     sandbox: Sandbox, call: Call, pg: str, options: dict[str, Any], fails: list[int]

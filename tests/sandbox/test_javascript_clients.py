@@ -46,20 +46,13 @@ def javascript(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("program", "operations"),
-    [
-        ("dots.mjs", {"clusters.ca", "users.update", "users.reset_auth"}),
-        ("dots-wrapper.mjs", set[str]()),
-    ],
+    [("dots.mjs", {"clusters.ca", "users.update", "users.reset_auth"}), ("dots-wrapper.mjs", set[str]())],
 )
 def test_a_client_of_javascript(javascript: Path, program: str, operations: set[str]) -> None:
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("kafka", "events", tags=["production"]))
         done = subprocess.run(
-            ["node", program, sandbox.url, cluster],
-            cwd=javascript,
-            input=sandbox.token,
-            capture_output=True,
-            text=True,
+            ["node", program, sandbox.url, cluster], cwd=javascript, input=sandbox.token, capture_output=True, text=True
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         both = {f"users.{verb}" for verb in ("list", "get", "create", "delete")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,8 +19,6 @@ from aiodbclient.sandbox._protocol import RequestedUser
 from ..waiting import until
 from .conftest import Call, caller, make
 from .test_servers import MySQL, connection_of
-
-Login = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,6 @@ async def call(mysql: MySQL) -> AsyncIterator[Call]:
 
 
 @pytest.fixture
-def login(mysql: MySQL) -> Login:
-    """Log in to the server as a user that the API returned."""
-    return mysql.login
-
-
-@pytest.fixture
 def root(mysql: MySQL) -> Iterator[pymysql.Connection[Cursor]]:
     """The administrator of the DSN."""
     with mysql.admin() as session:
@@ -55,21 +47,21 @@ def fetch(connection: pymysql.Connection[Cursor], statement: str, *values: Any) 
         return [row[0] for row in cursor.fetchall()]
 
 
-async def test_the_cluster_returns_the_server_and_doadmin(call: Call, mysql_dsn: str, login: Login) -> None:
+async def test_the_cluster_returns_the_server_and_doadmin(call: Call, mysql_dsn: str, mysql: MySQL) -> None:
     shown = (await call("GET", "")).json["database"]
     connection, parts = shown["connection"], urlsplit(mysql_dsn)
     assert (connection["host"], connection["port"], connection["user"]) == (parts.hostname, parts.port, "doadmin")
     assert connection["uri"].startswith(f"mysql://doadmin:{connection['password']}@{parts.hostname}:{parts.port}/")
     assert (shown["users"][0]["name"], shown["users"][0]["role"]) == ("doadmin", "primary")
-    with login(shown["users"][0]) as session:
+    with mysql.login(shown["users"][0]) as session:
         assert fetch(session, "SELECT CURRENT_USER()") == ["doadmin@%"]
 
 
-async def test_user_may_do_everything(call: Call, login: Login) -> None:
+async def test_user_may_do_everything(call: Call, mysql: MySQL) -> None:
     await make(call, "db", "of_somebody_else")
     user = await make(call, "user", "mighty")
     await make(call, "db", "made_later")
-    with login(user, "of_somebody_else") as session:
+    with mysql.login(user, "of_somebody_else") as session:
         fetch(session, "CREATE TABLE notes (text varchar(9) PRIMARY KEY)")
         fetch(session, "INSERT INTO notes VALUES ('works')")
         assert fetch(session, "SELECT text FROM notes") == ["works"]
@@ -79,11 +71,11 @@ async def test_user_may_do_everything(call: Call, login: Login) -> None:
         fetch(session, "DROP DATABASE by_a_user")
 
 
-async def test_the_rights_are_those_of_the_provider(call: Call, login: Login) -> None:
+async def test_the_rights_are_those_of_the_provider(call: Call, mysql: MySQL) -> None:
     """A user of the API has the rights of ``doadmin``, who is no administrator of the server."""
     rights = []
     for user in ((await call("GET", "/users/doadmin")).json["user"], await make(call, "user", "as_doadmin")):
-        with login(user) as session:
+        with mysql.login(user) as session:
             with pytest.raises(pymysql.Error, match="Access denied"):
                 fetch(session, "SET GLOBAL max_connections = 99")
             grants = fetch(session, "SHOW GRANTS")
@@ -98,18 +90,18 @@ async def test_the_rights_are_those_of_the_provider(call: Call, login: Login) ->
     assert revoked == {'"mysql".*', '"sys".*'}
 
 
-async def test_doadmin_locks_user_of_api(call: Call, login: Login) -> None:
+async def test_doadmin_locks_user_of_api(call: Call, mysql: MySQL) -> None:
     user = await make(call, "user", "mightier")
-    session = login(user)
-    with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
+    session = mysql.login(user)
+    with mysql.login((await call("GET", "/users/doadmin")).json["user"]) as admin:
         [number] = fetch(session, "SELECT CONNECTION_ID()")
         with pytest.raises(pymysql.OperationalError, match="not owner"):
             fetch(admin, "KILL %s", number)
         fetch(admin, "ALTER USER mightier ACCOUNT LOCK")
         with pytest.raises(pymysql.OperationalError, match="locked"):
-            login(user)
+            mysql.login(user)
         fetch(admin, "ALTER USER mightier ACCOUNT UNLOCK")
-    with login(user) as session:  # and the other way round
+    with mysql.login(user) as session:  # and the other way round
         fetch(session, "ALTER USER doadmin ACCOUNT LOCK")
         fetch(session, "ALTER USER doadmin ACCOUNT UNLOCK")
 
@@ -121,17 +113,17 @@ async def test_the_settings_are_those_of_the_provider(call: Call, root: pymysql.
         fetch(root, "CREATE TABLE mysql.without (a int)")
 
 
-async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, login: Login) -> None:
+async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, mysql: MySQL) -> None:
     async with Sandbox(windows=[]) as other, caller(other) as calling:
         cluster = f"/v2/databases/{await other.add_cluster('mysql', server=mysql_dsn)}"
         theirs = (await calling("GET", cluster)).json["database"]["connection"]
     ours = (await call("GET", "")).json["database"]["connection"]
     assert theirs == ours
-    login({"name": ours["user"], "password": ours["password"]}).close()
+    mysql.login({"name": ours["user"], "password": ours["password"]}).close()
 
 
 async def test_doadmin_of_owner_is_left_alone(
-    mysql_dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
+    mysql_dsn: str, root: pymysql.Connection[Cursor], call: Call, mysql: MySQL
 ) -> None:
     ours = (await call("GET", "")).json["database"]["connection"]["password"]
     fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", "Somebody-Elses-1")
@@ -143,19 +135,19 @@ async def test_doadmin_of_owner_is_left_alone(
             own = f"mysql://doadmin:Somebody-Elses-1@{parts.hostname}:{parts.port}"
             async with caller(sandbox) as calling:
                 cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', server=own)}"
-                login((await calling("POST", f"{cluster}/users", {"name": "by_doadmin"})).json["user"]).close()
+                mysql.login((await calling("POST", f"{cluster}/users", {"name": "by_doadmin"})).json["user"]).close()
                 assert (await calling("DELETE", f"{cluster}/users/by_doadmin")).status == 204
     finally:
         fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", ours)
 
 
-async def test_plugin_is_that_of_the_server(call: Call, login: Login) -> None:
+async def test_plugin_is_that_of_the_server(call: Call, mysql: MySQL) -> None:
     """A plugin that the server lacks is refused."""
     wanted = {"auth_plugin": "caching_sha2_password"}
     user = await make(call, "user", "modern", mysql_settings=wanted)
     reset = (await call("POST", "/users/modern/reset_auth", {"mysql_settings": wanted})).json["user"]
     assert user["mysql_settings"] == reset["mysql_settings"] == wanted
-    login(reset).close()
+    mysql.login(reset).close()
     answer = await call("POST", "/users", {"name": "old", "mysql_settings": {"auth_plugin": "mysql_native_password"}})
     assert answer.status == 422
     assert (await call("GET", "/users/old")).status == 404
@@ -181,14 +173,14 @@ async def test_a_name_never_becomes_another_one(call: Call, root: pymysql.Connec
     assert set(fetch(root, "SELECT CONCAT(User, '@', Host) FROM mysql.user")) == before
 
 
-async def test_locked_account_is_a_user(call: Call, root: pymysql.Connection[Cursor], login: Login) -> None:
+async def test_locked_account_is_a_user(call: Call, root: pymysql.Connection[Cursor], mysql: MySQL) -> None:
     user = await make(call, "user", "locked")
     fetch(root, "ALTER USER locked@'%' ACCOUNT LOCK")
     assert (await call("GET", "/users/locked")).status == 200
     assert "locked" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
     assert (await call("POST", "/users", {"name": "locked"})).status == 422
     with pytest.raises(pymysql.OperationalError, match="locked"):
-        login(user)
+        mysql.login(user)
     assert (await call("DELETE", "/users/locked")).status == 204
 
 
@@ -204,13 +196,13 @@ async def test_the_password_policy_of_a_server_is_met(call: Call, root: pymysql.
         fetch(root, "UNINSTALL COMPONENT 'file://component_validate_password'")
 
 
-async def test_sessions_of_other_names_go_on(call: Call, login: Login) -> None:
+async def test_sessions_of_other_names_go_on(call: Call, mysql: MySQL) -> None:
     """The server compares these names as equal in its process list."""
     names = ["killed_y", "killed_Y", "killed_ý"]
     users = [await make(call, "user", name) for name in names]
     for name in ("killed_d", "killed_D"):
         await make(call, "db", name)
-    gone, *others = [login(user, "killed_D") for user in users]
+    gone, *others = [mysql.login(user, "killed_D") for user in users]
 
     assert (await call("DELETE", "/users/killed_y")).status == 204
     assert (await call("DELETE", "/dbs/killed_d")).status == 204
@@ -223,12 +215,12 @@ async def test_sessions_of_other_names_go_on(call: Call, login: Login) -> None:
 
 
 async def test_a_lock_that_somebody_holds_stops_nobody_else(
-    call: Call, login: Login, root: pymysql.Connection[Cursor]
+    call: Call, mysql: MySQL, root: pymysql.Connection[Cursor]
 ) -> None:
     user = await make(call, "user", "holder")
     for name in ("held", "elsewhere"):
         await make(call, "db", name)
-    session = login(user, "held")
+    session = mysql.login(user, "held")
     fetch(session, "CREATE TABLE t (a int PRIMARY KEY)")
     session.select_db("elsewhere")  # so that deleting the database does not end its session
     session.begin()
@@ -245,13 +237,13 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(
     session.close()
 
 
-async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wait_for_a_lock_ends(mysql_dsn: str, mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mysql_backend, "_LOCK_SECONDS", 1)
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', server=mysql_dsn)}"
         user = (await call("POST", f"{cluster}/users", {"name": "keeper"})).json["user"]
         assert (await call("POST", f"{cluster}/dbs", {"name": "kept"})).status == 201
-        session = login(user)
+        session = mysql.login(user)
         fetch(session, "CREATE TABLE kept.t (a int PRIMARY KEY)")
         session.begin()
         fetch(session, "SELECT a FROM kept.t")
@@ -260,7 +252,7 @@ async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch:
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 204
 
 
-async def test_create_cancelled(mysql: MySQL, call: Call, login: Login) -> None:
+async def test_create_cancelled(mysql: MySQL, call: Call) -> None:
     """A user whose create is cancelled, as when a sandbox stops, has its rights."""
     backend = mysql.sandbox._clusters[mysql.cluster].backend
     assert isinstance(backend, mysql_backend.MySQLBackend)
@@ -270,6 +262,6 @@ async def test_create_cancelled(mysql: MySQL, call: Call, login: Login) -> None:
     with pytest.raises(asyncio.CancelledError):
         await creating
     await until(lambda: "cancelled" in backend.secrets)
-    with login((await call("GET", "/users/cancelled")).json["user"]) as session:
+    with mysql.login((await call("GET", "/users/cancelled")).json["user"]) as session:
         fetch(session, "CREATE DATABASE by_the_cancelled")
         fetch(session, "DROP DATABASE by_the_cancelled")

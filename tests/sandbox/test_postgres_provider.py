@@ -235,10 +235,7 @@ async def test_logins_enter_template1(call: Call, admin: AsyncConnection[Any]) -
     admin.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     await admin.execute("REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
     await admin.execute("GRANT CONNECT ON DATABASE template1 TO PUBLIC")
-    assert notices == [
-        'no privileges could be revoked for "template1"',
-        'no privileges were granted for "template1"',
-    ]
+    assert notices == ['no privileges could be revoked for "template1"', 'no privileges were granted for "template1"']
     assert await rows(admin, SHOWN, "template1") == [(rights, owner)]
 
 

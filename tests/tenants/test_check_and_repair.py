@@ -282,9 +282,7 @@ async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[P
             yield place, evolve(a_credential("superuser"), uri=postgres, database="postgres")
 
 
-async def test_expired_password_replaced_with_login(
-    with_superuser: tuple[Place, Credential],
-) -> None:
+async def test_expired_password_replaced_with_login(with_superuser: tuple[Place, Credential]) -> None:
     """A reset does not change until when a password is valid. So "run it again" would never help."""
     place, superuser = with_superuser
     tenants = place.tenants()

@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import DatabaseClient, RateLimiter, Window
-from aiodbclient.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    InvalidArgumentError,
-    MaxWaitError,
-)
+from aiodbclient.errors import AuthenticationError, ConfigurationError, InvalidArgumentError, MaxWaitError
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 

@@ -66,10 +66,7 @@ class Fleet:
 @pytest.fixture
 async def fleet(two_clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Fleet]:
     sandbox, *ids = two_clusters
-    async with (
-        client_of(sandbox, max_tries=2) as client,
-        SQLiteStore(tmp_path / "tenants.db") as store,
-    ):
+    async with client_of(sandbox, max_tries=2) as client, SQLiteStore(tmp_path / "tenants.db") as store:
         a, b = map(client.cluster, ids)
         yield Fleet(sandbox, client, store, a, b, f"f{next(_used)}_")
         sandbox.faults.clear()

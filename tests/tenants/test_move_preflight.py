@@ -185,9 +185,7 @@ def _made(folder: Path) -> Path:
 
 
 @pytest.mark.thorough
-async def test_move_to_full_disk_loses_nothing(
-    narrow: tuple[Two, Path, Callable[[], None]],
-) -> None:
+async def test_move_to_full_disk_loses_nothing(narrow: tuple[Two, Path, Callable[[], None]]) -> None:
     two, ballast, free = narrow
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")

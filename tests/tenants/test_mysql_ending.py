@@ -55,7 +55,7 @@ async def test_login_ended_although_procedures_kill_sessions(server: Server) -> 
     tenant, login, password, own = await server.enter(
         f"CREATE PROCEDURE p() BEGIN DECLARE new BIGINT DEFAULT 0; DECLARE last BIGINT DEFAULT {newest}; "
         "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; "
-        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END",
+        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END"
     )
     held = [server.connect(login, password, tenant.database) for _ in range(3)]
     threads = [background(partial(run, each, "CALL p()")) for each in held]

@@ -153,11 +153,7 @@ async def test_failed_connection_is_closed_at_once(monkeypatch: pytest.MonkeyPat
             port = away.sockets[0].getsockname()[1]
             ca = trustme.CA().cert_pem.bytes().decode() if tls else None
             sql = MySQLServer(f"mysql://doadmin:secret@127.0.0.1:{port}/", ca)
-            for act in (
-                sql.administrator(),
-                sql.log_in(NAMES, "alpha", Secret("x")),
-                sql.problems(NAMES, None),
-            ):
+            for act in (sql.administrator(), sql.log_in(NAMES, "alpha", Secret("x")), sql.problems(NAMES, None)):
                 with pytest.raises(GrantError, match="no answer within") as caught:
                     await act
                 errors.append(caught.value)

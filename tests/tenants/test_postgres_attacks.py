@@ -162,10 +162,7 @@ async def test_session_in_template1_blocks_the_api(managed: Managed, victim: Ten
 
 async def test_what_no_role_can_be_refused(managed: Managed, victim: Tenant) -> None:
     reader = await victim.add(Role.READER)
-    with (
-        managed.open(victim.logins[0], victim.database) as owner,
-        managed.open(reader, victim.database) as session,
-    ):
+    with managed.open(victim.logins[0], victim.database) as owner, managed.open(reader, victim.database) as session:
         owner.execute("LISTEN jobs")
         session.execute("NOTIFY jobs, 'forged'")
         assert [each.payload for each in owner.notifies(timeout=10, stop_after=1)] == ["forged"]

