@@ -265,13 +265,11 @@ class Connection:
             password=user.password,
             database=database or self.database,
             protocol=self.protocol,
-            ca_file=_checked_path(ca_file),
+            ca_file=None if ca_file is None else _checked_path(ca_file),
         )
 
 
-def _checked_path(path: object) -> str | None:
-    if path is None:
-        return None
+def _checked_path(path: object) -> str:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidArgumentError(f"ca_file must be the path of a file, not {path!r}")

@@ -124,16 +124,6 @@ class TenantServers:
     def name(self, cluster: str) -> str | None:
         return self._read[cluster].name if cluster in self._read else None
 
-    async def any(self) -> TenantServer:
-        """The first cluster that can be reached. Raises the first error if none can."""
-        failures = list[DatabaseClientError]()
-        for cluster in self.clients:
-            try:
-                return await self.server(cluster, RequestStats())
-            except AWAY as error:
-                failures.append(error)
-        raise failures[0]
-
     async def server(self, cluster: str, stats: RequestStats) -> TenantServer:
         """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
 

@@ -11,8 +11,8 @@ from attrs import evolve
 from ..._bulk.outcomes import Done
 from ..._bulk.run import Job, parse_name
 from ..._http.call import RequestStats
-from ...errors import ConfigurationError
-from .._context import AT_A_TIME, Context, Turns
+from ...errors import ConfigurationError, DatabaseClientError
+from .._context import AT_A_TIME, AWAY, Context, Turns
 from .._credential import Credential
 from .._naming import Role, check_tenant
 from .._outcomes import TenantAction, TenantFailed, TenantResult, Timer
@@ -42,9 +42,15 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         return TenantFailed(name=name, error=error, tries=tries)
 
     async def prepare(self) -> int:
-        """Read a cluster, and return how many names to begin at a time."""
-        await self.context.servers.any()
-        return _NAMES_PER_TURN * AT_A_TIME * len(self.context.servers.clients)
+        """Read a cluster that can be reached, or raise the first error. Return how many names to begin at a time."""
+        clusters, failures = self.context.servers.clients, list[DatabaseClientError]()
+        for cluster in clusters:
+            try:
+                await self.context.servers.server(cluster, RequestStats())
+                return _NAMES_PER_TURN * AT_A_TIME * len(clusters)
+            except AWAY as error:
+                failures.append(error)
+        raise failures[0]
 
     async def do(self, spec: str, stats: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""

@@ -176,7 +176,7 @@ class _Move:
         programs, _ = await tenant.home.server.programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await self._create(survey, logins.values())
-        record = await tenant.add_logins(logins, there=(self._there, self._copy))
+        record = await tenant.at(self._there, self._copy).add_logins(logins)
         assert record.current is not None
         await copier.try_copy(survey, reader, programs, record.current)
         await self._copy.drop_database()  # and what was tried in it

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 
 from attrs import evolve
 
@@ -185,36 +186,32 @@ class Tenant:
             made.append(self.names.new_login([*known, *made]))
         return made
 
-    async def add_login(
-        self,
-        login: str,
-        role: Role,
-        password: str | None = None,
-        there: tuple[TenantServer, TenantSession] | None = None,
-    ) -> Credential:
-        """Make the login, here or ``there``, test it, and return its credential. None: with a new password."""
+    def at(self, home: TenantServer, session: TenantSession) -> Tenant:
+        """The same tenant, with a session on another server: of its copy."""
+        there = copy(self)
+        there.home, there.session = home, session
+        return there
+
+    async def add_login(self, login: str, role: Role, password: str | None = None) -> Credential:
+        """Make the login, test it, and return its credential. None: with a new password."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
-        home, session = there or (self.home, self.session)
-        await session.add_login(login, secret, role)
-        if refused := await home.server.log_in(self.names, login, secret):
+        await self.session.add_login(login, secret, role)
+        if refused := await self.home.server.log_in(self.names, login, secret):
             raise of_tenant(self.names, f"the server refuses the new login {login!r}: {refused}")
-        made = home.credential(self.names, role, login, secret, await self.context.store.now())
+        made = self.home.credential(self.names, role, login, secret, await self.context.store.now())
         before = self.record.current
         if before is None or role is not Role.OWNER:
             return made
         return evolve(made, is_set_up=before.is_set_up, moved_from=before.moved_from)
 
-    async def add_logins(
-        self, logins: Mapping[Role, str], there: tuple[TenantServer, TenantSession] | None = None
-    ) -> Record:
-        """Make a login for each role, here or ``there``, and return the record with these credentials alone."""
-        _, session = there or (self.home, self.session)
+    async def add_logins(self, logins: Mapping[Role, str]) -> Record:
+        """Make a login for each role, and return the record with these credentials alone."""
         made = dict[Role, Credential]()
         for role, login in logins.items():
             if role is not Role.OWNER:
-                await session.create_role(role)
-            made[role] = await self.add_login(login, role, there=there)
+                await self.session.create_role(role)
+            made[role] = await self.add_login(login, role)
         owner = made.pop(Role.OWNER)
         roles = {role: RoleCredentials(current=credential) for role, credential in made.items()}
         return evolve(self.record, current=owner, previous=None, roles=roles)
