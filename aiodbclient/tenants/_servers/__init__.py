@@ -246,9 +246,9 @@ class TenantSession(ABC):
     async def drop_database(self) -> None:
         """Drop the database, and end every session in it, whosever it is."""
 
-    @abstractmethod
     async def forget(self, role: Role | None = None) -> None:
-        """Drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped."""
+        """PostgreSQL: drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped."""
+        return
 
     async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
         """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""

@@ -45,18 +45,7 @@ from .. import (
     of_tenant,
 )
 from . import logins, rights, schemas
-from .session import (
-    DefinerError,
-    LockedError,
-    PasswordAcceptedError,
-    Schema,
-    Session,
-    Thread,
-    identifier,
-    opened,
-    options_of,
-    program_of,
-)
+from .session import DefinerError, LockedError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -77,11 +66,6 @@ UNION ALL SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s LIMIT 
 # SHOW PROCESSLIST hangs while a session changes its user.
 _SESSIONS = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
 _SIZES = "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
-_EARLIER = """
-SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND FROM performance_schema.threads
-JOIN performance_schema.session_account_connect_attrs USING (PROCESSLIST_ID)
-WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s
-"""
 
 T = TypeVar("T")
 
@@ -183,7 +167,8 @@ class MySQLServer(Server):
     async def schema(self, work: Work, *, is_long: bool = False) -> AsyncGenerator[Schema]:
         """Log in as the administrator for the work on one tenant. A tenant can delay what ``is_long``."""
         turns = self._long_turns if is_long else self._turns
-        async with turns, aclosing(await self._log_in(program_name=program_of(work.names))) as session:
+        program = f"aiodbclient {work.names.database}"
+        async with turns, aclosing(await self._log_in(program_name=program)) as session:
             yield Schema(session, work, self._log_in_as, self._limit)
 
     async def _log_in(self, **options: Any) -> Session:
@@ -200,7 +185,7 @@ class MySQLServer(Server):
 
 
 class MySQLSession(TenantSession):
-    """The steps for one tenant. Each has its own session of the administrator, which ``end_work`` finds by its name."""
+    """The steps for one tenant. Each has its own session of the administrator, whose program names the tenant."""
 
     def __init__(self, server: MySQLServer, work: Work) -> None:
         self._server = server
@@ -208,12 +193,7 @@ class MySQLSession(TenantSession):
 
     async def end_work(self) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
-
-            async def of_earlier_processes() -> list[Thread]:
-                return [Thread(*row) for row in await schema.run(_EARLIER, program_of(schema.names))]
-
-            await logins.drop_helpers(schema)
-            await logins.end_threads(schema, of_earlier_processes)
+            await logins.end_work(schema)
 
     async def create(self) -> bool:
         async with self._server.schema(self._work) as schema:
@@ -317,16 +297,10 @@ class MySQLSession(TenantSession):
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:
-        await self.shut()
+        await self.shut()  # revokes all rights, which outlive their schema
         async with self._server.schema(self._work, is_long=True) as schema:
             await schemas.refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
             await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
-
-    async def forget(self, role: Role | None = None) -> None:
-        """See ``TenantSession``. On MySQL rights outlive their schema."""
-        if role is None:
-            async with self._server.schema(self._work) as schema:
-                await rights.revoke_access(schema)
 
 
 async def _find(schema: Schema) -> Found:

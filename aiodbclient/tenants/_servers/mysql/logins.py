@@ -59,6 +59,14 @@ _LIMITS = (
     "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
     "PASSWORD REQUIRE CURRENT"
 )
+# In a session of the administrator for the same schema, as the name of its program shows.
+_EARLIER = """
+SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND FROM performance_schema.threads
+JOIN performance_schema.session_account_connect_attrs USING (PROCESSLIST_ID)
+WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = (
+    SELECT ATTR_VALUE FROM performance_schema.session_account_connect_attrs
+    WHERE ATTR_NAME = 'program_name' AND PROCESSLIST_ID = CONNECTION_ID())
+"""
 
 
 @frozen
@@ -123,6 +131,16 @@ async def restore_login(schema: Schema, login: str, role: Role) -> None:
     await schema.run(f"ALTER USER %s@'%%' {_LIMITS.format(schema.most)} ACCOUNT UNLOCK", login)
 
 
+async def end_work(schema: Schema) -> None:
+    """End what earlier processes still run for the tenant."""
+
+    async def earlier() -> list[Thread]:
+        return [Thread(*row) for row in await schema.run(_EARLIER)]
+
+    await drop_helpers(schema)
+    await _end_threads(schema, earlier)
+
+
 async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
     """Take all rights of logins, lock them, and end their sessions, also those of logins that are gone.
 
@@ -149,7 +167,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
         return await _changing(schema) or [thread for thread in await schema.session.threads() if thread.user in logins]
 
     try:
-        await end_threads(schema, theirs, logins)
+        await _end_threads(schema, theirs, logins)
     except GrantError as error:
         failed.append(error)
     if failed:
@@ -172,15 +190,15 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
             and thread.command != _SCHEDULER
         ]
 
-    await end_threads(schema, in_schema)
+    await _end_threads(schema, in_schema)
 
 
 async def intruders(schema: Schema) -> set[str]:
     """Return the logins that are ended or gone, and have a session: it began to log in before the end."""
     query = (
         "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads "
-        "WHERE (PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s) AND PROCESSLIST_USER NOT IN "
-        "(SELECT User FROM mysql.user WHERE Host = '%%' AND account_locked = 'N')"
+        "WHERE (PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s) AND PROCESSLIST_USER COLLATE utf8mb4_bin "
+        "NOT IN (SELECT User FROM mysql.user WHERE Host = '%%' AND account_locked = 'N')"
     )
     found = await _lasting(schema, query, schema.name, schema.names.stem, f"{schema.names.stem}g")
     return {str(user) for (user,) in found if schema.names.is_login(user) or user == schema.name}
@@ -225,7 +243,7 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
     return has_entered
 
 
-async def end_threads(
+async def _end_threads(
     schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], logins: Collection[str] = ()
 ) -> None:
     """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.

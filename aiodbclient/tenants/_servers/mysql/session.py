@@ -174,10 +174,6 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
             self.close()
 
 
-def program_of(names: Names) -> str:
-    return f"aiodbclient {names.database}"
-
-
 @frozen
 class Schema:
     """The schema of a tenant, in a session of the administrator that works on it."""
