@@ -84,8 +84,8 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
 
 async def check_server(
     findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
-) -> str:
-    """Check the connection, TLS and the administrator, and return the server's version."""
+) -> None:
+    """Whether the server can be reached, and what the administrator may do."""
     connection = connection_of(info, private=private)
     await _check_port(findings, connection)
     ca = await _check_ca(findings, cluster) if connection.ssl else None
@@ -94,10 +94,10 @@ async def check_server(
     dsn = "Set AIODBCLIENT_ADMIN to USER:PASSWORD of an administrator"
     with findings.needed("administrator", {ConfigurationError: dsn, UnsupportedOperationError: dsn}):
         server = server_of(info.engine, connection, ca, admin_login(admin), None)
-    return await _check_administrator(findings, server, tls=ca is not None)
+    await _check_administrator(findings, server, tls=ca is not None)
 
 
-async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str:
+async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> None:
     try:
         found = await server.administrator()
     except GrantError as error:
@@ -119,7 +119,6 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
         findings.note("clock", f"it differs from the server's by {skew:.0f} s, and so do the ages of credentials")
     else:
         findings.ok("clock", "is that of the server")
-    return found.version
 
 
 async def _check_port(findings: Findings, connection: Connection) -> None:

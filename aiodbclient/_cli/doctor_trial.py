@@ -22,11 +22,9 @@ from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError
 from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
-from ..tenants._credential import Secret, verifying_context
-from ..tenants._libpq import one_line
+from ..tenants._credential import Secret
 from ..tenants._naming import names_of
-from ..tenants._servers import LoginRefusedError, ServerAwayError, admin_dsn, connection_of
-from ..tenants.errors import GrantError
+from ..tenants._servers import Work, connection_of, server_of
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
@@ -77,8 +75,9 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
                 if tenants is not None:
                     connection = connection_of(info, private=private)
                     ca = await cluster.ca() if connection.ssl else None
-                    dsn = admin_dsn(info.engine, connection, admin_login(admin))
-                    run = _on_postgresql(dsn, ca) if info.engine in POSTGRESQL else _on_mysql(dsn, ca)
+                    server = server_of(info.engine, connection, ca, admin_login(admin), None)
+                    on_engine = _on_postgresql if info.engine in POSTGRESQL else _on_mysql
+                    run = on_engine(server, Work(names_of(name, info.engine)))
                     await _prove(_Asking(trial, run, connection, ca), tenants)
             except StepFailedError:
                 pass
@@ -264,24 +263,22 @@ def _yes(held: bool) -> str:
     return "yes" if held else "no"
 
 
-def _on_postgresql(admin: Secret, ca: str | None) -> _Run:
-    """Return what runs statements on PostgreSQL. Needs psycopg."""
-    import psycopg
-
-    from ..tenants._servers.postgres.sessions import CAFile, connect, options_from
-
-    options = options_from(admin)
-    file = None if ca is None else CAFile(ca)
+def _on_postgresql(server: Any, work: Work) -> _Run:
+    from ..tenants._servers.postgres.sessions import verbatim  # needs psycopg
 
     async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
-        different = {} if inside is None else {"dbname": inside}
-        try:
-            async with await connect(options | different, file, 0, "aiodbclient-doctor") as session:
-                cursor = await session.execute(_POSTGRESQL[what].format(*names).encode())
-                return [] if cursor.description is None else await cursor.fetchall()
-        except psycopg.Error as error:
-            reason = error.diag.message_primary or one_line(error)
-        raise GrantError(f"PostgreSQL refused a statement: {reason}")
+        async with server.opened(work, inside) as session:
+            found: list[tuple[Any, ...]] = await session.run(verbatim(_POSTGRESQL[what].format(*names)))
+            return found
+
+    return run
+
+
+def _on_mysql(server: Any, work: Work) -> _Run:
+    async def run(what: str, *names: str) -> list[tuple[Any, ...]]:
+        async with server.schema(work) as schema:
+            found: list[tuple[Any, ...]] = await schema.run(_MYSQL[what].format(*names))
+            return found
 
     return run
 
@@ -311,24 +308,3 @@ async def _enters(
         clear(error)  # psycopg's frames hold the password
         return False
     return True
-
-
-def _on_mysql(admin: Secret, ca: str | None) -> _Run:
-    """Return what runs statements on MySQL. Needs aiomysql."""
-    from ..tenants._servers.mysql.session import opened, options_of
-
-    tls = None if ca is None else verifying_context(ca)
-
-    async def run(what: str, *names: str) -> list[tuple[Any, ...]]:
-        try:
-            session = await opened(options_of(admin), tls, prepared=True)
-        except (LoginRefusedError, ServerAwayError) as error:
-            reason = str(error)
-        else:
-            try:
-                return await session.rows(_MYSQL[what].format(*names))
-            finally:
-                await session.aclose()
-        raise GrantError(f"the administrator cannot log in: {reason}")
-
-    return run

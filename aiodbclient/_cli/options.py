@@ -64,6 +64,11 @@ def _clusters(given: list[str] | None) -> list[str]:
     return found
 
 
+def _cluster_option(help: str) -> Any:
+    more = {"envvar": CLUSTER_VARIABLE, "autocompletion": cluster_names, "callback": _clusters}
+    return option("--cluster", metavar="CLUSTER", help=help, common=True, **more)
+
+
 FromOption = Annotated[
     Path | None,
     option("--from", metavar="FILE", help="Read names: a CSV with column `name`, or lines."),
@@ -110,36 +115,14 @@ class Api:
 
 @frozen(kw_only=True)
 class Clusters(Api):
-    clusters: Annotated[
-        list[str] | None,
-        option(
-            "--cluster",
-            envvar=CLUSTER_VARIABLE,
-            metavar="CLUSTER",
-            help="Only this cluster: name or id. Repeatable.",
-            autocompletion=cluster_names,
-            callback=_clusters,
-            common=True,
-        ),
-    ] = None
+    clusters: Annotated[list[str] | None, _cluster_option("Only this cluster: name or id. Repeatable.")] = None
 
 
 @frozen(kw_only=True)
 class OnCluster(Api):
     """The one cluster of a command."""
 
-    clusters: Annotated[
-        list[str],
-        option(
-            "--cluster",
-            envvar=CLUSTER_VARIABLE,
-            metavar="CLUSTER",
-            help="The cluster's name or id.",
-            autocompletion=cluster_names,
-            callback=_clusters,
-            common=True,
-        ),
-    ]
+    clusters: Annotated[list[str], _cluster_option("The cluster's name or id.")]
 
     @property
     def cluster(self) -> str:

@@ -32,7 +32,17 @@ def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None
     def called(**options: Any) -> None:
         limit: timedelta | None = options.get("timeout")
         verbose = bool(options.get("verbose"))
-        raise typer.Exit(_exit_code(command, arguments, options, limit, verbose=verbose))
+        try:
+            work = command(**arguments(options))
+            code = asyncio.run(_until_signal(work, None if limit is None else limit.total_seconds()))
+        except typer.Abort:  # at a question
+            print(file=sys.stderr)  # ends the line of the question
+            note("stopped: nothing was changed")
+            code = Exit.STOPPED
+        except DatabaseClientError as error:
+            note(message_of(error, verbose=verbose))
+            code = code_of(error)
+        raise typer.Exit(code)
 
     called.__doc__ = command.__doc__
     called.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -65,26 +75,6 @@ def _members(kind: Any) -> Iterator[inspect.Parameter]:
     for member in attrs.fields(attrs.resolve_types(kind)):
         default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
         yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
-
-
-def _exit_code(
-    command: Callable[..., Coroutine[Any, Any, int]],
-    arguments: Callable[[dict[str, Any]], dict[str, Any]],
-    options: dict[str, Any],
-    limit: timedelta | None,
-    *,
-    verbose: bool,
-) -> int:
-    try:
-        work = command(**arguments(options))
-        return asyncio.run(_until_signal(work, None if limit is None else limit.total_seconds()))
-    except typer.Abort:  # at a question
-        print(file=sys.stderr)  # ends the line of the question
-        note("stopped: nothing was changed")
-        return Exit.STOPPED
-    except DatabaseClientError as error:
-        note(message_of(error, verbose=verbose))
-        return code_of(error)
 
 
 async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -> int:
