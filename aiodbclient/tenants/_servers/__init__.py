@@ -317,7 +317,7 @@ def server_of(
 
     This imports the driver.
     """
-    dsn = admin_dsn(engine, connection, admin)
+    dsn = _admin_dsn(engine, connection, admin)
     del admin  # a traceback may show it
     try:
         if engine in POSTGRESQL:
@@ -347,7 +347,7 @@ def connection_of(cluster: Cluster, *, private: bool) -> Connection:
     return connection
 
 
-def admin_dsn(engine: Engine | str, connection: Connection, admin: Login | None) -> Secret:
+def _admin_dsn(engine: Engine | str, connection: Connection, admin: Login | None) -> Secret:
     """Return the DSN of ``admin``, or of the cluster's primary user, without TLS options."""
     user, password = (connection.user, connection.password) if admin is None else admin
     if not (user and password):
