@@ -183,6 +183,38 @@ ACTS = {
 }
 
 
+OPENING = (
+    "SELECT FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'"
+)
+
+
+@pytest.mark.parametrize("step", ["end_logins", "suspend", "freeze"])
+async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step: str) -> None:
+    """A session that waits in ``post_auth_delay`` has passed all checks, and ``pg_stat_activity`` does not have it."""
+    login, databases = victim.logins[0], (victim.database, "defaultdb")
+
+    def enter(database: str, seconds: int) -> object:
+        with managed.open(login, database, options=f"-c post_auth_delay={seconds}") as session:
+            return session.execute("SELECT current_user::text").fetchone()
+
+    for database in databases:
+        assert await asyncio.to_thread(enter, database, 0) == (victim.owner,)  # it would be noticed
+    await managed.closed(login)
+    entering = [asyncio.create_task(asyncio.to_thread(enter, database, 8)) for database in databases]
+    await until(lambda: len(managed.api(OPENING)) >= 2)
+    assert managed.sessions(login) == 0
+
+    if step == "suspend":
+        await victim.suspend()
+    elif step == "freeze":
+        await victim.steps.freeze(victim.on_record)
+    else:
+        await victim.steps.end_logins([login])
+
+    entered = await asyncio.gather(*entering, return_exceptions=True)
+    assert [type(each) for each in entered if not isinstance(each, psycopg.OperationalError)] == []
+
+
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 async def test_fighting_sessions_keep_no_login(managed: Managed, victim: Tenant, act: str) -> None:
     login = victim.logins[0]

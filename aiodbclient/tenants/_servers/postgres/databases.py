@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier
 from ..._naming import Role
 from ...errors import GrantError
 from .grants import closing_steps, complete, group_steps, need_database, read_database, read_logins, role_steps, take
-from .sessions import BlockedError, DeniedError, ExistsError, Session, StatementTimeoutError, end_all
+from .sessions import BlockedError, DeniedError, ExistsError, Session, StatementTimeoutError, end_all, end_opening
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
@@ -46,6 +46,7 @@ async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Co
 
     Return whose they are, with their pids.
     """
+    await end_opening(session)
     found = await session.run(_END_OTHERS, session.names.database, [*also], [*keep])
     return [f"process {pid} of {login!r}" for pid, login in found]
 

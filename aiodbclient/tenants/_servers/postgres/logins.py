@@ -38,7 +38,7 @@ from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError, of_tenant
 from .databases import open_again
 from .grants import allow_connect, grant_membership, limit_of, read_database, revoke_membership, start_as_owner
-from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all
+from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all, end_opening
 
 _END_WORK_SECONDS = 30.0
 _FIGHT_MILLISECONDS = 200  # for which the end of a login waits for a session of the login
@@ -122,6 +122,7 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
             break
         await session.run(_END_SESSIONS, present)  # they hold the rows
         changes = [*blocked]
+    await end_opening(session)
     if left := await end_all(partial(session.run, _END_SESSIONS, present), until):
         named = ", ".join(f"{pid} of {login!r}" for pid, login in left)
         raise session.error(

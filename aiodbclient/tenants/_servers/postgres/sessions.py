@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from attrs import define, field, frozen
@@ -40,6 +40,7 @@ PATIENCE_SECONDS = 5.0  # with a tenant's transaction that holds a lock
 _FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
 _LOOK_SECONDS = 0.2
 _END_AGAIN_SECONDS = 0.02
+_OPENING_SECONDS = 1.0  # after which a session that is being opened is ended
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
 _VERIFIER = re.compile("PASSWORD '[^']*'")
 
@@ -71,6 +72,13 @@ SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
     has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
     datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)))
 """)
+
+# From before the server looks at CONNECT until ``pg_stat_activity`` has a session, it holds this lock.
+_OPENING: LiteralString = """
+FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock' AND granted
+"""
+_FIND_OPENING = SQL(f"SELECT pid {_OPENING}")
+_END_OPENING = SQL(f"SELECT pg_terminate_backend(pid) {_OPENING} AND pid = %s")
 
 Statement: TypeAlias = SQL | Composed
 T = TypeVar("T")
@@ -199,6 +207,22 @@ async def end_all(end: Callable[[], Awaitable[list[T]]], until: float) -> list[T
             break
         await asyncio.sleep(_END_AGAIN_SECONDS)
     return left
+
+
+async def end_opening(session: Session) -> None:
+    """Wait for the sessions that others are opening, and end those that take too long.
+
+    They may have passed all checks, and nothing shows whose they are. ``post_auth_delay``, which everybody may set,
+    hides one for half an hour.
+    """
+    until = monotonic() + _OPENING_SECONDS
+    opening = set(await session.run(_FIND_OPENING))
+    while opening and monotonic() < until:
+        await asyncio.sleep(_END_AGAIN_SECONDS)
+        opening &= set(await session.run(_FIND_OPENING))
+    for (pid,) in opening:
+        with suppress(DeniedError):  # a superuser's, such as the provider's
+            await session.run(_END_OPENING, pid)
 
 
 @frozen
