@@ -9,7 +9,7 @@ from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
 from .failures import Exit
 from .opening import find_clusters, is_missing, open_client, open_store
-from .options import STORE_VARIABLE, AdminOption, Clusters, PrivateOption, option
+from .options import AdminOption, Clusters, PrivateOption, option, store_option
 from .output import Output
 from .records import read_entries
 from .running import runs
@@ -19,9 +19,7 @@ from .running import runs
 async def examine(
     place: Clusters,
     output: Output,
-    store: Annotated[
-        str | None, option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Check this store and its key too.")
-    ] = None,
+    store: Annotated[str | None, store_option("Check this store and its key too.")] = None,
     attempt: Annotated[bool, option("--try", help="Make logins and a throw-away tenant, and remove them.")] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,

@@ -69,9 +69,12 @@ def _cluster_option(help: str) -> Any:
     return option("--cluster", metavar="CLUSTER", help=help, common=True, **more)
 
 
+def store_option(help: str, **settings: Any) -> Any:
+    return option("--store", envvar=STORE_VARIABLE, metavar="STORE", help=help, **settings)
+
+
 FromOption = Annotated[
-    Path | None,
-    option("--from", metavar="FILE", help="Read names: a CSV with column `name`, or lines."),
+    Path | None, option("--from", metavar="FILE", help="Read names: a CSV with column `name`, or lines.")
 ]
 AllOption = Annotated[bool, option("--all", help="All tenants in the store.")]
 PrivateOption = Annotated[bool, option("--private", help="Use the private network.", common=True)]
@@ -79,10 +82,7 @@ AdminOption = Annotated[
     str | None,
     option("--admin", envvar="AIODBCLIENT_ADMIN", metavar="USER:PASSWORD", common=True, help="The administrator."),
 ]
-MaxOption = Annotated[
-    int | None,
-    option("--max", metavar="N", min=0, help="Refuse if more than N are selected."),
-]
+MaxOption = Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")]
 ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 TenantNames = Annotated[list[str] | None, argument("NAME", "The tenants.", autocompletion=tenant_names)]
@@ -142,19 +142,9 @@ class OnCluster(Api):
 class Stored(Clusters):
     """The store of a command, and the clusters of its tenants."""
 
-    store: Annotated[
-        str,
-        option(
-            "--store",
-            envvar=STORE_VARIABLE,
-            metavar="STORE",
-            common=True,
-            help="A file, or postgresql://user@host/db.",
-        ),
-    ]
+    store: Annotated[str, store_option("A file, or postgresql://user@host/db.", common=True)]
     prefix: Annotated[
-        str,
-        option("--prefix", envvar="AIODBCLIENT_PREFIX", metavar="TEXT", common=True, help="Prefix of databases."),
+        str, option("--prefix", envvar="AIODBCLIENT_PREFIX", metavar="TEXT", common=True, help="Prefix of databases.")
     ] = ""
 
     @property
@@ -174,8 +164,7 @@ class Place(Stored):
     private: PrivateOption = False
     admin: AdminOption = None
     connection_limit: Annotated[
-        int | None,
-        option("--connection-limit", metavar="N", min=1, common=True, help="Connections of each new login."),
+        int | None, option("--connection-limit", metavar="N", min=1, common=True, help="Connections of each new login.")
     ] = None
 
 

@@ -29,7 +29,7 @@ from .options import (
     YesOption,
     argument,
     choice,
-    option,
+    store_option,
     suggest,
 )
 from .output import Output
@@ -44,10 +44,7 @@ if TYPE_CHECKING:
 _KINDS = {"db": "database", "user": "user"}
 _UserName = Annotated[str, argument("NAME", "The user.")]
 _DbName = Annotated[str, argument("NAME", "The database.")]
-_StoreOption = Annotated[
-    str | None,
-    option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Refuse what is a tenant's in this store."),
-]
+_StoreOption = Annotated[str | None, store_option("Refuse what is a tenant's in this store.")]
 _IfExists = Annotated[
     Literal["keep", "reset", "error", "update"],
     choice("--if-exists", values="keep|reset|error|update", help="What to do with users that exist. Default: keep."),
@@ -95,8 +92,7 @@ async def get_cluster(
     output: Output,
     api: Api,
     name: Annotated[
-        str,
-        argument("CLUSTER", "The cluster's name or id.", envvar=CLUSTER_VARIABLE, autocompletion=cluster_names),
+        str, argument("CLUSTER", "The cluster's name or id.", envvar=CLUSTER_VARIABLE, autocompletion=cluster_names)
     ],
 ) -> int:
     """Read one cluster, and where it listens.
