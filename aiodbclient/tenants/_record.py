@@ -116,8 +116,9 @@ class OnRecord:
     cluster: str | None  # of the tenant; None if nothing was begun
     database: str | None  # same
     every_credential: list[Credential]  # of the tenant and of all its roles
+    logins: Mapping[str, Role]  # of every credential
     begun_logins: tuple[str, ...]  # that a verb which was begun makes: they may exist, and no program has them
-    known_logins: frozenset[str]  # those of every credential, and those begun
+    known_logins: frozenset[str]  # both
     left_behind: str | None  # the cluster that may still have an earlier or unfinished database of the tenant
     # Of the role:
     exists: bool  # whether the store has something of it. The tenant's own record may be empty
@@ -140,6 +141,7 @@ class OnRecord:
         begun_logins = () if intent is None else intent.logins
         pairs: list[Record | RoleCredentials] = [stored, *stored.roles.values()]
         every_credential = [each for of in pairs for each in (of.current, of.previous) if each is not None]
+        logins = {each.username: each.role for each in every_credential}
         pair = stored if role is Role.OWNER else stored.roles.get(role)
         current, previous = (None, None) if pair is None else (pair.current, pair.previous)
         home = stored.current or intent
@@ -160,8 +162,9 @@ class OnRecord:
             cluster=None if home is None else home.cluster,
             database=None if home is None else home.database,
             every_credential=every_credential,
+            logins=logins,
             begun_logins=begun_logins,
-            known_logins=frozenset([*begun_logins, *[each.username for each in every_credential]]),
+            known_logins=frozenset([*logins, *begun_logins]),
             left_behind=None if stored.current is None else stored.current.moved_from,
             exists=record is not None if role is Role.OWNER else current is not None or begun is not None,
             current=current,

@@ -259,7 +259,7 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     roles = [role for role in Role if tenant.on_record.of_role(role).current is not None]
     new = tenant.new_logins(len(roles))
     await tenant.begin(Verb.REPAIR, new)
-    ended = {login for login in tenant.found.logins if login not in tenant.logins()}
+    ended = {login for login in tenant.found.logins if login not in tenant.on_record.logins}
     for role in roles:
         current, previous = tenant.on_record.of_role(role).current, tenant.on_record.of_role(role).previous
         assert current is not None
@@ -274,9 +274,8 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
         elif current.username in refused:
             current = await tenant.add_login(current.username, role, current.password)
         record = with_credentials(record, role, current, previous)
-    logins = {each.username: each.role for each in OnRecord.read(record.name, tenant.role, record).every_credential}
     await tenant.session.end_logins(ended)
-    await tenant.session.repair(logins)
+    await tenant.session.repair(OnRecord.read(record.name, tenant.role, record).logins)
     await tenant.drop_ended(*ended)
     await tenant.commit(record)
 

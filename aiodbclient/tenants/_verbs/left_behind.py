@@ -31,7 +31,7 @@ async def undo_move(tenant: Tenant) -> None:
     if current.suspended is not None:
         await tenant.session.shut()
     elif intent.verb is Verb.MOVE:
-        await tenant.session.unfreeze(tenant.logins())
+        await tenant.session.unfreeze(tenant.on_record.logins)
     if intent.verb is Verb.MOVE:  # the other cluster may be away, and need not be there to use the tenant
         await tenant.begin(Verb.PREPARE, to=intent.to)
     await tenant.end_begun_logins()  # the one that dumps

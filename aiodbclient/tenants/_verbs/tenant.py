@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from ..._bulk.settle import none_if_not_found
 from ...clusters import for_work
@@ -34,32 +34,21 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
+@define(eq=False, repr=False)
 class Tenant:
     """A claimed tenant: what is on record, its lease, and the session on its server. ``claimed`` makes it."""
 
-    session: TenantSession  # while a job works
-
-    def __init__(
-        self,
-        context: Context,
-        home: TenantServer,
-        names: Names,
-        timer: Timer,
-        claim: Claim,
-        on_record: OnRecord,
-        since: float,
-    ) -> None:
-        self.context = context
-        self.role = context.role
-        self.home = home  # the server of its cluster
-        self.names = names
-        self.timer = timer
-        self.claim = claim
-        self.found = Found()  # on the server, when work began
-        self.on_record = on_record  # as this claim has changed it, for ``role``
-        self.work = Work(names, self.check_lease, timer.ended, self._password_of)
-        self._until = since + LEASE
-        self._has_ended = False  # the claim
+    context: Context
+    role: Role
+    home: TenantServer  # the server of its cluster
+    names: Names
+    timer: Timer
+    claim: Claim
+    on_record: OnRecord  # as this claim has changed it, for ``role``
+    _until: float  # when the lease runs out
+    _has_ended: bool = field(init=False, default=False)  # the claim
+    found: Found = field(init=False, default=Found())  # on the server, when work began
+    session: TenantSession = field(init=False)  # while a job works
 
     # The claim, and the record.
 
@@ -167,8 +156,9 @@ class Tenant:
         there = await self.context.servers.moved_to(self.home.cluster, self.names, self.timer.stats)
         return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
 
-    def logins(self) -> dict[str, Role]:
-        return {each.username: each.role for each in self.on_record.every_credential}
+    @property
+    def work(self) -> Work:
+        return Work(self.names, self.check_lease, self.timer.ended, self._password_of)
 
     def _password_of(self, login: str) -> Secret | None:
         found = [each.password for each in self.on_record.every_credential if each.username == login and each.password]
@@ -263,7 +253,7 @@ async def claimed(context: Context, cluster: str, name: str, timer: Timer) -> As
     except DatabaseClientError:
         await context.store.release(claim)
         raise
-    tenant = Tenant(context, home, names, timer, claim, on_record, since)
+    tenant = Tenant(context, context.role, home, names, timer, claim, on_record, since + LEASE)
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:
         try:
