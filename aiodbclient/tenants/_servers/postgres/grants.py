@@ -34,22 +34,20 @@ from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .sessions import Session, Statement, as_role, verbatim
 
-PUBLIC = ""  # no role can have this name
-
-# Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
-_HOSTILE = frozenset(
-    {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
-)
-_ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
-
 CONNECTIONS: LiteralString = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
 """
+# What is to be altered are settings with which a tenant could prevent logins, writes or the drop of its database. Its
+# others stay, such as a limit of connections below the server's.
 _DATABASE = SQL("""
-SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
-       ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
-             WHERE setrole = 0 AND setdatabase = d.oid),
+SELECT pg_get_userbyid(datdba), datallowconn,
+       ARRAY(SELECT format('RESET %%I', name)
+             FROM pg_db_role_setting, unnest(setconfig) AS setting, split_part(setting, '=', 1) AS name
+             WHERE setrole = 0 AND setdatabase = d.oid AND name IN ('role', 'session_authorization',
+                   'default_transaction_read_only', 'local_preload_libraries', 'transaction_timeout') ORDER BY 1)
+       || ARRAY(SELECT 'IS_TEMPLATE false' WHERE datistemplate)
+       || ARRAY(SELECT 'CONNECTION LIMIT -1' WHERE datconnlimit = 0),
        (SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
             SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, json_agg(DISTINCT privilege_type)
             FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) GROUP BY 1) AS granted (name, privileges)),
@@ -91,10 +89,8 @@ class Database:
 
     owner: str
     connections: bool  # whether it allows them
-    template: bool  # then it cannot be dropped
-    limit: int  # of its connections; -1 for none
-    settings: list[str]  # their names
-    privileges: dict[str, list[str]]  # of each role. ``PUBLIC`` means all roles
+    to_alter: list[str]  # what ALTER DATABASE has to set
+    privileges: dict[str, list[str]]  # of each role. PUBLIC is ""
     granting: list[str]  # the roles that may grant a privilege to others
 
 
@@ -243,17 +239,11 @@ def _database_steps(
     if database.owner != names.owner:
         needs = database.owner if database.owner != admin else ""
         yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
-    changes = [
-        SQL("RESET {}").format(Identifier(setting)) for setting in sorted(_HOSTILE.intersection(database.settings))
-    ]
-    if database.template:
-        changes.append(SQL("IS_TEMPLATE false").format())
-    if database.limit == 0:  # a lower one than the server's may be meant
-        changes.append(SQL("CONNECTION LIMIT -1").format())
-    for change in changes:
-        yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
+    for change in database.to_alter:
+        yield Step(SQL("ALTER DATABASE {} {}").format(name, verbatim(change)), as_owner=True)
     yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
-    if not _ALL.issubset(database.privileges.get(names.owner, ())) and database.owner == names.owner:
+    lacks = {"CREATE", "TEMPORARY", "CONNECT"}.difference(database.privileges.get(names.owner, ()))
+    if lacks and database.owner == names.owner:
         yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     for member in (admin, *of_owner):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
@@ -270,7 +260,7 @@ def closing_steps(
     others = sorted(set(database.privileges) - kept)
     for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
         if grantees:  # one statement, however many they are
-            names = SQL(", ").join([Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees])
+            names = SQL(", ").join([Identifier(each) if each else SQL("PUBLIC") for each in grantees])
             revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
             problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
             yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner)
