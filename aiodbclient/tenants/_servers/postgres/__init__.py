@@ -2,8 +2,7 @@
 
 ``sessions`` has what a session of the administrator is, how it enters a database, and ends who is in its way.
 ``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``grants`` the rights that both
-lack. ``objects`` knows what a role owns, and drops it. ``objects_of_others`` finds and takes what others own, and
-adopts a database.
+lack. ``objects`` knows what roles own, takes what is others', and drops a role with it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import Administrator, Found, Server, SharedSessions, TenantSession, Work, of_tenant
-from . import databases, grants, logins, objects, objects_of_others
+from . import databases, grants, logins, objects
 from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, entered, options_from, rows
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
@@ -146,7 +145,7 @@ class PostgresServer(Server):
             present = await grants.read_logins(session, known)
             steps = await grants.missing_grants(session, on_record, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
-            others = await objects_of_others.problems(session, known, [login.name for login in present])
+            others = await objects.problems(session, known, [login.name for login in present])
             found = frozenset(problem for step in steps for problem in step.problems)
             return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
 
@@ -252,7 +251,7 @@ class PostgresSession(TenantSession):
         if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
         async with self._server.turns:
-            await objects_of_others.reclaim(self._session, on_record)
+            await objects.reclaim(self._session, on_record)
 
     async def shut(self) -> None:
         await self._step(databases.shut)
@@ -264,14 +263,14 @@ class PostgresSession(TenantSession):
         await self._step(partial(grants.complete, wanted=frozen))
 
     async def adopt(self) -> str | None:
-        login = await self._step(objects_of_others.login_to_adopt)
+        login = await self._step(databases.login_to_adopt)
         if login is not None and login == self.names.database:
-            await self._step(partial(objects_of_others.check_schema, login=login), self.names.database)
+            await self._step(partial(databases.check_schema, login=login), self.names.database)
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
-        await self._step(partial(objects_of_others.take_database, login=login))
+        await self._step(partial(databases.take_database, login=login))
         async with self._server.turns:  # ``problems`` reports what the administrator may not give
-            await objects_of_others.take_objects(self._session)
+            await objects.take_objects(self._session)
         return login
 
     async def drop_database(self) -> None:

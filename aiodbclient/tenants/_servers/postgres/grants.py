@@ -69,6 +69,12 @@ SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
     SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %(setting)s = ANY (setconfig))
 FROM pg_roles r WHERE {IS_LOGIN} OR rolname = ANY (%(wanted)s) ORDER BY 1
 """)
+# What no login of a tenant has.
+ATTRIBUTES: LiteralString = """
+SELECT rolname, attribute FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER'), (rolcreaterole, 'CREATEROLE'),
+    (rolcreatedb, 'CREATEDB'), (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
+WHERE rolname = ANY (%(ours)s) AND has
+"""
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 
 
