@@ -26,7 +26,7 @@ from ...errors import GrantError
 from .databases import end_sessions
 from .grants import ATTRIBUTES, read_logins
 from .logins import MEMBERSHIPS, revoke_memberships
-from .sessions import BlockedError, Opener, Session, entered, verbatim
+from .sessions import BlockedError, Opener, Session, Statement, entered, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
@@ -46,17 +46,25 @@ CASE i.type WHEN 'procedure' THEN (
     SELECT format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
     FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE p.oid = objid) ELSE i.identity END
 """
-# A sequence follows the table that has it as a column. Schemas first, so that the new owner may create in them.
+# The word of ALTER for an object.
+_KIND: LiteralString = """
+CASE WHEN i.type IN ('view', 'materialized view', 'foreign table', 'sequence') THEN 'TABLE'
+    WHEN i.type IN ('function', 'procedure', 'aggregate', 'window function') THEN 'ROUTINE'
+    WHEN i.type = 'domain' THEN 'TYPE' WHEN i.type = 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
+    WHEN i.type = 'statistics object' THEN 'STATISTICS' ELSE upper(i.type) END
+"""
+# The statement that gives away each object of a role, and whether it is a schema. Schemas first, so that the new owner
+# may create in them. A sequence follows the table that has it as a column.
 _OWNED = SQL(f"""
-SELECT i.type, {_NAME} FROM (
+SELECT format('ALTER %%s %%s OWNER TO %%I', {_KIND}, {_NAME}, %(owner)s::text), i.type = 'schema' FROM (
     SELECT classid, objid, objsubid FROM pg_shdepend s
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+      AND refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %(role)s)
       AND deptype = 'o' AND classid NOT IN {_HARMLESS} AND NOT EXISTS (
         SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid WHERE relkind = 'S' AND d.objid = s.objid
         AND d.classid = s.classid AND d.classid = 'pg_class'::regclass AND d.refclassid = d.classid
         AND d.deptype IN ('a', 'i'))
-    ORDER BY classid <> 'pg_namespace'::regclass, classid, objid LIMIT %s) AS owned,
+    ORDER BY classid <> 'pg_namespace'::regclass, classid, objid LIMIT %(most)s) AS owned,
     pg_identify_object(classid, objid, objsubid) i
 WHERE i.identity IS NOT NULL
 """)
@@ -89,14 +97,6 @@ SELECT datname, bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN pg_database d 
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
   AND datconnlimit IS DISTINCT FROM -2 GROUP BY 1 ORDER BY 1 NULLS FIRST
 """)
-# The words of ALTER, for other kinds than it has by itself.
-_WORDS: dict[str, str] = {
-    **dict.fromkeys(("view", "materialized view", "foreign table", "sequence"), "TABLE"),
-    **dict.fromkeys(("function", "procedure", "aggregate", "window function"), "ROUTINE"),
-    "domain": "TYPE",
-    "foreign-data wrapper": "FOREIGN DATA WRAPPER",
-    "statistics object": "STATISTICS",
-}
 
 
 async def owners(session: Session) -> list[str]:
@@ -111,11 +111,12 @@ async def hand_over(session: Session, role: str) -> None:
     """
     names = session.names
     members = {names.owner} if role == session.admin else {names.owner, role}
-    while rows := await session.run(_OWNED, role, _AT_ONCE):
+    while found := await session.run(_OWNED, role=role, owner=names.owner, most=_AT_ONCE):
         if closed := await session.run(_CLOSED_SCHEMAS, names.owner):
             text, owner = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}"), Identifier(names.owner)
             await session.run_as(names.owner, *(text.format(Identifier(schema), owner) for (schema,) in closed))
-        await _alter(session, members, [row for row in rows if row[0] == "schema"] or rows)
+        schemas = [verbatim(text) for text, is_schema in found if is_schema]
+        await _alter(session, members, schemas or [verbatim(text) for text, _ in found])
 
 
 async def drop_owned(session: Session, role: str) -> None:
@@ -133,17 +134,12 @@ async def drop_owned(session: Session, role: str) -> None:
     await session.run_as(role, SQL("DROP OWNED BY CURRENT_USER"))
 
 
-async def _alter(session: Session, members: Collection[str], objects: Sequence[tuple[str, str]]) -> None:
-    """Make the owner role the owner of objects, in one transaction or, if one is refused, each in its own.
+async def _alter(session: Session, members: Collection[str], statements: Sequence[Statement]) -> None:
+    """Run the statements as a member of roles, in one transaction or, if one is refused, each in its own.
 
     Raises the first refusal at the end. Others can lock some objects, and each of these takes a second: after
     ``_MOST_BLOCKED`` it ends.
     """
-    owner = Identifier(session.names.owner)
-    statements = [
-        verbatim(f"ALTER {_WORDS.get(kind, kind.upper())} {{}} OWNER TO {{}}").format(verbatim(identity), owner)
-        for kind, identity in objects
-    ]
     with suppress(GrantError):
         await session.run_with(members, *statements)
         return
