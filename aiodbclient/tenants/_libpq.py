@@ -46,5 +46,4 @@ def _is_place(hosts: str, port: str) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of ``error`` on one line."""
     return " ".join(str(error).split()) or type(error).__name__

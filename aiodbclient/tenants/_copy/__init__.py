@@ -116,7 +116,6 @@ class Copier(ABC):
 
 
 def copier_of(engine: Engine | str) -> type[Copier]:
-    """Return the copier of an engine."""
     if engine in POSTGRESQL:
         from .postgres import PostgresCopier  # each needs its own driver
 

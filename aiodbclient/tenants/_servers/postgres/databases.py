@@ -173,7 +173,6 @@ async def create_group(session: Session, role: Role) -> None:
 
 
 async def other_grantees(session: Session) -> list[str]:
-    """Return who else has rights on the database."""
     names, database = session.names, await need_database(session)
     others = [each for each in database.privileges if not names.is_ours(each)]
     return sorted(each or "PUBLIC" for each in others if each not in (database.owner, session.admin))

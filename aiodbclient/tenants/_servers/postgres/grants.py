@@ -148,7 +148,6 @@ async def read_database(session: Session) -> Database | None:
 
 
 async def need_database(session: Session) -> Database:
-    """Read the tenant's database, or raise GrantError."""
     database = await read_database(session)
     if database is None:
         raise session.error(f"the database {session.names.database!r} does not exist")
