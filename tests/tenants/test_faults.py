@@ -175,6 +175,7 @@ async def test_verb_waits_one_lease_then_busy(
 ) -> None:
     """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
     monkeypatch.setattr(changes, "LEASE", 0.3)
+    monkeypatch.setattr(changes, "_BUSY_WAIT", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")
     claim = await place.store.claim("alpha", LONG)

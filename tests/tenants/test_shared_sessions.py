@@ -14,6 +14,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import SessionLostError, SharedSessions
 from aiodbclient.tenants.errors import GrantError
 
+from ..waiting import settle
 from .conftest import SQL, Place
 from .programs import ask
 from .test_check_and_repair import admin_of
@@ -177,11 +178,11 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
 
 
 async def test_silent_server_delays_one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_servers, "_READ_SECONDS", 0.05)
+    monkeypatch.setattr(_servers, "_READ_SECONDS", 0.3)
     here = Sessions()
     async with here.sessions.shared():
         hanging = asyncio.ensure_future(here.read(until=asyncio.Event()))
-        await asyncio.sleep(0.01)
+        await settle()
         assert await here.read() == 2
         with pytest.raises(GrantError, match="did not answer"):
             await hanging
