@@ -353,9 +353,18 @@ class Context:
 
     def ours(self, name: str, record: Record | None) -> OnRecord:
         """Read the record of a tenant. Raises InvalidArgumentError if it is of other clusters or another prefix."""
-        found = OnRecord.read(name, self.role, record)
-        if reason := self._why_not_ours(found):
-            raise InvalidArgumentError(reason)
+        found, clusters = OnRecord.read(name, self.role, record), self.servers.clients
+        if found.cluster is not None and found.cluster not in clusters:
+            own = f"{'this is' if len(clusters) == 1 else 'these are'} {', '.join(clusters)}"
+            raise InvalidArgumentError(
+                f"the tenant {name!r} is on record for the cluster {found.cluster}, but {own}: name that cluster too, "
+                "or choose another name, since a name is taken in the whole store; nothing was sent"
+            )
+        if found.database not in (None, self.prefix + name):
+            raise InvalidArgumentError(
+                f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it "
+                "was created with; a name is taken in the whole store; nothing was sent"
+            )
         return found
 
     async def names(self) -> AsyncIterator[str]:
@@ -369,23 +378,10 @@ class Context:
             if isinstance(entry, StoreError):
                 yield entry
                 continue
-            found = entry.of_role(self.role)
+            try:
+                found = self.ours(entry.name, entry.record)
+            except InvalidArgumentError:
+                continue
             # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
-            if not (found.is_empty or self._why_not_ours(found)):
+            if not found.is_empty:
                 yield found
-
-    def _why_not_ours(self, found: OnRecord) -> str:
-        """Why a record belongs to another cluster or prefix; "" if it does not."""
-        name, cluster = found.name, found.cluster
-        if cluster is not None and cluster not in self.servers.clients:
-            own = f"{'this is' if len(self.servers.clients) == 1 else 'these are'} {', '.join(self.servers.clients)}"
-            return (
-                f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: name that cluster too, or "
-                "choose another name, since a name is taken in the whole store; nothing was sent"
-            )
-        if found.database in (None, self.prefix + name):
-            return ""
-        return (
-            f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it was "
-            "created with; a name is taken in the whole store; nothing was sent"
-        )

@@ -26,14 +26,12 @@ _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 _REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind.PREVIOUS_REFUSED)
 
 
-class _Stray(str):
-    """The name of a tenant whose database is on a server, and not on record."""
-
-    cluster: str
-
-
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._strays = dict[str, str]()  # the clusters of databases that are not on record there, by tenant
 
     async def prepare(self) -> int:
         """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
@@ -48,14 +46,16 @@ class CheckTenants(TenantJob[TenantChecked]):
         A tenant on record can have another database, on a cluster where it is not on record: it was moved, and then the
         store was restored.
         """
-        is_owner = self.context.role is Role.OWNER
-        strays: dict[str, _Stray] = {each: each async for each in self._strays()} if is_owner else {}
+        if self.context.role is Role.OWNER:
+            await self._find_strays()
+        not_on_record = dict(self._strays)
         async for name in self.context.names():
-            yield strays.pop(name, name)
-        for stray in strays.values():
-            yield stray
+            not_on_record.pop(name, None)
+            yield name
+        for name in not_on_record:
+            yield name
 
-    async def _strays(self) -> AsyncIterator[_Stray]:
+    async def _find_strays(self) -> None:
         on_record, prefix = await self._on_record(), self.context.prefix
         for cluster in self.context.servers.clients:
             databases: tuple[str, ...] = ()
@@ -65,9 +65,7 @@ class CheckTenants(TenantJob[TenantChecked]):
             for database in databases:
                 is_known = (cluster, database) in on_record or (None, database) in on_record
                 if database.startswith(prefix) and not is_known:
-                    stray = _Stray(database.removeprefix(prefix))
-                    stray.cluster = cluster
-                    yield stray
+                    self._strays[database.removeprefix(prefix)] = cluster
 
     async def _on_record(self) -> set[tuple[str | None, str]]:
         """The cluster (None: unknown) and the database of each record, also of those that are not ours."""
@@ -85,8 +83,9 @@ class CheckTenants(TenantJob[TenantChecked]):
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
         record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
-        if isinstance(name, _Stray) and record.cluster != name.cluster:
-            there, names = await self._home(name.cluster, name, timer)
+        stray_on = self._strays.get(name)
+        if stray_on is not None and stray_on != record.cluster:
+            there, names = await self._home(stray_on, name, timer)
             if (await there.server.find(names)).database:
                 strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
             if record.cluster is None:
