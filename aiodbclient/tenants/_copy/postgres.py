@@ -12,12 +12,12 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any, TypeAlias
 
 import psycopg
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
 from .._credential import Credential, Secret
 from .._libpq import one_line
 from .._naming import Names
-from .._servers.postgres.sessions import CAFile, connect, options_from, rows
+from .._servers.postgres.sessions import CAFile, connect, options_from, rows, verbatim
 from ..errors import GrantError
 from . import Copier, Survey, installed, missing, run, text_of
 
@@ -50,17 +50,20 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_
 AND (s.setrole = to_regrole(quote_ident(%(login)s))::oid OR s.setrole = 0 AND s.setdatabase <> 0)
 AND split_part(each, '=', 1) <> 'role'
 """)
-_RELATIONS = SQL("""
-SELECT n.nspname, c.relname, c.relkind = 'S' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+# The statement that counts the rows of each table, or reads where a sequence is.
+_COUNTS = SQL("""
+SELECT format('SELECT %L, %s FROM %I.%I', nspname || '.' || relname, CASE relkind WHEN 'S'
+    THEN 'last_value::text || '' '' || is_called' ELSE 'count(*)::text' END, nspname, relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-AND n.nspname !~ '^pg_toast' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY 1, 2
+AND n.nspname !~ '^pg_toast' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY c.oid
 """)
 _BLOCKED = SQL("""
 SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
   unnest(pg_blocking_pids(l.pid)) b (pid) JOIN pg_stat_activity a USING (pid)
 WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s) ORDER BY 1
 """)
-_LARGE_OBJECTS = SQL("SELECT count(*) FROM pg_largeobject_metadata")
+_COUNT_LARGE_OBJECTS = SQL("SELECT 'large objects', count(*)::text FROM pg_largeobject_metadata")
 # How the entries begin that are left out.
 _THERE = SQL("""
 SELECT kind || extname || ' ' FROM pg_extension, (VALUES ('EXTENSION - '), ('COMMENT - EXTENSION ')) AS of (kind)
@@ -182,14 +185,11 @@ class PostgresCopier(Copier):
         ]
 
     async def count(self, credential: Credential) -> Mapping[str, str]:
-        found = dict[str, str]()
         async with self._session(credential) as ask:
-            ((objects,),) = await ask(_LARGE_OBJECTS)
-            found["large objects"] = str(objects)
-            relations = await ask(_RELATIONS)
-            for at in range(0, len(relations), _AT_ONCE):
-                some = relations[at : at + _AT_ONCE]
-                found |= dict(await ask(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
+            found = dict(await ask(_COUNT_LARGE_OBJECTS))
+            counts = [verbatim(text) for (text,) in await ask(_COUNTS)]
+            for at in range(0, len(counts), _AT_ONCE):
+                found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
 
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
@@ -229,11 +229,6 @@ class PostgresCopier(Copier):
 
 def _major(version: str) -> int:
     return int(re.split(r"[. ]", version)[0])
-
-
-def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
-    what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
-    return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
 
 
 def _place_of(credential: Credential) -> str:

@@ -249,7 +249,7 @@ async def problems(session: Session, logins: Mapping[str, Role], present: Sequen
 
 async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
     """Give the owner role all that is in the database, and revoke what is too much. Raise GrantError if any is left."""
-    refused = list[str]()
+    refused, elsewhere = list[str](), list[tuple[str]]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
         if found := await problems(session, logins, present):
@@ -257,10 +257,14 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
             await revoke_memberships(session, await session.run(_REVOCABLE, present=present, ours=ours))
             refused = await _revoke_attributes(session, ours)
             await end_sessions(session, keep=[*present, session.admin])
+            elsewhere = await session.run(SQL(_ELSEWHERE), owner=names.owner, database=names.database)
     refused += await take_objects(opened)
     if not found:
         return
-    await _drop_elsewhere(opened)
+    for (database,) in elsewhere:  # such as a function that an intruder left with a neighbour
+        with suppress(GrantError):  # the neighbour may hold it up
+            async with entered(opened, database) as session:
+                await drop_owned(session, names.owner)
     async with opened() as session:
         if left := [str(each) for each in await problems(session, logins, present)]:
             raise session.error(
@@ -279,17 +283,6 @@ async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str
         except GrantError:
             refused.append(f"run {change.as_string(None)} as a superuser")
     return refused
-
-
-async def _drop_elsewhere(opened: Opener) -> None:
-    """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour."""
-    async with opened() as session:
-        names = session.names
-        databases = await session.run(SQL(_ELSEWHERE), owner=names.owner, database=names.database)
-    for (database,) in databases:
-        with suppress(GrantError):  # a neighbour may hold it up
-            async with entered(opened, database) as session:
-                await drop_owned(session, names.owner)
 
 
 async def take_objects(opened: Opener) -> list[str]:
