@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC
@@ -97,16 +98,12 @@ class MySQLServer(Server):
     async def usage(self) -> Mapping[str, tuple[int, int]]:
         async with self.sessions.shared():
             made, sessions, sizes = await self._made(), await self._ask(_SESSIONS), await self._ask(_SIZES)
-        used, connections = dict.fromkeys(made.values(), 0), dict.fromkeys(made.values(), 0)
-        for user, schema_in_use in sessions:
-            schema = made.get(user[:-_NUMBER]) or schema_in_use
-            if schema in connections:
-                connections[schema] += 1
+        connections = Counter(made.get(user[:-_NUMBER]) or schema_in_use for user, schema_in_use in sessions)
+        used = Counter[str]()
         for name, size in sizes:
             schema = re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
-            if schema in used:
-                used[schema] += int(size)
-        return {schema: (used[schema], connections[schema]) for schema in used}
+            used[schema] += int(size)
+        return {schema: (used[schema], connections[schema]) for schema in made.values()}
 
     async def _made(self) -> dict[str, str]:
         """The schemas of tenants, by the stem of their logins' names. Accounts of others have no limit."""

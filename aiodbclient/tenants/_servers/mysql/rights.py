@@ -94,7 +94,7 @@ def refuse_wide(schema: Schema, others: Collection[Access]) -> None:
             on, who = one.on.replace("%%", "%"), f"{one.user}@{one.host}"
             raise schema.error(
                 f"{who} has rights on the schemas that match {on}, which include the tenant's: revoke them "
-                f"(REVOKE ALL PRIVILEGES ON {on} FROM {who}) and run it again",
+                f"(REVOKE ALL PRIVILEGES ON {on} FROM {who}) and run it again"
             )
 
 
