@@ -267,7 +267,7 @@ def _on_postgresql(server: Any, work: Work) -> _Run:
     from ..tenants._servers.postgres.sessions import verbatim  # needs psycopg
 
     async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
-        async with server.opened(work, inside) as session:
+        async with server.steps(work).opened(inside) as session:
             found: list[tuple[Any, ...]] = await session.run(verbatim(_POSTGRESQL[what].format(*names)))
             return found
 

@@ -27,6 +27,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
+from attrs import frozen
+
 from ....engines import Engine
 from ....errors import InvalidArgumentError
 from ..._credential import Secret, verifying_context
@@ -181,12 +183,12 @@ class MySQLServer(Server):
         return await opened(login_options | options, self._tls, prepared=False)
 
 
+@frozen
 class MySQLSession(TenantSession):
     """The steps for one tenant. Each has its own session of the administrator, whose program names the tenant."""
 
-    def __init__(self, server: MySQLServer, work: Work) -> None:
-        self._server = server
-        self._work = work
+    _server: MySQLServer
+    _work: Work
 
     async def end_work(self) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:

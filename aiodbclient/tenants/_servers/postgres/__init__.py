@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
+from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Literal
 
@@ -82,11 +83,11 @@ class PostgresServer(Server):
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
         self._context = logins.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
-        self._limit = connection_limit
+        self.limit = connection_limit
         self.turns = asyncio.Semaphore(_CONNECTIONS)  # nobody waits for one in a turn
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
-        self.sessions = SharedSessions(self._open, AsyncConnection[Any].close)
+        self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
         [(name, version, clock, connections, *has)] = await self.ask(_ADMINISTRATOR)
@@ -141,7 +142,7 @@ class PostgresServer(Server):
         known = on_record or {}
 
         async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
-            session = Session(names, server, self._limit)
+            session = Session(names, server, self.limit)
             present = await grants.read_logins(session, known)
             steps = await grants.missing_grants(session, on_record, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
@@ -153,7 +154,7 @@ class PostgresServer(Server):
         roles = [role for role in ROLES if role in known.values()]
         if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
-        async with self.turns, self.opened(Work(names), names.database) as session:
+        async with self.turns, self.steps(Work(names)).opened(names.database) as session:
             inside = await grants.missing_grants_inside(session, roles)
         return found | {problem for step in inside for problem in step.problems}
 
@@ -167,29 +168,7 @@ class PostgresServer(Server):
         """The rows of one statement that only reads."""
         return await self.sessions.read(partial(rows, statement=statement, values=named or values or None))
 
-    @asynccontextmanager
-    async def opened(self, work: Work, database: str | None = None) -> AsyncGenerator[Session]:
-        """A session for the work on one tenant, in the administrator's database or in ``database``.
-
-        The server lists it with the name of the tenant's owner role, by which ``end_work`` finds it.
-        """
-        label = work.names.owner
-        name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
-        begin = partial(rows, statement=name)
-        try:
-            async with asyncio.timeout(STEP_SECONDS + 60), AsyncExitStack() as ending:  # closes it, even if cancelled
-                if database is None:
-                    server, _ = await ending.enter_async_context(self.sessions.session(begin))
-                else:
-                    server = await self._open(label, database)
-                    ending.push_async_callback(server.close)
-                yield Session(work.names, server, self._limit, work.check_lease)
-            return
-        except TimeoutError:
-            pass
-        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: the server did not answer in time")
-
-    async def _open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
+    async def open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
         """Connect, again if the server has another version than is known: it may know other settings."""
         options = self._admin | ({} if database is None else {"dbname": database})
         try:
@@ -206,14 +185,16 @@ class PostgresServer(Server):
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
 
 
+@frozen
 class PostgresSession(TenantSession):
     """The steps for one tenant. See ``TenantSession``."""
 
-    def __init__(self, server: PostgresServer, work: Work) -> None:
-        self.names = work.names
-        self._server = server
-        self._work = work
-        self._session = partial(server.opened, work)
+    _server: PostgresServer
+    _work: Work
+
+    @property
+    def names(self) -> Names:
+        return self._work.names
 
     async def end_work(self) -> None:
         await self._step(logins.end_work)
@@ -242,7 +223,7 @@ class PostgresSession(TenantSession):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DROP_LOGINS_SECONDS):
                     for login in [*left]:
-                        if await objects.drop(self._session, login):
+                        if await objects.drop(self.opened, login):
                             left.remove(login)
         return tuple(sorted(left))
 
@@ -251,7 +232,7 @@ class PostgresSession(TenantSession):
         if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
         async with self._server.turns:
-            await objects.reclaim(self._session, on_record)
+            await objects.reclaim(self.opened, on_record)
 
     async def shut(self) -> None:
         await self._step(databases.shut)
@@ -270,7 +251,7 @@ class PostgresSession(TenantSession):
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
         async with self._server.turns:  # ``problems`` reports what the administrator may not give
-            await objects.take_objects(self._session)
+            await objects.take_objects(self.opened)
         return login
 
     async def drop_database(self) -> None:
@@ -282,18 +263,40 @@ class PostgresSession(TenantSession):
             raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
         roles = [names.owner, *names.groups] if role is None else [names.group(role)]
         for (present,) in await self._server.ask(logins.PRESENT, roles):
-            await objects.forget(self._session, present)
+            await objects.forget(self.opened, present)
 
     async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
         await self._step(partial(databases.add_extensions, extensions=extensions), self.names.database)
 
+    @asynccontextmanager
+    async def opened(self, database: str | None = None) -> AsyncGenerator[Session]:
+        """A session for the work on the tenant, in the administrator's database or in ``database``.
+
+        The server lists it with the name of the tenant's owner role, by which ``end_work`` finds it.
+        """
+        label = self._work.names.owner
+        name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
+        begin = partial(rows, statement=name)
+        try:
+            async with asyncio.timeout(STEP_SECONDS + 60), AsyncExitStack() as ending:  # closes it, even if cancelled
+                if database is None:
+                    connection, _ = await ending.enter_async_context(self._server.sessions.session(begin))
+                else:
+                    connection = await self._server.open(label, database)
+                    ending.push_async_callback(connection.close)
+                yield Session(self._work.names, connection, self._server.limit, self._work.check_lease)
+            return
+        except TimeoutError:
+            pass
+        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: the server did not answer in time")
+
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
         """Do a step in a turn. If a lock blocks it, retry, and end the tenants that hold it."""
-        watch, until = Watch(self._work, self._session), monotonic() + ENDING_SECONDS
+        watch, until = Watch(self._work, self.opened), monotonic() + ENDING_SECONDS
         while True:
             try:
                 async with self._server.turns:
-                    opened = self._session() if database is None else entered(self._session, database)
+                    opened = self.opened() if database is None else entered(self.opened, database)
                     async with opened as session, watch.over(session):
                         return await do(session)
             except BlockedError as error:
