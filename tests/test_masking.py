@@ -18,17 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aiodbclient
-from aiodbclient import (
-    Cluster,
-    ClusterClient,
-    Connection,
-    DatabaseClient,
-    NewUser,
-    RequestEvent,
-    RetryPolicy,
-    User,
-    errors,
-)
+from aiodbclient import Cluster, ClusterClient, Connection, DatabaseClient, RequestEvent, RetryPolicy, User, errors
 from aiodbclient._masking import Secrets
 
 from .conftest import MakeClient, MakeCluster
@@ -286,7 +276,7 @@ def test_no_repr_shows_a_credential() -> None:
         assert not any(secret in repr(value) for secret in ("hunter2", "the-cert", "the-key"))
     assert "password='********'" in repr(user)
     assert "password=None" in repr(User("alice"))
-    assert repr(NewUser("alice"))
+    assert repr(aiodbclient.NewUser("alice"))
 
 
 PASSWORD_JSON = b'{"user":{"name":"alice","password":"hunter2"}}'

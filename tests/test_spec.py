@@ -12,19 +12,7 @@ import yaml
 from openapi_schema_validator import OAS30WriteValidator
 from yarl import URL
 
-from aiodbclient import (
-    Cluster,
-    ClusterClient,
-    DatabaseClient,
-    Engine,
-    KafkaACL,
-    KafkaPermission,
-    MongoRole,
-    MySQLAuthPlugin,
-    OpenSearchPermission,
-    UserRole,
-    UserSettings,
-)
+from aiodbclient import Cluster, ClusterClient, DatabaseClient, Engine, KafkaACL, UserSettings, models
 from aiodbclient._http import operations
 from aiodbclient._http.operations import Operation
 
@@ -39,7 +27,7 @@ JSON = dict[str, Any]
 Call = Callable[[DatabaseClient], Awaitable[Any]]
 OF_CLUSTER = "/v2/databases/{database_cluster_uuid}"
 NAMES = {"clusters": "", "users": "alice", "dbs": "a"}  # that the calls of test_operations are about
-KAFKA = UserSettings(acl=[KafkaACL("events", KafkaPermission.CONSUME), KafkaACL("logs", "admin", id="acl1")])
+KAFKA = UserSettings(acl=[KafkaACL("events", models.KafkaPermission.CONSUME), KafkaACL("logs", "admin", id="acl1")])
 
 
 def of_cluster(engine: str, call: Callable[[ClusterClient], Awaitable[Any]]) -> Call:
@@ -144,11 +132,11 @@ def test_every_documented_value_has_a_member(spec: JSON) -> None:
     settings = members(user["settings"])
     documented: list[tuple[type[StrEnum], JSON]] = [
         (Engine, cluster["engine"]),
-        (UserRole, user["role"]),
-        (MySQLAuthPlugin, members(user["mysql_settings"])["auth_plugin"]),
-        (KafkaPermission, members(settings["acl"]["items"])["permission"]),
-        (OpenSearchPermission, members(settings["opensearch_acl"]["items"])["permission"]),
-        (MongoRole, members(settings["mongo_user_settings"])["role"]),
+        (models.UserRole, user["role"]),
+        (models.MySQLAuthPlugin, members(user["mysql_settings"])["auth_plugin"]),
+        (models.KafkaPermission, members(settings["acl"]["items"])["permission"]),
+        (models.OpenSearchPermission, members(settings["opensearch_acl"]["items"])["permission"]),
+        (models.MongoRole, members(settings["mongo_user_settings"])["role"]),
     ]
     for enum, schema in documented:
         assert {member.value for member in enum} == set(schema["enum"])

@@ -14,17 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiodbclient import (
-    Action,
-    ClusterClient,
-    DatabaseClient,
-    NewUser,
-    RateLimiter,
-    RetryPolicy,
-    Run,
-    UserSettings,
-    errors,
-)
+from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, RateLimiter, RetryPolicy, Run, UserSettings
+from aiodbclient.errors import DatabaseClientError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._protocol import RequestedUser
 
@@ -135,13 +126,13 @@ class Operator(RuleBasedStateMachine):
         assert set(self.truth.reset) <= (set(names) if may_reset else set(self.truth.created))
 
     async def _outcomes(self, run: Run[Any]) -> None:
-        with suppress(errors.DatabaseClientError):  # a list that cannot be read ends the run
+        with suppress(DatabaseClientError):  # a list that cannot be read ends the run
             async for outcome in run:
                 self._note(outcome.name, outcome.action, outcome.user, outcome.error)
 
     def _note(self, name: str, action: Action, user: Any, error: Exception | None) -> None:
         if action is Action.FAILED:
-            assert isinstance(error, errors.DatabaseClientError)
+            assert isinstance(error, DatabaseClientError)
             if error.may_have_applied:
                 self.unsure.add(name)
             return

@@ -6,29 +6,18 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from aiodbclient import (
-    Action,
-    ClusterClient,
-    DatabaseClient,
-    Outcome,
-    RateLimiter,
-    RequestEvent,
-    RetryPolicy,
-    Run,
-    Window,
-    errors,
-)
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Run, Window
+from aiodbclient.errors import RateLimitError
 from aiodbclient.sandbox import Sandbox
 
 from ..waiting import HANG, until
 from .truth import Truth, requests
 
 CONCURRENCY = 4
-T = TypeVar("T", bound=Outcome)
 
 
 # Tasks of the sandbox, and that in which Python 3.11 closes a generator whose loop was left.
@@ -228,7 +217,7 @@ async def test_stop_names_without_outcome_unchanged(sandbox: Sandbox, pg: Cluste
     assert our_tasks() == set()
 
 
-async def stopped_when(run: Run[T], is_so: Callable[[], object]) -> list[T]:
+async def stopped_when(run: Run[Any], is_so: Callable[[], object]) -> list[Any]:
     """Stop ``run`` in a state, and return its outcomes. No task is left."""
     running = asyncio.ensure_future(run)
     await until(is_so)
@@ -289,7 +278,7 @@ async def test_stop_fails_names_refused_later(sandbox: Sandbox, pg: ClusterClien
 
     [outcome] = await stopped_when(pg.users.provision(["a"]), lambda: requests(sandbox, "users.create"))
 
-    assert isinstance(outcome.error, errors.RateLimitError)
+    assert isinstance(outcome.error, RateLimitError)
     assert not outcome.error.may_have_applied
 
 

@@ -22,6 +22,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPoo
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import TenantUnavailableError
 
+from ..waiting import until
 from .clients import client_of
 
 _used = iter(range(10**6))
@@ -126,8 +127,7 @@ async def moved_beside(two: Two, neighbour: Credential) -> Any:
     acknowledged, shut_out = set[int](), 0
 
     async def move() -> Any:
-        while len(acknowledged) < 5:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(acknowledged) >= 5)
         [outcome] = [each async for each in two.tenants().move(["alpha"], to=two.new)]
         return outcome
 
@@ -178,15 +178,12 @@ async def writing(tenants: Tenants, name: str, before: int = 30, after: int = 10
                 writes.errors.append(str(error))
                 await asyncio.sleep(0.02)
 
-    async def until(number: int) -> None:
-        while len(writes.acknowledged) < number:
-            await asyncio.sleep(0.01)
-
     async with TenantPools(tenants, open=connected, close=close, max_pools=20) as pools, asyncio.TaskGroup() as tasks:
         writers = [tasks.create_task(write(pools)) for _ in range(_WRITERS)]
-        await until(before)
+        await until(lambda: len(writes.acknowledged) >= before)
         yield writes
-        await until(len(writes.acknowledged) + after)
+        enough = len(writes.acknowledged) + after
+        await until(lambda: len(writes.acknowledged) >= enough)
         for each in writers:
             each.cancel()
 

@@ -14,6 +14,7 @@ from attrs import define, field
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, ProblemKind, Tenants
 
+from ..waiting import until
 from .conftest import SQL, Place, only
 from .problems import kinds_of
 from .programs import ask
@@ -107,9 +108,7 @@ class Program:
     async def has(self, *, answers: int = 0, failures: int = 0) -> None:
         """Wait until it has got so many more answers and failures."""
         answers, failures = answers + self.answers, failures + len(self.failures)
-        async with asyncio.timeout(60):
-            while self.answers < answers or len(self.failures) < failures:
-                await asyncio.sleep(0.01)
+        await until(lambda: self.answers >= answers and len(self.failures) >= failures)
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)

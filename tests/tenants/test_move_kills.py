@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,7 @@ KINDS = first_of(["pg", *(each for each in SERVERS if each not in ("given", "non
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def clusters(
+def two_clusters(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Sandbox, str, str]]:
     """A sandbox with two clusters of an engine."""
@@ -39,18 +38,12 @@ def clusters(
         yield sandbox, first, second
 
 
-@pytest.fixture
-async def two(clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Two]:
-    async with opened(*clusters, tmp_path / "store") as two:
-        yield two
-
-
 @pytest.fixture(scope="module")
-def steps(clusters: tuple[Sandbox, str, str], tmp_path_factory: pytest.TempPathFactory) -> int:
+def steps(two_clusters: tuple[Sandbox, str, str], tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many steps a move has, about: that depends on what the servers do at the same time."""
 
     async def move() -> bytes:
-        async with opened(*clusters, tmp_path_factory.mktemp("store") / "store") as two:
+        async with opened(*two_clusters, tmp_path_factory.mktemp("store") / "store") as two:
             await made(two)
             return await moved(two, 0)
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,17 +19,7 @@ from aiodbclient.tenants.errors import MoveError
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from ..waiting import until
 from .conftest import only
-from .moves import (
-    Two,
-    assert_whole_after_repair,
-    connected,
-    left_on,
-    moved_beside,
-    moved_while_written,
-    opened,
-    run,
-    sql,
-)
+from .moves import Two, assert_whole_after_repair, connected, left_on, moved_beside, moved_while_written, run, sql
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -45,10 +34,9 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield sandbox, *[asyncio.run(sandbox.add_cluster("mysql", server=each.dsn)) for each in own], *own
 
 
-@pytest.fixture
-async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
-    async with opened(servers[0], servers[1], servers[2], tmp_path / "store") as two:
-        yield two
+@pytest.fixture(scope="module")
+def two_clusters(servers: tuple[Any, ...]) -> tuple[Any, ...]:
+    return servers[:3]
 
 
 async def test_no_acknowledged_write_is_lost(two: Two) -> None:
@@ -119,8 +107,7 @@ async def test_target_that_dies_in_the_middle(two: Two, servers: tuple[Any, ...]
         copying = asyncio.ensure_future(restore(self, writer, source))
         with administrator(there.dsn) as cursor:
             tables = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s"
-            while not cursor.execute(tables, [f"{two.prefix}alpha"]):
-                await asyncio.sleep(0.01)
+            await until(lambda: cursor.execute(tables, [f"{two.prefix}alpha"]))
         assert not copying.done()
         await asyncio.to_thread(there.kill)
         await copying

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,9 @@ def servers(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
         each.close()
 
 
-@pytest.fixture
-async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
-    async with opened(servers[0], servers[1], servers[2], tmp_path / "store") as two:
-        yield two
+@pytest.fixture(scope="module")
+def two_clusters(servers: tuple[Any, ...]) -> tuple[Any, ...]:
+    return servers[:3]
 
 
 async def test_move_verifies_tls(tmp_path: Path) -> None:

@@ -159,14 +159,11 @@ async def test_failed_connection_is_closed_at_once(monkeypatch: pytest.MonkeyPat
                 errors.append(caught.value)
             monkeypatch.setattr(sessions, "CONNECT_SECONDS", 60)
             before, asking = opened, asyncio.create_task(sql.administrator())
-            async with asyncio.timeout(60):
-                while opened == before:
-                    await asyncio.sleep(0.005)
-                asking.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await asking
-                while closed < opened:
-                    await asyncio.sleep(0.005)
+            await until(lambda: opened > before)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await until(lambda: closed == opened)
     finally:
         gc.enable()
 
