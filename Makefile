@@ -43,7 +43,7 @@ mutants: $(VENV)/.dev
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
-# Hostile tenants on MySQL, for several minutes.
+# Hostile tenants on MySQL, for a minute.
 storm: $(VENV)/.dev
 	AIODBCLIENT_STORM=1 $(BIN)/python -m pytest tests/tenants/test_mysql_storm.py
 

@@ -43,7 +43,7 @@ def test_live_passes_on_postgres() -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("engine", ["mongodb", "kafka"])
+@pytest.mark.parametrize("engine", ["mongodb", "kafka", "opensearch"])
 def test_live_passes_on_other_engines(engine: str) -> None:
     with Sandbox() as sandbox:
         asyncio.run(sandbox.add_cluster(engine, "mine"))
