@@ -1,4 +1,4 @@
-"""The life of a tenant's PostgreSQL database: it is created or adopted, shut, frozen, opened again, and dropped."""
+"""The life of a tenant's PostgreSQL database: it is created or adopted, shut, frozen, and dropped."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Co
 async def shut(session: Session) -> None:
     """Revoke the rights of others on the database, and end all sessions in it.
 
-    It belongs to the administrator until ``open_again``: code of the owner role, such as a function in another database
-    of the same customer, could let somebody in.
+    It belongs to the administrator until the next ``create_login``: code of the owner role, such as a function in
+    another database of the same customer, could let somebody in.
     """
     if await read_database(session) is not None:
         await complete(session, None)
@@ -86,13 +86,6 @@ async def freeze(session: Session, logins: Collection[str]) -> None:
     await take(session, [*steps, *closing_steps(session, database, readers)])
     await _empty(session, logins)
     await refuse_prepared(session)
-
-
-async def open_again(session: Session) -> None:
-    """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
-    for owner, is_left, _ in await session.run(_STATE, session.names.database):
-        if owner == session.admin and not is_left:
-            await complete(session, {})
 
 
 async def refuse_prepared(session: Session) -> None:

@@ -36,8 +36,15 @@ from ..._libpq import one_line
 from ..._naming import Names, Role
 from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError, of_tenant
-from .databases import open_again
-from .grants import allow_connect, grant_membership, limit_of, read_database, revoke_membership, start_as_owner
+from .grants import (
+    allow_connect,
+    complete,
+    grant_membership,
+    limit_of,
+    read_database,
+    revoke_membership,
+    start_as_owner,
+)
 from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all, end_opening
 
 _END_WORK_SECONDS = 30.0
@@ -50,6 +57,10 @@ _MOST_BYTES = 100_000  # of one message during a login
 _OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
 _WRONG_PASSWORD = "28P01"  # of a login that does not exist too
 
+# ``shut`` makes a database the administrator's. One that is left of an interrupted DROP DATABASE stays closed.
+_SHUT = SQL("""
+SELECT 1 FROM pg_database WHERE datname = %s AND pg_get_userbyid(datdba) = current_user AND datconnlimit <> -2
+""")
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
 SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
@@ -77,7 +88,8 @@ async def end_work(session: Session) -> None:
 
 async def create_login(session: Session, login: str, stored: Secret, role: Role, *, dumps: bool = False) -> None:
     """Create a login as a member of its role, and open a database that was shut. One that ``dumps`` it inherits."""
-    await open_again(session)
+    if await session.run(_SHUT, session.names.database):
+        await complete(session, {})
     names, inherits = session.names, dumps or role is not Role.OWNER
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
