@@ -24,23 +24,10 @@ from .truth import FAULTS, WITHOUT_CREDENTIALS, Truth
 
 NAMES = [f"t{n}" for n in range(6)]
 some_names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
+operations = st.sampled_from(["create", "create", "create", "reset_auth", "get", "delete", "list", "update"])
 failures = st.sampled_from([*FAULTS.values(), {"status": 403}, {"delay": 0.01}, {"unseen_for": 0.03}])
-
-
-breakage = st.lists(
-    st.fixed_dictionaries(
-        {
-            "operation": st.sampled_from(
-                ["create", "create", "create", "reset_auth", "get", "delete", "list", "update"]
-            ),
-            "failure": failures,
-            "nth": st.integers(1, 3),
-            "times": st.integers(1, 5),
-        }
-    ),
-    min_size=1,
-    max_size=4,
-)
+faults = {"operation": operations, "failure": failures, "nth": st.integers(1, 3), "times": st.integers(1, 5)}
+breakage = st.lists(st.fixed_dictionaries(faults), min_size=1, max_size=4)
 
 
 class Operator(RuleBasedStateMachine):

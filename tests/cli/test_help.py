@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,14 +158,6 @@ def test_version_is_printed(command: Command) -> None:
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra, the command says how to install it from where the package came from."""
-
-    class Installed:
-        def __init__(self, text: str | None) -> None:
-            self.text = text
-
-        def read_text(self, _: str) -> str | None:
-            return self.text
-
     for text, advice in (
         (None, "'aiodbclient[cli]'"),
         ('{"url": "file:///src/it", "dir_info": {"editable": true}}', "'aiodbclient[cli] @ file:///src/it'"),
@@ -173,7 +166,9 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             "'aiodbclient[cli] @ git+https://host/it.git@abc'",
         ),
     ):
-        monkeypatch.setattr("importlib.metadata.distribution", lambda _, text=text: Installed(text))
+        monkeypatch.setattr(
+            "importlib.metadata.distribution", lambda _, text=text: SimpleNamespace(read_text=lambda _: text)
+        )
         assert cli._extra() == advice
 
 

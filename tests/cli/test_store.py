@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,19 +75,12 @@ def test_unusable_store_is_4(command: Command, names: list[str]) -> None:
 def test_store_of_another_package(command: Command, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     opened: list[tuple[str, list[str] | None]] = []
 
-    class Entry:
-        name = "vault"
+    def make(url: str, key: list[str] | None) -> SQLiteStore:
+        opened.append((url, key))
+        return SQLiteStore(command.store)
 
-        @staticmethod
-        def load() -> Any:
-            def make(url: str, key: list[str] | None) -> SQLiteStore:
-                opened.append((url, key))
-                return SQLiteStore(command.store)
-
-            return make
-
-    def entry_points(*, group: str, name: str) -> list[type[Entry]]:
-        return [Entry] if (group, name) == ("aiodbclient.stores", "vault") else []
+    def entry_points(*, group: str, name: str) -> list[Any]:
+        return [SimpleNamespace(load=lambda: make)] if (group, name) == ("aiodbclient.stores", "vault") else []
 
     monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     place = [*command.on, "--store", "vault://secret/tenants"]

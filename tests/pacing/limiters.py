@@ -99,9 +99,7 @@ class InFlight(Limiter):
 
     limit: int
     held: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        self.seconds = 0.08
+    seconds: float = field(default=0.08, init=False)
 
     def enter(self) -> Refusal:
         if self.held >= self.limit:
@@ -175,8 +173,7 @@ class UsedHour(Limiter):
 class Slow(Limiter):
     """Accepts everything, and takes two seconds."""
 
-    def __attrs_post_init__(self) -> None:
-        self.seconds = 2.0
+    seconds: float = field(default=2.0, init=False)
 
 
 @define
