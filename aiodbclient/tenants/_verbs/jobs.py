@@ -28,8 +28,6 @@ _NAMES_PER_TURN = 4  # begun for each that is worked on. The others wait for a t
 class TenantJob(Job[str, DoneT, TenantFailed]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
-    parse = staticmethod(parse_name)
-
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = evolve(context, servers=context.servers.for_job(self.maintenance))
@@ -37,6 +35,9 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
     def serve_caller(self, turns: Turns | None = None) -> None:
         """Work for somebody who waits for one name: ``max_wait`` applies. ``turns`` are those of other calls."""
         self.context = evolve(self.context, servers=self.context.servers.for_job(None, turns))
+
+    def parse(self, given: object) -> str:
+        return parse_name(given)
 
     def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
         return TenantFailed(name=name, error=error, tries=tries)
