@@ -37,6 +37,12 @@ async def only(run: AsyncIterable[T]) -> T:
     return outcome
 
 
+def present(found: T | None) -> T:
+    """What was looked for, which must be there."""
+    assert found is not None
+    return found
+
+
 @frozen
 class Place:
     """The cluster and store of a test. All tests share the server, so names begin with the test's own ``prefix``."""

@@ -12,7 +12,7 @@ from aiodbclient.errors import ConflictError, InvalidArgumentError
 from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import TenantNotFoundError
 
-from .conftest import Place, only
+from .conftest import Place, only, present
 from .problems import kinds
 from .programs import ask, refusal
 from .test_check_and_repair import admin_of
@@ -35,8 +35,7 @@ async def test_adopted_login_works_until_revoked(anywhere: Place, new: SQLiteSto
     assert adopted.action is TenantAction.ADOPTED
     assert adopted.credential is not None
     assert adopted.credential.username != old.username
-    record = await new.get("gamma")
-    assert record is not None
+    record = present(await new.get("gamma"))
     assert record.previous is not None
     assert (record.previous.username, record.previous.password, record.previous.uri) == (old.username, None, "")
     for credential in (old, adopted.credential):
@@ -56,8 +55,7 @@ async def test_adopted_login_works_until_revoked(anywhere: Place, new: SQLiteSto
 async def test_adoption_keeps_newest_login(anywhere: Place, new: SQLiteStore) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("gamma")
-    second = (await only(tenants.rotate(["gamma"]))).credential
-    assert second is not None
+    second = present((await only(tenants.rotate(["gamma"]))).credential)
 
     adopted = await Tenants(anywhere.cluster, new, prefix=anywhere.prefix).ensure("gamma", "adopt")
 
@@ -98,8 +96,7 @@ async def test_adopt_suspended_tenant(anywhere: Place, new: SQLiteStore) -> None
 
     await ask(adopted, "INSERT INTO t VALUES (1)")
     assert await refusal(old)
-    record = await new.get("gamma")
-    assert record is not None
+    record = present(await new.get("gamma"))
     assert record.previous is None
     assert (await only(after.check(["gamma"]))).problems == ()
 

@@ -15,7 +15,7 @@ from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, ProblemKind, Tenants
 
 from ..waiting import until
-from .conftest import SQL, Place, only
+from .conftest import SQL, Place, only, present
 from .problems import kinds_of
 from .programs import ask
 from .test_check_and_repair import BROKEN, READS, admin_of
@@ -126,8 +126,7 @@ async def test_check_names_what_programs_see(anywhere: Place) -> None:
         for program in programs.values():
             await program.has(answers=1)
         for problem, breaks in broken.items():
-            credential = await tenants.get(problem)
-            assert credential is not None
+            credential = present(await tenants.get(problem))
             await breaks(place, credential)
         for shut_out in SHUT_OUT:
             await programs[shut_out].has(failures=1)

@@ -20,7 +20,7 @@ from aiodbclient.tenants._verbs import check
 from aiodbclient.tenants._verbs.check import examine
 from aiodbclient.tenants.errors import GrantError
 
-from .conftest import SQL, Place, only, placed
+from .conftest import SQL, Place, only, placed, present
 from .intents import leave
 from .problems import kinds, kinds_of
 from .processes import expire
@@ -159,8 +159,7 @@ async def test_objects_of_others_in_suspended_tenant(place: Place) -> None:
     assert (repaired.action, repaired.problems) == (TenantAction.SUSPENDED, found)
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert await refusal(credential)
-    resumed = (await only(tenants.resume(["alpha"]))).credential
-    assert resumed is not None
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
     assert await ask(resumed, "DROP FUNCTION up()") == []
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
@@ -217,8 +216,7 @@ async def test_previous_credential_ended_too_early(anywhere: Place, how: str) ->
 
     assert (repaired.action, repaired.credential) == (TenantAction.REPAIRED, current)
     assert (await only(tenants.check())).problems == ()
-    record = await place.store.get("alpha")
-    assert record is not None
+    record = present(await place.store.get("alpha"))
     assert record.previous is None
     assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
 

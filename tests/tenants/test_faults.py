@@ -23,7 +23,7 @@ from aiodbclient.tenants._verbs import changes, tenant
 from aiodbclient.tenants._verbs.tenant import claimed, clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
-from .conftest import Place, only
+from .conftest import Place, only, present
 from .programs import session_of
 from .store_contract import LONG
 
@@ -151,8 +151,7 @@ async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> N
 
     # If it was stopped while it connected, it has waited too long when it wakes.
     assert printed.startswith((b"kept", b"rotated")) or b"the credential in use was not touched" in printed, printed
-    record = await place.store.get("alpha")
-    assert record is not None
+    record = present(await place.store.get("alpha"))
     assert record.current is not None
     assert record.intended is None
     await works(record.current)

@@ -19,7 +19,7 @@ from aiodbclient.tenants._servers.postgres.grants import Login, read_logins
 from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
-from .conftest import Place, found_taken, only
+from .conftest import Place, found_taken, only, present
 from .programs import refusal
 
 
@@ -75,8 +75,7 @@ async def test_claim_lost_during_rotation(here: Here) -> None:
     assert rotated.credential is not None
     assert not await refusal(before)
     assert not await refusal(rotated.credential)
-    record = await here.store.get("alpha")
-    assert record is not None
+    record = present(await here.store.get("alpha"))
     assert (record.current, record.previous) == (rotated.credential, before)
 
 
@@ -86,8 +85,7 @@ async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch:
     monkeypatch.setattr("aiodbclient.tenants._verbs.changes.full_jitter", lambda *_: 0.5)
     tenants = here.tenants()
     await tenants.ensure("alpha")
-    in_use = (await only(tenants.rotate(["alpha"]))).credential
-    assert in_use is not None
+    in_use = present((await only(tenants.rotate(["alpha"]))).credential)
     revoking, late_began = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
@@ -110,8 +108,7 @@ async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch:
     late = late_revocation.result()
 
     assert late.action is TenantAction.KEPT
-    record = await here.store.get("alpha")
-    assert record is not None
+    record = present(await here.store.get("alpha"))
     assert record.previous == in_use
     assert not await refusal(in_use)
 

@@ -13,7 +13,7 @@ from aiodbclient.engines import Engine
 from aiodbclient.tenants import TenantAction
 
 from ..thorough import first_of
-from .conftest import SQL, Place, only
+from .conftest import SQL, Place, only, present
 from .dying import died
 from .mortal import DIED, WORK, work
 from .processes import expire
@@ -102,13 +102,11 @@ async def assert_finished(
             assert place.prefix + name not in [db.name for db in await place.cluster.dbs.list()]
             assert await tenants.get(name) is None
         else:
-            credential = await tenants.get(name)
-            assert credential is not None
+            credential = present(await tenants.get(name))
             assert not await refusal(credential, "SELECT 1" if verb == "ensure" else "SELECT x FROM t")
             assert (await only(tenants.check([name]))).problems == ()
         if verb == "adopt":
-            record = await place.store.get(name)
-            assert record is not None
+            record = present(await place.store.get(name))
             assert record.previous is not None
             assert record.previous.username == first
             assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED

@@ -29,6 +29,7 @@ from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFound
 
 from ..sweeping import sweep
 from .clients import client_of
+from .conftest import present
 from .intents import leave_intent
 from .store_contract import a_credential
 
@@ -213,8 +214,7 @@ async def test_unfinished_tenant_stays_on_its_cluster(fleet: Fleet) -> None:
 
     with pytest.raises(RuntimeError):
         await fleet.tenants(a, b, choose_cluster=to(b), setup=fail).ensure("alpha")
-    record = await fleet.store.get("alpha")
-    assert record is not None
+    record = present(await fleet.store.get("alpha"))
     assert Intent.read(record.intended or "").cluster == b.id
     assert await fleet.counts(a, b) == [0, 1]
 

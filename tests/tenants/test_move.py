@@ -40,7 +40,7 @@ from aiodbclient.tenants.errors import (
     TenantNotFoundError,
 )
 
-from .conftest import only
+from .conftest import only, present
 from .moves import Two, close, connected, enters, left_on, run, sql
 from .problems import kinds
 
@@ -69,20 +69,17 @@ async def test_move_with_roles(two: Two) -> None:
     assert timedelta(0) < moved.frozen < timedelta(seconds=monotonic() - began)
     assert moved.bytes > 1_000_000
 
-    after = await tenants.get("alpha")
-    assert after is not None
+    after = present(await tenants.get("alpha"))
     assert after == moved.credential
     assert after.username != before.username
     assert await sql(after, "SELECT count(*) FROM t") == [(100,)]
     assert await left_on(tenants, two.old, "alpha") == (False, [])
     assert not any([await enters(each) for each in (before, reader, writer)])
 
-    reading = await tenants.role("reader").get("alpha")
-    assert reading is not None
+    reading = present(await tenants.role("reader").get("alpha"))
     assert reading.cluster == two.new.id
     assert await sql(reading, "SELECT count(*) FROM t") == [(100,)]
-    writing = await tenants.role("writer").get("alpha")
-    assert writing is not None
+    writing = present(await tenants.role("writer").get("alpha"))
     await sql(writing, "INSERT INTO t VALUES (101)")
     for each in (tenants, tenants.role("reader"), tenants.role("writer")):
         assert (await only(each.check(["alpha"]))).problems == ()
@@ -116,8 +113,7 @@ async def test_move_suspended_tenant(two: Two) -> None:
         await tenants.ensure("alpha")
     assert await left_on(tenants, two.new, "alpha") == (True, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    resumed = (await only(tenants.resume(["alpha"]))).credential
-    assert resumed is not None
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
     assert await sql(resumed, "SELECT n FROM t") == [(7,)]
 
 
@@ -129,8 +125,7 @@ async def test_failed_move_of_suspended_tenant(two: Two) -> None:
     await only(tenants.suspend(["alpha"]))
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
-    reader = await tenants.role("reader").get("alpha")
-    assert reader is not None
+    reader = present(await tenants.role("reader").get("alpha"))
     assert await sql(reader, "SELECT n FROM t") == [(1,)]
 
 
@@ -198,8 +193,7 @@ async def test_move_after_administrator_password_change(two: Two, monkeypatch: p
 async def test_a_tenant_between_rotation_and_revocation_is_moved(two: Two) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
-    rotated = (await only(tenants.rotate(["alpha"]))).credential
-    assert rotated is not None
+    rotated = present((await only(tenants.rotate(["alpha"]))).credential)
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert not any([await enters(each) for each in (before, rotated)])
@@ -211,8 +205,7 @@ async def test_failed_move_opens_tenant_again(two: Two, monkeypatch: pytest.Monk
     alpha = await tenants.ensure("alpha")
     reader = await tenants.role("reader").ensure("alpha")
     await only(tenants.rotate(["alpha"]))
-    rotated = await tenants.get("alpha")
-    assert rotated is not None
+    rotated = present(await tenants.get("alpha"))
     await sql(alpha, *REFUSED)
     failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
@@ -285,8 +278,7 @@ async def test_a_cancelled_move_leaves_the_tenant_open(two: Two) -> None:
         with suppress(asyncio.CancelledError):
             await moving
             break
-        credential = await tenants.get("alpha")
-        assert credential is not None
+        credential = present(await tenants.get("alpha"))
         assert await enters(credential)
     await only(tenants.repair(["alpha"]))
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -339,8 +331,7 @@ async def test_suspend_during_unfinished_move(two: Two, monkeypatch: pytest.Monk
     assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    resumed = (await only(tenants.resume(["alpha"]))).credential
-    assert resumed is not None
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
     assert await enters(resumed)
 
 

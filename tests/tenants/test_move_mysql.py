@@ -18,7 +18,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from ..waiting import until
-from .conftest import only
+from .conftest import only, present
 from .moves import Two, assert_whole_after_repair, connected, left_on, moved_beside, moved_while_written, run, sql
 
 
@@ -176,8 +176,7 @@ async def test_programs_in_database_move_and_run_as_tenant(two: Two) -> None:
     async with asyncio.timeout(60):  # it runs once a second
         while await sql(after, "SELECT count(*) FROM log WHERE what = 'event'") == [(events,)]:
             await asyncio.sleep(0.1)
-    again = await tenants.role("reader").get("alpha")
-    assert again is not None
+    again = present(await tenants.role("reader").get("alpha"))
     assert again.cluster != reader.cluster
     assert await sql(again, "SELECT n FROM v ORDER BY n") == [(1,), (2,)]
     assert (await only(tenants.check(["alpha"]))).problems == ()

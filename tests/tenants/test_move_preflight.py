@@ -24,7 +24,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from ..mysql import SERVERS, administrator, running
 from . import servers
-from .conftest import only
+from .conftest import only, present
 from .moves import Two, connected, left_on, opened, run, sql
 from .servers import RestartablePostgres, for_a_server, new_folder
 from .test_move import REFUSED
@@ -201,8 +201,7 @@ async def test_move_to_full_disk_loses_nothing(narrow: tuple[Two, Path, Callable
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError), failed
     assert f"was not moved to the cluster {two.new.id}" in str(failed.error)
-    current = await tenants.get("alpha")
-    assert current is not None
+    current = present(await tenants.get("alpha"))
     assert evolve(current, moved_from=None) == alpha  # what it left there may be on record
     assert await sql(alpha, "SELECT count(*) FROM t") == [(ROWS,)]
 

@@ -15,7 +15,7 @@ from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants.errors import MoveError
 
-from .conftest import only
+from .conftest import only, present
 from .managed import INSTALLED
 from .moves import Two, assert_whole_after_repair, enters, left_on, moved_beside, moved_while_written, opened, sql
 from .problems import kinds
@@ -207,8 +207,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
 async def test_failed_tenant_stops_no_other_move(two: Two, number: int) -> None:
     tenants, names = two.tenants(), [f"n{each}" for each in range(number)]
     assert all([each.ok async for each in tenants.provision(names)])
-    bad = await tenants.get("n3")
-    assert bad is not None
+    bad = present(await tenants.get("n3"))
     await sql(
         bad, "CREATE TABLE t AS SELECT 1 AS n", "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
     )

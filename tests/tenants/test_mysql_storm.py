@@ -21,7 +21,7 @@ from pymysql.cursors import Cursor
 from aiodbclient.errors import NotFoundError
 from aiodbclient.tenants import Credential
 
-from .conftest import Place, only
+from .conftest import Place, only, present
 from .test_mysql_tenants import connect
 
 _BOUND = 30.0  # seconds for one operation of a well-behaved tenant, on a busy machine
@@ -145,8 +145,7 @@ async def test_leaked_credentials_end_and_nobody_waits_long(my_place: Place, see
             while not await is_cut_off(name):
                 tries += 1
                 assert tries <= 5
-            current = await tenants.get(name)
-            assert current is not None
+            current = present(await tenants.get(name))
             for attacker in attackers:
                 if attacker.leaked.name == name:
                     assert attacker.leaked.password != current.password

@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, Connection
 from aiodbclient.tenants import Credential, Problem, ProblemKind, Tenants
 from aiodbclient.tenants._servers import postgres
 
-from .conftest import Place, only
+from .conftest import Place, only, present
 from .moves import Two, enters, sql
 from .programs import refusal
 
@@ -159,8 +159,7 @@ async def test_large_object_stops_move(two: Two, role: str) -> None:
     tenants = two.tenants()
     await tenants.ensure("alpha")
     assert (await only(tenants.role(role).provision(["alpha"]))).error is None
-    login = await tenants.role(role).get("alpha")
-    assert login is not None
+    login = present(await tenants.role(role).get("alpha"))
     await sql(login, "SELECT lo_from_bytea(4711, 'large')")
     assert (await only(tenants.check(["alpha"]))).problems == (Problem(ProblemKind.OWNED_BY_OTHERS, login.username),)
     assert (await only(tenants.repair(["alpha"]))).error is None

@@ -16,7 +16,7 @@ from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import MoveError
 
-from .conftest import only
+from .conftest import only, present
 from .managed import Managed
 from .moves import Two, sql
 from .tenant import PASSWORD, Tenant
@@ -74,8 +74,7 @@ async def test_drop_takes_no_turn_and_is_bounded(
 async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    reader = (await only(tenants.role("reader").provision(["alpha"]))).credential
-    assert reader is not None
+    reader = present((await only(tenants.role("reader").provision(["alpha"]))).credential)
     await sql(alpha, "CREATE TABLE t (n int)", f'GRANT SELECT ON t TO "{reader.username}"')
     async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
         outcome = await only(tenants.move(["alpha"], to=two.new))

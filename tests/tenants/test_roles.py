@@ -16,7 +16,7 @@ from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
 from ..thorough import first_of
-from .conftest import Place, only
+from .conftest import Place, only, present
 from .intents import leave
 from .problems import kinds
 from .programs import ask, refusal
@@ -60,8 +60,7 @@ async def test_rights_of_reader_and_writer(anywhere: Place) -> None:
 
     assert await rights(reader) == (True, False, False)
     assert (await rights(writer))[:2] == (True, True)
-    new = (await only(readers.rotate(all=True))).credential
-    assert new is not None
+    new = present((await only(readers.rotate(all=True))).credential)
     assert new.role is Role.READER
     assert await rights(new) == await rights(reader) == (True, False, False)
     assert isinstance((await only(readers.rotate(all=True))).error, RotationPendingError)
@@ -92,8 +91,7 @@ async def test_role_rights_on_later_objects(place: Place) -> None:
     tenants = place.tenants()
     owner = await tenants.ensure("alpha")
     reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
-    second = (await only(tenants.rotate(all=True))).credential
-    assert second is not None
+    second = present((await only(tenants.rotate(all=True))).credential)
 
     for number, maker in enumerate((owner, second)):
         await ask(maker, f"CREATE SCHEMA s{number}", f"CREATE TABLE s{number}.t (x serial)")
@@ -158,8 +156,7 @@ async def test_the_roles_end_with_their_tenant(anywhere: Place) -> None:
     logins = list[Credential]()
     for role in ("reader", "writer"):
         logins.append(await tenants.role(role).ensure("alpha"))
-        rotated = (await only(tenants.role(role).rotate(["alpha"]))).credential
-        assert rotated is not None
+        rotated = present((await only(tenants.role(role).rotate(["alpha"]))).credential)
         logins.append(rotated)
 
     assert (await only(tenants.role("reader").remove(["alpha"]))).action is TenantAction.DELETED

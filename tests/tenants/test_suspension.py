@@ -26,7 +26,7 @@ from aiodbclient.tenants import (
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantNotFoundError
 
-from .conftest import Place, only
+from .conftest import Place, only, present
 from .dying import begun
 from .intents import leave
 from .problems import kinds
@@ -48,8 +48,7 @@ async def test_suspend_and_resume_keep_data(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
     await ask(first, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
-    second = (await only(tenants.rotate(["alpha"]))).credential
-    assert second is not None
+    second = present((await only(tenants.rotate(["alpha"]))).credential)
     started = datetime.now(UTC)
 
     credential = await suspended(tenants)
@@ -105,8 +104,7 @@ async def test_restored_store_opens_no_suspended_tenant(place: Place, tmp_path: 
 
         await suspended(after)
         assert (await only(after.check(["alpha"]))).problems == ()
-        resumed = (await only(after.resume(["alpha"]))).credential
-        assert resumed is not None
+        resumed = present((await only(after.resume(["alpha"]))).credential)
         assert not await refusal(resumed)
 
 
@@ -126,8 +124,7 @@ async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) ->
 
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
 
-    now = await readers.get("alpha")
-    assert now is not None
+    now = present(await readers.get("alpha"))
     assert now.password != reader.password
     assert (await only(readers.check(["alpha"]))).problems == ()
     assert not await refusal(now, "SELECT 1")
@@ -155,8 +152,7 @@ async def test_nothing_planted_survives_suspension(anywhere: Place) -> None:
                 await each("SELECT 1")
     assert await refusal(beta, database=alpha.database)
     assert not await refusal(beta, "SELECT 1")  # in its own database
-    resumed = (await only(tenants.resume(["alpha"]))).credential
-    assert resumed is not None
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
     assert await ask(resumed, "SELECT x FROM t") in ([], ())
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
@@ -224,8 +220,7 @@ async def test_unfinished_resumption_counts_as_suspended(place: Place) -> None:
     assert (await only(tenants.repair(["alpha"]))).action is TenantAction.RESUMED
 
     for each in (tenants, tenants.role("reader")):
-        credential = await each.get("alpha")
-        assert credential is not None
+        credential = present(await each.get("alpha"))
         assert not await refusal(credential, "SELECT 1")
 
 
@@ -252,8 +247,7 @@ async def test_login_of_dead_resumption_is_ended(anywhere: Place, last: str) -> 
     await tenants.ensure("alpha")
     await suspended(tenants)
     await begun(anywhere, lambda dying: only(dying.resume(["alpha"])))
-    record = await anywhere.store.get("alpha")
-    assert record is not None
+    record = present(await anywhere.store.get("alpha"))
     [login] = Intent.read(record.intended or "").logins
     admin = await admin_of(anywhere)
     if anywhere.cluster.engine != Engine.MYSQL:
