@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import LiteralString
 
 import psycopg
@@ -144,6 +144,29 @@ async def test_function_left_with_neighbour_is_dropped(managed: Managed, victim:
 
     await victim.repair()
 
+    assert victim.owner not in owners(managed, evil.database)
+    assert await victim.problems() == frozenset()
+
+
+async def test_open_transaction_at_neighbour_keeps_no_function(managed: Managed, victim: Tenant, evil: Tenant) -> None:
+    """A function left with a neighbour makes another one there, which nobody sees until the neighbour commits."""
+    login, back = evil.logins[0], "SELECT public.back('CREATE FUNCTION public.again() RETURNS int RETURN 1')"
+    managed.let_in(evil, f"{victim.owner}, {victim.logins[0]}")
+    make = (
+        "CREATE FUNCTION public.back(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS"
+        " $$ BEGIN EXECUTE $1; END $$"
+    )
+    managed.run(victim, make, database=evil.database)
+    managed.run(evil, back)
+    assert managed.run(evil, "SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'again'") == [(victim.owner,)]
+    managed.api("DROP FUNCTION public.again()", evil.database)
+    with closing(managed.open(login, evil.database)) as session:
+        session.execute(f"BEGIN; {back}")
+
+        await victim.repair()
+
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("COMMIT")
     assert victim.owner not in owners(managed, evil.database)
     assert await victim.problems() == frozenset()
 

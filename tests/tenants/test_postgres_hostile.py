@@ -215,6 +215,46 @@ async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step:
     assert [type(each) for each in entered if not isinstance(each, psycopg.OperationalError)] == []
 
 
+async def test_hidden_neighbour_does_not_outlive_repair(managed: Managed, victim: Tenant, evil: Tenant) -> None:
+    """An intruder admitted it, and it waits in ``post_auth_delay`` while the repair closes the database to it."""
+    managed.let_in(victim, evil.logins[0])
+
+    def enter(seconds: int) -> object:
+        with managed.open(evil.logins[0], victim.database, options=f"-c post_auth_delay={seconds}") as session:
+            return session.execute("SELECT session_user::text").fetchone()
+
+    assert await asyncio.to_thread(enter, 0) == (evil.logins[0],)
+    await managed.closed(evil.logins[0])
+    entering = asyncio.create_task(asyncio.to_thread(enter, 8))
+    await until(lambda: managed.api(OPENING))
+
+    await victim.repair()
+
+    with pytest.raises(psycopg.OperationalError):
+        await entering
+
+
+async def test_hidden_session_takes_no_administrators_place(managed: Managed, victim: Tenant) -> None:
+    """The tenant limits the connections to its database, and hides the one that fits."""
+    login = victim.logins[0]
+    managed.run(victim, f"ALTER DATABASE {victim.database} CONNECTION LIMIT 1", database="defaultdb")
+    await managed.closed(login)
+
+    def hide() -> None:
+        with suppress(psycopg.OperationalError):
+            managed.open(login, victim.database, options="-c post_auth_delay=15").close()
+
+    hiding = asyncio.create_task(asyncio.to_thread(hide))
+    await until(lambda: managed.api(OPENING))
+    assert not managed.lets_in(victim.logins[1], victim.database)
+
+    await victim.add(Role.READER)
+
+    assert not hiding.done()
+    await victim.end(login)
+    await hiding
+
+
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 async def test_fighting_sessions_keep_no_login(managed: Managed, victim: Tenant, act: str) -> None:
     login = victim.logins[0]

@@ -16,6 +16,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from time import monotonic
 from typing import LiteralString
 
 from psycopg.sql import SQL, Identifier
@@ -26,10 +28,11 @@ from ...errors import GrantError
 from .databases import end_sessions
 from .grants import ATTRIBUTES, read_logins
 from .logins import MEMBERSHIPS, revoke_memberships
-from .sessions import BlockedError, Opener, Session, Statement, entered, verbatim
+from .sessions import BlockedError, Opener, Session, Statement, end_all, end_opening, entered, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
+_END_SECONDS = 5.0  # for the transactions of neighbours
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
@@ -220,6 +223,11 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
   AND deptype = 'o' AND datname <> %(database)s AND datconnlimit <> -2
   AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {_HARMLESS}
 """
+# They may run such a function, or have made another one by it.
+_END_TRANSACTIONS = SQL("""
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = current_database() AND xact_start < %s AND NOT rolsuper AND pid <> pg_backend_pid()
+""")
 _PROBLEMS = SQL(f"""
 SELECT 'open_to_others', pg_get_userbyid(member)::text FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
 UNION ALL SELECT 'open_to_others', usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
@@ -252,6 +260,7 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
     refused, elsewhere = list[str](), list[tuple[str]]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
+        await end_opening(session)  # ``problems`` would not see them
         if found := await problems(session, logins, present):
             ours = [names.owner, *names.groups, *present]
             await revoke_memberships(session, await session.run(_REVOCABLE, present=present, ours=ours))
@@ -265,6 +274,8 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
         with suppress(GrantError):  # the neighbour may hold it up
             async with entered(opened, database) as session:
                 await drop_owned(session, names.owner)
+                [(now,)] = await session.run(SQL("SELECT clock_timestamp()"))
+                await end_all(partial(session.run, _END_TRANSACTIONS, now), monotonic() + _END_SECONDS)
     async with opened() as session:
         if left := [str(each) for each in await problems(session, logins, present)]:
             raise session.error(

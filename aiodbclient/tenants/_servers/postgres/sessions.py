@@ -66,19 +66,19 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
-# Who owns the database, if the administrator may not enter it.
-_CLOSED = SQL("""
-SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
-    has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
-    datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)))
-""")
-
 # From before the server looks at CONNECT until ``pg_stat_activity`` has a session, it holds this lock.
 _OPENING: LiteralString = """
 FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock' AND granted
 """
 _FIND_OPENING = SQL(f"SELECT pid {_OPENING}")
 _END_OPENING = SQL(f"SELECT pg_terminate_backend(pid) {_OPENING} AND pid = %s")
+# Who owns the database, if the administrator may not enter it.
+_CLOSED = SQL(f"""
+SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
+    has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
+    datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
+        + (SELECT count(*) {_OPENING} AND objid = d.oid)))
+""")
 
 Statement: TypeAlias = SQL | Composed
 T = TypeVar("T")
