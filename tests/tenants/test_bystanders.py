@@ -69,8 +69,7 @@ async def test_a_check_changes_nothing(anywhere: Place) -> None:
     assert all([outcome.ok async for outcome in tenants.role("reader").provision(["well"])])
     assert (await only(tenants.rotate(["well"]))).ok
     for problem, breaks in broken.items():
-        credential = made[problem]
-        assert credential is not None
+        credential = present(made[problem])
         await breaks(place, credential)
     before = await everything(place, [f"{place.prefix}well"])
     sent = len(place.sent())

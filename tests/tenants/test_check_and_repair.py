@@ -33,8 +33,7 @@ Breaks = Callable[[Place, Credential], Awaitable[object]]
 
 async def admin_of(place: Place, database: str | None = None) -> Credential:
     """The cluster's primary user, in a database."""
-    connection = (await place.cluster.info()).connection
-    assert connection is not None
+    connection = present((await place.cluster.info()).connection)
     user = await place.cluster.users.get("doadmin")
     return Credential(
         name="doadmin",

@@ -177,8 +177,7 @@ async def test_verb_waits_one_lease_then_busy(
     monkeypatch.setattr(changes, "_BUSY_WAIT", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
+    claim = present(await place.store.claim("alpha", LONG))
     with caplog.at_level("INFO", "aiodbclient"):
         busy = (await only(tenants.rotate(["alpha"]))).error
     assert isinstance(busy, TenantBusyError)

@@ -17,7 +17,7 @@ from aiodbclient.tenants import TenantAction
 
 from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
-from .conftest import only
+from .conftest import only, present
 from .moves import Two, left_on, opened, sql
 from .test_copy_postgres import evil_code
 
@@ -52,8 +52,7 @@ async def test_move_runs_code_as_tenant(two: Two, code: str) -> None:
     await sql(alpha, evil_code(owner), CODE[code], "INSERT INTO t VALUES (1)")
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
-    current = moved.credential
-    assert current is not None
+    current = present(moved.credential)
     assert await sql(current, "SELECT n FROM t") == [(1,)]
     after = [await sql(each, question) for each in (current, there) for question in (POWERS, MEMBERS)]
     assert after == before

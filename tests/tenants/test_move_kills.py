@@ -14,7 +14,7 @@ from aiodbclient.sandbox import Sandbox
 
 from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
-from .conftest import only
+from .conftest import only, present
 from .moves import Two, left_on, opened, sql
 from .processes import expire
 
@@ -84,9 +84,8 @@ async def test_repair_after_killed_move(two: Two, part: float, steps: int) -> No
 
     tenants = two.tenants()
     await only(tenants.repair(["alpha"]))
-    credential, reader = await tenants.get("alpha"), await tenants.role("reader").get("alpha")
-    assert credential is not None
-    assert reader is not None
+    credential = present(await tenants.get("alpha"))
+    reader = present(await tenants.role("reader").get("alpha"))
     assert credential.cluster == reader.cluster
     count = "SELECT count(*) FROM v"
     assert await sql(reader, count) == await sql(credential, count) == [(1000,)]

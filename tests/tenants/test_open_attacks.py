@@ -67,10 +67,8 @@ async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
     tenants = place.tenants()
     first = await tenants.ensure("alpha")
     assert (await only(tenants.role("reader").provision(["alpha"]))).error is None
-    reader = await tenants.role("reader").get("alpha")
-    second = (await only(tenants.rotate(["alpha"]))).credential
-    assert reader is not None
-    assert second is not None
+    reader = present(await tenants.role("reader").get("alpha"))
+    second = present((await only(tenants.rotate(["alpha"]))).credential)
     assert await enters(reader)
     with unkillable(first) as pid:
         refused = await only(getattr(tenants, verb)(["alpha"]))

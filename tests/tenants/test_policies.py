@@ -24,7 +24,7 @@ from .conftest import Place, found_taken, only, present
 from .dying import begun
 from .intents import leave
 from .programs import ask, refusal, session_of
-from .store_contract import LONG
+from .store_contract import claimed
 
 DAY = timedelta(days=1)
 
@@ -66,8 +66,7 @@ async def test_rotation_by_age_uses_stores_clock(place: Place) -> None:
             "alpha": TenantAction.ROTATED,
             "beta": TenantAction.KEPT,
         }
-        second = outcomes["alpha"].credential
-        assert second is not None
+        second = present(outcomes["alpha"].credential)
         assert second.since == store.time
 
         # A fresh rotation is not revoked for a day. The next due rotation reports that a revoke is missing.
@@ -98,8 +97,7 @@ async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypa
         for tenants in both:
             await tenants.ensure("alpha")
         waiting = [found_taken(each, monkeypatch) for each in (place.store, store)]
-        claim = await place.store.claim("alpha", LONG)
-        assert claim is not None
+        claim = await claimed(place.store, "alpha")
         rotations = [asyncio.create_task(only(tenants.rotate(all=True))) for tenants in both]
         for each in waiting:
             await each.wait()

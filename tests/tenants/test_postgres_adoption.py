@@ -14,6 +14,7 @@ from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._servers import Found
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
+from .conftest import present
 from .managed import Managed
 from .tenant import Tenant
 
@@ -70,8 +71,7 @@ def owners(managed: Managed) -> dict[str, str]:
 
 async def adopt(tenant: Tenant) -> str:
     """Adopt the database. Return the login that goes on."""
-    login = await tenant.steps.adopt()
-    assert login is not None
+    login = present(await tenant.steps.adopt())
     tenant.on_record = {login: Role.OWNER}
     return login
 

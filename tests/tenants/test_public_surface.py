@@ -16,7 +16,7 @@ from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, Tenant
 from .conftest import Place, only
 from .intents import leave
 from .programs import refusal, session_of
-from .store_contract import LONG, a_credential
+from .store_contract import a_credential, claimed
 from .test_check_and_repair import open_to_others
 
 
@@ -75,8 +75,7 @@ async def test_moving_and_suspended_differ_by_type(place: Place) -> None:
     assert moving.value.retry_after
     [problem] = (await only(tenants.check(["alpha"]))).problems
     assert problem.kind is ProblemKind.MOVING
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
+    claim = await claimed(place.store, "alpha")
     await place.store.commit(claim, Record(name="alpha", current=credential))
     assert (await only(tenants.suspend(["alpha"]))).error is None
     with pytest.raises(SuspendedError) as suspended:

@@ -18,7 +18,7 @@ from aiodbclient.tenants import Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from .moves import Two
-from .store_contract import put_on_record
+from .store_contract import claimed, put_on_record
 
 
 async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
@@ -45,8 +45,7 @@ async def test_usage_errors_fail_their_own_names(two: Two) -> None:
     alpha = await tenants.ensure("alpha")
     away = two.client.cluster(uuid4())
     for name, cluster in (("damaged", two.old.id), ("elsewhere", away.id)):  # on record alone
-        claim = await two.store.claim(name, 60)
-        assert claim is not None
+        claim = await claimed(two.store, name)
         await put_on_record(two.store, claim, evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster))
     with closing(sqlite3.connect(two.path, isolation_level=None)) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'password', 'x') WHERE name = 'damaged'")
@@ -69,8 +68,7 @@ async def test_usage_asks_each_server_once(two: Two, monkeypatch: pytest.MonkeyP
     credentials = [await tenants.ensure(f"n{number}") for number in range(3)]
     for number in range(3, 300):  # on record alone
         name = f"n{number}"
-        claim = await two.store.claim(name, 60)
-        assert claim is not None
+        claim = await claimed(two.store, name)
         login = f"{two.prefix}{name}"
         await put_on_record(two.store, claim, evolve(credentials[0], name=name, database=login, username=login))
     statements = list[Any]()
