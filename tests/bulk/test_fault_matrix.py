@@ -80,9 +80,7 @@ async def provision_rotate_deprovision(case: Case, cluster: ClusterClient) -> No
 @asynccontextmanager
 async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, times: int | None, max_tries: int) -> Any:
     cluster_id = await sandbox.add_cluster(engine.split()[0], backend="memory")
-    token = sandbox.token
-    if engine.endswith("scope"):
-        token = sandbox.add_token(WITHOUT_CREDENTIALS)
+    token = sandbox.add_token(WITHOUT_CREDENTIALS) if engine.endswith("scope") else sandbox.token
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as patient,
         aiohttp.ClientSession(middlewares=[time_out_if_late]) as session,

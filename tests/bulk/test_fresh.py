@@ -89,9 +89,7 @@ async def test_missing_password_is_reset_or_reported(sandbox: Sandbox, pg: Clust
 @pytest.mark.parametrize("engine", ["mongodb", "pg without the credentials scope"])
 async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseClient, engine: str) -> None:
     cluster_id = await sandbox.add_cluster(engine.split()[0], backend="memory")
-    token = sandbox.token
-    if engine.endswith("scope"):
-        token = sandbox.add_token(WITHOUT_CREDENTIALS)
+    token = sandbox.add_token(WITHOUT_CREDENTIALS) if engine.endswith("scope") else sandbox.token
     truth = Truth(sandbox, cluster_id)
 
     async def specs() -> AsyncIterator[str]:

@@ -28,12 +28,6 @@ def on_record(command: Command) -> dict[str, dict[str, object]]:
     return {each["name"]: each for each in shown.objects()}
 
 
-def damage(command: Command, name: str) -> None:
-    with closing(sqlite3.connect(command.store)) as store, store:
-        changed = store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [name])
-        assert changed.rowcount == 1
-
-
 def test_life_of_a_tenant(command: Command, names: list[str]) -> None:
     """Provision, rotate, revoke, suspend, resume and remove, each safe to repeat."""
     a, b = names[:2]
@@ -216,7 +210,9 @@ def test_damaged_record_stops_no_other(command: Command, names: list[str]) -> No
     """A damaged record is named and makes the exit code 4. ``store forget`` removes it."""
     a, b, c = names[:3]
     command.provision(a, b, c)
-    damage(command, b)
+    with closing(sqlite3.connect(command.store)) as store, store:
+        changed = store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [b])
+        assert changed.rowcount == 1
     for arguments in (["tenants", "list", *command.place], ["store", "list", command.store]):
         done = command(*arguments)
         assert (done.code, a in done.out, c in done.out) == (4, True, True)

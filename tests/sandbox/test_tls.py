@@ -28,10 +28,6 @@ def written(file: Path, text: str) -> Path:
     return file
 
 
-def other_ca() -> str:
-    return trustme.CA().cert_pem.bytes().decode()
-
-
 async def test_unusable_server_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_backend, "SUPERUSER", "somebody")
     async with Sandbox() as sandbox:
@@ -122,7 +118,7 @@ class TestByDSN:
         login = {"host": shown["host"], "port": shown["port"], "user": shown["user"], "password": shown["password"]}
         with pymysql.connect(**login, ssl_ca=str(ca_file), ssl_verify_identity=True) as session:
             session.ping()
-        wrong = written(tmp_path / "wrong.pem", other_ca())
+        wrong = written(tmp_path / "wrong.pem", trustme.CA().cert_pem.bytes().decode())
         with pytest.raises(pymysql.OperationalError, match="certificate verify failed"):
             pymysql.connect(**login, ssl_ca=str(wrong), ssl_verify_identity=True)
         async with Sandbox() as other:

@@ -79,12 +79,6 @@ def lent(managed: Managed, victim: Tenant, login: str) -> None:
     )
 
 
-def make_all(managed: Managed, victim: Tenant, login: str) -> None:
-    managed.run(victim, "SET ROLE NONE; SET search_path = public", *KINDS.values(), login=login)
-    if managed.api("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'"):
-        managed.run(victim, "SET ROLE NONE; SET search_path = public; CREATE EXTENSION pgcrypto", login=login)
-
-
 def owners(managed: Managed, database: str) -> set[str]:
     return {name for (name,) in managed.api(_HERE, database)}
 
@@ -93,7 +87,9 @@ def owners(managed: Managed, database: str) -> set[str]:
 async def test_what_a_login_owned_is_the_owner_roles(managed: Managed, victim: Tenant, role: Role) -> None:
     login = victim.logins[0] if role is Role.OWNER else await victim.add(role)
     lent(managed, victim, login)
-    make_all(managed, victim, login)
+    managed.run(victim, "SET ROLE NONE; SET search_path = public", *KINDS.values(), login=login)
+    if managed.api("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'"):
+        managed.run(victim, "SET ROLE NONE; SET search_path = public; CREATE EXTENSION pgcrypto", login=login)
     assert login in owners(managed, victim.database)
 
     assert await victim.end(login)
