@@ -163,6 +163,21 @@ async def test_trigger_on_locked_table_stops_no_removal(server: Server) -> None:
     assert not (await server.sql.find(tenant.names)).database
 
 
+async def test_foreign_key_of_another_stops_no_removal(server: Server) -> None:
+    """It outlives the right that it was made with."""
+    tenant, *_, own = await server.enter("CREATE TABLE mine (a INT PRIMARY KEY)")
+    _, guest, _, theirs = await server.enter()
+    server.as_root(f"GRANT REFERENCES ON `{tenant.database}`.mine TO %s@'%%'", guest)
+    run(theirs, f"CREATE TABLE refers (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES `{tenant.database}`.mine (a))")
+    await tenant.repair()
+    assert refused(own, "DROP TABLE mine") == 3730  # the control
+
+    await tenant.remove()
+
+    assert not (await server.sql.find(tenant.names)).database
+    assert run(theirs, "SELECT a FROM refers") == []
+
+
 async def test_merge_table_outlives_rights_it_was_made_with(server: Server) -> None:
     """Not even ``repair``, which revokes the rights of others in a schema, ends that."""
     tenant, *_, own = await server.enter()

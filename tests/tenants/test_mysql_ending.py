@@ -71,6 +71,26 @@ async def test_login_ended_although_procedures_kill_sessions(server: Server) -> 
         thread.join()
 
 
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
+async def test_session_in_code_of_another_login_is_ended(server: Server, is_ended: bool) -> None:
+    """The list of processes shows it as that login. Afterwards it would go on with its own rights of before."""
+    tenant, *_ = await server.enter(
+        "CREATE TABLE t (a INT PRIMARY KEY)",
+        "CREATE PROCEDURE waits() DO SLEEP(1)",
+        "CREATE PROCEDURE p() SQL SECURITY INVOKER BEGIN CALL waits(); INSERT INTO t VALUES (1); END",
+    )
+    leaked, password = await server.add(tenant)
+    running = background(partial(run, server.connect(leaked, password, tenant.database), "CALL p()"))
+    await until(lambda: server.sleeping(leaked) == 1)
+    assert server.sessions(leaked) == []  # although it is there
+
+    if is_ended:
+        await tenant.end(leaked)
+
+    await asyncio.to_thread(running.join)
+    assert server.count(f"`{tenant.database}`.t") == (not is_ended)
+
+
 class SlowLogin(pymysql.connections.Connection):
     """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set.
 

@@ -126,6 +126,37 @@ async def test_other_rights_of_login_found_and_revoked(server: Server, grant: st
     server.as_root(f"DROP ROLE r{login}")
 
 
+async def test_session_in_anothers_schema_is_ended(server: Server) -> None:
+    """It keeps the rights that ``repair`` revokes, because MySQL reads them when it enters the schema."""
+    tenant, login, password, own = await server.enter()
+    other, *_ = await server.make()
+    server.grant("ALL", other.names, login)
+    inside = server.connect(login, password, other.database)
+    run(inside, "CREATE TABLE early (a INT PRIMARY KEY)")
+
+    await tenant.repair()
+
+    assert refused(inside, "CREATE TABLE late (a INT PRIMARY KEY)")
+    assert run(own, "SELECT 1") == [(1,)]
+
+
+async def test_open_session_keeps_rights_on_all_schemas(server: Server) -> None:
+    """MySQL reads these when a session logs in. The tenant's programs use such sessions, so only its end ends them."""
+    tenant, login, password = await server.make()
+    other, *_ = await server.make()
+    read = f"SELECT * FROM `{other.database}`.t"
+    server.as_root(f"CREATE TABLE `{other.database}`.t (a INT PRIMARY KEY)")
+    server.as_root("GRANT SELECT ON *.* TO %s@'%%'", login)
+    held = server.connect(login, password)
+
+    await tenant.repair()
+
+    assert run(held, read) == []
+    assert refused(server.connect(login, password), read) in DENIED
+    await tenant.end(login)
+    assert refused(held, read)
+
+
 async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> None:
     """By hand, on a table, on a routine, to everybody: left from a tenant of the same name, or made in advance."""
     tenant, *_ = await server.make()
@@ -164,6 +195,21 @@ async def test_rights_given_before_schema_open_nothing(server: Server) -> None:
 
     session = server.connect(early, password)
     assert refused(session, f"CREATE TABLE `{tenant.database}`.t (a INT PRIMARY KEY)") in DENIED
+
+
+async def test_session_in_earlier_schema_of_name_is_ended(server: Server) -> None:
+    """Somebody dropped the schema by hand, and the login. MySQL keeps the rights of a session in its schema."""
+    tenant, login, _, own = await server.enter()
+    server.as_root("DROP USER %s@'%%'", login)
+    schema, planting = f"`{tenant.database}`", "CREATE TABLE {} (a INT PRIMARY KEY)"
+    server.as_root(f"DROP DATABASE {schema}")
+    server.as_root(f"CREATE DATABASE {schema}")
+    run(own, planting.format("early"))  # the control
+    server.as_root(f"DROP DATABASE {schema}")
+
+    await tenant.steps.create()
+
+    assert refused(own, planting.format("late"))
 
 
 @pytest.mark.parametrize("is_early", [True, False], ids=["before", "after"])

@@ -68,6 +68,7 @@ UNION ALL SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s LIMIT 
 """
 # SHOW PROCESSLIST hangs while a session changes its user.
 _SESSIONS = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
+_IN_SCHEMA = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_DB = %s LIMIT 1"
 _SIZES = "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
 
 T = TypeVar("T")
@@ -200,6 +201,8 @@ class MySQLSession(TenantSession):
                 return False
             rights.check_name(schema)
             await rights.revoke_access(schema)  # before it exists: a next try would find it, and leave them
+            if await schema.run(_IN_SCHEMA, schema.name):  # an earlier one of this name: they keep their rights
+                await logins.end_in_schema(schema)
             await schema.run(f"CREATE DATABASE {identifier(schema.name)}")
             return True
 
@@ -299,6 +302,7 @@ class MySQLSession(TenantSession):
         await self.shut()  # revokes all rights, which outlive their schema
         async with self._server.schema(self._work, is_long=True) as schema:
             await schemas.refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
+            await schema.run("SET SESSION foreign_key_checks = 0")  # somebody's table may refer to the tenant's
             await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
 
 

@@ -51,6 +51,7 @@ _EVENT = "Connect"  # the command of a thread that runs an event
 _SCHEDULER = "Daemon"  # the command of the server's thread that starts them, which locks their schema for a moment
 _KILLED = "Killed"  # the command of a thread that was killed, while its statement goes on
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
+_OPEN_TO_ALL = ("information_schema", "performance_schema")
 _MOMENT = 0.2  # s until a killed session is no longer listed, and an honest one has changed its user
 _NO_SESSION = (LoginRefusedError, ServerAwayError, GrantError)  # why a session of a login does not kill the others
 _HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
@@ -126,9 +127,22 @@ async def create_login(
 
 
 async def restore_login(schema: Schema, login: str, role: Role) -> None:
-    """Set the rights and limits of a login, and unlock it. Its password stays."""
-    await set_rights(schema, login, RIGHTS[role])
+    """Set the rights and limits of a login, and unlock it. Its password stays.
+
+    If it had other rights, end its sessions in the schemas of others, which would keep them.
+    """
+    had_others = await set_rights(schema, login, RIGHTS[role])
     await schema.run(f"ALTER USER %s@'%%' {_LIMITS.format(schema.most)} ACCOUNT UNLOCK", login)
+
+    async def elsewhere() -> list[Thread]:
+        return await _changing(schema) or [
+            each
+            for each in await schema.session.threads()
+            if each.is_of([login]) and each.schema not in (None, schema.name, *_OPEN_TO_ALL)
+        ]
+
+    if had_others:
+        await _end_threads(schema, elsewhere, [login])
 
 
 async def end_work(schema: Schema) -> None:
@@ -164,7 +178,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
                 raise
 
     async def theirs() -> list[Thread]:
-        return await _changing(schema) or [thread for thread in await schema.session.threads() if thread.user in logins]
+        return await _changing(schema) or [thread for thread in await schema.session.threads() if thread.is_of(logins)]
 
     try:
         await _end_threads(schema, theirs, logins)
@@ -185,7 +199,7 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
         return await _changing(schema) or [
             thread
             for thread in await schema.session.threads()
-            if (whose is None or thread.user in whose)
+            if (whose is None or thread.is_of(whose))
             and (thread.schema == schema.name or thread.number in holders)
             and thread.command != _SCHEDULER
         ]
@@ -208,6 +222,7 @@ async def _shut_out(
     schema: Schema, logins: Collection[str], earlier: Collection[str], *, keep_passwords: bool
 ) -> list[GrantError]:
     """Take the rights of logins and of ``earlier`` ones, and lock the logins. Return why this failed for some."""
+    changes: list[Callable[[], Awaitable[object]]]
     changes = [partial(set_rights, schema, login, frozenset()) for login in (*logins, *earlier)]
     changes += [partial(_lock, schema, login, None if keep_passwords else new_password()) for login in logins]
     failed = list[GrantError]()

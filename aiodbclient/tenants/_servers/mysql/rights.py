@@ -107,10 +107,16 @@ def check_name(schema: Schema) -> None:
         )
 
 
-async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
-    """Give a login the rights ``wanted``, and revoke all others. What it has of them stays."""
-    for statement, values, _ in await missing_grants(schema, login, wanted):
+async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> bool:
+    """Give a login the rights ``wanted``, and revoke all others. What it has of them stays.
+
+    Return whether it had others: an open session keeps those on all schemas, and on the one that it is in.
+    """
+    had_others = False
+    for statement, values, problem in await missing_grants(schema, login, wanted):
         await schema.run(statement, *values)
+        had_others |= problem.kind is ProblemKind.TOO_MANY_RIGHTS
+    return had_others
 
 
 async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:

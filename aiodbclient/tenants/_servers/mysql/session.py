@@ -48,9 +48,13 @@ class Thread(NamedTuple):
     """A session of anybody, or an event that runs."""
 
     number: int
-    user: str
+    user: str  # as whom its code runs now, also in a routine of another definer. This user may KILL it
     schema: str | None
     command: str
+    login: str | None = None  # as whom it logged in
+
+    def is_of(self, users: Collection[str]) -> bool:
+        return self.user in users or self.login in users
 
 
 # MySQL 8 manual, "Server Error Message Reference".
@@ -160,8 +164,9 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
         await self.rows("SET SESSION character_set_results = binary")
         listed = await self.rows("SHOW PROCESSLIST")
         await self.rows("SET SESSION character_set_results = utf8mb4")
+        logged_in = dict(await self.rows("SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads"))
         return [
-            Thread(number, user.decode(), schema and schema.decode(), command.decode())
+            Thread(number, user.decode(), schema and schema.decode(), command.decode(), logged_in.get(number))
             for number, user, _, schema, command, *_ in listed
         ]
 
