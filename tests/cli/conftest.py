@@ -140,6 +140,13 @@ class Command:
         self.sandbox, self.cluster, self.before = sandbox, cluster or self.cluster, len(sandbox.requests)
         self.environment |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
 
+    def in_memory(self, engine: str, name: str) -> Sandbox:
+        """Lead the command to a cluster in memory, of another sandbox."""
+        other = self._exits.enter_context(Sandbox(windows=[], token=self.sandbox.token))
+        asyncio.run(other.add_cluster(engine, name, backend="memory"))
+        self.use(other, name)
+        return other
+
     @property
     def store(self) -> str:
         return str(self.folder / "tenants.db")

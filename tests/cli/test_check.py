@@ -11,6 +11,7 @@ from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
+from ..tenants.store_contract import claimed
 from .conftest import Command
 
 
@@ -82,8 +83,7 @@ def test_other_process_is_no_problem(command: Command, names: list[str]) -> None
 
     async def beside() -> list[str]:
         async with SQLiteStore(command.store) as store:
-            claim = await store.claim(a, 600.0)
-            assert claim is not None
+            claim = await claimed(store, a)
             done = [command.process("tenants", "check", *command.place, *form) for form in ([], ["-o", "json"])]
             await store.release(claim)
         assert [each.code for each in done] == [0, 0]

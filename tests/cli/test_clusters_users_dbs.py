@@ -11,8 +11,6 @@ from uuid import uuid4
 
 import pytest
 
-from aiodbclient.sandbox import Sandbox
-
 from ..server import CLUSTER, Server, says
 from ..waiting import wait_until
 from .conftest import Command
@@ -85,12 +83,10 @@ async def test_twin_names_need_the_id(command: Command, server: Server) -> None:
 
 def test_lost_password_is_not_made(command: Command) -> None:
     """MongoDB returns a password once: without --show none is made."""
-    with Sandbox(windows=[], token=command.sandbox.token) as other:
-        asyncio.run(other.add_cluster("mongodb", "documents"))
-        command.use(other, "documents")
-        for verb, *options in (["create"], ["reset", "--yes"]):
-            command("users", verb, "ann", *options, *command.on).fails(2, "Add --show")
-        assert {request.operation for request in other.requests} == {"clusters.list"}
+    other = command.in_memory("mongodb", "documents")
+    for verb, *options in (["create"], ["reset", "--yes"]):
+        command("users", verb, "ann", *options, *command.on).fails(2, "Add --show")
+    assert {request.operation for request in other.requests} == {"clusters.list"}
 
 
 def test_wrong_token_says_what_to_do(command: Command) -> None:

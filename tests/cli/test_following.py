@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from aiodbclient import RateLimiter, Window
 from aiodbclient._cli import running
 from aiodbclient._cli.progress import LINE_EVERY, Bar
-from aiodbclient.sandbox import Sandbox
 
 from ..thorough import first_of
 from ..waiting import wait_until
@@ -32,13 +30,11 @@ MANY = [f"u{number}" for number in range(120)]  # many more than are begun at on
 
 
 @pytest.fixture
-def memory(command: Command) -> Iterator[Command]:
+def memory(command: Command) -> Command:
     """The command with a cluster in memory, which has no users."""
-    with Sandbox(windows=[], token=command.sandbox.token) as sandbox:
-        asyncio.run(sandbox.add_cluster("pg", "memory", backend="memory"))
-        command.use(sandbox)
-        command.environment["AIODBCLIENT_CLUSTER"] = "memory"
-        yield command
+    command.in_memory("pg", "memory")
+    command.environment["AIODBCLIENT_CLUSTER"] = "memory"
+    return command
 
 
 def users(command: Command) -> set[str]:
