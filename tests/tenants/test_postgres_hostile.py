@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from typing import LiteralString
 
 import psycopg
@@ -213,6 +213,36 @@ async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step:
 
     entered = await asyncio.gather(*entering, return_exceptions=True)
     assert [type(each) for each in entered if not isinstance(each, psycopg.OperationalError)] == []
+
+
+async def test_session_waiting_for_lock_is_ended(managed: Managed, victim: Tenant, evil: Tenant) -> None:
+    """The server has checked its login. A tenant locks its own database for 5 s by a DROP DATABASE that fails."""
+    login = victim.logins[0]
+    managed.run(evil, f"GRANT CONNECT ON DATABASE {evil.database} TO PUBLIC", database="defaultdb")
+    await managed.closed(evil.logins[0])
+
+    @asynccontextmanager
+    async def entering() -> AsyncIterator[asyncio.Task[object]]:
+        with psycopg.connect(managed.superuser) as locking:
+            locking.execute(f"ALTER DATABASE {evil.database} RENAME TO another")
+            task = asyncio.create_task(asyncio.to_thread(enter))
+            await until(lambda: managed.api(f"{OPENING} AND NOT granted"))
+            yield task
+            locking.rollback()
+        await asyncio.wait([task])
+
+    def enter() -> object:
+        with managed.open(login, evil.database) as session:
+            return session.execute("SELECT session_user::text").fetchone()
+
+    async with entering() as control:
+        pass
+    assert control.result() == (login,)
+    await managed.closed(login)
+    async with entering() as hidden:
+        await victim.steps.end_logins([login])
+    with pytest.raises(psycopg.OperationalError):
+        hidden.result()
 
 
 async def test_hidden_neighbour_does_not_outlive_repair(managed: Managed, victim: Tenant, evil: Tenant) -> None:

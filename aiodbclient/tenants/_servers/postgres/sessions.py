@@ -66,9 +66,9 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
-# From before the server looks at CONNECT until ``pg_stat_activity`` has a session, it holds this lock.
+# From before the server looks at CONNECT until ``pg_stat_activity`` has a session, it holds or awaits this lock.
 _OPENING: LiteralString = """
-FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock' AND granted
+FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
 """
 _FIND_OPENING = SQL(f"SELECT pid {_OPENING}")
 _END_OPENING = SQL(f"SELECT pg_terminate_backend(pid) {_OPENING} AND pid = %s")
