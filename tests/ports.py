@@ -9,10 +9,7 @@ from contextlib import suppress
 
 
 def free_port() -> int:
-    """A port that neither another worker nor a connection takes before the server has started.
-
-    The ports of connections begin at 32768.
-    """
+    """A port that neither another worker nor a connection, whose ports begin at 32768, takes before the server."""
     first = 16384 + 2048 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
     while True:
         port = random.randrange(first, first + 2048)

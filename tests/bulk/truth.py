@@ -28,11 +28,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 class Truth:
-    """Watches a cluster in memory from now on.
-
-    ``passwords`` has the current passwords by name. ``created`` and ``reset`` count by name. A create
-    that the server refused does not count.
-    """
+    """Watches a cluster in memory from now on. ``created`` and ``reset`` count by name what the server accepted."""
 
     def __init__(self, sandbox: Sandbox, cluster: str) -> None:
         backend = sandbox._clusters[cluster].backend

@@ -22,10 +22,6 @@ async def cluster(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
     return cluster
 
 
-def operations(sandbox: Sandbox) -> list[str | None]:
-    return [request.operation for request in sandbox.requests]
-
-
 async def test_it_runs_on_a_sandbox_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +42,7 @@ async def test_runs_on_cluster_of_environment(
     assert await quickstart.main() == 0
 
     assert await names_on(sandbox, cluster) == before
-    assert {"users.create", "dbs.create", "users.reset_auth"} < set(operations(sandbox))
+    assert {"users.create", "dbs.create", "users.reset_auth"} < {request.operation for request in sandbox.requests}
     printed = capsys.readouterr().out
     assert "sandbox" not in printed
     assert "AVNS_" not in printed  # the prefix of every password
