@@ -56,6 +56,26 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
         assert run(own, "SELECT a FROM t") == [(1,)]
 
 
+async def test_member_of_role_with_rights_is_out(server: Server) -> None:
+    """Also a member of a member. Its session keeps the rights that ``repair`` revokes from the role."""
+    tenant, *_, own = await server.enter(TABLE)
+    _, neighbour, secret = await server.make()
+    outer, inner = f"o{neighbour[-8:]}", f"i{neighbour[-8:]}"
+    server.as_root(f"CREATE ROLE {outer}, {inner}")
+    server.grant("ALL", tenant.names, outer)
+    server.as_root(f"GRANT {outer} TO {inner}")
+    server.as_root(f"GRANT {inner} TO '{neighbour}'")
+    inside = server.connect(neighbour, secret)
+    for each in ("SET ROLE ALL", f"USE `{tenant.database}`", "INSERT INTO t VALUES (1)"):
+        run(inside, each)
+
+    await tenant.repair()
+
+    assert refused(inside, "INSERT INTO t VALUES (2)")
+    assert run(own, "SELECT a FROM t") == [(1,)]
+    server.as_root(f"DROP ROLE {outer}, {inner}")
+
+
 def prepare(session: Any, xid: str, statement: str) -> None:
     for each in (f"XA START {xid}", statement, f"XA END {xid}", f"XA PREPARE {xid}"):
         run(session, each)

@@ -75,7 +75,7 @@ async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[st
 async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
     """Revoke the rights in the tenant's schema of everyone except ``ours``. Raises GrantError for a wide pattern.
 
-    Return whose they were: a session that has entered the schema keeps them.
+    Return whose they were, also by a role: a session that has entered the schema keeps them.
     """
     others = await access_of_others(schema, ours)
     for one in others:
@@ -84,7 +84,11 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
                 statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
                 await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
     refuse_wide(schema, others)
-    return {one.user for one in others}
+    whose = {one.user for one in others}
+    members = await schema.run("SELECT FROM_USER, TO_USER FROM mysql.role_edges") if whose else []
+    while more := {str(member) for role, member in members if role in whose} - {*whose, *ours}:
+        whose |= more
+    return whose
 
 
 def refuse_wide(schema: Schema, others: Collection[Access]) -> None:
