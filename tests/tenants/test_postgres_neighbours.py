@@ -44,6 +44,27 @@ async def test_neighbours_session_is_reported_and_ended(managed: Managed, victim
     assert await victim.problems() == frozenset()
 
 
+@pytest.mark.parametrize("step", ["repair", "suspend", "freeze"])
+async def test_replicating_session_is_ended(managed: Managed, victim: Tenant, step: str) -> None:
+    """An intruder let a login of no tenant in that may replicate. Such a session runs SQL, and is no client backend."""
+    managed.make_login("stranger")
+    try:
+        managed.api("ALTER ROLE stranger REPLICATION")
+        managed.let_in(victim, "stranger")
+        with closing(managed.open("stranger", victim.database, replication="database")) as intruder:
+            intruder.execute("CREATE TABLE public.written ()")
+            if step == "suspend":
+                await victim.suspend()
+            elif step == "freeze":
+                await victim.steps.freeze(victim.on_record)
+            else:
+                await victim.repair()
+            with pytest.raises(psycopg.OperationalError):
+                intruder.execute("SELECT 1")
+    finally:
+        managed.delete("stranger")
+
+
 async def test_nobody_enters_new_database_before_it_closes(managed: Managed, server: PostgresServer) -> None:
     """Eight tenants try all the time; the provider's API leaves its databases open to them."""
     neighbours = [await managed.tenant(f"prying{number}", server, logins=1) for number in range(2)]

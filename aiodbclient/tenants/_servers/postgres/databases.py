@@ -32,12 +32,13 @@ _EMPTY_SECONDS = 20.0
 
 # Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
-# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended.
+# Whosever they are, also of a role that was dropped, and walsenders, which run SQL too. Superusers' are the provider's,
+# and cannot be ended.
 _END_OTHERS = SQL("""
 SELECT pid, coalesce(usename, 'a dropped role')
 FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid, pg_terminate_backend(pid)
-WHERE (datname = %s OR usename = ANY (%s)) AND backend_type = 'client backend' AND rolsuper IS DISTINCT FROM true
-  AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s)
+WHERE (datname = %s OR usename = ANY (%s)) AND backend_type IN ('client backend', 'walsender')
+  AND rolsuper IS DISTINCT FROM true AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s)
 """)
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
 _TIMEOUTS: LiteralString = "FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
