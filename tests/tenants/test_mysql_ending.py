@@ -216,6 +216,18 @@ async def test_sessions_of_dropped_login_are_ended(server: Server) -> None:
     assert server.as_root("SELECT User FROM mysql.db WHERE %s LIKE Db", tenant.database) == []
 
 
+async def test_adoption_ends_sessions_of_dropped_login(server: Server) -> None:
+    """Somebody dropped it by hand. A session in the schema keeps its rights there."""
+    tenant, login, _, own = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
+    left, _ = await server.add(tenant)
+    server.as_root("DROP USER %s@'%%'", login)
+    run(own, "INSERT INTO t VALUES (1)")
+
+    assert await tenant.steps.adopt() == left
+
+    assert refused(own, "INSERT INTO t VALUES (2)")
+
+
 async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     """Locked tables, open transactions, and statements that wait for them."""
     tables = [f"CREATE TABLE {name} (a INT PRIMARY KEY)" for name in "tu"]

@@ -293,7 +293,7 @@ class MySQLSession(TenantSession):
                 goes_on = [namesake.login]
             for login in {*ours, *goes_on}:
                 await logins.check_adoption(schema, login)
-            await logins.end(schema, {*ours} - {*goes_on})
+            await logins.end(schema, {*ours} - {*goes_on} | await logins.intruders(schema))
             await schemas.make_writable(schema)
             await logins.end_in_schema(schema, await rights.revoke_access(schema, goes_on))
             return goes_on[0] if goes_on else None
