@@ -40,10 +40,7 @@ NO_MYSQL = _no_mysql()
 
 
 def no_server(server: str, why: str) -> NoReturn:
-    """Skip the test, or fail it if CI requires the server.
-
-    ``AIODBCLIENT_REQUIRE_SERVERS`` lists the required servers, such as ``mysql,postgresql``, or is ``all``.
-    """
+    """Skip the test, or fail it if ``AIODBCLIENT_REQUIRE_SERVERS`` lists the server or is ``all``."""
     required = os.environ.get("AIODBCLIENT_REQUIRE_SERVERS", "").split(",")
     if server in required or "all" in required:
         pytest.fail(why)

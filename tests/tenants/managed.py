@@ -72,10 +72,7 @@ class Managed:
         )
 
     def run(self, tenant: Tenant, *statements: LiteralString, login: str = "", database: str = "") -> list[Any]:
-        """Log in, by default with the tenant's oldest login to its own database, and run statements.
-
-        Return the rows of the last one.
-        """
+        """Run statements, by default with the tenant's oldest login in its own database. Return the last one's rows."""
         rows = list[Any]()
         with self.open(login or tenant.logins[0], database or tenant.database) as session:
             for statement in statements:

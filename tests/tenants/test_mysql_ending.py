@@ -91,10 +91,7 @@ async def test_session_in_code_of_another_login_is_ended(server: Server, is_ende
 
 
 class SlowLogin(pymysql.connections.Connection):
-    """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set.
-
-    The server reads the account, and asks for its plugin.
-    """
+    """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set."""
 
     def __init__(self, **options: Any) -> None:
         self.began, self.go = threading.Event(), threading.Event()

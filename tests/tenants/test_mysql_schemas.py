@@ -22,10 +22,7 @@ TABLE = "CREATE TABLE t (a INT PRIMARY KEY)"
 
 @pytest.mark.parametrize("step", ["shut", "repair", "adopt"])
 async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: str) -> None:
-    """It keeps its other work. MySQL checks rights on a schema only when a session enters it.
-
-    The tenant's own sessions go on, unless it is shut.
-    """
+    """MySQL checks rights on a schema only when a session enters it. The tenant's own go on, unless it is shut."""
     tenant, *_, own = await server.enter(TABLE)
     _, neighbour, secret, elsewhere = await server.enter()
     server.grant("ALL", tenant.names, neighbour)

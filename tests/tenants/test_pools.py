@@ -273,10 +273,7 @@ async def test_refused_login_reads_the_record_once(world: World) -> None:
 
 @in_virtual_time
 async def test_error_in_block_is_raised_unchanged(world: World) -> None:
-    """Whatever became of the tenant: a program that retried on another error wrote its rows twice.
-
-    The next use reads the record.
-    """
+    """Whatever became of the tenant: a program that retried on another error wrote its rows twice."""
     async with world.pools(refresh=inf) as pools:
         for change in (world.rotate, world.on_record.pop):
             first = await use(pools, "alpha")

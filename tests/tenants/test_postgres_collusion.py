@@ -115,10 +115,7 @@ async def test_removed_tenants_code_keeps_nothing(
 async def test_revoked_login_never_comes_back(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
-    """A neighbour's view needs a function of it, so it is not dropped, and the function sets its password.
-
-    Once a rotation enabled it again.
-    """
+    """A neighbour's view keeps it from being dropped. Once a rotation enabled it again."""
     login = victim.logins[0]
     plant(managed, evil, login, "CREATE FUNCTION public.kept() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     plant(managed, evil, login, LATE.replace("public.up()", "public.late()"))

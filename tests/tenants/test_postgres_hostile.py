@@ -188,19 +188,24 @@ OPENING = (
 )
 
 
+def entering(managed: Managed, login: str, database: str, seconds: int = 0) -> asyncio.Task[object]:
+    """A login enters a database, after ``seconds`` in ``post_auth_delay``. Its result is as whom."""
+
+    def enter() -> object:
+        with managed.open(login, database, options=f"-c post_auth_delay={seconds}") as session:
+            return session.execute("SELECT current_user::text").fetchone()
+
+    return asyncio.create_task(asyncio.to_thread(enter))
+
+
 @pytest.mark.parametrize("step", ["end_logins", "suspend", "freeze"])
 async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step: str) -> None:
     """A session that waits in ``post_auth_delay`` has passed all checks, and ``pg_stat_activity`` does not have it."""
     login, databases = victim.logins[0], (victim.database, "defaultdb")
-
-    def enter(database: str, seconds: int) -> object:
-        with managed.open(login, database, options=f"-c post_auth_delay={seconds}") as session:
-            return session.execute("SELECT current_user::text").fetchone()
-
     for database in databases:
-        assert await asyncio.to_thread(enter, database, 0) == (victim.owner,)  # it would be noticed
+        assert await entering(managed, login, database) == (victim.owner,)  # it would be noticed
     await managed.closed(login)
-    entering = [asyncio.create_task(asyncio.to_thread(enter, database, 8)) for database in databases]
+    hidden = [entering(managed, login, database, 8) for database in databases]
     await until(lambda: len(managed.api(OPENING)) >= 2)
     assert managed.sessions(login) == 0
 
@@ -211,7 +216,7 @@ async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step:
     else:
         await victim.steps.end_logins([login])
 
-    entered = await asyncio.gather(*entering, return_exceptions=True)
+    entered = await asyncio.gather(*hidden, return_exceptions=True)
     assert [type(each) for each in entered if not isinstance(each, psycopg.OperationalError)] == []
 
 
@@ -222,24 +227,20 @@ async def test_session_waiting_for_lock_is_ended(managed: Managed, victim: Tenan
     await managed.closed(evil.logins[0])
 
     @asynccontextmanager
-    async def entering() -> AsyncIterator[asyncio.Task[object]]:
+    async def waiting() -> AsyncIterator[asyncio.Task[object]]:
         with psycopg.connect(managed.superuser) as locking:
             locking.execute(f"ALTER DATABASE {evil.database} RENAME TO another")
-            task = asyncio.create_task(asyncio.to_thread(enter))
+            task = entering(managed, login, evil.database)
             await until(lambda: managed.api(f"{OPENING} AND NOT granted"))
             yield task
             locking.rollback()
         await asyncio.wait([task])
 
-    def enter() -> object:
-        with managed.open(login, evil.database) as session:
-            return session.execute("SELECT session_user::text").fetchone()
-
-    async with entering() as control:
+    async with waiting() as control:
         pass
-    assert control.result() == (login,)
+    assert control.result() == (victim.owner,)
     await managed.closed(login)
-    async with entering() as hidden:
+    async with waiting() as hidden:
         await victim.steps.end_logins([login])
     with pytest.raises(psycopg.OperationalError):
         hidden.result()
@@ -248,20 +249,15 @@ async def test_session_waiting_for_lock_is_ended(managed: Managed, victim: Tenan
 async def test_hidden_neighbour_does_not_outlive_repair(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     """An intruder admitted it, and it waits in ``post_auth_delay`` while the repair closes the database to it."""
     managed.let_in(victim, evil.logins[0])
-
-    def enter(seconds: int) -> object:
-        with managed.open(evil.logins[0], victim.database, options=f"-c post_auth_delay={seconds}") as session:
-            return session.execute("SELECT session_user::text").fetchone()
-
-    assert await asyncio.to_thread(enter, 0) == (evil.logins[0],)
+    assert await entering(managed, evil.logins[0], victim.database) == (evil.owner,)
     await managed.closed(evil.logins[0])
-    entering = asyncio.create_task(asyncio.to_thread(enter, 8))
+    hidden = entering(managed, evil.logins[0], victim.database, 8)
     await until(lambda: managed.api(OPENING))
 
     await victim.repair()
 
     with pytest.raises(psycopg.OperationalError):
-        await entering
+        await hidden
 
 
 async def test_hidden_session_takes_no_administrators_place(managed: Managed, victim: Tenant) -> None:
@@ -269,20 +265,16 @@ async def test_hidden_session_takes_no_administrators_place(managed: Managed, vi
     login = victim.logins[0]
     managed.run(victim, f"ALTER DATABASE {victim.database} CONNECTION LIMIT 1", database="defaultdb")
     await managed.closed(login)
-
-    def hide() -> None:
-        with suppress(psycopg.OperationalError):
-            managed.open(login, victim.database, options="-c post_auth_delay=15").close()
-
-    hiding = asyncio.create_task(asyncio.to_thread(hide))
+    hidden = entering(managed, login, victim.database, 15)
     await until(lambda: managed.api(OPENING))
     assert not managed.lets_in(victim.logins[1], victim.database)
 
     await victim.add(Role.READER)
 
-    assert not hiding.done()
+    assert not hidden.done()
     await victim.end(login)
-    await hiding
+    with pytest.raises(psycopg.OperationalError):
+        await hidden
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
