@@ -46,9 +46,9 @@ class Opened(Records):
         found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
         return sum(each is not None and is_suspended(each) for each in found)
 
-    async def run(self, verb: Callable[[Any, list[str]], Run[Any]], report: Report, **more: Any) -> int:
-        """Do ``verb`` for each role that has names, as ``follow`` does."""
-        runs = [(role.value, verb(self.in_role(role), its)) for role, its in self.names.items() if its]
+    async def run(self, begin: Callable[[Any, list[str]], Run[Any]], report: Report, **more: Any) -> int:
+        """Begin a run for each role that has names, and ``follow`` them."""
+        runs = [(role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its]
         return await self.follow(runs, report, **more)
 
     def in_role(self, role: Role) -> TenantRole:

@@ -36,7 +36,7 @@ from ._credential import Credential
 from ._naming import Names, Role, guard_tenants
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
-from ._servers import Found, Login, Server, connection_of, server_of
+from ._servers import AdminLogin, Found, Server, connection_of, server_of
 from ._stores import Record, Store
 from .errors import CapacityError, GrantError, StoreError
 
@@ -106,7 +106,7 @@ class TenantServers:
     """
 
     clients: Mapping[str, ClusterClient]  # the API of each, by id
-    _admins: Mapping[str, Login | None]
+    _admins: Mapping[str, AdminLogin | None]
     _private: bool
     _connection_limit: int | None
     _read: dict[str, TenantServer] = field(factory=dict[str, TenantServer])

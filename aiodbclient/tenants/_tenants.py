@@ -20,7 +20,7 @@ from ._naming import ROLES, Role, check_tenant
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._record import OnRecord, State, no_database
 from ._role import GivenNames, TenantRole, check_chosen
-from ._servers import Login
+from ._servers import AdminLogin
 from ._stores import Store
 from ._verbs.changes import ResumeTenants, SuspendTenants
 from ._verbs.check import RepairTenants
@@ -103,7 +103,7 @@ class Tenants(TenantRole):
         *,
         prefix: str = "",
         private: bool = False,
-        admin: Login | Mapping[str, Login] | None = None,
+        admin: AdminLogin | Mapping[str, AdminLogin] | None = None,
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
@@ -336,7 +336,9 @@ def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[st
     return by_id
 
 
-def _checked_admins(admin: Login | Mapping[str, Login] | None, clusters: Collection[str]) -> dict[str, Login | None]:
+def _checked_admins(
+    admin: AdminLogin | Mapping[str, AdminLogin] | None, clusters: Collection[str]
+) -> dict[str, AdminLogin | None]:
     """Return the administrator of each cluster. Raises InvalidArgumentError; no message has a password."""
     by_cluster = admin if isinstance(admin, Mapping) else dict.fromkeys(clusters, admin)
     if unknown := [id for id in by_cluster if id not in clusters]:

@@ -27,7 +27,7 @@ from ..errors import GrantError
 SessionT = TypeVar("SessionT")
 T = TypeVar("T")
 
-Login: TypeAlias = tuple[str, str]  # a user and its password
+AdminLogin: TypeAlias = tuple[str, str]  # a user and its password
 
 TEMPORARY_CONNECTIONS = 4  # of the login that dumps a database
 _SESSIONS = 2  # that read at a time; a tenant whose rights take long to read delays only one of them
@@ -311,7 +311,7 @@ class SharedSessions(Generic[SessionT]):
 
 
 def server_of(
-    engine: Engine | str, connection: Connection, ca: str | None, admin: Login | None, connection_limit: int | None
+    engine: Engine | str, connection: Connection, ca: str | None, admin: AdminLogin | None, connection_limit: int | None
 ) -> Server:
     """Return the server of a cluster, with ``admin`` or its primary user as the administrator.
 
@@ -347,7 +347,7 @@ def connection_of(cluster: Cluster, *, private: bool) -> Connection:
     return connection
 
 
-def _admin_dsn(engine: Engine | str, connection: Connection, admin: Login | None) -> Secret:
+def _admin_dsn(engine: Engine | str, connection: Connection, admin: AdminLogin | None) -> Secret:
     """Return the DSN of ``admin``, or of the cluster's primary user, without TLS options."""
     user, password = (connection.user, connection.password) if admin is None else admin
     if not (user and password):

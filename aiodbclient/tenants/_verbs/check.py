@@ -56,43 +56,43 @@ class CheckTenants(TenantJob[TenantChecked]):
             yield name
 
     async def _find_strays(self) -> None:
-        on_record, prefix = await self._on_record(), self.context.prefix
+        known, prefix = await self._known_databases(), self.context.prefix
         for cluster in self.context.servers.clients:
             databases: tuple[str, ...] = ()
             with suppress(*AWAY):
                 home = await self.context.servers.server(cluster, RequestStats())
                 databases = await home.server.tenants()
             for database in databases:
-                is_known = (cluster, database) in on_record or (None, database) in on_record
+                is_known = (cluster, database) in known or (None, database) in known
                 if database.startswith(prefix) and not is_known:
                     self._strays[database.removeprefix(prefix)] = cluster
 
-    async def _on_record(self) -> set[tuple[str | None, str]]:
+    async def _known_databases(self) -> set[tuple[str | None, str]]:
         """The cluster (None: unknown) and the database of each record, also of those that are not ours."""
-        on_record = set[tuple[str | None, str]]()
+        known = set[tuple[str | None, str]]()
         async for entry in read_all(self.context.store):
             if isinstance(entry, StoreError):  # it cannot be read
-                on_record.add((None, self.context.prefix + entry.damaged[0]))
+                known.add((None, self.context.prefix + entry.damaged[0]))
                 continue
-            on_record |= {(each.cluster, each.database) for each in entry.credentials}
-            on_record |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
+            known |= {(each.cluster, each.database) for each in entry.credentials}
+            known |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
             if entry.current is None or entry.intent is not None:  # a copy of it may be on another cluster
-                on_record.add((None, entry.database or self.context.prefix + entry.name))
-        return on_record
+                known.add((None, entry.database or self.context.prefix + entry.name))
+        return known
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
-        record = await self.context.record(name)
+        on_record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
         stray_on = self._strays.get(name)
-        if stray_on is not None and stray_on != record.cluster:
+        if stray_on is not None and stray_on != on_record.cluster:
             there, names = await self._home(stray_on, name, timer)
             if (await there.server.find(names)).database:
                 strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
-            if record.cluster is None:
+            if on_record.cluster is None:
                 return TenantChecked(name=name, credential=None, problems=strayed)
-        home, names = await self._home(await self.cluster_for(record, timer), name, timer)
+        home, names = await self._home(await self.cluster_for(on_record, timer), name, timer)
         with self.context.servers.watched(home.cluster, name):
-            checked = await self._look(home, names, record)
+            checked = await self._look(home, names, on_record)
         if not strayed and ProblemKind.DATABASE_MISSING in [each.kind for each in checked.problems]:
             other = await self.context.servers.moved_to(home.cluster, names, timer.stats)
             strayed = () if other is None else (Problem(ProblemKind.NOT_ON_RECORD, other.name),)
@@ -102,25 +102,25 @@ class CheckTenants(TenantJob[TenantChecked]):
         home = await self.context.servers.server(cluster, timer.stats)
         return home, names_of(name, home.engine, self.context.prefix)
 
-    async def _look(self, home: TenantServer, names: Names, record: OnRecord) -> TenantChecked:
+    async def _look(self, home: TenantServer, names: Names, on_record: OnRecord) -> TenantChecked:
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
-            if not record.exists:
-                raise record.unusable()
-            problems = await examine(home, names, record)
+            if not on_record.exists:
+                raise on_record.unusable()
+            problems = await examine(home, names, on_record)
             if not problems:
                 break
-            before, record = record, await self.context.record(names.tenant)
-            if record == before:
+            before, on_record = on_record, await self.context.record(names.tenant)
+            if on_record == before:
                 break
         else:
             problems = (Problem(ProblemKind.UNFINISHED),)  # somebody is changing it now, faster than this looks
-        return TenantChecked(name=names.tenant, credential=record.usable or record.suspended, problems=problems)
+        return TenantChecked(name=names.tenant, credential=on_record.usable or on_record.suspended, problems=problems)
 
 
-async def examine(home: TenantServer, names: Names, record: OnRecord) -> tuple[Problem, ...]:
+async def examine(home: TenantServer, names: Names, on_record: OnRecord) -> tuple[Problem, ...]:
     """Compare a tenant's record with the server, also what it says of the tenant's readers and writers."""
-    tenant = record.of_role(Role.OWNER)
+    tenant = on_record.of_role(Role.OWNER)
     begun = "" if tenant.intent is None else str(tenant.intent.verb)
     match tenant.state:
         case State.REMOVING:
