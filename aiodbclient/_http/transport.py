@@ -91,7 +91,7 @@ class Transport:
         self._connections: Connections | None = None
         self._proxy = proxy
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._forks: int | None = None
+        self._forks = self._process = 0  # of the first call
         self._waits: set[asyncio.Timeout] = set()  # of the calls that wait for a token or their slot
         self._closed = asyncio.Event()
         self._on_event = on_event
@@ -108,7 +108,7 @@ class Transport:
         while self._waits:
             with suppress(RuntimeError):  # it has ended, or is about to
                 self._waits.pop().reschedule(0)
-        if self._given_session is None and self._connections is not None and self._forks == _forks:
+        if self._given_session is None and self._connections is not None and self._process == os.getpid():
             await self._connections.session.close()
 
     async def sleep(self, seconds: float) -> None:
@@ -243,7 +243,7 @@ class Transport:
             raise _closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._forks = loop, _forks
+            self._loop, self._forks, self._process = loop, _forks, os.getpid()
         if self._forks != _forks:
             raise ConfigurationError(
                 "this DatabaseClient was used before the process forked, so its connections are the parent's: make one "

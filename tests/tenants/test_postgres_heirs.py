@@ -148,19 +148,20 @@ async def test_open_transaction_at_neighbour_keeps_no_function(managed: Managed,
     """A function left with a neighbour makes another one there, which nobody sees until the neighbour commits."""
     login, back = evil.logins[0], "SELECT public.back('CREATE FUNCTION public.again() RETURNS int RETURN 1')"
     managed.let_in(evil, f"{victim.owner}, {victim.logins[0]}")
-    make = (
-        "CREATE FUNCTION public.back(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS"
-        " $$ BEGIN EXECUTE $1; END $$"
-    )
+    make = "CREATE FUNCTION public.back(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN EXECUTE $1; END'"
     managed.run(victim, make, database=evil.database)
     managed.run(evil, back)
     assert managed.run(evil, "SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'again'") == [(victim.owner,)]
     managed.api("DROP FUNCTION public.again()", evil.database)
-    with closing(managed.open(login, evil.database)) as session:
+    lent(managed, evil, "doadmin")
+    working = psycopg.connect(managed.admin, dbname=evil.database)  # as for another tenant
+    with closing(working), closing(managed.open(login, evil.database)) as session:
+        working.execute("SELECT 1")
         session.execute(f"BEGIN; {back}")
 
         await victim.repair()
 
+        working.execute("SELECT 1")
         with pytest.raises(psycopg.OperationalError):
             session.execute("COMMIT")
     assert victim.owner not in owners(managed, evil.database)

@@ -177,7 +177,7 @@ class Tenant:
         return made
 
     def at(self, home: TenantServer, session: TenantSession) -> Tenant:
-        """The same tenant, with a session on another server: of its copy."""
+        """The same tenant with a session on another server, of its copy, for ``add_logins`` alone."""
         there = copy(self)
         there.home, there.session = home, session
         return there

@@ -23,7 +23,16 @@ from .grants import (
     role_steps,
     take,
 )
-from .sessions import BlockedError, DeniedError, ExistsError, Session, StatementTimeoutError, end_all, end_opening
+from .sessions import (
+    CLIENTS,
+    BlockedError,
+    DeniedError,
+    ExistsError,
+    Session,
+    StatementTimeoutError,
+    end_all,
+    end_opening,
+)
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
@@ -32,13 +41,15 @@ _EMPTY_SECONDS = 20.0
 
 # Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
-# Whosever they are, also of a role that was dropped, and walsenders, which run SQL too. Superusers' are the provider's,
-# and cannot be ended.
-_END_OTHERS = SQL("""
-SELECT pid, coalesce(usename, 'a dropped role')
-FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid, pg_terminate_backend(pid)
-WHERE (datname = %s OR usename = ANY (%s)) AND backend_type IN ('client backend', 'walsender')
-  AND rolsuper IS DISTINCT FROM true AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s)
+# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended. Materialized,
+# so that the server ends none before it has compared its name.
+_END_OTHERS = SQL(f"""
+WITH found AS MATERIALIZED (
+    SELECT pid, coalesce(usename, 'a dropped role') AS login
+    FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid
+    WHERE (datname = %s OR usename = ANY (%s)) AND {CLIENTS} AND rolsuper IS DISTINCT FROM true
+      AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s))
+SELECT pid, login FROM found, pg_terminate_backend(pid)
 """)
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
 _TIMEOUTS: LiteralString = "FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
@@ -47,8 +58,8 @@ SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END,
 """)
 _RESET_TIMEOUTS = SQL(f"SELECT set_config(name, reset_val, false) {_TIMEOUTS}")
 # DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
-_LONG_STATEMENTS = SQL("""
-SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
+_LONG_STATEMENTS = SQL(f"""
+SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND {CLIENTS}
   AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
 """)
 
@@ -58,7 +69,7 @@ async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Co
 
     Return whose they are, with their pids.
     """
-    await end_opening(session)
+    await end_opening(session, None if also else session.names.database)
     found = await session.run(_END_OTHERS, session.names.database, [*also], [*keep])
     return [f"process {pid} of {login!r}" for pid, login in found]
 

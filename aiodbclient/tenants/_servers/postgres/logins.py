@@ -63,8 +63,9 @@ SELECT 1 FROM pg_database WHERE datname = %s AND pg_get_userbyid(datdba) = curre
 """)
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
-SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
-WHERE usename = ANY (%s) AND pid <> pg_backend_pid()
+WITH found AS MATERIALIZED (
+    SELECT pid, usename FROM pg_stat_activity WHERE usename = ANY (%s) AND pid <> pg_backend_pid())
+SELECT pid, usename FROM found, pg_terminate_backend(pid)
 """)
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_WORK = SQL("""
@@ -195,7 +196,7 @@ async def log_in(
             reader, writer = await asyncio.open_connection(*address)
             try:
                 writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
-                if await reader.readexactly(1) == b"S":
+                if await reader.read(2) == b"S":  # and nothing more, which would be read as if TLS protected it
                     await writer.start_tls(context, server_hostname=address[0])
                 elif context.verify_mode:
                     raise ServerAwayError("the server does not support TLS")

@@ -28,11 +28,11 @@ from ...errors import GrantError
 from .databases import end_sessions
 from .grants import ATTRIBUTES, read_logins
 from .logins import MEMBERSHIPS, revoke_memberships
-from .sessions import BlockedError, Opener, Session, Statement, end_all, end_opening, entered, verbatim
+from .sessions import CLIENTS, BlockedError, Opener, Session, Statement, end_all, end_opening, entered, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
-_END_SECONDS = 5.0  # for the transactions of neighbours
+_END_SECONDS = 5.0  # for sessions and transactions of others
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
@@ -224,14 +224,15 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
   AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {_HARMLESS}
 """
 # They may run such a function, or have made another one by it.
-_END_TRANSACTIONS = SQL("""
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = current_database() AND xact_start < %s AND NOT rolsuper AND pid <> pg_backend_pid()
+_END_TRANSACTIONS = SQL(f"""
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = current_database() AND xact_start < %s AND {CLIENTS} AND rolsuper IS DISTINCT FROM true
+  AND usename IS DISTINCT FROM current_user
 """)
 _PROBLEMS = SQL(f"""
 SELECT 'open_to_others', pg_get_userbyid(member)::text FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
 UNION ALL SELECT 'open_to_others', usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = %(database)s AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%(ours)s)
+WHERE datname = %(database)s AND {CLIENTS} AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%(ours)s)
 UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname)
 FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
   AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
@@ -257,15 +258,16 @@ async def problems(session: Session, logins: Mapping[str, Role], present: Sequen
 
 async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
     """Give the owner role all that is in the database, and revoke what is too much. Raise GrantError if any is left."""
-    refused, elsewhere = list[str](), list[tuple[str]]()
+    refused, elsewhere, running = list[str](), list[tuple[str]](), list[str]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
-        await end_opening(session)  # ``problems`` would not see them
+        await end_opening(session, names.database)  # ``problems`` would not see them
         if found := await problems(session, logins, present):
             ours = [names.owner, *names.groups, *present]
             await revoke_memberships(session, await session.run(_REVOCABLE, present=present, ours=ours))
             refused = await _revoke_attributes(session, ours)
-            await end_sessions(session, keep=[*present, session.admin])
+            strangers = partial(end_sessions, session, keep=[*present, session.admin])
+            await end_all(strangers, monotonic() + _END_SECONDS)
             elsewhere = await session.run(SQL(_ELSEWHERE), owner=names.owner, database=names.database)
     refused += await take_objects(opened)
     if not found:
@@ -274,10 +276,14 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
         with suppress(GrantError):  # the neighbour may hold it up
             async with entered(opened, database) as session:
                 await drop_owned(session, names.owner)
+                running.append(database)
                 [(now,)] = await session.run(SQL("SELECT clock_timestamp()"))
-                await end_all(partial(session.run, _END_TRANSACTIONS, now), monotonic() + _END_SECONDS)
+                if not await end_all(partial(session.run, _END_TRANSACTIONS, now), monotonic() + _END_SECONDS):
+                    running.remove(database)
     async with opened() as session:
-        if left := [str(each) for each in await problems(session, logins, present)]:
+        left = [str(each) for each in await problems(session, logins, present)]
+        left += [f"transactions in the database {database!r} do not end" for database in running]
+        if left:
             raise session.error(
                 f"the administrator cannot change all that is others' in the database {names.database!r}: "
                 f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects"

@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 5.0  # with a tenant's transaction that holds a lock
 _FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
 _LOOK_SECONDS = 0.2
 _END_AGAIN_SECONDS = 0.02
-_OPENING_SECONDS = 1.0  # after which a session that is being opened is ended
+_OPENING_SECONDS = 2.0  # after which a session that is being opened is ended
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
 _VERIFIER = re.compile("PASSWORD '[^']*'")
 
@@ -70,8 +70,13 @@ _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal e
 _OPENING: LiteralString = """
 FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
 """
-_FIND_OPENING = SQL(f"SELECT pid {_OPENING}")
+_FIND_OPENING = SQL(f"""
+SELECT pid {_OPENING}
+  AND (%(database)s::text IS NULL OR objid = (SELECT oid FROM pg_database WHERE datname = %(database)s))
+""")
 _END_OPENING = SQL(f"SELECT pg_terminate_backend(pid) {_OPENING} AND pid = %s")
+# What runs SQL of a login: a walsender does, if the login may replicate.
+CLIENTS: LiteralString = "backend_type IN ('client backend', 'walsender')"
 # Who owns the database, if the administrator may not enter it.
 _CLOSED = SQL(f"""
 SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
@@ -209,17 +214,17 @@ async def end_all(end: Callable[[], Awaitable[list[T]]], until: float) -> list[T
     return left
 
 
-async def end_opening(session: Session) -> None:
-    """Wait for the sessions that others are opening, and end those that take too long.
+async def end_opening(session: Session, database: str | None = None) -> None:
+    """Wait for the sessions that others are opening, in ``database`` or in any, and end those that take too long.
 
     They may have passed all checks, and nothing shows whose they are. ``post_auth_delay``, which everybody may set,
     hides one for half an hour.
     """
     until = monotonic() + _OPENING_SECONDS
-    opening = set(await session.run(_FIND_OPENING))
+    opening = set(await session.run(_FIND_OPENING, database=database))
     while opening and monotonic() < until:
         await asyncio.sleep(_END_AGAIN_SECONDS)
-        opening &= set(await session.run(_FIND_OPENING))
+        opening &= set(await session.run(_FIND_OPENING, database=database))
     for (pid,) in opening:
         with suppress(DeniedError):  # a superuser's, such as the provider's
             await session.run(_END_OPENING, pid)
@@ -332,7 +337,7 @@ false)
 """
 # Who the session with this process id waits for, and whether it was ended.
 _END_BLOCKING = SQL(f"""
-SELECT a.usename, a.datname, CASE WHEN {_OF_A_TENANT} AND a.backend_type = 'client backend'
+SELECT a.usename, a.datname, CASE WHEN {_OF_A_TENANT} AND a.{CLIENTS}
        AND a.xact_start < clock_timestamp() - make_interval(secs => %(patience)s) THEN pg_terminate_backend(b.pid) END
 FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid)
 JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_roles r ON r.oid = a.usesysid
