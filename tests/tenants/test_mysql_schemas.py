@@ -73,6 +73,30 @@ async def test_member_of_role_with_rights_is_out(server: Server) -> None:
     server.as_root(f"DROP ROLE {outer}, {inner}")
 
 
+async def test_session_that_outlived_its_rights_is_out(server: Server) -> None:
+    """As after a ``repair`` that failed. Who has rights on every schema goes on, also by a role."""
+    tenant, *_, own = await server.enter(TABLE)
+    _, neighbour, secret = await server.make()
+    _, reader, password = await server.make()
+    server.grant("ALL", tenant.names, neighbour)
+    server.as_root(f"CREATE ROLE r{reader}")
+    server.as_root(f"GRANT SELECT ON *.* TO r{reader}")
+    server.as_root(f"GRANT r{reader} TO '{reader}'")
+    inside = server.connect(neighbour, secret, tenant.database)
+    reads = server.connect(reader, password)
+    for each in ("SET ROLE ALL", f"USE `{tenant.database}`"):
+        run(reads, each)
+    server.as_root(f"REVOKE ALL ON `{server.in_grant(tenant.names)}`.* FROM '{neighbour}'")
+    run(inside, "INSERT INTO t VALUES (1)")  # the control: it keeps them
+
+    await tenant.repair()
+
+    assert refused(inside, "INSERT INTO t VALUES (2)")
+    for session in (own, reads):
+        assert run(session, "SELECT a FROM t") == [(1,)]
+    server.as_root(f"DROP ROLE r{reader}")
+
+
 def prepare(session: Any, xid: str, statement: str) -> None:
     for each in (f"XA START {xid}", statement, f"XA END {xid}", f"XA PREPARE {xid}"):
         run(session, each)

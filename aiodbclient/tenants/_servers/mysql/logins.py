@@ -129,9 +129,9 @@ async def create_login(
 async def restore_login(schema: Schema, login: str, role: Role) -> None:
     """Set the rights and limits of a login, and unlock it. Its password stays.
 
-    If it had other rights, end its sessions in the schemas of others, which would keep them.
+    End its sessions in the schemas of others: they keep the rights that it had there.
     """
-    had_others = await set_rights(schema, login, RIGHTS[role])
+    await set_rights(schema, login, RIGHTS[role])
     await schema.run(f"ALTER USER %s@'%%' {_LIMITS.format(schema.most)} ACCOUNT UNLOCK", login)
 
     async def elsewhere() -> list[Thread]:
@@ -141,8 +141,7 @@ async def restore_login(schema: Schema, login: str, role: Role) -> None:
             if each.is_of([login]) and each.schema not in (None, schema.name, *_OPEN_TO_ALL)
         ]
 
-    if had_others:
-        await _end_threads(schema, elsewhere, [login])
+    await _end_threads(schema, elsewhere, [login])
 
 
 async def end_work(schema: Schema) -> None:

@@ -23,6 +23,16 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
 OF_A_DUMP = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
+# The logins of clients. A thread of the server has no type of connection.
+_INSIDE = """
+SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads
+WHERE PROCESSLIST_DB COLLATE utf8mb4_bin = %s AND CONNECTION_TYPE IS NOT NULL AND PROCESSLIST_USER IS NOT NULL
+"""
+# Who has rights on every schema: the provider's accounts, and the users that the API makes.
+_EVERYWHERE = """
+SELECT User FROM mysql.user
+WHERE 'Y' IN (Select_priv, Insert_priv, Update_priv, Delete_priv, Create_priv, Alter_priv, Drop_priv, Execute_priv)
+"""
 _NAME = r"`(?:[^`]|``)*`"
 _GRANT = re.compile(
     rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
@@ -75,7 +85,8 @@ async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[st
 async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
     """Revoke the rights in the tenant's schema of everyone except ``ours``. Raises GrantError for a wide pattern.
 
-    Return whose they were, also by a role: a session that has entered the schema keeps them.
+    Return whose sessions to end, because one that has entered the schema keeps its rights: those who had rights, and
+    who is in the schema without any, perhaps since an earlier try.
     """
     others = await access_of_others(schema, ours)
     for one in others:
@@ -84,11 +95,18 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
                 statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
                 await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
     refuse_wide(schema, others)
-    whose = {one.user for one in others}
-    members = await schema.run("SELECT FROM_USER, TO_USER FROM mysql.role_edges") if whose else []
-    while more := {str(member) for role, member in members if role in whose} - {*whose, *ours}:
-        whose |= more
-    return whose
+    inside = {str(user) for (user,) in await schema.run(_INSIDE, schema.name)}
+    everywhere = {str(user) for (user,) in await schema.run(_EVERYWHERE)}
+    whose = await _with_members(schema, {one.user for one in others})
+    return (whose | inside - await _with_members(schema, everywhere)) - {*ours, schema.session.user}
+
+
+async def _with_members(schema: Schema, users: set[str]) -> set[str]:
+    """Return the users, and who has their rights because they are roles."""
+    edges = await schema.run("SELECT FROM_USER, TO_USER FROM mysql.role_edges")
+    while more := {str(member) for role, member in edges if role in users} - users:
+        users = users | more
+    return users
 
 
 def refuse_wide(schema: Schema, others: Collection[Access]) -> None:
@@ -111,16 +129,13 @@ def check_name(schema: Schema) -> None:
         )
 
 
-async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> bool:
+async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
     """Give a login the rights ``wanted``, and revoke all others. What it has of them stays.
 
-    Return whether it had others: an open session keeps those on all schemas, and on the one that it is in.
+    An open session keeps what it had on all schemas, and on the one that it is in.
     """
-    had_others = False
-    for statement, values, problem in await missing_grants(schema, login, wanted):
+    for statement, values, _ in await missing_grants(schema, login, wanted):
         await schema.run(statement, *values)
-        had_others |= problem.kind is ProblemKind.TOO_MANY_RIGHTS
-    return had_others
 
 
 async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
