@@ -234,8 +234,8 @@ async def test_pattern_for_other_schemas_is_refused_and_named(server: Server, is
 
 @pytest.mark.parametrize("account", ["'{similar}'@'%'", "'{login}'@localhost"], ids=["similar name", "one host"])
 async def test_account_like_a_login_is_a_strangers(server: Server, account: str) -> None:
-    """Nobody ends it with the tenant's login."""
-    tenant, login, _ = await server.make()
+    """Nobody ends it with the tenant's login, whose sessions go on."""
+    tenant, login, _, own = await server.enter()
     similar = f"{login[:-1]}g"
     account = account.format(login=login, similar=similar)
     server.as_root(f"CREATE USER {account}")
@@ -246,6 +246,7 @@ async def test_account_like_a_login_is_a_strangers(server: Server, account: str)
     await tenant.repair()
 
     assert await tenant.problems() == frozenset()
+    assert run(own, "SELECT 1") == [(1,)]
     server.as_root(f"DROP USER {account}")
 
 
