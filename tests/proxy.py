@@ -48,10 +48,7 @@ class Cut(Exception):
 
 
 class Proxy:
-    """Forwards connections to a port of this machine. ``rules`` apply at once, also to connections that are open.
-
-    To another server than PostgreSQL it forwards ``any_protocol``: rules apply to whatever a client sends at a time.
-    """
+    """Forwards connections to a port. With ``any_protocol``, rules apply to whatever a client sends at a time."""
 
     def __init__(self, port: int, *, any_protocol: bool = False) -> None:
         self.rules: list[Rule] = []

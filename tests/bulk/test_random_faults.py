@@ -1,7 +1,4 @@
-"""With runs and faults in any order, the outcomes have the right passwords.
-
-A state machine acts as an operator who stores the outcomes, on a server that fails at random.
-"""
+"""With runs and faults in any order, as a state machine draws them, the outcomes have the right passwords."""
 
 from __future__ import annotations
 

@@ -102,10 +102,7 @@ def test_random_requests_are_answered_as_described(described: Path, tmp_path: Pa
 
 
 def attacked(sandbox: Sandbox, described: Path, tmp_path: Path, cluster: str | None, *more: str) -> int:
-    """Run schemathesis on the description, with all of its checks. Returns how many cases passed.
-
-    Without ``cluster``, each request draws one of the sandbox's. The systematic phase cannot do that.
-    """
+    """Run schemathesis, on ``cluster`` or on one that each request draws. Returns how many cases passed."""
     chosen = '{ dictionary = "clusters", probability = 1.0 }' if cluster is None else json.dumps(cluster)
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG.format(cluster=chosen, clusters=json.dumps(list(sandbox.clusters))))

@@ -1,7 +1,4 @@
-"""A process that claims a name, reports it, and commits when it is told to: ``claimer.py STORE NAME LEASE``.
-
-STORE is a path, or a DSN and the name of a table.
-"""
+"""A process that claims a name, reports it, and commits when it is told to: ``claimer.py STORE NAME LEASE``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Hostile tenants attack MySQL, while other tenants sign up, rotate and leave.
-
-Every hostile tenant has leaked credentials. Their sessions run random attacks. Afterwards no leaked
-credential can log in, every stored credential works, and no other tenant was delayed beyond a limit.
-"""
+"""Hostile tenants with leaked credentials run random attacks on MySQL, while others sign up, rotate and leave."""
 
 from __future__ import annotations
 

@@ -27,11 +27,7 @@ from .programs import refusal
 
 @contextmanager
 def unkillable(credential: Credential) -> Iterator[int]:
-    """The pid of a session that ignores ``pg_terminate_backend``.
-
-    A statement without a check for interrupts does so, such as ``translate(repeat('a', 20000000), ...)``. A process
-    that is stopped behaves the same, and costs nothing.
-    """
+    """The pid of a session that ignores ``pg_terminate_backend``: stopped, as some statements never check for it."""
     with closing(Connection.connect(credential.uri)) as session:
         pid = session.info.backend_pid
         session.pgconn.send_query(b"SELECT pg_sleep(600)")
