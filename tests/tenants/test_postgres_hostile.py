@@ -205,7 +205,7 @@ async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step:
     for database in databases:
         assert await entering(managed, login, database) == (victim.owner,)  # it would be noticed
     await managed.closed(login)
-    hidden = [entering(managed, login, database, 8) for database in databases]
+    hidden = [entering(managed, login, database, 15) for database in databases]
     await until(lambda: len(managed.api(OPENING)) >= 2)
     assert managed.sessions(login) == 0
 
@@ -251,7 +251,7 @@ async def test_hidden_neighbour_does_not_outlive_repair(managed: Managed, victim
     managed.let_in(victim, evil.logins[0])
     assert await entering(managed, evil.logins[0], victim.database) == (evil.owner,)
     await managed.closed(evil.logins[0])
-    hidden = entering(managed, evil.logins[0], victim.database, 8)
+    hidden = entering(managed, evil.logins[0], victim.database, 15)
     await until(lambda: managed.api(OPENING))
 
     await victim.repair()

@@ -243,10 +243,13 @@ class MySQLSession(TenantSession):
             await schemas.make_writable(schema)
             existing = await logins.accounts(schema, on_record)
             await logins.end(schema, await logins.intruders(schema))
-            await logins.end_in_schema(schema, await rights.revoke_access(schema, existing))
-            for account in existing.values():
-                if account.login in on_record and account.is_ours and not account.is_locked:
-                    await logins.restore_login(schema, account.login, on_record[account.login])
+            inside = await rights.strangers_inside(schema, existing)
+            await logins.end_in_schema(schema, await rights.revoke_access(schema, existing) | inside)
+            ours = [each.login for each in existing.values() if each.is_ours and not each.is_locked]
+            working = [login for login in ours if login in on_record]
+            for login in working:
+                await logins.restore_login(schema, login, on_record[login])
+            await logins.end_elsewhere(schema, working)
             await _restore_definers(schema)
 
     async def shut(self) -> None:
@@ -295,7 +298,8 @@ class MySQLSession(TenantSession):
                 await logins.check_adoption(schema, login)
             await logins.end(schema, {*ours} - {*goes_on} | await logins.intruders(schema))
             await schemas.make_writable(schema)
-            await logins.end_in_schema(schema, await rights.revoke_access(schema, goes_on))
+            inside = await rights.strangers_inside(schema, goes_on)
+            await logins.end_in_schema(schema, await rights.revoke_access(schema, goes_on) | inside)
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:

@@ -52,6 +52,10 @@ _SCHEDULER = "Daemon"  # the command of the server's thread that starts them, wh
 _KILLED = "Killed"  # the command of a thread that was killed, while its statement goes on
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
 _OPEN_TO_ALL = ("information_schema", "performance_schema")
+_ELSEWHERE = f"""
+SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL
+  AND PROCESSLIST_DB COLLATE utf8mb4_bin NOT IN (%s, {", ".join(map(repr, _OPEN_TO_ALL))})
+"""
 _MOMENT = 0.2  # s until a killed session is no longer listed, and an honest one has changed its user
 _NO_SESSION = (LoginRefusedError, ServerAwayError, GrantError)  # why a session of a login does not kill the others
 _HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
@@ -127,21 +131,9 @@ async def create_login(
 
 
 async def restore_login(schema: Schema, login: str, role: Role) -> None:
-    """Set the rights and limits of a login, and unlock it. Its password stays.
-
-    End its sessions in the schemas of others: they keep the rights that it had there.
-    """
+    """Set the rights and limits of a login, and unlock it. Its password stays."""
     await set_rights(schema, login, RIGHTS[role])
     await schema.run(f"ALTER USER %s@'%%' {_LIMITS.format(schema.most)} ACCOUNT UNLOCK", login)
-
-    async def elsewhere() -> list[Thread]:
-        return await _changing(schema) or [
-            each
-            for each in await schema.session.threads()
-            if each.is_of([login]) and each.schema not in (None, schema.name, *_OPEN_TO_ALL)
-        ]
-
-    await _end_threads(schema, elsewhere, [login])
 
 
 async def end_work(schema: Schema) -> None:
@@ -204,6 +196,21 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
         ]
 
     await _end_threads(schema, in_schema)
+
+
+async def end_elsewhere(schema: Schema, logins: Collection[str]) -> None:
+    """End the sessions of logins in the schemas of others: they keep the rights that the logins had there."""
+    if not any(user in logins for (user,) in await schema.run(_ELSEWHERE, schema.name)):
+        return
+
+    async def elsewhere() -> list[Thread]:
+        return await _changing(schema) or [
+            thread
+            for thread in await schema.session.threads()
+            if thread.is_of(logins) and thread.schema not in (None, schema.name, *_OPEN_TO_ALL)
+        ]
+
+    await _end_threads(schema, elsewhere, logins)
 
 
 async def intruders(schema: Schema) -> set[str]:

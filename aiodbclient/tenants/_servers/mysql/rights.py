@@ -28,10 +28,11 @@ _INSIDE = """
 SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads
 WHERE PROCESSLIST_DB COLLATE utf8mb4_bin = %s AND CONNECTION_TYPE IS NOT NULL AND PROCESSLIST_USER IS NOT NULL
 """
-# Who has rights on every schema: the provider's accounts, and the users that the API makes.
+# Who may enter every schema: the provider's accounts, and the users that the API makes.
 _EVERYWHERE = """
-SELECT User FROM mysql.user
-WHERE 'Y' IN (Select_priv, Insert_priv, Update_priv, Delete_priv, Create_priv, Alter_priv, Drop_priv, Execute_priv)
+SELECT User FROM mysql.user WHERE 'Y' IN (Select_priv, Insert_priv, Update_priv, Delete_priv, Create_priv, Drop_priv,
+    References_priv, Index_priv, Alter_priv, Create_tmp_table_priv, Lock_tables_priv, Execute_priv, Create_view_priv,
+    Show_view_priv, Create_routine_priv, Alter_routine_priv, Event_priv, Trigger_priv)
 """
 _NAME = r"`(?:[^`]|``)*`"
 _GRANT = re.compile(
@@ -85,8 +86,7 @@ async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[st
 async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
     """Revoke the rights in the tenant's schema of everyone except ``ours``. Raises GrantError for a wide pattern.
 
-    Return whose sessions to end, because one that has entered the schema keeps its rights: those who had rights, and
-    who is in the schema without any, perhaps since an earlier try.
+    Return whose they were, also by a role, but none of ``ours``: a session that has entered the schema keeps them.
     """
     others = await access_of_others(schema, ours)
     for one in others:
@@ -95,10 +95,18 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
                 statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
                 await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
     refuse_wide(schema, others)
+    whose = await _with_members(schema, {one.user for one in others}) if others else set[str]()
+    return whose - {*ours, schema.session.user}
+
+
+async def strangers_inside(schema: Schema, ours: Collection[str]) -> set[str]:
+    """Return the users with a session in the schema who may not enter every schema, and are none of ``ours``.
+
+    They may have no right any more: an earlier try revoked it, and did not end their session.
+    """
     inside = {str(user) for (user,) in await schema.run(_INSIDE, schema.name)}
-    everywhere = {str(user) for (user,) in await schema.run(_EVERYWHERE)}
-    whose = await _with_members(schema, {one.user for one in others})
-    return (whose | inside - await _with_members(schema, everywhere)) - {*ours, schema.session.user}
+    may_enter = {*ours, schema.session.user, *(str(user) for (user,) in await schema.run(_EVERYWHERE))}
+    return inside - await _with_members(schema, may_enter)
 
 
 async def _with_members(schema: Schema, users: set[str]) -> set[str]:

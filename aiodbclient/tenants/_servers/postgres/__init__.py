@@ -34,7 +34,8 @@ from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear,
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _TESTS = 4  # how many logins of tenants to test at a time
-_DROPS = 2  # tenants whose ended logins to drop, or whose objects to take back, at a time: others can delay it
+_DROPS = 2  # how many ended logins to drop at a time
+_RECLAIMS = 2  # tenants whose objects to take back at a time: others can delay it
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 _DROP_LOGINS_SECONDS = 2.0  # for ended logins: what others granted to them can take long
@@ -87,6 +88,7 @@ class PostgresServer(Server):
         self.turns = asyncio.Semaphore(_CONNECTIONS)  # nobody waits for one in a turn
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
+        self.reclaims = asyncio.Semaphore(_RECLAIMS)
         self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
@@ -231,7 +233,7 @@ class PostgresSession(TenantSession):
         await self._step(partial(grants.complete, wanted=on_record))
         if roles := [role for role in ROLES if role in on_record.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
-        async with self._server.drops:
+        async with self._server.reclaims:
             await objects.reclaim(self.opened, on_record)
 
     async def shut(self) -> None:
@@ -250,7 +252,7 @@ class PostgresSession(TenantSession):
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
-        async with self._server.drops:  # ``problems`` reports what the administrator may not give
+        async with self._server.reclaims:  # ``problems`` reports what the administrator may not give
             await objects.take_objects(self.opened)
         return login
 

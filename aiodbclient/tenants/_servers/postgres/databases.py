@@ -58,8 +58,8 @@ SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END,
 """)
 _RESET_TIMEOUTS = SQL(f"SELECT set_config(name, reset_val, false) {_TIMEOUTS}")
 # DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
-_LONG_STATEMENTS = SQL(f"""
-SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND {CLIENTS}
+_LONG_STATEMENTS = SQL("""
+SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
   AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
 """)
 

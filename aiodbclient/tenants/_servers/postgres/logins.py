@@ -196,8 +196,13 @@ async def log_in(
             reader, writer = await asyncio.open_connection(*address)
             try:
                 writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
-                if await reader.read(2) == b"S":  # and nothing more, which would be read as if TLS protected it
+                answer = await reader.read(2)
+                if answer == b"S":
                     await writer.start_tls(context, server_hostname=address[0])
+                elif not answer:
+                    raise EOFError("the server closed the connection")
+                elif answer != b"N":  # what else came would be read as if TLS protected it
+                    raise ServerAwayError("the server does not speak PostgreSQL's protocol")
                 elif context.verify_mode:
                     raise ServerAwayError("the server does not support TLS")
                 await _Wire(reader, writer).log_in(login, password, names.database)

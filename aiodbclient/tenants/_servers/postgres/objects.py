@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Identifier
 
@@ -224,15 +224,16 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
   AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {_HARMLESS}
 """
 # They may run such a function, or have made another one by it.
-_END_TRANSACTIONS = SQL(f"""
+_END_TRANSACTIONS = SQL("""
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = current_database() AND xact_start < %s AND {CLIENTS} AND rolsuper IS DISTINCT FROM true
+WHERE datname = current_database() AND xact_start < %s AND usesysid IS NOT NULL AND rolsuper IS DISTINCT FROM true
   AND usename IS DISTINCT FROM current_user
 """)
 _PROBLEMS = SQL(f"""
 SELECT 'open_to_others', pg_get_userbyid(member)::text FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
-UNION ALL SELECT 'open_to_others', usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = %(database)s AND {CLIENTS} AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%(ours)s)
+UNION ALL SELECT 'open_to_others', coalesce(usename, 'a dropped role')
+FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid WHERE datname = %(database)s AND {CLIENTS}
+  AND rolsuper IS DISTINCT FROM true AND coalesce(usename, '') <> ALL (current_user || %(ours)s::name[])
 UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname)
 FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
   AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
@@ -275,19 +276,25 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
     for (database,) in elsewhere:  # such as a function that an intruder left with a neighbour
         with suppress(GrantError):  # the neighbour may hold it up
             async with entered(opened, database) as session:
-                await drop_owned(session, names.owner)
                 running.append(database)
-                [(now,)] = await session.run(SQL("SELECT clock_timestamp()"))
-                if not await end_all(partial(session.run, _END_TRANSACTIONS, now), monotonic() + _END_SECONDS):
-                    running.remove(database)
+                if not await _end_transactions(session):  # else the function stays, for the next repair to find
+                    await drop_owned(session, names.owner)
+                    if not await _end_transactions(session):
+                        running.remove(database)
     async with opened() as session:
         left = [str(each) for each in await problems(session, logins, present)]
-        left += [f"transactions in the database {database!r} do not end" for database in running]
+        left += [f"transactions in the database {database!r} do not end, so run it again" for database in running]
         if left:
             raise session.error(
                 f"the administrator cannot change all that is others' in the database {names.database!r}: "
                 f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects"
             )
+
+
+async def _end_transactions(session: Session) -> list[Any]:
+    """End the transactions of others that run in the session's database. Return those that do not end."""
+    [(now,)] = await session.run(SQL("SELECT clock_timestamp()"))
+    return await end_all(partial(session.run, _END_TRANSACTIONS, now), monotonic() + _END_SECONDS)
 
 
 async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str]:
