@@ -21,6 +21,7 @@ from .conftest import Command
 INTERRUPTED = """
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell, it is ignored
 class Finder:
     def find_spec(self, name, *_):
         if name == "{module}":
