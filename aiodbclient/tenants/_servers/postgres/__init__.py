@@ -85,7 +85,7 @@ class PostgresServer(Server):
         self._context = logins.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self.limit = connection_limit
-        self.turns = asyncio.Semaphore(_CONNECTIONS)  # nobody waits for one in a turn
+        self.turns = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
         self.reclaims = asyncio.Semaphore(_RECLAIMS)

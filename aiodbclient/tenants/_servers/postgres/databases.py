@@ -41,8 +41,8 @@ _EMPTY_SECONDS = 20.0
 
 # Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
-# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended. Materialized,
-# so that the server ends none before it has compared its name.
+# Sessions of any login, and of roles that were dropped. A superuser's is the provider's, and cannot be ended.
+# MATERIALIZED: otherwise the planner may call pg_terminate_backend before it checks the conditions.
 _END_OTHERS = SQL(f"""
 WITH found AS MATERIALIZED (
     SELECT pid, coalesce(usename, 'a dropped role') AS login
