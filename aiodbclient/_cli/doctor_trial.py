@@ -6,14 +6,14 @@ The answers are notes: none is wrong. The names in its SQL need no quoting: ``do
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .. import Cluster, ClusterClient, Connection
 from .._http.raw import JSON
@@ -31,9 +31,6 @@ from .failures import message_of
 from .opening import admin_login
 from .printing import note, took
 from .running import on_signals
-
-# Runs a statement as the administrator, in a database that may be named, and returns its rows. Raises GrantError.
-_Run: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 _POSTGRESQL = {
     "settings": "SELECT name, setting FROM pg_settings WHERE name IN ('createrole_self_grant', 'max_connections', "
@@ -76,9 +73,7 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
                     connection = connection_of(info, private=private)
                     ca = await cluster.ca() if connection.ssl else None
                     server = server_of(info.engine, connection, ca, admin_login(admin), None)
-                    on_engine = _on_postgresql if info.engine in POSTGRESQL else _on_mysql
-                    run = on_engine(server, Work(names_of(name, info.engine)))
-                    await _prove(_Asking(trial, run, connection, ca), tenants)
+                    await _prove(_Asking(trial, server, connection, ca), tenants)
             except StepFailedError:
                 pass
             except DatabaseClientError as error:
@@ -113,7 +108,7 @@ async def _prove(asking: _Asking, tenants: Tenants) -> None:
     findings, name, readers = asking.trial.findings, asking.trial.name, tenants.role("reader")
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
     await _check(findings, "isolated", tenants, name, "the login has all rights in its database, and others have none")
-    await asking.ask_lists(made)
+    await asking.ask("lists", asking.lists(made))
     after = await _step(findings, "rotated", tenants.rotate([name]), "the new login is {}")
     await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} log in")
     await _step(findings, "revoked", tenants.revoke_previous([name]), f"{made.username} has no password that works")
@@ -125,15 +120,11 @@ async def _prove(asking: _Asking, tenants: Tenants) -> None:
 
 async def _step(findings: Findings, step: str, run: AsyncIterable[Any], found: str) -> Credential:
     started = monotonic()
-    error: Exception | None = None
-    outcome: Any = None
-    try:
+    outcome: Any
+    with findings.needed(step, {DatabaseClientError: REPORT}):
         [outcome] = [each async for each in run]
-        error = outcome.error
-    except DatabaseClientError as ended:
-        error = ended
-    if error is not None:
-        findings.stop(step, error, REPORT)
+    if outcome.error is not None:
+        findings.stop(step, outcome.error, REPORT)
     findings.ok(step, f"{found.format(outcome.credential.username)} ({took(monotonic() - started)})")
     credential: Credential = outcome.credential
     return credential
@@ -152,37 +143,35 @@ class _Asking:
     """Asks about the cluster of a trial."""
 
     trial: Trial
-    run: _Run
+    server: Any  # its steps and schemas are those of its engine
     connection: Connection
     ca: str | None
 
-    async def ask_lists(self, made: Credential) -> None:
-        """Whether the API lists what a tenant has by SQL."""
-        await self._ask("lists", self._lists(made))
-
-    async def ask_all(self, made: Credential) -> None:
-        """What the API does with logins that SQL made, dropped or locked. ``made`` is a tenant's credential."""
-        logins = dropped, shut, own = [self.trial.login(end) for end in "dso"]
-        await self._ask("settings", self._settings())
-        try:
-            await self._ask("dropped login", self._dropped(dropped))
-            await self._ask("locked login", self._shut(shut))
-            if self.trial.engine in POSTGRESQL:
-                await self._ask("login by SQL", self._deleted(own))
-                await self._ask("pool", self._pool(made))
-            else:
-                await self._ask("rights", self._rights(own))
-        finally:
-            for login in logins:
-                await self.run("drop", login)
-
-    async def _ask(self, check: str, question: Awaitable[str]) -> None:
+    async def ask(self, check: str, question: Awaitable[str]) -> None:
+        """Print an answer as a note, since none is wrong."""
         try:
             self.trial.findings.note(check, await question)
         except DatabaseClientError as error:
             self.trial.findings.skip(check, f"there is no answer: {message_of(error)}")
 
-    async def _lists(self, made: Credential) -> str:
+    async def ask_all(self, made: Credential) -> None:
+        """What the API does with logins that SQL made, dropped or locked. ``made`` is a tenant's credential."""
+        logins = dropped, shut, own = [self.trial.login(end) for end in "dso"]
+        await self.ask("settings", self._settings())
+        try:
+            await self.ask("dropped login", self._dropped(dropped))
+            await self.ask("locked login", self._shut(shut))
+            if self.trial.engine in POSTGRESQL:
+                await self.ask("login by SQL", self._deleted(own))
+                await self.ask("pool", self._pool(made))
+            else:
+                await self.ask("rights", self._rights(own))
+        finally:
+            for login in logins:
+                await self._run("drop", login)
+
+    async def lists(self, made: Credential) -> str:
+        """Whether the API lists what a tenant has by SQL."""
         users = [user.name for user in await self.trial.cluster.users.list()]
         dbs = [db.name for db in await self.trial.cluster.dbs.list()]
         said = f"of what SQL made, the API lists the login: {_yes(made.username in users)}, "
@@ -192,26 +181,26 @@ class _Asking:
         return said + f"the database: {_yes(made.database in dbs)}"
 
     async def _settings(self) -> str:
-        return ", ".join(f"{name}={setting or 'none'}" for name, setting in sorted(await self.run("settings")))
+        return ", ".join(f"{name}={setting or 'none'}" for name, setting in sorted(await self._run("settings")))
 
     async def _dropped(self, login: str) -> str:
         users = self.trial.cluster.users
         await self.trial.create(login)
-        await self.run("drop", login)
+        await self._run("drop", login)
         read, deleted = await _status(users.get(login)), await _status(users.delete(login))
         return f"after SQL dropped a login of the API, its read {read}, its deletion {deleted}"
 
     async def _shut(self, login: str) -> str:
         users = self.trial.cluster.users
         await self.trial.create(login)
-        await self.run("lock", login)
+        await self._run("lock", login)
         read, reset = await _status(users.get(login)), await _status(users.reset_auth(login))
-        locked = "locked" if "ACCOUNT LOCK" in str(await self.run("account", login)) else "open"
+        locked = "locked" if "ACCOUNT LOCK" in str(await self._run("account", login)) else "open"
         return f"after SQL locked a login of the API, its read {read}, its reset {reset}, and it is {locked}"
 
     async def _rights(self, login: str) -> str:
         await self.trial.create(login)
-        grants = [str(grant).partition(" TO ")[0] for (grant,) in await self.run("grants", login)]
+        grants = [str(grant).partition(" TO ")[0] for (grant,) in await self._run("grants", login)]
         return f"a login of the API has: {'; '.join(grants)}"
 
     async def _deleted(self, name: str) -> str:
@@ -220,16 +209,16 @@ class _Asking:
 
         password = Secret(secrets.token_urlsafe())
         try:
-            await self.run("create database", name)
-            await self.run("close database", name)
-            await self.run("create", name, await verifier(password))
-            await self.run("join", name)
-            await self.run("own", name, inside=name)
-            entered = _yes(await _enters(self.connection, self.ca, name, password, "template1"))
+            await self._run("create database", name)
+            await self._run("close database", name)
+            await self._run("create", name, await verifier(password))
+            await self._run("join", name)
+            await self._run("own", name, inside=name)
+            entered = _yes(await self._enters(self.connection, name, password, "template1"))
             deleted = await _status(self.trial.cluster.users.delete(name))
-            owners = [owner for (owner,) in await self.run("owner", inside=name)]
+            owners = [owner for (owner,) in await self._run("owner", inside=name)]
         finally:
-            await self.run("drop database", name)
+            await self._run("drop database", name)
         owner = f"belongs to {owners[0] if owners[0] in _KNOWN else 'another role'}" if owners else "is gone"
         owner = "is its own still" if owners == [name] else owner
         return f"it enters template1: {entered}; its deletion by the API {deleted}, and its table {owner}"
@@ -239,16 +228,50 @@ class _Asking:
         wanted: JSON = {"name": name, "mode": "transaction", "size": 1, "db": database, "user": login}
         try:
             answer = await request_below(self.trial.cluster, "POST", "pools", json=wanted)
-            where = answer["pool"]["connection"]["host"], answer["pool"]["connection"]["port"]
+            found = answer["pool"]["connection"]
+            pool = evolve(self.connection, host=found["host"], port=found["port"])
 
             async def enters() -> bool | None:
-                return await _enters(self.connection, self.ca, login, made.password, name, where) or None
+                return await self._enters(pool, login, made.password, name) or None
 
             takes = "takes" if await until_seen(enters, _POOL_SECONDS) else "does not take"
             return f"a pool of the provider {takes} a login that SQL made"
         finally:
             with suppress(APIError):
                 await request_below(self.trial.cluster, "DELETE", "pools", name)
+
+    async def _run(self, what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement as the administrator, on PostgreSQL ``inside`` a database. Raises GrantError."""
+        engine = self.trial.engine
+        work = Work(names_of(self.trial.name, engine))
+        rows: list[tuple[Any, ...]]
+        if engine in POSTGRESQL:
+            from ..tenants._servers.postgres.sessions import verbatim  # needs psycopg
+
+            async with self.server.steps(work).opened(inside) as session:
+                rows = await session.run(verbatim(_POSTGRESQL[what].format(*names)))
+        else:
+            async with self.server.schema(work) as schema:
+                rows = await schema.run(_MYSQL[what].format(*names))
+        return rows
+
+    async def _enters(self, place: Connection, login: str, password: str | None, database: str) -> bool:
+        """Whether a login may enter a database of PostgreSQL."""
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+
+        from ..tenants._servers.postgres.sessions import CAFile, clear
+
+        file = None if self.ca is None else CAFile(self.ca)
+        verified = {} if file is None else {"sslmode": "verify-full", "sslrootcert": file.path()}
+        options = {"host": place.host, "port": place.port, "user": login, "dbname": database, "connect_timeout": 10}
+        own = Secret(make_conninfo("", **options | verified, password=password))
+        try:
+            await (await psycopg.AsyncConnection.connect(own)).close()
+        except psycopg.OperationalError as error:
+            clear(error)  # psycopg's frames hold the password
+            return False
+        return True
 
 
 async def _status(call: Awaitable[object]) -> str:
@@ -261,50 +284,3 @@ async def _status(call: Awaitable[object]) -> str:
 
 def _yes(held: bool) -> str:
     return "yes" if held else "no"
-
-
-def _on_postgresql(server: Any, work: Work) -> _Run:
-    from ..tenants._servers.postgres.sessions import verbatim  # needs psycopg
-
-    async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
-        async with server.steps(work).opened(inside) as session:
-            found: list[tuple[Any, ...]] = await session.run(verbatim(_POSTGRESQL[what].format(*names)))
-            return found
-
-    return run
-
-
-def _on_mysql(server: Any, work: Work) -> _Run:
-    async def run(what: str, *names: str) -> list[tuple[Any, ...]]:
-        async with server.schema(work) as schema:
-            found: list[tuple[Any, ...]] = await schema.run(_MYSQL[what].format(*names))
-            return found
-
-    return run
-
-
-async def _enters(
-    connection: Connection,
-    ca: str | None,
-    login: str,
-    password: str | None,
-    database: str,
-    where: tuple[str, int] | None = None,
-) -> bool:
-    """Whether a login may enter a database of PostgreSQL, or a pool that is ``where``."""
-    import psycopg
-    from psycopg.conninfo import make_conninfo
-
-    from ..tenants._servers.postgres.sessions import CAFile, clear
-
-    host, port = where or (connection.host, connection.port)
-    file = None if ca is None else CAFile(ca)
-    verified = {} if file is None else {"sslmode": "verify-full", "sslrootcert": file.path()}
-    options: dict[str, Any] = {"host": host, "port": port, "user": login, "dbname": database, "connect_timeout": 10}
-    own = Secret(make_conninfo("", **options | verified, password=password))
-    try:
-        await (await psycopg.AsyncConnection.connect(own)).close()
-    except psycopg.OperationalError as error:
-        clear(error)  # psycopg's frames hold the password
-        return False
-    return True
