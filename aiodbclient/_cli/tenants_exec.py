@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -36,12 +37,10 @@ if TYPE_CHECKING:
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.
-_NOT_PASSED_ON = frozenset(
-    {
-        *("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"),
-        *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS", "PGSSLROOTCERT", "PGREQUIREAUTH"),
-    }
-)
+_NOT_PASSED_ON = {
+    *("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"),
+    *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS", "PGSSLROOTCERT", "PGREQUIREAUTH"),
+}
 _MOST_BYTES = 1 << 20  # of each output
 _GRACE = 5.0  # s from SIGTERM to SIGKILL
 
@@ -72,7 +71,7 @@ async def exec_tenants(
     wanted = names_in(chosen)
     if not program or program[0].startswith("-"):
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql")
-    if not _exists(program[0], dict(os.environ)):
+    if not _exists(program[0]):
         note(f"{program[0]}: no such program")
         return Exit.NOT_FOUND
     if wanted is None or len(wanted) != 1 or not chosen.is_typed or output.as_json:
@@ -157,9 +156,6 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
     try:
         process = await create_subprocess_exec(*program, env=environment)
     except OSError as error:
-        if not _exists(program[0], environment):  # PermissionError too, if a folder of PATH cannot be searched
-            note(f"{program[0]}: no such program")
-            return Exit.NOT_FOUND
         note(f"{program[0]}: {error.strerror}")
         return Exit.NOT_RUN
     _pass_on_signals(process)
@@ -169,20 +165,14 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
             process.send_signal(each)
         code = await process.wait()
     except asyncio.CancelledError:  # --timeout
-        process.terminate()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
-                await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await _end(process, process.send_signal)
         note("--timeout has ended the program")
         return Exit.STOPPED
     return code if code >= 0 else 128 - code
 
 
-def _exists(program: str, environment: dict[str, str]) -> bool:
-    folders = [""] if "/" in program else os.get_exec_path(environment)
+def _exists(program: str) -> bool:
+    folders = [""] if "/" in program else os.get_exec_path()
     return any(os.path.exists(os.path.join(folder, program)) for folder in folders)
 
 
@@ -231,7 +221,7 @@ async def _run_quietly(program: list[str], environment: dict[str, str], folder: 
         try:
             code = await process.wait()
         except asyncio.CancelledError:
-            await _end(process)
+            await _end(process, partial(os.killpg, process.pid))
             raise
     code = code if code >= 0 else 128 - code
     ran = _Ran(code, monotonic() - started, _tail(output), _tail(errors))
@@ -240,21 +230,17 @@ async def _run_quietly(program: list[str], environment: dict[str, str], folder: 
     return ran
 
 
-async def _end(process: Process) -> None:
-    """End the program and all that it started: with SIGTERM, and those that stay with SIGKILL."""
+async def _end(process: Process, send: Callable[[int], None]) -> None:
+    """End a program, to which ``send`` sends a signal: with SIGTERM, and with SIGKILL what stays."""
     try:
-        _signal(process, signal.SIGTERM)
-        with suppress(TimeoutError):
+        with suppress(ProcessLookupError, PermissionError, TimeoutError):
+            send(signal.SIGTERM)
             async with asyncio.timeout(_GRACE):
                 await process.wait()
     finally:
-        _signal(process, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            send(signal.SIGKILL)
     await process.wait()
-
-
-def _signal(process: Process, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 def _tail(file: Path) -> str:
