@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import SequenceMatcher, get_close_matches
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -15,6 +15,7 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._record import OnRecord, Verb, read_all
 from ..tenants.errors import StoreError
+from .failures import Exit
 from .opening import is_id, shown
 from .options import CLUSTER_VARIABLE, Stored, suggest
 from .printing import FEW, note
@@ -51,6 +52,12 @@ class Entries:
             found[id] = known.get(id, each)
         return found
 
+    def end(self, code: int) -> int:
+        """Print which records are damaged. Returns the exit code: if any is, UNUSABLE in place of a lower one."""
+        for name in self.damaged:
+            note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
+        return Exit.UNUSABLE if self.damaged and code <= Exit.SOME_FAILED else code
+
 
 async def read_entries(store: Store) -> Entries:
     entries = Entries()
@@ -62,28 +69,36 @@ async def read_entries(store: Store) -> Entries:
     return entries
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # for cached properties
 class Records:
     """What the store of ``place`` has on record for some clusters."""
 
     place: Stored
     store: Store
+    entries: Entries
     clusters: Mapping[str, str]  # the name of each, by its id
-    known: Mapping[str, str]  # those of the whole store too
-    records: Mapping[Role, Mapping[str, OnRecord]]  # by role, and by the names of the tenants
-    damaged: Sequence[str]  # the tenants whose records are damaged
-    others: Mapping[tuple[Role, str], OnRecord]  # of other clusters and prefixes
+
+    @cached_property
+    def records(self) -> Mapping[Role, Mapping[str, OnRecord]]:
+        """The records of these clusters and of the prefix, by role and by the names of the tenants."""
+        found: dict[Role, dict[str, OnRecord]] = {role: {} for role in Role}
+        for record in self.entries.records:
+            if not self._is_elsewhere(record) and not record.is_empty:
+                found[record.role][record.name] = record
+        return found
+
+    @cached_property
+    def others(self) -> Mapping[tuple[Role, str], OnRecord]:
+        return {(each.role, each.name): each for each in self.entries.records if self._is_elsewhere(each)}
+
+    def _is_elsewhere(self, record: OnRecord) -> bool:
+        """Whether a record is of another cluster or prefix."""
+        return record.cluster not in (None, *self.clusters) or _prefix_of(record) not in (None, self.place.prefix)
 
     @property
     def cluster(self) -> str:
         """The names of the clusters."""
         return ", ".join(self.clusters.values())
-
-    def named(self, text: str) -> str:
-        """Replace the ids of clusters in ``text`` with their names."""
-        for id, name in self.known.items():
-            text = re.sub(f"(?<!/){re.escape(id)}", name, text)  # the path of a request keeps its id
-        return text
 
     def home(self, cluster: str | None, *, as_json: bool) -> dict[str, object]:
         """Return the columns of a tenant's cluster: its name, and in JSON its id too."""
@@ -97,7 +112,7 @@ class Records:
 
     def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
         """Select the names that are on record, and say why the others are not. None selects all."""
-        there = {*self.records[role], *(self.damaged if role is Role.OWNER else ())}
+        there = {*self.records[role], *(self.entries.damaged if role is Role.OWNER else ())}
         if wanted is None:
             if not there and (why := self.elsewhere()):
                 raise InvalidArgumentError(f"{why}. Nothing was changed")
@@ -159,38 +174,11 @@ class Records:
         return [each.name for each in found if each.begun is Verb.REMOVE]
 
     def unseen(self, wanted: Sequence[str], role: Role) -> list[str]:
-        return [name for name in wanted if name not in self.records[role] and name not in self.damaged]
+        return [name for name in wanted if name not in self.records[role] and name not in self.entries.damaged]
 
     def suggest(self, verb: str, *words: str) -> str:
         """Another command on the same tenants, to be copied."""
         return suggest(self.place, "tenants", verb, *words)
-
-
-def say_damaged(names: Sequence[str]) -> bool:
-    """Print which records are damaged, and return whether any is."""
-    for name in names:
-        note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
-    return bool(names)
-
-
-def arranged(place: Stored, store: Store, entries: Entries, clusters: Mapping[str, str]) -> Records:
-    """Select the records of these clusters and of the prefix."""
-    records: dict[Role, dict[str, OnRecord]] = {role: {} for role in Role}
-    others = dict[tuple[Role, str], OnRecord]()
-    for record in entries.records:
-        if record.cluster not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
-            others[record.role, record.name] = record
-        elif not record.is_empty:
-            records[record.role][record.name] = record
-    return Records(
-        place=place,
-        store=store,
-        clusters=clusters,
-        known=entries.clusters() | dict(clusters),
-        records=records,
-        damaged=entries.damaged,
-        others=others,
-    )
 
 
 def is_suspended(record: OnRecord, before: datetime | None = None) -> bool:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..errors import InvalidArgumentError, NameTakenError
 from ..tenants import Role
 from ..tenants._naming import guard_tenants, names_of
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
-from .failures import Exit
 from .files import read_names
 from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
 from .printing import FEW, note, some
 from .progress import Report, called, follow
-from .records import Entries, Records, arranged, is_suspended, read_entries, say_damaged
+from .records import Entries, Records, is_suspended, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
@@ -27,15 +27,22 @@ if TYPE_CHECKING:
     from ..tenants._record import OnRecord
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Opened(Records):
     """The tenants of some clusters, and those of them that a command is for."""
 
+    known: Mapping[str, str]  # the names of clusters by their ids, also of those of the whole store
     tenants: Tenants
     limiter: RateLimiter
     wanted: Sequence[str] | None = None  # the names that were given; None: all
     names: dict[Role, list[str]] = field(factory=dict[Role, list[str]])
     missing: dict[str, str] = field(factory=dict[str, str])  # why other given names are not among them
+
+    def named(self, text: str) -> str:
+        """Replace the ids of clusters in ``text`` with their names."""
+        for id, name in self.known.items():
+            text = re.sub(f"(?<!/){re.escape(id)}", name, text)  # the path of a request keeps its id
+        return text
 
     def whole(self) -> Self:
         """Select no tenant if a name is missing: a typo must not leave a command half done."""
@@ -62,7 +69,7 @@ class Opened(Records):
         if self.missing and not names:
             others = len(self.wanted or ()) > len(self.missing)
             note(f"nothing was done{' for the other names either' if others else ''}")
-        return Exit.UNUSABLE if say_damaged(self.damaged) and code <= Exit.SOME_FAILED else code
+        return self.entries.end(code)
 
 
 @define
@@ -108,7 +115,7 @@ async def open_records(place: Stored) -> AsyncGenerator[Records]:
             async with open_client(place) as client:
                 found = await find_clusters(client, place.clusters or ())
                 clusters = {cluster.id: name for name, cluster in found.items()}
-        yield arranged(place, store, entries, clusters)
+        yield Records(place=place, store=store, entries=entries, clusters=clusters)
 
 
 @asynccontextmanager
@@ -137,11 +144,13 @@ async def open_tenants(
             options |= {"private": place.private, "connection_limit": place.connection_limit}
             options["admin"] = admin_login(place.admin)
         tenants = Tenants([*found.values()], store, prefix=place.prefix, **options)
-        records = arranged(place, store, entries, {each.id: name for name, each in found.items()})
-        if not offline and {each.left_behind for each in entries.records} - {None, *records.known}:
-            listed = await client.clusters.list()
-            records = evolve(records, known={each.id: each.name for each in listed} | {**records.known})
-        yield Opened(**asdict(records, recurse=False), tenants=tenants, limiter=limiter)
+        clusters = {each.id: name for name, each in found.items()}
+        known |= clusters
+        if not offline and {each.left_behind for each in entries.records} - {None, *known}:
+            known = {each.id: each.name for each in await client.clusters.list()} | known
+        yield Opened(
+            place=place, store=store, entries=entries, clusters=clusters, known=known, tenants=tenants, limiter=limiter
+        )
 
 
 async def _find(client: DatabaseClient, wanted: Sequence[str] | None, entries: Entries) -> dict[str, ClusterClient]:

@@ -13,7 +13,7 @@ from .opening import KEY_VARIABLE, keys_in, open_store, shown
 from .options import STORE_VARIABLE, YesOption, argument
 from .output import Output
 from .printing import printable, write
-from .records import read_entries, say_damaged
+from .records import read_entries
 from .running import runs
 
 _TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -40,7 +40,7 @@ async def list_store(store: _StoreArgument, output: Output) -> int:
         for record in entries.records
     ]
     output.rows(rows, empty="" if entries.damaged else f"{shown(store)} has no records")
-    return Exit.UNUSABLE if say_damaged(entries.damaged) else Exit.DONE
+    return entries.end(Exit.DONE)
 
 
 @runs

@@ -23,7 +23,7 @@ from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, St
 from .output import CredentialOutput, Output
 from .printing import FEW, note, sized, some, span, write
 from .progress import Alike, called
-from .records import Records, say_damaged
+from .records import Records
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
@@ -49,7 +49,7 @@ async def list_tenants(output: Output, place: Stored) -> int:
     rows.sort(key=lambda row: str(row["name"]))
     on_record.say_how_many(*Role)
     output.rows(rows, empty=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
-    return Exit.UNUSABLE if say_damaged(on_record.damaged) else Exit.DONE
+    return on_record.entries.end(Exit.DONE)
 
 
 def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, object]:
@@ -123,9 +123,7 @@ async def show_tenants(
     _print_credentials(credentials, output, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{name}: {why}")
-    if say_damaged(on_record.damaged):
-        return Exit.UNUSABLE
-    return Exit.SOME_FAILED if missing else Exit.DONE
+    return on_record.entries.end(Exit.SOME_FAILED if missing else Exit.DONE)
 
 
 def _print_credentials(
@@ -303,6 +301,4 @@ async def show_usage(chosen: Chosen, place: Place, output: Output) -> int:
         if alike.add(name, why.replace(name, "")):
             note(f"{name}: {why}")
     alike.say()
-    if say_damaged(opened.damaged):
-        return Exit.UNUSABLE
-    return Exit.SOME_FAILED if failed else Exit.DONE
+    return opened.entries.end(Exit.SOME_FAILED if failed else Exit.DONE)
