@@ -28,6 +28,7 @@ OF_OTHERS = {
     "CERTIFICATE_VERIFY_FAILED",
     "Cannot connect to host",
     "Connection refused",
+    "Lock wait timeout exceeded",
     "Name or service not known",
     "No space left on device",
     "certificate verify failed",
