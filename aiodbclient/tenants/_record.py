@@ -87,7 +87,7 @@ class Intent:
     database: str
     role: Role = Role.OWNER
     logins: tuple[str, ...] = ()  # that it makes. No program has them before the verb is done
-    to: str | None = None  # the other cluster of a move, or the one that a new tenant left because it is unreachable
+    other_cluster: str | None = None  # to which it moves, or which a new tenant left because it is unreachable
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))

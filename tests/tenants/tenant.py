@@ -7,7 +7,7 @@ from attrs import define, field
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers import Server, TenantSession, Work
+from aiodbclient.tenants._servers import Server, TenantSteps, Work
 
 PASSWORD = "Aa1-secret"  # of all logins, unless a test says otherwise
 
@@ -34,7 +34,7 @@ class Tenant:
         return [login for login, role in self.on_record.items() if role is Role.OWNER]
 
     @property
-    def steps(self) -> TenantSession:
+    def steps(self) -> TenantSteps:
         return self.server.steps(Work(self.names))
 
     async def add(self, role: Role = Role.OWNER, password: str = PASSWORD) -> str:

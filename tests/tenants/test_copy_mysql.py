@@ -59,7 +59,7 @@ def cursor(dsn: str) -> Iterator[Cursor]:
 
 @pytest.fixture
 async def copier(cursor: Cursor) -> MySQLCopier:
-    return await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
+    return await MySQLCopier.with_tools(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
 
 
 def made(dsn: str, user: str) -> Credential:
@@ -135,7 +135,7 @@ async def test_copy_has_everything_and_runs_as_restorer(dsn: str, cursor: Cursor
     reader, writer = made(dsn, "copy_a"), made(dsn, "copy_b")
     filled(cursor, "copy_a")
     survey = await copier.survey(reader, "copy_a")
-    programs, events = await MySQLServer(dsn, reader.ca).programs(names_of("copy_a", Engine.MYSQL))
+    programs, events = await MySQLServer(dsn, reader.ca).stored_programs(names_of("copy_a", Engine.MYSQL))
     await copier.try_copy(survey, reader, programs, writer)
     made(dsn, "copy_b")
     with TemporaryFile() as file:
@@ -220,7 +220,7 @@ async def test_what_could_not_be_copied_is_found_before(
     cursor.execute(statement)
     cursor.execute("SET GLOBAL sql_require_primary_key = 1, GLOBAL log_bin_trust_function_creators = 0")
     try:
-        programs, _ = await MySQLServer(dsn, reader.ca).programs(names_of("copy_k", Engine.MYSQL))
+        programs, _ = await MySQLServer(dsn, reader.ca).stored_programs(names_of("copy_k", Engine.MYSQL))
         survey = await copier.survey(reader, "copy_k")
         with pytest.raises(GrantError, match=named) if named else nullcontext():
             await copier.try_copy(survey, reader, programs, writer)
@@ -333,4 +333,4 @@ async def test_programs_of_mariadb_are_refused(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(
         ConfigurationError, match=r"of MySQL are required, and found were: mysqldump from 11.8.9-MariaDB"
     ):
-        await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
+        await MySQLCopier.with_tools(names_of("copy", Engine.MYSQL), "", "", has_tls=False)

@@ -124,7 +124,7 @@ REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC
 
 async def copier_of(names: Names, *servers: RestartablePostgres) -> PostgresCopier:
     versions = [str(run(each.dsn, "SHOW server_version")[0][0]) for each in servers]
-    return await PostgresCopier.with_programs(names, versions[0], versions[-1], has_tls=False)
+    return await PostgresCopier.with_tools(names, versions[0], versions[-1], has_tls=False)
 
 
 async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, server: RestartablePostgres) -> None:
@@ -174,9 +174,9 @@ async def test_copy_needs_programs_and_newer_server() -> None:
     assert PostgresCopier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
     assert PostgresCopier.refusal("15.1", "18.6") == ""
     names = names_of("alpha", Engine.PG)
-    assert (await PostgresCopier.with_programs(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
+    assert (await PostgresCopier.with_tools(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
     with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
-        await PostgresCopier.with_programs(names, "99.1", "99.1", has_tls=False)
+        await PostgresCopier.with_tools(names, "99.1", "99.1", has_tls=False)
     assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
 
 

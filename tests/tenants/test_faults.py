@@ -174,7 +174,6 @@ async def test_verb_waits_one_lease_then_busy(
 ) -> None:
     """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
     monkeypatch.setattr(changes, "LEASE", 0.3)
-    monkeypatch.setattr(changes, "_BUSY_WAIT", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")
     claim = present(await place.store.claim("alpha", LONG))

@@ -18,7 +18,7 @@ from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import ProblemKind, Record, Role, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
 from aiodbclient.tenants._copy import postgres as copying
-from aiodbclient.tenants._servers.postgres import PostgresSession
+from aiodbclient.tenants._servers.postgres import PostgresSteps
 from aiodbclient.tenants._verbs import changes
 from aiodbclient.tenants._verbs.move import _Move
 from aiodbclient.tenants.errors import (
@@ -127,7 +127,7 @@ async def test_move_finishes_removal_of_reader(two: Two) -> None:
     await tenants.ensure("alpha")
     reader = await tenants.role("reader").ensure("alpha")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PostgresSession, "end_logins", fail)
+        patched.setattr(PostgresSteps, "end_logins", fail)
         assert isinstance((await only(tenants.role("reader").remove(["alpha"]))).error, GrantError)
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
     assert await tenants.role("reader").get("alpha") is None
@@ -136,9 +136,9 @@ async def test_move_finishes_removal_of_reader(two: Two) -> None:
 
 async def test_move_takes_late_settings(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a program changes until the freeze."""
-    repair = PostgresSession.repair
+    repair = PostgresSteps.repair
 
-    async def meanwhile(session: PostgresSession, logins: Mapping[str, Role]) -> None:  # of the copy
+    async def meanwhile(session: PostgresSteps, logins: Mapping[str, Role]) -> None:  # of the copy
         await sql(
             alpha,
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
@@ -149,7 +149,7 @@ async def test_move_takes_late_settings(two: Two, monkeypatch: pytest.MonkeyPatc
 
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    monkeypatch.setattr(PostgresSession, "repair", meanwhile)
+    monkeypatch.setattr(PostgresSteps, "repair", meanwhile)
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
@@ -333,7 +333,7 @@ async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as patched:
         patched.setattr(changes, "_LOSSES", 1)  # it does not begin again
-        patched.setattr(PostgresSession, step, die)
+        patched.setattr(PostgresSteps, step, die)
         assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
 
 
@@ -424,9 +424,9 @@ async def test_move_refuses_database_of_others(two: Two) -> None:
 @pytest.mark.parametrize("times", [1, 2])
 async def test_move_leaves_late_database_of_others(two: Two, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The database is created once to try the copy, and again for the copy."""
-    create, left = PostgresSession.create, [*range(times)]
+    create, left = PostgresSteps.create, [*range(times)]
 
-    async def meanwhile(session: PostgresSession) -> bool:
+    async def meanwhile(session: PostgresSteps) -> bool:
         left.pop()
         if not left:
             await two.new.dbs.create(alpha.database)
@@ -435,7 +435,7 @@ async def test_move_leaves_late_database_of_others(two: Two, monkeypatch: pytest
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     with monkeypatch.context() as patched:
-        patched.setattr(PostgresSession, "create", meanwhile)
+        patched.setattr(PostgresSteps, "create", meanwhile)
         assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
     assert await enters(alpha)
     assert (await only(tenants.check(["alpha"]))).problems == ()

@@ -92,7 +92,7 @@ async def test_name_in_capitals_stops_no_dump(server: Server) -> None:
     await server.enter("CREATE PROCEDURE theirs() SELECT 1", event, view, name="LIKENESS")
     tenant, *_ = await server.enter("CREATE PROCEDURE mine() SELECT 1", name="likeness")
     async with server.sql.sessions.shared():
-        programs, events = await server.sql.programs(tenant.names)
+        programs, events = await server.sql.stored_programs(tenant.names)
     assert "mine" in programs
     assert "theirs" not in programs + events
 

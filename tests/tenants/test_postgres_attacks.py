@@ -64,7 +64,7 @@ async def test_drop_takes_no_turn_and_is_bounded(
     login = victim.logins[0]
     await victim.steps.end_logins([login])
     with monkeypatch.context() as patched:
-        patched.setattr(postgres, "_DROP_LOGINS_SECONDS", 0.0)
+        patched.setattr(postgres, "DROP_LOGINS_SECONDS", 0.0)
         assert await victim.steps.drop_logins([login]) == (login,)
     with monkeypatch.context() as patched:
         patched.setattr(server, "turns", asyncio.Semaphore(0))

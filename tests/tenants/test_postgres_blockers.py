@@ -12,7 +12,7 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from aiodbclient.tenants._servers import TenantSession, Work, postgres
+from aiodbclient.tenants._servers import TenantSteps, Work, postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 from aiodbclient.tenants.errors import GrantError
 
@@ -54,7 +54,7 @@ async def test_neighbours_lock_on_login_is_ended(
     assert managed.lets_in(evil.logins[0], evil.database)  # it lost a session, and no right
 
 
-STEPS: dict[str, Callable[[Tenant, TenantSession], Awaitable[object]]] = {
+STEPS: dict[str, Callable[[Tenant, TenantSteps], Awaitable[object]]] = {
     "add_login": lambda victim, steps: victim.add(),
     "repair": lambda victim, steps: steps.repair(victim.on_record),
     "freeze": lambda victim, steps: steps.freeze(victim.logins),

@@ -23,13 +23,19 @@ TENANTS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 def test_an_intent_reads_as_it_was_written(
     verb: Verb, role: Role, name: str, logins: list[str], to: str | None
 ) -> None:
-    intent = Intent(verb=verb, cluster="some-cluster", database=name, role=role, logins=tuple(logins), to=to)
+    intent = Intent(verb=verb, cluster="some-cluster", database=name, role=role, logins=tuple(logins), other_cluster=to)
     assert Intent.read(str(intent)) == intent
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "remove alpha 1", "[]", "{}", str(Intent(verb=Verb.MOVE, cluster="c", database="d")).replace("to", "at")],
+    [
+        "",
+        "remove alpha 1",
+        "[]",
+        "{}",
+        str(Intent(verb=Verb.MOVE, cluster="c", database="d")).replace("other", "another"),
+    ],
 )
 def test_intent_of_later_version_refused(text: str) -> None:
     with pytest.raises(StoreError, match="does not support"):

@@ -42,7 +42,7 @@ _VERSION = re.compile(r"(?:\(PostgreSQL\)|Ver|from) (\d+)\.(\d+)")
 
 
 @frozen
-class Programs:
+class Tools:
     """A program that dumps and one that restores, of one package."""
 
     dump: str
@@ -67,7 +67,7 @@ class Copier(ABC):
 
     without_rows: ClassVar[str]  # the option of a dump
 
-    def __init__(self, names: Names, tools: Programs) -> None:
+    def __init__(self, names: Names, tools: Tools) -> None:
         self.names = names
         self.tools = tools
 
@@ -78,32 +78,32 @@ class Copier(ABC):
 
     @classmethod
     @abstractmethod
-    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
+    async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
         """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
 
     @abstractmethod
-    async def survey(self, reader: Credential, login: str) -> Survey:
+    async def survey(self, source: Credential, login: str) -> Survey:
         """Look at the database that is to be copied. Raises GrantError if no server could have a copy of it.
 
-        ``reader`` may read all of it, ``login`` is the tenant's.
+        ``source`` may read all of it, ``login`` is the tenant's.
         """
 
-    async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
-        """Copy all but the rows and events. Raises GrantError if the empty database of ``writer`` cannot have a copy.
+    async def try_copy(self, survey: Survey, source: Credential, stored_programs: str, target: Credential) -> None:
+        """Copy all but the rows and events. Raises GrantError if the empty database of ``target`` cannot have a copy.
 
         Then the database must be dropped.
         """
         with TemporaryFile() as file:
-            await self.dump(reader, programs, file, self.without_rows)
-            await self.restore(writer, file)
-        await self.finish(survey, writer, "")
+            await self.dump(source, stored_programs, file, self.without_rows)
+            await self.restore(target, file)
+        await self.finish(survey, target, "")
 
     @abstractmethod
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
-        """Dump the database, with ``more`` options, and add ``programs``, which are no part of a dump of MySQL."""
+    async def dump(self, source: Credential, stored_programs: str, file: IO[bytes], *more: str) -> None:
+        """Dump the database, with ``more`` options, and add ``stored_programs``, which MySQL's dump leaves out."""
 
     @abstractmethod
-    async def restore(self, writer: Credential, source: IO[bytes]) -> None:
+    async def restore(self, target: Credential, file: IO[bytes]) -> None:
         """Restore a dump, which may be hostile."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Copier(ABC):
         """The number of rows of each table, and where each sequence is."""
 
     @abstractmethod
-    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
+    async def finish(self, survey: Survey, target: Credential, events: str) -> None:
         """Copy the settings of the database, and make the ``events``, which begin to run."""
 
 
@@ -125,15 +125,15 @@ def copier_of(engine: Engine | str) -> type[Copier]:
     return MySQLCopier
 
 
-async def installed(dump: str, restore: str) -> list[Programs]:
+async def installed(dump: str, restore: str) -> list[Tools]:
     """Return the pairs of programs that are installed: those on PATH first."""
-    found = list[Programs]()
+    found = list[Tools]()
     for first, second in await asyncio.to_thread(_pairs, dump, restore):
         text = ""
         with suppress(GrantError):
             text = await text_of([first, "--version"])
         if match := _VERSION.search(text):
-            found.append(Programs(first, second, (int(match[1]), int(match[2])), text, lacks_tls=_WHEEL in first))
+            found.append(Tools(first, second, (int(match[1]), int(match[2])), text, lacks_tls=_WHEEL in first))
     return found
 
 

@@ -71,7 +71,7 @@ class MySQLCopier(Copier):
         return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
 
     @classmethod
-    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> MySQLCopier:
+    async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> MySQLCopier:
         found = await installed("mysqldump", "mysql")
         if fitting := [each for each in found if "mariadb" not in each.text.lower() and each.version >= _OLDEST]:
             return cls(names, max(fitting, key=lambda each: each.version))
@@ -81,8 +81,8 @@ class MySQLCopier(Copier):
             "mysql-client 8.0 or newer, of MySQL and not of MariaDB",
         )
 
-    async def survey(self, reader: Credential, login: str) -> Survey:
-        async with _session(reader) as rows:
+    async def survey(self, source: Credential, login: str) -> Survey:
+        async with _session(source) as rows:
             await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
             tables, case = await rows(_TABLES), await rows("SELECT @@lower_case_table_names")
             refusals, longest = await _refusals(rows), (0, "")
@@ -95,30 +95,30 @@ class MySQLCopier(Copier):
         size = sum(int(each) for _, each in tables)
         return Survey(bytes=size, tables=len(tables), facts={"case": case, "longest": longest})
 
-    async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
+    async def try_copy(self, survey: Survey, source: Credential, stored_programs: str, target: Credential) -> None:
         length, table = survey.facts["longest"]
-        async with _session(writer) as rows:
+        async with _session(target) as rows:
             ((packet,),) = await rows("SELECT @@max_allowed_packet")
             if survey.facts["case"] != await rows("SELECT @@lower_case_table_names"):
                 raise GrantError("lower_case_table_names differs")
         if length > packet:
             raise GrantError(f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}")
-        await super().try_copy(survey, reader, programs, writer)
+        await super().try_copy(survey, source, stored_programs, target)
 
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
-        async with _session(reader) as rows:
-            views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
+    async def dump(self, source: Credential, stored_programs: str, file: IO[bytes], *more: str) -> None:
+        async with _session(source) as rows:
+            views = [f"--ignore-table={source.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
-        await _run(self.tools.dump, reader, *_DUMP, *more, *views, reader.database, stdout=target)
+        await _run(self.tools.dump, source, *_DUMP, *more, *views, source.database, stdout=file)
         # Of the database: the parameters and variables of a routine get them when it is made.
-        rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{programs}".encode()
-        target.seek(0, os.SEEK_END)
-        target.write(rest)
-        target.flush()
+        rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{stored_programs}".encode()
+        file.seek(0, os.SEEK_END)
+        file.write(rest)
+        file.flush()
 
-    async def restore(self, writer: Credential, source: IO[bytes]) -> None:
-        source.seek(0)
-        await _run(self.tools.restore, writer, *_RESTORE, writer.database, stdin=source)
+    async def restore(self, target: Credential, file: IO[bytes]) -> None:
+        file.seek(0)
+        await _run(self.tools.restore, target, *_RESTORE, target.database, stdin=file)
 
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()
@@ -128,12 +128,12 @@ class MySQLCopier(Copier):
                 found[name] = str(number)
         return found
 
-    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
+    async def finish(self, survey: Survey, target: Credential, events: str) -> None:
         if events:
             with TemporaryFile() as file:
                 file.write(events.encode())
                 file.flush()
-                await self.restore(writer, file)
+                await self.restore(target, file)
 
 
 async def _refusals(rows: Rows) -> list[str]:

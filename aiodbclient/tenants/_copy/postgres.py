@@ -84,7 +84,7 @@ class PostgresCopier(Copier):
         return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
 
     @classmethod
-    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
+    async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
         at_least, newest = _major(source), _major(target)
         below = 999 if newest >= _NEW_SETTING else _NEW_SETTING
         found = [each for each in await installed("pg_dump", "pg_restore") if not (has_tls and each.lacks_tls)]
@@ -103,9 +103,9 @@ class PostgresCopier(Copier):
         copier.options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
         return copier
 
-    async def survey(self, reader: Credential, login: str) -> Survey:
+    async def survey(self, source: Credential, login: str) -> Survey:
         names = {"owner": self.names.owner, "form": self.names.login_pattern}
-        async with self._session(reader) as ask:
+        async with self._session(source) as ask:
             ((size, limit, *locale),) = await ask(_DATABASE)
             extensions = await ask(_EXTENSIONS, names)
             ((tables, locks),) = await ask(_LOCKS)
@@ -117,21 +117,21 @@ class PostgresCopier(Copier):
         facts = {"limit": limit, "locale": locale, "settings": settings}
         return Survey(bytes=size, tables=tables, extensions=tuple(extensions), facts=facts)
 
-    async def try_copy(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> None:
-        async with self._session(writer) as ask:
+    async def try_copy(self, survey: Survey, source: Credential, stored_programs: str, target: Credential) -> None:
+        async with self._session(target) as ask:
             ((_, _, *locale),) = await ask(_DATABASE)
         if locale != survey.facts["locale"]:
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
             raise GrantError(f"encoding and locale differ: {here} and {there}")
-        await super().try_copy(survey, reader, programs, writer)
-        async with self._session(writer) as ask:
+        await super().try_copy(survey, source, stored_programs, target)
+        async with self._session(target) as ask:
             await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
+    async def dump(self, source: Credential, stored_programs: str, file: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with _environment_of(reader, self.options) as environment:
-            command = [self.tools.dump, *options, *more, _place_of(reader)]
-            await self._unblocked(reader, run(command, environment, stdout=target))
+        with _environment_of(source, self.options) as environment:
+            command = [self.tools.dump, *options, *more, _place_of(source)]
+            await self._unblocked(source, run(command, environment, stdout=file))
 
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
         """Await a program, and end it if it waits long for a lock: a tenant can hold one for ever."""
@@ -151,30 +151,30 @@ class PostgresCopier(Copier):
             await asyncio.wait([task])
         await task
 
-    async def restore(self, writer: Credential, source: IO[bytes]) -> None:
-        entries = await self._entries(writer, source)
-        source.seek(0)
+    async def restore(self, target: Credential, file: IO[bytes]) -> None:
+        entries = await self._entries(target, file)
+        file.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with (
             NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
-            _environment_of(writer, self.options) as environment,
+            _environment_of(target, self.options) as environment,
         ):
             listed.writelines(f"{each}\n" for each in entries)
             listed.flush()
-            command = [self.tools.restore, *options, f"--use-list={listed.name}", _place_of(writer)]
-            await run(command, environment, stdin=source)
-        async with self._session(writer) as ask:
+            command = [self.tools.restore, *options, f"--use-list={listed.name}", _place_of(target)]
+            await run(command, environment, stdin=file)
+        async with self._session(target) as ask:
             await ask(SQL("ANALYZE"))
 
-    async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
+    async def _entries(self, target: Credential, file: IO[bytes]) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
 
         The administrator made these extensions, so the tenant may not even comment on one. Nor may it change what other
         roles than its owner give by default.
         """
-        source.seek(0)
-        listing = await text_of([self.tools.restore, "--list"], source)
-        async with self._session(writer) as ask:
+        file.seek(0)
+        listing = await text_of([self.tools.restore, "--list"], file)
+        async with self._session(target) as ask:
             there = tuple(entry for (entry,) in await ask(_THERE))
         entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
         return [
@@ -192,16 +192,16 @@ class PostgresCopier(Copier):
                 found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
 
-    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
-        database = Identifier(writer.database)
-        async with self._session(writer) as ask:
+    async def finish(self, survey: Survey, target: Credential, events: str) -> None:
+        database = Identifier(target.database)
+        async with self._session(target) as ask:
             limit = Literal(survey.facts["limit"])
             await ask(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
             for of_login, in_database, name, value in survey.facts["settings"]:
                 what = SQL("DATABASE {}").format(database)
                 if of_login:
                     where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
-                    what = SQL("ROLE {}{}").format(Identifier(writer.username), where)
+                    what = SQL("ROLE {}{}").format(Identifier(target.username), where)
                 await ask(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
                 if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
                     await ask(SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value)))

@@ -1,4 +1,4 @@
-"""``Server`` and ``TenantSession``: what a database server does for tenants, by SQL, as the administrator.
+"""``Server`` and ``TenantSteps``: what a database server does for tenants, by SQL, as the administrator.
 
 ``postgres/`` and ``mysql/`` implement both. ``server_of`` returns the server of a cluster.
 """
@@ -30,6 +30,8 @@ T = TypeVar("T")
 AdminLogin: TypeAlias = tuple[str, str]  # a user and its password
 
 TEMPORARY_CONNECTIONS = 4  # of the login that dumps a database
+SHARE_OF_CONNECTIONS = 0.25  # of the server's, that a login may have
+DROP_LOGINS_SECONDS = 2.0  # for ended logins: what others granted to them can take long
 _SESSIONS = 2  # that read at a time; a tenant whose rights take long to read delays only one of them
 _READ_SECONDS = 30.0  # for what is read about one tenant
 
@@ -130,27 +132,27 @@ class Server(ABC):
         """Return how many sessions of a login are open."""
 
     @abstractmethod
-    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
-        """Compare the database, the roles and rights on the server with those that the logins on record should have.
+    async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
+        """Compare the database, the roles and rights on the server with those that the ``wanted`` logins should have.
 
-        ``on_record`` has their roles, by name. None if the tenant is suspended. Another login of the tenant that may
-        log in is UNKNOWN_LOGIN. Tests no password.
+        It has their roles, by name. None if the tenant is suspended. Another login of the tenant that may log in is
+        UNKNOWN_LOGIN. Tests no password.
         """
 
     @abstractmethod
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         """Return who else has rights on the database, which ``freeze`` revokes."""
 
-    async def programs(self, names: Names) -> tuple[str, str]:
+    async def stored_programs(self, names: Names) -> tuple[str, str]:
         """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
         return "", ""
 
     @abstractmethod
-    def steps(self, work: Work) -> TenantSession:
+    def steps(self, work: Work) -> TenantSteps:
         """The steps for the work on one tenant. Connects to nothing yet."""
 
     @asynccontextmanager
-    async def session(self, work: Work, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSession]:
+    async def session(self, work: Work, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSteps]:
         """Open a session for the work on one tenant. First end what an interrupted process still runs for it."""
         async with self.sessions.shared():
             session = self.steps(work)
@@ -159,7 +161,7 @@ class Server(ABC):
             yield session
 
 
-class TenantSession(ABC):
+class TenantSteps(ABC):
     """The steps that change one tenant on its server, as the administrator. A verb is a list of these.
 
     Each step but ``add_login`` and ``add_dump_login`` is safe to repeat, so after a crash a verb can begin again with
@@ -206,8 +208,8 @@ class TenantSession(ABC):
         """
 
     @abstractmethod
-    async def repair(self, logins: Mapping[str, Role], /) -> None:
-        """Repair what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay.
+    async def repair(self, wanted: Mapping[str, Role], /) -> None:
+        """Repair what ``problems`` finds of the database, its roles and rights. No password changes.
 
         Raises GrantError for what it cannot repair: the rest of the outcome is reported as repaired.
         """
@@ -228,7 +230,7 @@ class TenantSession(ABC):
         """
 
     @abstractmethod
-    async def unfreeze(self, logins: Mapping[str, Role], /) -> None:
+    async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
         """Undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
 
     @abstractmethod

@@ -1,1 +1,1 @@
-"""The verbs: a file each, with its steps in order."""
+"""The verbs: a job for each, and its steps in order."""

@@ -29,17 +29,16 @@ from .left_behind import drop_left_behind, undo_move
 from .tenant import LEASE, Tenant, claimed, clock
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
-_BUSY_WAIT = LEASE  # s to wait for another process's claim
 _LOSSES = 5  # lost claims of one name before it fails
 
 
 class ChangeTenants(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``.
+    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``change``.
 
     With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
     """
 
-    verb: ClassVar[Verb | None] = None  # ``work`` continues an unfinished one itself; None: it finishes them all
+    verb: ClassVar[Verb | None] = None  # ``change`` continues an unfinished one itself; None: it finishes them all
     ends_logins: ClassVar[bool] = False  # whether it ends all logins of the tenant
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
@@ -76,7 +75,7 @@ class ChangeTenants(TenantJob[DoneT]):
                         else:
                             waits_until = None
                             timer.stats.writes += 1  # ``Run.stop`` lets it finish
-                            outcome = await self._work_alone(tenant, on_record, login_at_start)
+                            outcome = await self._change_claimed(tenant, on_record, login_at_start)
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
@@ -88,7 +87,7 @@ class ChangeTenants(TenantJob[DoneT]):
             on_record = await self.context.record(name)
         return outcome
 
-    async def _work_alone(self, tenant: Tenant, seen: OnRecord, login_at_start: str | None) -> DoneT | None:
+    async def _change_claimed(self, tenant: Tenant, seen: OnRecord, login_at_start: str | None) -> DoneT | None:
         """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
         home, on_record = tenant.home, tenant.on_record
         outcome = self.done_already(on_record, login_at_start)
@@ -96,12 +95,12 @@ class ChangeTenants(TenantJob[DoneT]):
             return outcome  # meanwhile another process has done it, or has chosen another cluster
         try:
             with self.context.servers.watched(home.cluster, tenant.names.tenant):
-                async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as session:
-                    tenant.session = session
+                async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as steps:
+                    tenant.steps = steps
                     await tenant.look(ends_logins=self.ends_logins)
                     if await self._finish_earlier_verb(tenant):
                         return None
-                    return await self.work(tenant)
+                    return await self.change(tenant)
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
             if await _lost_its_database(tenant):
@@ -127,7 +126,7 @@ class ChangeTenants(TenantJob[DoneT]):
         """The outcome, if the record shows that there is nothing to do. ``login_at_start``: before the first claim."""
 
     @abstractmethod
-    async def work(self, tenant: Tenant) -> DoneT | None:
+    async def change(self, tenant: Tenant) -> DoneT | None:
         """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
 
         None: the work begins again, with another claim.
@@ -137,12 +136,12 @@ class ChangeTenants(TenantJob[DoneT]):
 def _wait_for_claim(name: str, until: float | None) -> float:
     """Until when to wait for another process that has claimed the tenant: one lease. Then raises TenantBusyError."""
     if until is None:
-        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, _BUSY_WAIT)
-        return clock() + _BUSY_WAIT
+        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
+        return clock() + LEASE
     if clock() < until:
         return until
     raise TenantBusyError(
-        f"another process works on the tenant {name!r} for over {_BUSY_WAIT:.0f} s; nothing was changed",
+        f"another process works on the tenant {name!r} for over {LEASE:.0f} s; nothing was changed",
         retry_after=LEASE,
     )
 
@@ -209,13 +208,13 @@ class RotateTenants(ChangeTenants[TenantDone]):
         is_young = self.is_young(credential.since) and on_record.begun is not Verb.ROTATE  # finish an unfinished one
         return done(TenantAction.KEPT, credential) if credential.suspended or was_rotated or is_young else None
 
-    async def work(self, tenant: Tenant) -> TenantDone | None:
+    async def change(self, tenant: Tenant) -> TenantDone | None:
         await tenant.end_begun_logins()  # of an earlier process
         if tenant.on_record.previous is not None:
             if not self._force:
                 raise RotationPendingError(
-                    f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not revoked: "
-                    "rotating again would revoke it while programs may still use it",
+                    f"the tenant {tenant.names.tenant!r} has a previous credential that is not revoked: rotating "
+                    "again would revoke it while programs may still use it",
                     advice="revoke it first, or pass force=True",
                 )
             await revoke_previous(tenant, tenant.role)
@@ -245,7 +244,7 @@ class RevokePrevious(ChangeTenants[TenantDone]):
             return done(TenantAction.KEPT, credential)
         return None
 
-    async def work(self, tenant: Tenant) -> TenantDone | None:
+    async def change(self, tenant: Tenant) -> TenantDone | None:
         current, previous = tenant.current, tenant.on_record.previous
         assert previous is not None  # otherwise there was nothing to do, or ``finish_or_undo`` did it
         if self._unused and (open_ := await tenant.home.server.count_sessions(previous.username)):
@@ -260,7 +259,7 @@ async def revoke_previous(tenant: Tenant, role: Role) -> None:
     assert on_record.current is not None
     assert on_record.previous is not None
     await tenant.begin(Verb.REVOKE, role=role)
-    await tenant.session.end_logins([on_record.previous.username])
+    await tenant.steps.end_logins([on_record.previous.username])
     await tenant.drop_ended(on_record.previous.username)
     await tenant.commit(with_credentials(tenant.record, role, on_record.current, None))
 
@@ -276,7 +275,7 @@ class SuspendTenants(ChangeTenants[TenantDone]):
             raise on_record.unusable()
         return None if on_record.suspended is None else done(TenantAction.KEPT, on_record.suspended)
 
-    async def work(self, tenant: Tenant) -> TenantDone:
+    async def change(self, tenant: Tenant) -> TenantDone:
         return done(TenantAction.SUSPENDED, await suspend(tenant))
 
 
@@ -285,9 +284,9 @@ async def suspend(tenant: Tenant) -> Credential:
     logins, current = tenant.every_login(), tenant.record.current
     assert current is not None
     await tenant.begin(Verb.SUSPEND)  # from now on ``get`` returns None, and no role can be made
-    await tenant.session.end_logins(logins)
+    await tenant.steps.end_logins(logins)
     await tenant.drop_ended(*logins)
-    await tenant.session.shut()
+    await tenant.steps.shut()
     since = current.suspended or await tenant.context.store.now()
     roles = {
         role: RoleCredentials(current=evolve(pair.current, suspended=since))
@@ -309,7 +308,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
             raise on_record.unusable()
         return None
 
-    async def work(self, tenant: Tenant) -> TenantDone | None:
+    async def change(self, tenant: Tenant) -> TenantDone | None:
         if tenant.on_record.state is State.SUSPENDING:
             await suspend(tenant)
             return None
@@ -349,7 +348,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
             return TenantRemoved(name=on_record.name, action=TenantAction.KEPT)
         return None
 
-    async def work(self, tenant: Tenant) -> TenantRemoved:
+    async def change(self, tenant: Tenant) -> TenantRemoved:
         action = TenantAction.ABSENT if tenant.on_record.is_empty else TenantAction.DELETED
         if action is TenantAction.DELETED and tenant.role is Role.OWNER:
             await remove(tenant)
@@ -363,12 +362,12 @@ async def remove(tenant: Tenant) -> None:
     logins = tenant.every_login()
     is_anothers = tenant.record.current is None and tenant.found.is_foreign  # made after a process died
     await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made
-    await tenant.session.end_logins(logins)
+    await tenant.steps.end_logins(logins)
     if not is_anothers:
-        await tenant.session.drop_database()
+        await tenant.steps.drop_database()
     await tenant.drop_ended(*logins)
     if not is_anothers:
-        await tenant.session.forget()
+        await tenant.steps.forget()
     await tenant.delete()
     tenant.context.placement.leave(tenant.home.cluster)
 
@@ -376,8 +375,8 @@ async def remove(tenant: Tenant) -> None:
 async def remove_role(tenant: Tenant, role: Role) -> None:
     await tenant.begin(Verb.REMOVE, [each.username for each in tenant.on_record.of_role(role).credentials], role=role)
     logins = tenant.on_record.begun_logins
-    await tenant.session.end_logins(logins)
+    await tenant.steps.end_logins(logins)
     await tenant.drop_ended(*logins)
-    await tenant.session.forget(role)
+    await tenant.steps.forget(role)
     roles = {each: pair for each, pair in tenant.record.roles.items() if each is not role}
     await tenant.commit(evolve(tenant.record, roles=roles))

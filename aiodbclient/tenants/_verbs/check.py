@@ -200,7 +200,7 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
             raise on_record.unusable()
         return None
 
-    async def work(self, tenant: Tenant) -> TenantRepaired | None:
+    async def change(self, tenant: Tenant) -> TenantRepaired | None:
         action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
         match tenant.on_record.state:
             case State.ABSENT:
@@ -245,7 +245,7 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
         raise await tenant.no_database()
     if found and tenant.on_record.state is State.SUSPENDED:
         await tenant.begin(Verb.SUSPEND)  # the repair opens the database to the tenant, which has no login that works
-        await tenant.session.repair({})
+        await tenant.steps.repair({})
         return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
     if found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
@@ -266,15 +266,15 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
             ended.add(previous.username)
             previous = None
         if current.username in refused and role is not Role.OWNER:
-            await tenant.session.create_role(role)
+            await tenant.steps.create_role(role)
         if current.username in refused and current.username in existing:  # it has another password
             ended.add(current.username)
             current = await tenant.add_login(new.pop(), role)
         elif current.username in refused:
             current = await tenant.add_login(current.username, role, current.password)
         record = with_credentials(record, role, current, previous)
-    await tenant.session.end_logins(ended)
-    await tenant.session.repair(OnRecord.read(record.name, tenant.role, record).logins)
+    await tenant.steps.end_logins(ended)
+    await tenant.steps.repair(OnRecord.read(record.name, tenant.role, record).logins)
     await tenant.drop_ended(*ended)
     await tenant.commit(record)
 

@@ -84,7 +84,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
 
 class EachTenant(TenantJob[TenantResult[T]]):
-    """Call ``work`` with the credential of each tenant. See ``Tenants.each``."""
+    """Call ``change`` with the credential of each tenant. See ``Tenants.each``."""
 
     def __init__(self, context: Context, work: Callable[[Credential], Awaitable[T]]) -> None:
         super().__init__(context)
@@ -110,5 +110,5 @@ class EachTenant(TenantJob[TenantResult[T]]):
         return TenantFailed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether the store cannot be read. An error of ``work`` ends no run."""
+        """Whether the store cannot be read. An error of ``change`` ends no run."""
         return error is self._lost

@@ -25,20 +25,20 @@ async def undo_move(tenant: Tenant) -> None:
     """
     intent, current = tenant.on_record.intent, tenant.record.current
     assert intent is not None
-    assert intent.to is not None
+    assert intent.other_cluster is not None
     assert current is not None
     await tenant.renew()  # raises an error if the move was committed after all
     if current.suspended is not None:
-        await tenant.session.shut()
+        await tenant.steps.shut()
     elif intent.verb is Verb.MOVE:
-        await tenant.session.unfreeze(tenant.on_record.logins)
+        await tenant.steps.unfreeze(tenant.on_record.logins)
     if intent.verb is Verb.MOVE:  # the other cluster may be away, and need not be there to use the tenant
-        await tenant.begin(Verb.PREPARE, to=intent.to)
+        await tenant.begin(Verb.PREPARE, other_cluster=intent.other_cluster)
     await tenant.end_begun_logins()  # the one that dumps
     try:
-        await _drop_on(tenant, intent.to)
+        await _drop_on(tenant, intent.other_cluster)
     except MoveError:
-        await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=intent.to)))
+        await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=intent.other_cluster)))
         raise
     await tenant.commit(tenant.record)
 
@@ -74,16 +74,16 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
 
 async def _drop_all(tenant: Tenant, other: Server) -> None:
     """Drop everything that a server has of the tenant, unless others made it."""
-    async with other.session(tenant.work) as session:
+    async with other.session(tenant.work) as steps:
         found, intent, logins = await other.find(tenant.names), tenant.on_record.intent, tenant.every_login()
         is_ours = not found.is_foreign
         if intent is None or {*found.logins} <= {*intent.logins}:
             logins |= {*found.logins}
         else:  # the move did not make these: another store knows a tenant of that name
             is_ours = False
-        await session.end_logins(logins)
+        await steps.end_logins(logins)
         if is_ours:
-            await session.drop_database()
-        await session.drop_logins({*logins, *found.ended})
+            await steps.drop_database()
+        await steps.drop_logins({*logins, *found.ended})
         if is_ours:
-            await session.forget()
+            await steps.forget()

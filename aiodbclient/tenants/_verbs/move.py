@@ -19,7 +19,7 @@ from .._credential import Credential, new_password
 from .._naming import Role
 from .._outcomes import TenantAction, TenantMoved
 from .._record import OnRecord, State, Verb
-from .._servers import Found, TenantSession
+from .._servers import Found, TenantSteps
 from .._stores import Record, RoleCredentials
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .changes import ChangeTenants, finish_or_undo
@@ -61,7 +61,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
             return TenantMoved(name=on_record.name, action=TenantAction.KEPT, credential=on_record.current)
         return None
 
-    async def work(self, tenant: Tenant) -> TenantMoved | None:
+    async def change(self, tenant: Tenant) -> TenantMoved | None:
         name, home, placement = tenant.names.tenant, tenant.home.cluster, self.context.placement
         try:
             if await finish_or_undo(tenant):
@@ -84,9 +84,9 @@ class MoveTenants(ChangeTenants[TenantMoved]):
 
 
 class _Move:
-    """The move of one tenant, with the session of its copy ``there``."""
+    """The move of one tenant, with the steps for its copy ``there``."""
 
-    def __init__(self, job: MoveTenants, tenant: Tenant, there: TenantServer, copy: TenantSession) -> None:
+    def __init__(self, job: MoveTenants, tenant: Tenant, there: TenantServer, copy: TenantSteps) -> None:
         self._job = job
         self._tenant = tenant
         self._there = there
@@ -109,11 +109,11 @@ class _Move:
             raise conflict(tenant, there, found)
         self._others = await tenant.home.server.other_grantees(tenant.names)
         roles = [role for role in Role if tenant.on_record.of_role(role).current is not None]
-        reader, *names = tenant.new_logins(1 + len(roles), also=found.ended)
+        dump_login, *names = tenant.new_logins(1 + len(roles), also=found.ended)
         logins = dict(zip(roles, names, strict=True))
-        await tenant.begin(Verb.PREPARE, [reader, *names], to=there.cluster)
+        await tenant.begin(Verb.PREPARE, [dump_login, *names], other_cluster=there.cluster)
         try:
-            return await self._steps(copier, reader, logins)
+            return await self._steps(copier, dump_login, logins)
         except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
@@ -124,27 +124,27 @@ class _Move:
                 raise
             raise self._error(str(error)) from error
 
-    async def _steps(self, copier: Copier, login: str, logins: dict[Role, str]) -> TenantMoved:
+    async def _steps(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
         password = new_password()
-        await tenant.session.add_dump_login(login, password)  # for the dump
-        reader = tenant.home.credential(tenant.names, Role.READER, login, password)
-        survey = await copier.survey(reader, current.username)
+        await tenant.steps.add_dump_login(dump_login, password)
+        source = tenant.home.credential(tenant.names, Role.READER, dump_login, password)
+        survey = await copier.survey(source, current.username)
         kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
         # As a machine of two processors copies.
         seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
         if current.suspended is None and seconds > self._job.max_frozen:
             await undo_move(tenant)
             return kept
-        record = await self._prepare(copier, survey, reader, logins)
+        record = await self._prepare(copier, survey, source, logins)
         assert record.current is not None
         self._frozen_at = monotonic()
-        await tenant.begin(Verb.MOVE, to=self._there.cluster)  # ``get`` returns None
-        await tenant.session.freeze([each for each in tenant.every_login() if each != login])
+        await tenant.begin(Verb.MOVE, other_cluster=self._there.cluster)  # ``get`` returns None
+        await tenant.steps.freeze([each for each in tenant.every_login() if each != dump_login])
         frozen = asyncio.timeout(None if current.suspended else self._job.max_frozen)
         try:
             async with frozen:
-                await self._transfer(copier, reader, record.current)
+                await self._transfer(copier, source, record.current)
         except TimeoutError:
             if not frozen.expired():
                 raise
@@ -162,23 +162,23 @@ class _Move:
             raise self._error(f"{error}; nor could what was begun be undone: {left}", "run repair") from error
 
     async def _copier(self) -> Copier:
-        """Find the programs. Raises MoveError if the other server is older."""
+        """Find the tools. Raises MoveError if the other server is older."""
         source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._there)]
         kind = copier_of(self._tenant.home.engine)
         if reason := kind.refusal(source, target):
             raise self._error(reason)
         has_tls = self._tenant.current.ca is not None
-        return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
+        return await kind.with_tools(self._tenant.names, source, target, has_tls=has_tls)
 
-    async def _prepare(self, copier: Copier, survey: Survey, reader: Credential, logins: dict[Role, str]) -> Record:
+    async def _prepare(self, copier: Copier, survey: Survey, source: Credential, logins: dict[Role, str]) -> Record:
         """Make the database and the logins on the other cluster. Raises GrantError if it could not have a copy."""
         tenant = self._tenant
-        programs, _ = await tenant.home.server.programs(tenant.names)
+        stored_programs, _ = await tenant.home.server.stored_programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await self._create(survey, logins.values())
         record = await tenant.at(self._there, self._copy).add_logins(logins)
         assert record.current is not None
-        await copier.try_copy(survey, reader, programs, record.current)
+        await copier.try_copy(survey, source, stored_programs, record.current)
         await self._copy.drop_database()  # and what was tried in it
         await self._create(survey, logins.values())
         await self._copy.repair({login: role for role, login in logins.items()})
@@ -194,22 +194,22 @@ class _Move:
             raise conflict(self._tenant, self._there, Found(database=True))
         await self._copy.add_extensions(survey.extensions)
 
-    async def _transfer(self, copier: Copier, reader: Credential, writer: Credential) -> None:
-        survey = await copier.survey(reader, self._tenant.current.username)  # the tenant changed things until now
-        programs, events = await self._tenant.home.server.programs(self._tenant.names)
+    async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
+        survey = await copier.survey(source, self._tenant.current.username)  # the tenant changed things until now
+        stored_programs, events = await self._tenant.home.server.stored_programs(self._tenant.names)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
-            await copier.dump(reader, programs, file)
-            await copier.restore(writer, file)
+            await copier.dump(source, stored_programs, file)
+            await copier.restore(target, file)
         try:
             async with asyncio.TaskGroup() as tasks:  # only now, since somebody may have written in spite of all
-                counting = [tasks.create_task(copier.count(each)) for each in (reader, writer)]
+                counting = [tasks.create_task(copier.count(each)) for each in (source, target)]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         counted, copied = [each.result() for each in counting]
         if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
             first = different[0]
             raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
-        await copier.finish(survey, writer, events)
+        await copier.finish(survey, target, events)
 
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
         """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""

@@ -79,7 +79,9 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         servers, role = self.context.servers, self.context.role
         if role is not Role.OWNER or on_record.cluster is not None:
             cluster = await super().cluster_for(on_record, timer)
-            may_choose = self.context.may_choose and on_record.intent is not None and on_record.intent.to is None
+            may_choose = (
+                self.context.may_choose and on_record.intent is not None and on_record.intent.other_cluster is None
+            )
             if role is not Role.OWNER or on_record.state is not State.PROVISIONING or not may_choose:
                 return cluster
             with suppress(*AWAY):
@@ -97,14 +99,14 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             return None
         return done(TenantAction.KEPT, on_record.usable)
 
-    async def work(self, tenant: Tenant) -> TenantDone | None:
+    async def change(self, tenant: Tenant) -> TenantDone | None:
         try:
-            return await self._work(tenant)
+            return await self._change(tenant)
         finally:
             if not tenant.on_record.of_role(Role.OWNER).is_empty:
                 self._chosen.pop(tenant.names.tenant, None)  # it stays counted
 
-    async def _work(self, tenant: Tenant) -> TenantDone | None:
+    async def _change(self, tenant: Tenant) -> TenantDone | None:
         state = tenant.on_record.state
         if state is State.REMOVING:
             await remove(tenant)
@@ -125,7 +127,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
     """Make the database and the first login, set it up, and store the credential."""
     intent, previous = tenant.on_record.intent, None
     if intent is not None and intent.cluster == tenant.home.cluster:  # what exists is ours
-        verb, left_behind = intent.verb, intent.to
+        verb, left_behind = intent.verb, intent.other_cluster
         if verb is Verb.PROVISION and tenant.found.is_foreign:  # but this was made after a process died
             await tenant.delete()
             raise conflict(tenant, tenant.home, tenant.found)
@@ -134,10 +136,10 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
         verb = await _verb_for(tenant, if_exists)
         left_behind = None if intent is None else intent.cluster  # unreachable, and may have something of the tenant
     [login] = tenant.new_logins()
-    await tenant.begin(verb, [login], to=left_behind)
+    await tenant.begin(verb, [login], other_cluster=left_behind)
     try:
-        is_new = await tenant.session.create()
-        adopted = await tenant.session.adopt() if verb is Verb.ADOPT else None
+        is_new = await tenant.steps.create()
+        adopted = await tenant.steps.adopt() if verb is Verb.ADOPT else None
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
         await tenant.delete()
         raise
@@ -157,7 +159,7 @@ async def provision_role(tenant: Tenant, role: Role) -> Credential:
     await tenant.end_begun_logins()  # of an earlier process
     [login] = tenant.new_logins()
     await tenant.begin(Verb.PROVISION, [login], role=role)
-    await tenant.session.create_role(role)
+    await tenant.steps.create_role(role)
     credential = await tenant.add_login(login, role)
     await tenant.commit(with_credentials(tenant.record, role, credential, None))
     return credential

@@ -22,7 +22,7 @@ from .._credential import Credential, Secret, new_password
 from .._naming import Names, Role, names_of
 from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_database
-from .._servers import Found, TenantSession, Work, of_tenant
+from .._servers import Found, TenantSteps, Work, of_tenant
 from .._stores import Claim, Record, RoleCredentials
 from ..errors import ClaimLostError, StoreError
 
@@ -36,7 +36,7 @@ def clock() -> float:
 
 @define(eq=False, repr=False)
 class Tenant:
-    """A claimed tenant: what is on record, its lease, and the session on its server. ``claimed`` makes it."""
+    """A claimed tenant: what is on record, its lease, and the steps on its server. ``claimed`` makes it."""
 
     context: Context
     role: Role
@@ -48,7 +48,7 @@ class Tenant:
     _until: float  # when the lease runs out
     _has_ended: bool = field(init=False, default=False)  # the claim
     found: Found = field(init=False, default=Found())  # on the server, when work began
-    session: TenantSession = field(init=False)  # while a job works
+    steps: TenantSteps = field(init=False)  # while a job works
 
     # The claim, and the record.
 
@@ -103,7 +103,7 @@ class Tenant:
         return self.on_record.current
 
     async def begin(
-        self, verb: Verb, logins: Iterable[str] = (), *, role: Role = Role.OWNER, to: str | None = None
+        self, verb: Verb, logins: Iterable[str] = (), *, role: Role = Role.OWNER, other_cluster: str | None = None
     ) -> None:
         """Store what is about to happen, before its first step, and the logins that it makes.
 
@@ -111,7 +111,9 @@ class Tenant:
         """
         cluster, database = self.home.cluster, self.names.database
         known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))
-        intent = Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to)
+        intent = Intent(
+            verb=verb, cluster=cluster, database=database, role=role, logins=known, other_cluster=other_cluster
+        )
         await self.context.store.begin(self.claim, str(intent))
         self.on_record = OnRecord.read(self.names.tenant, self.role, evolve(self.record, intended=str(intent)))
 
@@ -176,17 +178,17 @@ class Tenant:
             made.append(self.names.new_login([*known, *made]))
         return made
 
-    def at(self, home: TenantServer, session: TenantSession) -> Tenant:
-        """The same tenant with a session on another server, of its copy, for ``add_logins`` alone."""
+    def at(self, home: TenantServer, steps: TenantSteps) -> Tenant:
+        """The same tenant with the steps on another server, of its copy, for ``add_logins`` alone."""
         there = copy(self)
-        there.home, there.session = home, session
+        there.home, there.steps = home, steps
         return there
 
     async def add_login(self, login: str, role: Role, password: str | None = None) -> Credential:
         """Make the login, test it, and return its credential. None: with a new password."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
-        await self.session.add_login(login, secret, role)
+        await self.steps.add_login(login, secret, role)
         if refused := await self.home.server.log_in(self.names, login, secret):
             raise of_tenant(self.names, f"the server refuses the new login {login!r}: {refused}")
         made = self.home.credential(self.names, role, login, secret, await self.context.store.now())
@@ -200,7 +202,7 @@ class Tenant:
         made = dict[Role, Credential]()
         for role, login in logins.items():
             if role is not Role.OWNER:
-                await self.session.create_role(role)
+                await self.steps.create_role(role)
             made[role] = await self.add_login(login, role)
         owner = made.pop(Role.OWNER)
         roles = {role: RoleCredentials(current=credential) for role, credential in made.items()}
@@ -209,12 +211,12 @@ class Tenant:
     async def end_begun_logins(self) -> None:
         """End and drop the logins of the intent, which no program has."""
         if logins := self.on_record.begun_logins:
-            await self.session.end_logins(logins)
-            await self.session.drop_logins(logins)
+            await self.steps.end_logins(logins)
+            await self.steps.drop_logins(logins)
 
     async def drop_ended(self, *logins: str) -> None:
         """Drop these ended logins and all earlier ones. What others hold up stays, ended, until the next time."""
-        left = await self.session.drop_logins([*logins, *self.found.ended])
+        left = await self.steps.drop_logins([*logins, *self.found.ended])
         client = self.context.servers.clients[self.home.cluster]
         for each in self.on_record.every_credential:
             # An adopted login is in the API's list too.

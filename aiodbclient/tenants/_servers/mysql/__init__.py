@@ -1,4 +1,4 @@
-r"""``MySQLServer``: what ``Server`` reads, on MySQL. ``MySQLSession`` has the steps, a method each.
+r"""``MySQLServer``: what ``Server`` reads, on MySQL. ``MySQLSteps`` has the steps, a method each.
 
 The administrator is the cluster's primary user. It has the usual rights WITH GRANT OPTION and CREATE USER, and may
 neither KILL the sessions of others nor change who code runs as::
@@ -36,6 +36,7 @@ from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import (
+    DROP_LOGINS_SECONDS,
     TEMPORARY_CONNECTIONS,
     Administrator,
     Found,
@@ -43,7 +44,7 @@ from .. import (
     Server,
     ServerAwayError,
     SharedSessions,
-    TenantSession,
+    TenantSteps,
     Work,
     of_tenant,
 )
@@ -54,7 +55,6 @@ _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _NUMBER = 8  # digits at the end of a login's name
 _DROP_SCHEMA_SECONDS = 60.0  # for a schema of many tables
-_DROP_LOGINS_SECONDS = 2.0
 
 _PRIVILEGES = """
 SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES
@@ -141,17 +141,17 @@ class MySQLServer(Server):
         [(number,)] = await self._ask(query, login)
         return int(number)
 
-    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
-        return await self._read(names, partial(_problems, on_record=on_record or {}))
+    async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
+        return await self._read(names, partial(_problems, wanted=wanted or {}))
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         return await self._read(names, _other_grantees)
 
-    async def programs(self, names: Names) -> tuple[str, str]:
-        return await self._read(names, schemas.read_programs)
+    async def stored_programs(self, names: Names) -> tuple[str, str]:
+        return await self._read(names, schemas.read_stored_programs)
 
-    def steps(self, work: Work) -> MySQLSession:
-        return MySQLSession(self, work)
+    def steps(self, work: Work) -> MySQLSteps:
+        return MySQLSteps(self, work)
 
     # Sessions of the administrator, and of logins.
 
@@ -185,7 +185,7 @@ class MySQLServer(Server):
 
 
 @frozen
-class MySQLSession(TenantSession):
+class MySQLSteps(TenantSteps):
     """The steps for one tenant. Each has its own session of the administrator, whose program names the tenant."""
 
     _server: MySQLServer
@@ -214,7 +214,7 @@ class MySQLSession(TenantSession):
             await _restore_definers(schema)
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        """See ``TenantSession``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
+        """See ``TenantSteps``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
         async with self._server.schema(self._work) as schema:
             await logins.create_login(schema, login, password, rights.OF_A_DUMP, TEMPORARY_CONNECTIONS)
 
@@ -223,11 +223,11 @@ class MySQLSession(TenantSession):
             await logins.end(schema, ending)
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
-        """See ``TenantSession``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
+        """See ``TenantSteps``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
         left = {*ended}
         async with self._server.schema(self._work, is_long=True) as schema:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_DROP_LOGINS_SECONDS):
+                async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     await _restore_definers(schema)
                     existing = await logins.accounts(schema)
                     if left.issuperset(existing) and await schemas.exists(schema):
@@ -238,17 +238,17 @@ class MySQLSession(TenantSession):
                             left.remove(login)
         return tuple(sorted(left))
 
-    async def repair(self, on_record: Mapping[str, Role], /) -> None:
+    async def repair(self, wanted: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             await schemas.make_writable(schema)
-            existing = await logins.accounts(schema, on_record)
+            existing = await logins.accounts(schema, wanted)
             await logins.end(schema, await logins.intruders(schema))
             inside = await rights.strangers_inside(schema, existing)
             await logins.end_in_schema(schema, await rights.revoke_access(schema, existing) | inside)
             ours = [each.login for each in existing.values() if each.is_ours and not each.is_locked]
-            working = [login for login in ours if login in on_record]
+            working = [login for login in ours if login in wanted]
             for login in working:
-                await logins.restore_login(schema, login, on_record[login])
+                await logins.restore_login(schema, login, wanted[login])
             await logins.end_elsewhere(schema, working)
             await _restore_definers(schema)
 
@@ -277,11 +277,11 @@ class MySQLSession(TenantSession):
                     if monotonic() > until:
                         raise
 
-    async def unfreeze(self, on_record: Mapping[str, Role], /) -> None:
+    async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             await schemas.make_writable(schema)
-            for login in [each for each in await logins.accounts(schema) if each in on_record]:
-                await logins.restore_login(schema, login, on_record[login])
+            for login in [each for each in await logins.accounts(schema) if each in wanted]:
+                await logins.restore_login(schema, login, wanted[login])
             await _restore_definers(schema)
 
     async def adopt(self) -> str | None:
@@ -323,24 +323,24 @@ async def _find(schema: Schema) -> Found:
     )
 
 
-async def _problems(schema: Schema, on_record: Mapping[str, Role]) -> frozenset[Problem]:
+async def _problems(schema: Schema, wanted: Mapping[str, Role]) -> frozenset[Problem]:
     """See ``Server``. An ended login has rights only while code runs as it, and the tenant is not suspended."""
-    existing = await logins.accounts(schema, [schema.name, *on_record])
-    if (namesake := existing.get(schema.name)) and schema.name not in on_record and not namesake.is_locked:
+    existing = await logins.accounts(schema, [schema.name, *wanted])
+    if (namesake := existing.get(schema.name)) and schema.name not in wanted and not namesake.is_locked:
         del existing[schema.name]  # it is not the tenant's
     ended = {each.login for each in existing.values() if each.is_locked}
     found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await rights.access_of_others(schema, existing)}
-    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
+    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*wanted}}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await logins.intruders(schema)}
-    wanted = dict.fromkeys(ended - {*on_record}, frozenset[str]())
-    if wanted and on_record:
-        wanted |= await schemas.rights_of_ended(schema, wanted)
+    should_have = dict.fromkeys(ended - {*wanted}, frozenset[str]())
+    if should_have and wanted:
+        should_have |= await schemas.rights_of_ended(schema, should_have)
     for account in existing.values():
-        if account.login in on_record and account.is_ours:
-            wanted[account.login] = rights.RIGHTS[on_record[account.login]]
+        if account.login in wanted and account.is_ours:
+            should_have[account.login] = rights.RIGHTS[wanted[account.login]]
             if not (0 < account.connections <= schema.most and account.keeps_password):
                 found.add(Problem(ProblemKind.RIGHTS_MISSING))
-    for login, of_login in wanted.items():
+    for login, of_login in should_have.items():
         found |= {problem for *_, problem in await rights.missing_grants(schema, login, of_login)}
     return frozenset(found)
 

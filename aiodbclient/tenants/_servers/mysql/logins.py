@@ -60,7 +60,7 @@ _MOMENT = 0.2  # s until a killed session is no longer listed, and an honest one
 _NO_SESSION = (LoginRefusedError, ServerAwayError, GrantError)  # why a session of a login does not kill the others
 _HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
 _COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
-_LIMITS = (
+_OPTIONS = (
     "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
     "PASSWORD REQUIRE CURRENT"
 )
@@ -119,7 +119,7 @@ async def create_login(
     schema: Schema, login: str, password: Secret, wanted: frozenset[str], connections: int | None = None
 ) -> None:
     """Create an account with the rights ``wanted``. Without ``connections``, its limit is that of all logins."""
-    limits = _LIMITS.format(connections or schema.most)
+    limits = _OPTIONS.format(connections or schema.most)
     with suppress(DefinerError):
         await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
         await set_rights(schema, login, wanted)
@@ -133,7 +133,7 @@ async def create_login(
 async def restore_login(schema: Schema, login: str, role: Role) -> None:
     """Set the rights and limits of a login, and unlock it. Its password stays."""
     await set_rights(schema, login, RIGHTS[role])
-    await schema.run(f"ALTER USER %s@'%%' {_LIMITS.format(schema.most)} ACCOUNT UNLOCK", login)
+    await schema.run(f"ALTER USER %s@'%%' {_OPTIONS.format(schema.most)} ACCOUNT UNLOCK", login)
 
 
 async def end_work(schema: Schema) -> None:

@@ -5,7 +5,7 @@
 - A schema that is read-only.
 - Prepared transactions, which keep their locks.
 
-``read_programs`` returns the statements that make the programs, without DEFINER. Only an administrator may make
+``read_stored_programs`` returns the statements that make the programs, without DEFINER. Only an administrator may make
 something that runs with another login's rights. Without DEFINER it runs with the rights of the login that restores it:
 the tenant's. ``mysqldump`` cannot leave it out, and without SHOW_ROUTINE it sees no routine of another definer.
 """
@@ -59,7 +59,7 @@ async def rights_of_ended(schema: Schema, ended: Collection[str]) -> Mapping[str
     return {login: RIGHTS[Role.OWNER] if login in run_as else frozenset() for login in ended}
 
 
-async def read_programs(schema: Schema) -> tuple[str, str]:
+async def read_stored_programs(schema: Schema) -> tuple[str, str]:
     """Return the script for routines, views and triggers, and the one for events. Runs none of them."""
     routines, triggers, events = [
         await _shown(schema, await schema.run(query, schema.name)) for query in (_ROUTINES, _TRIGGERS, _EVENTS)

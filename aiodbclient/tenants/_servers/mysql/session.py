@@ -24,11 +24,10 @@ from ....errors import ConfigurationError
 from ..._credential import Secret
 from ..._naming import Names
 from ...errors import GrantError
-from .. import LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
+from .. import SHARE_OF_CONNECTIONS, LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
-_PART = 4  # of the server's connections that a login may have
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
 
 
@@ -58,7 +57,7 @@ class Thread(NamedTuple):
 
 
 # MySQL 8 manual, "Server Error Message Reference".
-_KINDS: Mapping[object, type[GrantError]] = {4006: DefinerError, 1205: LockedError}
+_ERRORS: Mapping[object, type[GrantError]] = {4006: DefinerError, 1205: LockedError}
 _ENDED = (1053, 4031)  # the session: the server stops, somebody killed it, or it was idle for too long
 _REFUSALS: Mapping[object, type[LoginRefusedError]] = {
     1044: PasswordAcceptedError,  # the schema is closed to the login
@@ -146,7 +145,7 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
             if code in fine:
                 return []
             is_lost = self.closed or code in _ENDED
-            kind = SessionLostError if is_lost else _KINDS.get(code, GrantError)
+            kind = SessionLostError if is_lost else _ERRORS.get(code, GrantError)
         except TimeoutError:
             kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
         except BaseException as error:
@@ -209,7 +208,7 @@ class Schema:
     @property
     def most(self) -> int:
         """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
-        return max(1, self.session.max_connections // _PART) if self.limit is None else self.limit
+        return max(1, int(self.session.max_connections * SHARE_OF_CONNECTIONS)) if self.limit is None else self.limit
 
     async def run(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None

@@ -1,6 +1,6 @@
-"""``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSession`` has the steps, a method each.
+"""``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
-``sessions`` has what a session of the administrator is, how it enters a database, and ends who is in its way.
+``sessions`` has what a session of the administrator is, how it enters a database, and how ``Watch`` ends who blocks it.
 ``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``grants`` the rights that both
 lack. ``objects`` knows what roles own, takes what is others', and drops a role with it.
 """
@@ -27,7 +27,7 @@ from ..._libpq import one_line
 from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .. import Administrator, Found, Server, SharedSessions, TenantSession, Work, of_tenant
+from .. import DROP_LOGINS_SECONDS, Administrator, Found, Server, SharedSessions, TenantSteps, Work, of_tenant
 from . import databases, grants, logins, objects
 from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, entered, options_from, rows
 
@@ -38,7 +38,6 @@ _DROPS = 2  # how many ended logins to drop at a time
 _RECLAIMS = 2  # tenants whose objects to take back at a time: others can delay it
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
-_DROP_LOGINS_SECONDS = 2.0  # for ended logins: what others granted to them can take long
 
 _ADMINISTRATOR = SQL(f"""
 SELECT rolname, current_setting('server_version'), clock_timestamp(), ({grants.CONNECTIONS}),
@@ -140,13 +139,13 @@ class PostgresServer(Server):
         [(number,)] = await self.ask(_SESSIONS, login)
         return int(number)
 
-    async def problems(self, names: Names, on_record: Mapping[str, Role] | None) -> frozenset[Problem]:
-        known = on_record or {}
+    async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
+        known = wanted or {}
 
         async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
             session = Session(names, server, self.limit)
             present = await grants.read_logins(session, known)
-            steps = await grants.missing_grants(session, on_record, present)
+            steps = await grants.missing_grants(session, wanted, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
             others = await objects.problems(session, known, [login.name for login in present])
             found = frozenset(problem for step in steps for problem in step.problems)
@@ -163,8 +162,8 @@ class PostgresServer(Server):
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         return tuple(await self.sessions.read(lambda server: databases.other_grantees(Session(names, server))))
 
-    def steps(self, work: Work) -> PostgresSession:
-        return PostgresSession(self, work)
+    def steps(self, work: Work) -> PostgresSteps:
+        return PostgresSteps(self, work)
 
     async def ask(self, statement: SQL, *values: Any, **named: Any) -> list[Any]:
         """The rows of one statement that only reads."""
@@ -188,8 +187,8 @@ class PostgresServer(Server):
 
 
 @frozen
-class PostgresSession(TenantSession):
-    """The steps for one tenant. See ``TenantSession``."""
+class PostgresSteps(TenantSteps):
+    """The steps for one tenant. See ``TenantSteps``."""
 
     _server: PostgresServer
     _work: Work
@@ -223,18 +222,18 @@ class PostgresSession(TenantSession):
         left = sorted(ended, key=self.names.number, reverse=True)  # first the one that was ended last
         async with self._server.drops:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_DROP_LOGINS_SECONDS):
+                async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     for login in [*left]:
                         if await objects.drop(self.opened, login):
                             left.remove(login)
         return tuple(sorted(left))
 
-    async def repair(self, on_record: Mapping[str, Role], /) -> None:
-        await self._step(partial(grants.complete, wanted=on_record))
-        if roles := [role for role in ROLES if role in on_record.values()]:
+    async def repair(self, wanted: Mapping[str, Role], /) -> None:
+        await self._step(partial(grants.complete, wanted=wanted))
+        if roles := [role for role in ROLES if role in wanted.values()]:
             await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
         async with self._server.reclaims:
-            await objects.reclaim(self.opened, on_record)
+            await objects.reclaim(self.opened, wanted)
 
     async def shut(self) -> None:
         await self._step(databases.shut)

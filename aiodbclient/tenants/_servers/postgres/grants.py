@@ -32,6 +32,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
+from .. import SHARE_OF_CONNECTIONS
 from .sessions import Session, Statement, as_role, verbatim
 
 CONNECTIONS: LiteralString = """
@@ -116,7 +117,7 @@ async def limit_of(session: Session) -> int:
     if session.limit is not None:
         return session.limit
     [(connections,)] = await session.run(SQL(CONNECTIONS))
-    return max(1, int(connections) // 4)
+    return max(1, int(connections * SHARE_OF_CONNECTIONS))
 
 
 def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
@@ -318,7 +319,7 @@ WHERE pg_get_userbyid(nspowner) IN (%(owner)s, 'pg_database_owner') AND g.rolnam
 ORDER BY n.oid
 """)
 # By the word in GRANT: the letter in ``pg_default_acl``, what finds the objects, and the privileges of each role.
-_KINDS: Mapping[LiteralString, tuple[str, SQL, Mapping[Role, Sequence[LiteralString]]]] = {
+_PRIVILEGES: Mapping[LiteralString, tuple[str, SQL, Mapping[Role, Sequence[LiteralString]]]] = {
     "SCHEMA": ("n", _SCHEMAS, {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]}),
     "TABLE": ("r", _TABLES, {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]}),
     "SEQUENCE": ("S", _SEQUENCES, {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
@@ -356,7 +357,7 @@ async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list
     for role in roles:
         group = names.group(role)
         defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
-        for word, (letter, query, of_roles) in _KINDS.items():
+        for word, (letter, query, of_roles) in _PRIVILEGES.items():
             privileges = of_roles.get(role, ())
             rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
             wanted = ", ".join(privileges)

@@ -106,7 +106,7 @@ class StatementTimeoutError(GrantError):
 
 
 # PostgreSQL's manual, "PostgreSQL Error Codes".
-_KINDS: Mapping[str | None, type[GrantError]] = {
+_ERRORS: Mapping[str | None, type[GrantError]] = {
     "55P03": BlockedError,  # a lock timeout
     "40001": BlockedError,  # a serialization failure
     "40P01": BlockedError,  # a deadlock
@@ -185,7 +185,7 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
         return [] if cursor.description is None else await cursor.fetchall()
     except psycopg.Error as error:
         reason = error.diag.message_primary or one_line(error)
-        kind = _KINDS.get(error.sqlstate, SessionLostError if server.closed else GrantError)
+        kind = _ERRORS.get(error.sqlstate, SessionLostError if server.closed else GrantError)
         if kind is BlockedError or reason.startswith(_SAME_ROW):
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
     of, shown = "", ""
