@@ -74,21 +74,14 @@ class Tokens:
 
     def __init__(self, main: str | None, windows: Sequence[Window]) -> None:
         self._windows = windows
-        self.main = main or _new_token()
-        self.rights = {self.main: self._rights(SCOPES)}
+        self.rights: dict[str, Rights] = {}
+        self.main = self.add(SCOPES, main)
 
-    def add(self, scopes: Collection[str]) -> str:
-        """Create a token with ``scopes``, or raise ValueError if one does not exist."""
+    def add(self, scopes: Collection[str], token: str | None = None) -> str:
+        """Add ``token``, or a random one, with ``scopes``. Raise ValueError if one of those does not exist."""
         unknown = frozenset(scopes) - SCOPES
         if unknown:
             raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")
-        token = _new_token()
-        self.rights[token] = self._rights(scopes)
+        token = token or "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length
+        self.rights[token] = Rights(frozenset(scopes), TokenLimiter(self._windows))
         return token
-
-    def _rights(self, scopes: Collection[str]) -> Rights:
-        return Rights(frozenset(scopes), TokenLimiter(self._windows))
-
-
-def _new_token() -> str:
-    return "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length of a personal access token

@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
@@ -30,7 +29,7 @@ class Primary(NamedTuple):
     ssl: bool
 
 
-class Backend(ABC):
+class Backend(Protocol):
     """The server behind one cluster; its users are JSON objects as the API returns them, its methods raise Refusal.
 
     Names that the engine does not take, and the deletion of the primary user, never get here.
@@ -39,35 +38,26 @@ class Backend(ABC):
     version: str  # of the server, once it has started
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
-    async def start(self) -> None:  # noqa: B027
+    async def start(self) -> None:
         """Start the server, or connect to it. If that fails, call ``stop``."""
+        return  # nothing to do in memory
 
-    async def stop(self) -> None:  # noqa: B027
+    async def stop(self) -> None:
         """Stop what ``start`` started, also if it failed."""
+        return
 
-    @abstractmethod
     def primary(self) -> Primary: ...
-    @abstractmethod
     def ca(self) -> str | None:
         """The certificates that verify the server, as PEM; None if none are known."""
 
-    @abstractmethod
     async def users(self) -> list[JSON]: ...
-    @abstractmethod
     async def user(self, name: str) -> JSON: ...
-    @abstractmethod
     async def create_user(self, new: RequestedUser) -> JSON: ...
-    @abstractmethod
     async def update_user(self, name: str, settings: JSON) -> JSON: ...
-    @abstractmethod
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
-    @abstractmethod
     async def delete_user(self, name: str) -> None: ...
-    @abstractmethod
     async def dbs(self) -> list[str]: ...
-    @abstractmethod
     async def create_db(self, name: str) -> None: ...
-    @abstractmethod
     async def delete_db(self, name: str) -> None: ...
 
 
@@ -128,7 +118,6 @@ class MemoryBackend(Backend):
         self._dbs: dict[str, None] = {}
         self._shown = _SHOWN.get(engine, Shown("1.0", engine))
         self.version = self._shown.version
-        self._keep_password = engine != Engine.MONGODB
         self._ca: str | None = None
         settings = {"pg_allow_replication": True} if self.engine in POSTGRESQL else {}
         self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, settings))
@@ -215,7 +204,8 @@ class MemoryBackend(Backend):
         return user
 
     def _stored(self, user: JSON) -> JSON:
-        if self._keep_password:
+        """What a read returns of ``user``: on MongoDB no password."""
+        if self.engine != Engine.MONGODB:
             return user
         return {key: value for key, value in user.items() if key != "password"}
 

@@ -20,7 +20,7 @@ from attrs import define, field
 
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _MOST_IDLE = 4  # servers
 
 SUPERUSER = "postgres"
@@ -31,6 +31,11 @@ RESERVED = 3
 
 # The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
 _RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper import main; getattr(main, sys.argv.pop(1))()"
+
+
+def address_of(bind: str) -> str:
+    """An address of this machine that a server with this ``bind`` listens on."""
+    return LOOPBACK if bind == "0.0.0.0" else bind
 
 
 def binaries() -> Path | None:
@@ -51,7 +56,7 @@ def can_embed() -> bool:
 class EmbeddedPostgres:
     """A PostgreSQL that requires a password, and TLS if it has ``programs`` other than the wheel's, which lack it."""
 
-    bind: str = _LOOPBACK
+    bind: str = LOOPBACK
     programs: Path | None = None
     settings: Mapping[str, str] = field(factory=dict[str, str])  # instead of the keeper's
     in_memory: bool = False
@@ -59,15 +64,9 @@ class EmbeddedPostgres:
     folder: Path = field(factory=Path, init=False)  # its files, while it runs
     port: int = field(default=0, init=False)
     ca: str | None = field(default=None, init=False)  # verifies its certificate, as PEM; None without TLS
-    is_new: bool = field(default=True, init=False)  # whether it is empty
     is_shut_down: bool = field(default=False, init=False)
     _keeper: subprocess.Popen[str] | None = field(default=None, init=False)
     _asking: Lock = field(factory=Lock, init=False)
-
-    @property
-    def address(self) -> str:
-        """An address of this machine that it listens on."""
-        return _LOOPBACK if self.bind == "0.0.0.0" else self.bind
 
     async def start(self) -> None:
         """Start the server unless it runs, or raise RuntimeError; a call that fails or is cancelled leaves nothing."""
@@ -81,15 +80,10 @@ class EmbeddedPostgres:
         starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
         try:
             await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await asyncio.wait([starting])
+        except BaseException:
+            await asyncio.gather(starting, return_exceptions=True)
             await self.stop()
             raise
-        report = starting.result()
-        if "port" not in report:
-            await self.stop()
-            raise RuntimeError(f"PostgreSQL did not start: {report.get('error', 'its keeper died')}")
-        self.port = report["port"]
 
     async def stop(self) -> None:
         """Stop the server and remove its files."""
@@ -105,25 +99,13 @@ class EmbeddedPostgres:
 
     async def shut_down(self, *, graceful: bool) -> None:
         """Stop the server, and keep its files and port."""
-        await asyncio.to_thread(self._order, run=False, graceful=graceful)
+        await asyncio.to_thread(self._order, "stop", run=False, graceful=graceful)
         self.is_shut_down = True
 
     async def restart(self) -> None:
         """Start the server again after ``shut_down``."""
-        await asyncio.to_thread(self._order, run=True)
+        await asyncio.to_thread(self._order, "start", run=True)
         self.is_shut_down = False
-
-    def _order(self, **order: Any) -> None:
-        """Send an order to the keeper (``_keeper/main.py``), and wait until it is done."""
-        keeper, answer = self._keeper, ""
-        with self._asking, suppress(OSError, ValueError):
-            if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
-                keeper.stdin.write(json.dumps(order) + "\n")
-                keeper.stdin.flush()
-                answer = keeper.stdout.readline()
-        report = json.loads(answer or '{"error": "it is not running"}')
-        if "error" in report:
-            raise RuntimeError(f"PostgreSQL failed: {report['error']}")
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -134,41 +116,48 @@ class EmbeddedPostgres:
         """Whether the server has ended unexpectedly."""
         return self._keeper is not None and self._keeper.poll() is not None
 
-    def _launch(self, binaries: Path) -> dict[str, Any]:
-        """Start the keeper, and wait until it reports that the server is ready, or why it is not."""
+    def _launch(self, binaries: Path) -> None:
+        """Start the keeper, and wait until the server is ready."""
         certificate = None
         if self.programs is not None:
             import trustme
 
             authority = trustme.CA(organization_name="aiodbclient sandbox")
             self.ca = authority.cert_pem.bytes().decode()
-            names = {_LOOPBACK, "localhost"}
-            if self.bind != _LOOPBACK:
-                names |= {self.address, socket.gethostname()}
+            names = {LOOPBACK, "localhost"}
+            if self.bind != LOOPBACK:
+                names |= {address_of(self.bind), socket.gethostname()}
             certificate = authority.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()
-        settings = {
-            "parent": _MEMORY if self.in_memory and _is_roomy(_MEMORY) else None,
-            "bind": self.bind,
-            "password": self.password,
-            "settings": dict(self.settings),
-            "certificate": certificate,
-        }
-        self._keeper = keeper = subprocess.Popen(
+        self._keeper = subprocess.Popen(
             _keeper_command("main", binaries, SUPERUSER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C does not reach the keeper: this process stops it
         )
-        assert keeper.stdin is not None
-        assert keeper.stdout is not None
-        with suppress(BrokenPipeError):  # the keeper has died; its output has the reason
-            keeper.stdin.write(json.dumps(settings) + "\n")
-            keeper.stdin.flush()
-        report: dict[str, Any] = json.loads(keeper.stdout.readline() or "{}")
-        if "folder" in report:
-            self.folder = Path(report["folder"])
-            report = json.loads(keeper.stdout.readline() or "{}")
+        created = self._order(
+            "start",
+            parent=_MEMORY if self.in_memory and _is_roomy(_MEMORY) else None,
+            bind=self.bind,
+            password=self.password,
+            settings=dict(self.settings),
+            certificate=certificate,
+        )
+        self.folder = Path(created["folder"])
+        self.port = self._order("start", run=True)["port"]
+
+    def _order(self, verb: str, **order: Any) -> dict[str, Any]:
+        """Send an order to the keeper (``_keeper/main.py``), and return its report, or raise RuntimeError."""
+        keeper, line = self._keeper, ""
+        with self._asking, suppress(ValueError):  # the server is stopped meanwhile
+            if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
+                with suppress(BrokenPipeError):  # the keeper has died; its report says why
+                    keeper.stdin.write(json.dumps(order) + "\n")
+                    keeper.stdin.flush()
+                line = keeper.stdout.readline()
+        report: dict[str, Any] = json.loads(line or '{"error": "its keeper died"}')
+        if "error" in report:
+            raise RuntimeError(f"PostgreSQL did not {verb}: {report['error']}")
         return report
 
 

@@ -81,21 +81,22 @@ class MySQLBackend(Backend):
         try:
             if not self._without_tls:
                 self._context = _context(self._ca_file)
-            self.version = await asyncio.to_thread(self._prepare)
+            await asyncio.to_thread(self._prepare)
         except (pymysql.Error, OSError) as error:
             raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error.__cause__ or error}") from None
 
-    def _prepare(self) -> str:
-        """Create ``doadmin``, which sandboxes with the same DSN share, if it does not exist. Returns the version."""
+    def _prepare(self) -> None:
+        """Read what the server is, and create ``doadmin``, which sandboxes with the same DSN share."""
         with closing(self._connect(self.login, self._login_password)) as connection:
             session = _Session(self, connection)
             version = str(session.rows("SELECT VERSION()")[0][0])
             if "MariaDB" in version:
                 raise RuntimeError("the server of the DSN is MariaDB, which the provider does not have: pass a MySQL")
+            self.version = version.partition("-")[0]
             self._tls = bool(session.rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
             self.partial_revokes = bool(session.rows("SELECT @@GLOBAL.partial_revokes")[0][0])
             if self.login == PRIMARY:
-                return version.partition("-")[0]
+                return
             if not any(account.name == PRIMARY for account in session.accounts()):
                 session.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {_identified(None)}", PRIMARY, self.password)
                 session.grant(PRIMARY)
@@ -106,7 +107,6 @@ class MySQLBackend(Backend):
                 f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
                 f" of {PRIMARY!r} itself, or drop that account"
             ) from None
-        return version.partition("-")[0]
 
     def primary(self) -> Primary:
         return Primary("mysql", self._host, self._port, self._database, self.password, self._tls)

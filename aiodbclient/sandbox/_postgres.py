@@ -19,7 +19,7 @@ from .._dsn import has_late_at
 from ..models import UserRole
 from . import _provider as provider
 from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, make_ca, new_password
-from ._embedded import POOL, RESERVED, SUPERUSER, EmbeddedPostgres
+from ._embedded import POOL, RESERVED, SUPERUSER, EmbeddedPostgres, address_of
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 Row = tuple[Any, ...]
@@ -66,24 +66,20 @@ class PostgresBackend(Backend):
         self._secrets: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
         self._turns = asyncio.Semaphore(RESERVED)
-        self._own: Primary | None = None  # on the server of a DSN
         self._ca: str | None = None
 
     async def start(self) -> None:
-        embedded = self.embedded
+        embedded, different = self.embedded, dict[str, str]()
         if embedded is not None:
             await embedded.start()
+            self._dsn, different = _superusers_dsn(embedded), {"dbname": "template1"}  # its own has another name yet
         elif not _is_url(self._dsn):
             raise RuntimeError(
                 "server is not a URL of PostgreSQL: write postgresql://USER:PASSWORD@HOST/DB, "
                 "with %40 for @ and %2F for / in the password"
             )
         try:
-            new: dict[str, str] = {}
-            if embedded is not None:
-                self._dsn = _superusers_dsn(embedded)
-                new = {"dbname": "template1"} if embedded.is_new else {}  # its own database has another name yet
-            async with await connect(self._dsn, **new) as connection:
+            async with await connect(self._dsn, **different) as connection:
                 await self._prepare(connection)
         except Error as error:
             which = "PostgreSQL" if embedded else "the PostgreSQL server of the DSN"
@@ -97,28 +93,26 @@ class PostgresBackend(Backend):
         self._major = info.server_version // 10_000
         self._database = info.dbname
         self._ca_file = Path(info.get_parameters().get("sslrootcert", ""))  # it verified the server of a DSN
-        if self.embedded is None:
-            if not superuser:
-                raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
-            password, tls = derived_password(info.user, info.password), connection.pgconn.ssl_in_use
-            self._own = Primary("postgresql", info.host or info.hostaddr, info.port, DEFAULT_DB, password, tls)
-            await self._find_primary(connection, password)
-        elif self.embedded.is_new:
-            password = new_password()
-            verifier = self._verifier(connection, PRIMARY, password)
+        if self.embedded is not None:
+            host, password = None, new_password()
             with suppress(errors.InvalidCatalogName):  # a server that was emptied
                 await connection.execute(provider.HIDE_DATABASE)
             await connection.execute(provider.MAKE_SYSTEM_ROLES)
-            await make_primary(connection, self._major, verifier)
+        elif superuser:
+            host, password = info.host or info.hostaddr, derived_password(info.user, info.password)
+        else:
+            raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
+        verifier, tls = self._verifier(connection, PRIMARY, password), connection.pgconn.ssl_in_use
+        self._primary = Primary("postgresql", host, info.port, DEFAULT_DB, password, tls)
+        await make_primary(connection, self._major, verifier)
+        with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another sandbox with the same DSN made it
             await connection.execute(self._create_database(DEFAULT_DB))
-            self._secrets[PRIMARY] = verifier, password
-            self.embedded.is_new = False
+        self._secrets[PRIMARY] = verifier, password
+        if self.embedded is None:
+            await self._check_primary(password)
 
-    async def _find_primary(self, connection: AsyncConnection[Row], password: str) -> None:
-        """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""
-        await make_primary(connection, self._major, self._verifier(connection, PRIMARY, password))
-        with suppress(Refusal):  # it exists
-            await self.create_db(DEFAULT_DB)
+    async def _check_primary(self, password: str) -> None:
+        """Raise RuntimeError if the sandbox did not create ``doadmin`` on the server of the DSN."""
         try:
             session = await connect(self._dsn, user=PRIMARY, password=password, dbname=DEFAULT_DB)
         except OperationalError:
@@ -134,18 +128,14 @@ class PostgresBackend(Backend):
         if embedded is None:
             return
         try:
-            if POOL.is_open and self._dsn and not embedded.has_failed() and not embedded.is_shut_down:
-                kept = await _empty(embedded, self._dsn) and POOL.give(embedded)
+            if POOL.is_open and self._dsn and not embedded.has_failed():
+                kept = await _empty(self._dsn) and POOL.give(embedded)
         finally:
             if not kept:
                 await embedded.stop()
 
     def primary(self) -> Primary:
-        if self._own is not None:
-            return self._own
-        assert self.embedded is not None
-        tls = self.embedded.ca is not None
-        return Primary("postgresql", None, self.embedded.port, DEFAULT_DB, self._secrets[PRIMARY][1], tls)
+        return self._primary
 
     def ca(self) -> str | None:
         if self.embedded is not None:
@@ -190,12 +180,14 @@ class PostgresBackend(Backend):
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
         async with self._roles, self._connection() as connection:
             await self._read(connection, name)
-            if name == PRIMARY and self._own is not None:
+            if name == PRIMARY and self.embedded is None:
                 raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
             password = new_password()
             verifier = self._verifier(connection, name, password)
             await _alter(connection, SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
             self._secrets[name] = verifier, password
+            if name == PRIMARY:
+                self._primary = self._primary._replace(password=password)
             return await self._read(connection, name)
 
     async def delete_user(self, name: str) -> None:
@@ -256,8 +248,8 @@ class PostgresBackend(Backend):
         stored, password = self._secrets.get(name, (None, None))
         if stored is not None and stored == verifier:  # otherwise somebody else has set another password
             user["password"] = password
-        elif name == PRIMARY and self._own is not None:
-            user["password"] = self._own.password
+        elif name == PRIMARY and self.embedded is None:
+            user["password"] = self._primary.password
         return user
 
     def _verifier(self, connection: AsyncConnection[Row], name: str, password: str) -> str:
@@ -307,7 +299,7 @@ async def make_primary(connection: AsyncConnection[Row], version: int, verifier:
 def _superusers_dsn(server: EmbeddedPostgres) -> str:
     """The DSN of the sandbox's own database on ``server``, which is ``postgres`` under another name."""
     return make_conninfo(
-        host=server.address,
+        host=address_of(server.bind),
         port=server.port,
         user=SUPERUSER,
         password=server.password,
@@ -317,7 +309,7 @@ def _superusers_dsn(server: EmbeddedPostgres) -> str:
     )
 
 
-async def _empty(server: EmbeddedPostgres, dsn: str) -> bool:
+async def _empty(dsn: str) -> bool:
     """Remove everything that was created on a server with this ``_superusers_dsn``, or return False."""
     try:
         async with asyncio.timeout(_EMPTY_SECONDS), await connect(dsn) as connection:
@@ -333,7 +325,6 @@ async def _empty(server: EmbeddedPostgres, dsn: str) -> bool:
     except (Error, TimeoutError) as error:
         _log.info("cannot empty a PostgreSQL, so it is stopped: %s", type(error).__name__)
         return False
-    server.is_new = True
     return True
 
 

@@ -17,14 +17,13 @@ from ..rate_limiter import Window
 from ._access import DOCUMENTED, SCOPES, Tokens
 from ._api import Api, RecordedRequest
 from ._clusters import NewCluster, SandboxCluster, Status
-from ._embedded import EmbeddedPostgres
+from ._embedded import LOOPBACK, EmbeddedPostgres, address_of
 from ._faults import Faults
 from ._registry import Registry
 
 T = TypeVar("T")
 
 _NOT_RUNNING = "the sandbox is not running; enter it with `async with` or `with` first"
-_LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be sent
 
 
@@ -60,12 +59,11 @@ class Sandbox:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
         if token == "":
             raise ValueError("token must not be empty; pass None for a random one")
-        self._bind = _LOOPBACK if bind is None else bind
+        self._bind = LOOPBACK if bind is None else bind
         try:
-            is_unspecified = IPv4Address(self._bind).is_unspecified
+            IPv4Address(self._bind)
         except AddressValueError:
             raise ValueError(f"bind must be an IPv4 address such as 0.0.0.0, not {bind!r}") from None
-        self._address = _LOOPBACK if is_unspecified else self._bind  # of this machine
         self._port = port
         self._registry = Registry(self._bind)
         self._clusters = self._registry.running
@@ -255,7 +253,7 @@ class Sandbox:
             self._registry.is_open = True
             self._opened = opened.pop_all()
         self._loop = asyncio.get_running_loop()
-        self._url = f"http://{self._address}:{runner.addresses[0][1]}"
+        self._url = f"http://{address_of(self._bind)}:{runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -286,7 +286,7 @@ def test_it_starts_for_ordinary_user(private_tmp: Path, monkeypatch: pytest.Monk
     try:
         done = subprocess.run(
             [python, "-I", "-S", "-c", embedded._RUN_KEEPER, home, "main", programs, "me"],
-            input=json.dumps(settings) + "\n",
+            input="\n".join(map(json.dumps, (settings, {"run": True}))),
             user="nobody",
             group=65534,
             extra_groups=[],

@@ -38,11 +38,11 @@ def main() -> None:
     - ``settings``: those of the server that differ from ``postgres.py``'s;
     - ``certificate``: the server's key and chain as PEM; null for a server without TLS.
 
-    The answers on stdout are JSON objects, one a line. The first one has the ``folder``, the second one the ``port``.
-    Either can have an ``error`` instead.
+    The answer on stdout is a JSON object with the ``folder``. Then the server starts.
 
-    Each further line on stdin is a JSON object too, which is answered by another one when it is done: ``run`` is
-    whether the server runs, and ``graceful`` whether it tells its clients that it stops.
+    Each further line on stdin is a JSON object too: ``run`` is whether the server runs, and ``graceful`` whether it
+    tells its clients that it stops. The answer, when that is done, has the ``port``. Each answer can have an ``error``
+    instead.
     """
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
@@ -58,8 +58,7 @@ def main() -> None:
         if archive is not None:
             binaries = _unpack(archive, binaries, base / "install")
         postgres.initialise(binaries, base, superuser, order)
-        server = postgres.Server(binaries, base, order["bind"], order["settings"], tls=bool(order["certificate"]))
-        _report(port=server.port)
+        server = postgres.Server(binaries, base, order)
         _follow_orders(server, starter)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         _report(error=f"{error}")
@@ -82,7 +81,7 @@ def _follow_orders(server: postgres.Server, starter: int) -> None:
             server.start()
         else:
             server.stop(signal.SIGINT if order["graceful"] else signal.SIGQUIT)
-        _report()
+        _report(port=server.port)
 
 
 def _temporary_folder(parent: str | None) -> Path:

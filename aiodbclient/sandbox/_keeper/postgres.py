@@ -86,19 +86,19 @@ def initialise(binaries: Path, base: Path, superuser: str, order: dict[str, Any]
 class Server:
     """A running server. While it is stopped, nobody else gets its port."""
 
-    def __init__(self, binaries: Path, base: Path, bind: str, chosen: dict[str, str], *, tls: bool) -> None:
-        major = version(binaries)
+    def __init__(self, binaries: Path, base: Path, order: dict[str, Any]) -> None:
+        major = int((base / "data" / "PG_VERSION").read_text())
         settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
-        settings |= {"listen_addresses": bind} | chosen
-        if tls:
+        settings |= {"listen_addresses": order["bind"], **order["settings"]}
+        if order["certificate"] is not None:
             settings |= {"ssl": "on", "ssl_cert_file": "server.pem", "ssl_key_file": "server.pem"}
         self._base = base
         self._command = [f"{binaries}/postgres", "-D", f"{base}/data"]
         self._command += [f"--{name}={value}" for name, value in settings.items()]
-        self._bind = bind
+        self._bind: str = order["bind"]
         self._server: subprocess.Popen[bytes] | None = None
         for tries_left in reversed(range(_PORT_TRIES)):
-            self._held = _bound(bind, 0)
+            self._held = _bound(self._bind, 0)
             self.port: int = self._held.getsockname()[1]
             try:
                 self.start()
