@@ -24,7 +24,7 @@ from ..errors import APIError, DatabaseClientError
 from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
 from ..tenants._credential import Secret
 from ..tenants._naming import names_of
-from ..tenants._servers import Work, connection_of, server_of
+from ..tenants._servers import BaseTenant, connection_of, server_of
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
@@ -243,15 +243,15 @@ class _Asking:
     async def _run(self, what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
         """Run a statement as the administrator, on PostgreSQL ``inside`` a database. Raises GrantError."""
         engine = self.trial.engine
-        work = Work(names_of(self.trial.name, engine))
+        tenant = BaseTenant(names_of(self.trial.name, engine))
         rows: list[tuple[Any, ...]]
         if engine in POSTGRESQL:
             from ..tenants._servers.postgres.sessions import verbatim  # needs psycopg
 
-            async with self.server.steps(work).opened(inside) as session:
+            async with self.server.steps(tenant).opened(inside) as session:
                 rows = await session.run(verbatim(_POSTGRESQL[what].format(*names)))
         else:
-            async with self.server.schema(work) as schema:
+            async with self.server.schema(tenant) as schema:
                 rows = await schema.run(_MYSQL[what].format(*names))
         return rows
 

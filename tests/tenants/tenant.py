@@ -7,7 +7,7 @@ from attrs import define, field
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers import Server, TenantSteps, Work
+from aiodbclient.tenants._servers import BaseTenant, Server, TenantSteps
 
 PASSWORD = "Aa1-secret"  # of all logins, unless a test says otherwise
 
@@ -35,7 +35,7 @@ class Tenant:
 
     @property
     def steps(self) -> TenantSteps:
-        return self.server.steps(Work(self.names))
+        return self.server.steps(BaseTenant(self.names))
 
     async def add(self, role: Role = Role.OWNER, password: str = PASSWORD) -> str:
         """Add a login and log in, as provision, rotate and repair do."""

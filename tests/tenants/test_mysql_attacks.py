@@ -13,7 +13,8 @@ import pytest
 from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 
-from aiodbclient.tenants._servers import Work
+from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants._servers import BaseTenant
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
@@ -124,7 +125,11 @@ async def test_login_locking_accounts_ended_with_password(server: Server) -> Non
         await tenant.steps.end_logins([login])
     assert run(own, "SELECT 1") == [(1,)]
 
-    await server.sql.steps(Work(tenant.names, password_of={login: password}.get)).end_logins([login])
+    class WithPassword(BaseTenant):
+        def password_of(self, login: str) -> Secret:
+            return Secret(password)
+
+    await server.sql.steps(WithPassword(tenant.names)).end_logins([login])
 
     assert refused(own, "SELECT 1")
     assert server.sessions(login) == []

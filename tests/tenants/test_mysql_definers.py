@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from aiodbclient.tenants import Problem, ProblemKind, Role
-from aiodbclient.tenants._servers import Found, Work
+from aiodbclient.tenants._servers import BaseTenant, Found
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
@@ -205,7 +205,7 @@ async def test_adopted_login_of_code_keeps_rights_of_tenant(server: Server) -> N
     second, secret = await server.add(tenant)
     assert await tenant.problems() == frozenset()
 
-    work = Work(tenant.names)
+    work = BaseTenant(tenant.names)
     await server.sql.steps(work).end_logins([old])
     assert work.ended == set()  # of others
     assert not await tenant.end(old)

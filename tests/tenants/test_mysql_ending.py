@@ -14,7 +14,7 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
-from aiodbclient.tenants._servers import Found, Work
+from aiodbclient.tenants._servers import BaseTenant, Found
 from aiodbclient.tenants._servers.mysql.logins import helper
 from aiodbclient.tenants.errors import GrantError
 
@@ -191,7 +191,7 @@ async def test_cancelled_end_is_finished_by_next(server: Server) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await tenant.steps.end_logins([login])
-    await tenant.steps.end_work()
+    await tenant.steps.end_stale_sessions()
     assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == [("%",)]
     assert await tenant.end(login)
     assert server.sessions(login) == []
@@ -290,11 +290,11 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
 async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
     tenant, *_ = await server.make()
     other, *_ = await server.make()
-    async with server.sql.schema(Work(tenant.names)) as lost, server.sql.schema(Work(other.names)) as works:
+    async with server.sql.schema(BaseTenant(tenant.names)) as lost, server.sql.schema(BaseTenant(other.names)) as works:
         running = asyncio.ensure_future(lost.run("SELECT SLEEP(9)"))
         await until(lambda: server.sleeping("doadmin"))
 
-        await tenant.steps.end_work()
+        await tenant.steps.end_stale_sessions()
 
         await asyncio.gather(running, return_exceptions=True)
         with pytest.raises(GrantError):
@@ -305,11 +305,11 @@ async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
 async def test_helper_left_behind_shuts_nobody_out(server: Server) -> None:
     tenant, *_ = await server.make()
     other, neighbour, secret = await server.make()
-    async with server.sql.schema(Work(tenant.names)) as lost:
+    async with server.sql.schema(BaseTenant(tenant.names)) as lost:
         await helper(lost, neighbour).__aenter__()
     with pytest.raises(pymysql.MySQLError, match="denied"):
         server.connect(neighbour, secret)
 
-    await tenant.steps.end_work()
+    await tenant.steps.end_stale_sessions()
 
     server.connect(neighbour, secret, other.database)

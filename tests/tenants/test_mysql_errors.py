@@ -15,7 +15,7 @@ from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import Work
+from aiodbclient.tenants._servers import BaseTenant
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
 from aiodbclient.tenants._servers.mysql.session import Session
@@ -44,7 +44,7 @@ async def test_administrator_without_rights_is_refused_with_statement(server: Se
     assert found.connections > 10
     assert "CREATE USER" in found.lacks
     with pytest.raises(GrantError, match="MySQL refused a statement") as caught:
-        await refused.steps(Work(names_of("never_made", "mysql"))).create()
+        await refused.steps(BaseTenant(names_of("never_made", "mysql"))).create()
 
     assert caught.value.tenant == "never_made"
     assert "SELECT Host, User, Db" in caught.value.statement

@@ -10,7 +10,7 @@ import pytest
 
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import Work
+from aiodbclient.tenants._servers import BaseTenant
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants.errors import GrantError
 
@@ -323,7 +323,7 @@ async def test_limit_that_is_too_high_is_repaired(server: Server, connections: i
 async def test_login_may_have_a_quarter_of_connections(server: Server) -> None:
     without = MySQLServer(server.doadmin, await server.cluster.ca())
     tenant, login, _ = await server.make()
-    await without.steps(Work(tenant.names)).repair(tenant.on_record)
+    await without.steps(BaseTenant(tenant.names)).repair(tenant.on_record)
     limits = "SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s"
     [(limit, most)] = server.as_root(limits, login)
     assert limit == most // 4

@@ -7,7 +7,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from aiodbclient.tenants._servers import Found, Work
+from aiodbclient.tenants._servers import BaseTenant, Found
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
@@ -32,7 +32,7 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
     run(holds, "BEGIN")
     run(holds, f"INSERT INTO `{tenant.database}`.t VALUES (2)")
 
-    work = Work(tenant.names)
+    work = BaseTenant(tenant.names)
     if step == "repair":
         await server.sql.steps(work).repair(tenant.on_record)
     elif step == "adopt":

@@ -12,7 +12,7 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from aiodbclient.tenants._servers import TenantSteps, Work, postgres
+from aiodbclient.tenants._servers import BaseTenant, TenantSteps, postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 from aiodbclient.tenants.errors import GrantError
 
@@ -42,7 +42,7 @@ async def test_neighbours_lock_on_login_is_ended(
     managed.let_in(evil, login)
     managed.run(victim, f"SET ROLE NONE; {PLANT}", database=evil.database)
     with closing(managed.open(evil.logins[0], evil.database)) as session:
-        began, ending = time.monotonic(), Work(victim.names)
+        began, ending = time.monotonic(), BaseTenant(victim.names)
         session.execute("BEGIN; SELECT public.go()")
         await server.steps(ending).end_logins([login])
         assert time.monotonic() - began > sessions.PATIENCE_SECONDS
@@ -70,7 +70,7 @@ async def test_lock_on_database_delays_no_step(
 ) -> None:
     """Its own session locks the row; a neighbour's locks the object, by a setting of its login there."""
     managed.run(victim, f"GRANT TEMPORARY ON DATABASE {victim.database} TO PUBLIC")
-    on = Work(victim.names)
+    on = BaseTenant(victim.names)
     with (
         closing(managed.open(victim.logins[0], "defaultdb")) as own,
         closing(managed.open(evil.logins[0], "defaultdb")) as theirs,
@@ -94,7 +94,7 @@ async def test_ended_neighbour_is_named_after_quick_step(
     with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
         theirs.execute("SET ROLE NONE; BEGIN")
         theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
-        on = Work(victim.names)
+        on = BaseTenant(victim.names)
         await server.steps(on).drop_database()
     assert on.ended == {evil.logins[0]}
 
@@ -133,7 +133,7 @@ async def test_housekeeping_ends_nobodys_session(
         await asyncio.sleep(sessions.PATIENCE_SECONDS + 0.5)
         await victim.steps.end_logins([login])
         assert not managed.lets_in(login, victim.database)
-        on = Work(victim.names)
+        on = BaseTenant(victim.names)
         assert await server.steps(on).drop_logins([login]) == (login,)
         assert on.ended == set()
         assert (await server.find(victim.names)).ended == (login,)
@@ -176,7 +176,7 @@ def locks() -> Iterator[Callable[[Connection], None]]:
 async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, victim: Tenant) -> None:
     with Connection.connect(managed.admin, application_name=victim.owner, autocommit=True) as lost:
         other = Connection.connect(managed.admin, application_name="psql", autocommit=True)
-        await victim.steps.end_work()
+        await victim.steps.end_stale_sessions()
         with pytest.raises(psycopg.OperationalError):
             lost.execute("SELECT 1")
         other.execute("SELECT 1")

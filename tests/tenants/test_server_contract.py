@@ -19,7 +19,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers import Found, Server, Work, server_of
+from aiodbclient.tenants._servers import BaseTenant, Found, Server, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from .leaks import leaks
@@ -340,15 +340,16 @@ async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:
     tenant = await made(place)
     left = [1]
 
-    def check() -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise ClaimLostError("lost")
+    class Lost(BaseTenant):
+        def check_lease(self) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ClaimLostError("lost")
 
-    lost = place.server.steps(Work(tenant.names, check))
+    lost = place.server.steps(Lost(tenant.names))
     with pytest.raises(ClaimLostError):
         await lost.end_logins(tenant.logins)
-    await tenant.steps.end_work()
+    await tenant.steps.end_stale_sessions()
     await tenant.add()
 
 
@@ -361,7 +362,7 @@ async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
             await asyncio.sleep(wait)
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
-            await steps.end_work()
+            await steps.end_stale_sessions()
             if step == tenant.add:  # as its intent says
                 found = await place.server.find(tenant.names)
                 await steps.end_logins(found.logins)
@@ -375,7 +376,7 @@ async def test_unreachable_server_is_a_grant_error(place: Place, unused_tcp_port
     info = await place.cluster.info()
     away = server_of(info.engine, evolve(info.connection, port=unused_tcp_port), None, None, None)
     names = place.names()
-    for act in (away.administrator(), away.find(names), away.steps(Work(names)).create(), away.usage()):
+    for act in (away.administrator(), away.find(names), away.steps(BaseTenant(names)).create(), away.usage()):
         with pytest.raises(GrantError) as caught:
             await act
         assert info.connection.password

@@ -14,5 +14,5 @@ async def test_rotation_path(place: Place) -> None:
     trace = await traced(only(tenants.rotate(["acme"])))
 
     print(trace)
-    assert len(trace.functions) <= 112
+    assert len(trace.functions) <= 111
     assert len(trace.files) <= 21

@@ -78,16 +78,19 @@ class Found:
         return self.database or self.namesake or bool(self.logins)
 
 
-@frozen
-class Work:
-    """The work on one tenant, under its claim."""
+@define(eq=False, repr=False)
+class BaseTenant:
+    """What a server needs to know of a tenant. ``Tenant`` adds the claim."""
 
     names: Names
-    # Called before each statement; raises ClaimLostError if the lease has expired.
-    check_lease: Callable[[], object] = lambda: None
-    ended: set[str] = field(factory=set[str])  # others whose sessions were ended, because they were in the way
-    # MySQL: the password on record of a login of the tenant, with which its sessions can be ended from inside.
-    password_of: Callable[[str], Secret | None] = lambda _: None
+    ended: set[str] = field(factory=set[str], kw_only=True)  # others whose sessions were ended: they were in the way
+
+    def check_lease(self) -> None:
+        """Called before each statement. Raises ClaimLostError if the lease of the claim has expired."""
+
+    def password_of(self, login: str) -> Secret | None:
+        """MySQL: return the password on record of a login, with which its sessions can be ended from inside."""
+        return None
 
 
 class Server(ABC):
@@ -148,17 +151,17 @@ class Server(ABC):
         return "", ""
 
     @abstractmethod
-    def steps(self, work: Work) -> TenantSteps:
-        """The steps for the work on one tenant. Connects to nothing yet."""
+    def steps(self, tenant: BaseTenant) -> TenantSteps:
+        """The steps that change one tenant. Connects to nothing yet."""
 
     @asynccontextmanager
-    async def session(self, work: Work, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSteps]:
-        """Open a session for the work on one tenant. First end what an interrupted process still runs for it."""
+    async def session(self, tenant: BaseTenant, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSteps]:
+        """Yield the steps for a tenant. They share sessions. First end what an interrupted process runs for it."""
         async with self.sessions.shared():
-            session = self.steps(work)
+            steps = self.steps(tenant)
             if was_interrupted:
-                await session.end_work()
-            yield session
+                await steps.end_stale_sessions()
+            yield steps
 
 
 class TenantSteps(ABC):
@@ -169,7 +172,7 @@ class TenantSteps(ABC):
     """
 
     @abstractmethod
-    async def end_work(self) -> None:
+    async def end_stale_sessions(self) -> None:
         """End the sessions in which a process that lost its claim, or died, still works on the tenant."""
 
     @abstractmethod
@@ -282,10 +285,10 @@ class SharedSessions(Generic[SessionT]):
                 while self._idle and not self._sharing:
                     closing.push_async_callback(self._close, self._idle.pop())
 
-    async def read(self, work: Callable[[SessionT], Awaitable[T]]) -> T:
-        """Call ``work`` with a session. It only reads, so it may be called again with another one."""
+    async def read(self, do: Callable[[SessionT], Awaitable[T]]) -> T:
+        """Call ``do`` with a session. It only reads, so it may be called again with another one."""
         try:
-            async with self._turns, asyncio.timeout(_READ_SECONDS), self.session(work) as (_, found):
+            async with self._turns, asyncio.timeout(_READ_SECONDS), self.session(do) as (_, found):
                 return found
         except TimeoutError:
             pass

@@ -95,7 +95,7 @@ class ChangeTenants(TenantJob[DoneT]):
             return outcome  # meanwhile another process has done it, or has chosen another cluster
         try:
             with self.context.servers.watched(home.cluster, tenant.names.tenant):
-                async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as steps:
+                async with home.server.session(tenant, was_interrupted=on_record.intent is not None) as steps:
                     tenant.steps = steps
                     await tenant.look(ends_logins=self.ends_logins)
                     if await self._finish_earlier_verb(tenant):

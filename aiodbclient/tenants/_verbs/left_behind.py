@@ -74,7 +74,7 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
 
 async def _drop_all(tenant: Tenant, other: Server) -> None:
     """Drop everything that a server has of the tenant, unless others made it."""
-    async with other.session(tenant.work) as steps:
+    async with other.session(tenant) as steps:
         found, intent, logins = await other.find(tenant.names), tenant.on_record.intent, tenant.every_login()
         is_ours = not found.is_foreign
         if intent is None or {*found.logins} <= {*intent.logins}:

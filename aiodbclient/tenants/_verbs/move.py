@@ -75,7 +75,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         outcome: TenantMoved | None = None
         try:
             with self.context.servers.watched(there.cluster, name):
-                async with there.server.session(tenant.work) as copy:
+                async with there.server.session(tenant) as copy:
                     outcome = await _Move(self, tenant, there, copy).run()
         finally:
             is_moved = outcome is not None and outcome.action is TenantAction.MOVED

@@ -19,10 +19,10 @@ from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
 from .._context import Context, TenantServer
 from .._credential import Credential, Secret, new_password
-from .._naming import Names, Role, names_of
+from .._naming import Role, names_of
 from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_database
-from .._servers import Found, TenantSteps, Work, of_tenant
+from .._servers import BaseTenant, Found, TenantSteps, of_tenant
 from .._stores import Claim, Record, RoleCredentials
 from ..errors import ClaimLostError, StoreError
 
@@ -35,13 +35,12 @@ def clock() -> float:
 
 
 @define(eq=False, repr=False)
-class Tenant:
+class Tenant(BaseTenant):
     """A claimed tenant: what is on record, its lease, and the steps on its server. ``claimed`` makes it."""
 
     context: Context
     role: Role
     home: TenantServer  # the server of its cluster
-    names: Names
     timer: Timer
     claim: Claim
     on_record: OnRecord  # as this claim has changed it, for ``role``
@@ -158,11 +157,7 @@ class Tenant:
         there = await self.context.servers.moved_to(self.home.cluster, self.names, self.timer.stats)
         return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
 
-    @property
-    def work(self) -> Work:
-        return Work(self.names, self.check_lease, self.timer.ended, self._password_of)
-
-    def _password_of(self, login: str) -> Secret | None:
+    def password_of(self, login: str) -> Secret | None:
         found = [each.password for each in self.on_record.every_credential if each.username == login and each.password]
         return Secret(found[0]) if found else None
 
@@ -255,7 +250,7 @@ async def claimed(context: Context, cluster: str, name: str, timer: Timer) -> As
     except DatabaseClientError:
         await context.store.release(claim)
         raise
-    tenant = Tenant(context, context.role, home, names, timer, claim, on_record, since + LEASE)
+    tenant = Tenant(names, context, context.role, home, timer, claim, on_record, since + LEASE, ended=timer.ended)
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:
         try:

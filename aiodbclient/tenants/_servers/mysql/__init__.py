@@ -39,13 +39,13 @@ from .. import (
     DROP_LOGINS_SECONDS,
     TEMPORARY_CONNECTIONS,
     Administrator,
+    BaseTenant,
     Found,
     LoginRefusedError,
     Server,
     ServerAwayError,
     SharedSessions,
     TenantSteps,
-    Work,
     of_tenant,
 )
 from . import logins, rights, schemas
@@ -150,8 +150,8 @@ class MySQLServer(Server):
     async def stored_programs(self, names: Names) -> tuple[str, str]:
         return await self._read(names, schemas.read_stored_programs)
 
-    def steps(self, work: Work) -> MySQLSteps:
-        return MySQLSteps(self, work)
+    def steps(self, tenant: BaseTenant) -> MySQLSteps:
+        return MySQLSteps(self, tenant)
 
     # Sessions of the administrator, and of logins.
 
@@ -161,15 +161,16 @@ class MySQLServer(Server):
 
     async def _read(self, names: Names, do: Callable[[Schema], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
-        return await self.sessions.read(lambda session: do(Schema(session, Work(names), self._log_in_as, self._limit)))
+        tenant = BaseTenant(names)
+        return await self.sessions.read(lambda session: do(Schema(session, tenant, self._log_in_as, self._limit)))
 
     @asynccontextmanager
-    async def schema(self, work: Work, *, is_long: bool = False) -> AsyncGenerator[Schema]:
+    async def schema(self, tenant: BaseTenant, *, is_long: bool = False) -> AsyncGenerator[Schema]:
         """Log in as the administrator for the work on one tenant. A tenant can delay what ``is_long``."""
         turns = self._long_turns if is_long else self._turns
-        program = f"aiodbclient {work.names.database}"
+        program = f"aiodbclient {tenant.names.database}"
         async with turns, aclosing(await self._log_in(program_name=program)) as session:
-            yield Schema(session, work, self._log_in_as, self._limit)
+            yield Schema(session, tenant, self._log_in_as, self._limit)
 
     async def _log_in(self, **options: Any) -> Session:
         try:
@@ -189,14 +190,14 @@ class MySQLSteps(TenantSteps):
     """The steps for one tenant. Each has its own session of the administrator, whose program names the tenant."""
 
     _server: MySQLServer
-    _work: Work
+    _tenant: BaseTenant
 
-    async def end_work(self) -> None:
-        async with self._server.schema(self._work, is_long=True) as schema:
-            await logins.end_work(schema)
+    async def end_stale_sessions(self) -> None:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
+            await logins.end_stale_sessions(schema)
 
     async def create(self) -> bool:
-        async with self._server.schema(self._work) as schema:
+        async with self._server.schema(self._tenant) as schema:
             if await schemas.exists(schema):
                 return False
             rights.check_name(schema)
@@ -207,7 +208,7 @@ class MySQLSteps(TenantSteps):
             return True
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        async with self._server.schema(self._work) as schema:
+        async with self._server.schema(self._tenant) as schema:
             if not await schemas.exists(schema):  # GRANT takes any name
                 raise schema.error(f"the database {schema.name!r} does not exist")
             await logins.create_login(schema, login, password, rights.RIGHTS[role])
@@ -215,17 +216,17 @@ class MySQLSteps(TenantSteps):
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
         """See ``TenantSteps``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
-        async with self._server.schema(self._work) as schema:
+        async with self._server.schema(self._tenant) as schema:
             await logins.create_login(schema, login, password, rights.OF_A_DUMP, TEMPORARY_CONNECTIONS)
 
     async def end_logins(self, ending: Collection[str], /) -> None:
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             await logins.end(schema, ending)
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
         """See ``TenantSteps``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
         left = {*ended}
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     await _restore_definers(schema)
@@ -239,7 +240,7 @@ class MySQLSteps(TenantSteps):
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             await schemas.make_writable(schema)
             existing = await logins.accounts(schema, wanted)
             await logins.end(schema, await logins.intruders(schema))
@@ -253,14 +254,14 @@ class MySQLSteps(TenantSteps):
             await _restore_definers(schema)
 
     async def shut(self) -> None:
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             await rights.revoke_access(schema)
             await logins.end(schema, await logins.intruders(schema))
             await logins.end_in_schema(schema)
             await schemas.make_writable(schema)
 
     async def freeze(self, freezing: Collection[str], /) -> None:
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             existing = await logins.accounts(schema)
             frozen = {*freezing, *await rights.grantees(schema, "INSERT")}
             frozen |= {each.login for each in existing.values() if each.is_locked}
@@ -278,14 +279,14 @@ class MySQLSteps(TenantSteps):
                         raise
 
     async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             await schemas.make_writable(schema)
             for login in [each for each in await logins.accounts(schema) if each in wanted]:
                 await logins.restore_login(schema, login, wanted[login])
             await _restore_definers(schema)
 
     async def adopt(self) -> str | None:
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             rights.check_name(schema)
             existing = await logins.accounts(schema, [schema.name])
             namesake = existing.pop(schema.name, None)
@@ -304,7 +305,7 @@ class MySQLSteps(TenantSteps):
 
     async def drop_database(self) -> None:
         await self.shut()  # revokes all rights, which outlive their schema
-        async with self._server.schema(self._work, is_long=True) as schema:
+        async with self._server.schema(self._tenant, is_long=True) as schema:
             await schemas.refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
             await schema.run("SET SESSION foreign_key_checks = 0")  # somebody's table may refer to the tenant's
             await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)

@@ -136,7 +136,7 @@ async def restore_login(schema: Schema, login: str, role: Role) -> None:
     await schema.run(f"ALTER USER %s@'%%' {_OPTIONS.format(schema.most)} ACCOUNT UNLOCK", login)
 
 
-async def end_work(schema: Schema) -> None:
+async def end_stale_sessions(schema: Schema) -> None:
     """End what earlier processes still run for the tenant."""
 
     async def earlier() -> list[Thread]:
@@ -253,7 +253,7 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
     """Kill the sessions of logins with their passwords on record. Return whether one of these works."""
     has_entered = False
     for login in logins:
-        password = schema.work.password_of(login)
+        password = schema.tenant.password_of(login)
         if password is None:
             continue
         with suppress(*_NO_SESSION):
@@ -290,7 +290,7 @@ async def _end_threads(
                     await _kill(schema.session, threads)
                     continue
                 if not schema.names.is_ours(user) and user not in logins:
-                    schema.work.ended.add(user)
+                    schema.tenant.ended.add(user)
                 try:
                     # One account for all tries: while procedures of the login kill our sessions, a statement on
                     # accounts may wait for all that time.
@@ -347,7 +347,7 @@ async def helper(schema: Schema, login: str) -> AsyncGenerator[Secret]:
         await schema.run("CREATE USER %s@%s IDENTIFIED BY %s COMMENT %s", login, host, password, comment)
         yield password
     finally:
-        with suppress(GrantError):  # ``end_work`` drops it
+        with suppress(GrantError):  # ``end_stale_sessions`` drops it
             await drop_helpers(schema, login)
 
 

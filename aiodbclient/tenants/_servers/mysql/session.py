@@ -24,7 +24,7 @@ from ....errors import ConfigurationError
 from ..._credential import Secret
 from ..._naming import Names
 from ...errors import GrantError
-from .. import SHARE_OF_CONNECTIONS, LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
+from .. import SHARE_OF_CONNECTIONS, BaseTenant, LoginRefusedError, ServerAwayError, SessionLostError, of_tenant
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
@@ -183,17 +183,17 @@ class Schema:
     """The schema of a tenant, in a session of the administrator that works on it."""
 
     session: Session
-    work: Work
+    tenant: BaseTenant
     log_in: Callable[[str, Secret], Awaitable[Session]]  # as a login, and run no statement
     limit: int | None  # of the connections of a login
 
     @property
     def names(self) -> Names:
-        return self.work.names
+        return self.tenant.names
 
     @property
     def name(self) -> str:
-        return self.work.names.database
+        return self.tenant.names.database
 
     @property
     def in_grant(self) -> str:
@@ -214,7 +214,7 @@ class Schema:
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> list[tuple[Any, ...]]:
         """Run a statement while the claim holds. If a lock is in the way, the error names who holds locks."""
-        self.work.check_lease()
+        self.tenant.check_lease()
         try:
             return await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
         except LockedError as locked:

@@ -27,7 +27,7 @@ from ..._libpq import one_line
 from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .. import DROP_LOGINS_SECONDS, Administrator, Found, Server, SharedSessions, TenantSteps, Work, of_tenant
+from .. import DROP_LOGINS_SECONDS, Administrator, BaseTenant, Found, Server, SharedSessions, TenantSteps, of_tenant
 from . import databases, grants, logins, objects
 from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, entered, options_from, rows
 
@@ -155,15 +155,15 @@ class PostgresServer(Server):
         roles = [role for role in ROLES if role in known.values()]
         if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
-        async with self.turns, self.steps(Work(names)).opened(names.database) as session:
+        async with self.turns, self.steps(BaseTenant(names)).opened(names.database) as session:
             inside = await grants.missing_grants_inside(session, roles)
         return found | {problem for step in inside for problem in step.problems}
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
         return tuple(await self.sessions.read(lambda server: databases.other_grantees(Session(names, server))))
 
-    def steps(self, work: Work) -> PostgresSteps:
-        return PostgresSteps(self, work)
+    def steps(self, tenant: BaseTenant) -> PostgresSteps:
+        return PostgresSteps(self, tenant)
 
     async def ask(self, statement: SQL, *values: Any, **named: Any) -> list[Any]:
         """The rows of one statement that only reads."""
@@ -191,14 +191,14 @@ class PostgresSteps(TenantSteps):
     """The steps for one tenant. See ``TenantSteps``."""
 
     _server: PostgresServer
-    _work: Work
+    _tenant: BaseTenant
 
     @property
     def names(self) -> Names:
-        return self._work.names
+        return self._tenant.names
 
-    async def end_work(self) -> None:
-        await self._step(logins.end_work)
+    async def end_stale_sessions(self) -> None:
+        await self._step(logins.end_stale_sessions)
 
     async def create(self) -> bool:
         return await self._step(databases.create)
@@ -273,9 +273,9 @@ class PostgresSteps(TenantSteps):
     async def opened(self, database: str | None = None) -> AsyncGenerator[Session]:
         """A session for the work on the tenant, in the administrator's database or in ``database``.
 
-        The server lists it with the name of the tenant's owner role, by which ``end_work`` finds it.
+        The server lists it with the name of the tenant's owner role, by which ``end_stale_sessions`` finds it.
         """
-        label = self._work.names.owner
+        label = self._tenant.names.owner
         name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
         begin = partial(rows, statement=name)
         try:
@@ -285,7 +285,7 @@ class PostgresSteps(TenantSteps):
                 else:
                     connection = await self._server.open(label, database)
                     ending.push_async_callback(connection.close)
-                yield Session(self._work.names, connection, self._server.limit, self._work.check_lease)
+                yield Session(self._tenant.names, connection, self._server.limit, self._tenant.check_lease)
             return
         except TimeoutError:
             pass
@@ -293,7 +293,7 @@ class PostgresSteps(TenantSteps):
 
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
         """Do a step in a turn. If a lock blocks it, retry, and end the tenants that hold it."""
-        watch, until = Watch(self._work, self.opened), monotonic() + ENDING_SECONDS
+        watch, until = Watch(self._tenant, self.opened), monotonic() + ENDING_SECONDS
         while True:
             try:
                 async with self._server.turns:

@@ -47,7 +47,7 @@ from .grants import (
 )
 from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all, end_opening
 
-_END_WORK_SECONDS = 30.0
+_END_STALE_SECONDS = 30.0
 _FIGHT_MILLISECONDS = 200  # for which the end of a login waits for a session of the login
 _ROUNDS = 4_096  # PostgreSQL's default
 _MOST_ROUNDS = 100_000  # 50 ms of one processor
@@ -68,7 +68,7 @@ WITH found AS MATERIALIZED (
 SELECT pid, usename FROM found, pg_terminate_backend(pid)
 """)
 # What a process that lost its claim still does: its sessions have the name of the owner role.
-_END_WORK = SQL("""
+_END_STALE = SQL("""
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
@@ -81,9 +81,9 @@ _BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_FIGHT_MILLISECONDS
 _Change: TypeAlias = Callable[[], Awaitable[None]]
 
 
-async def end_work(session: Session) -> None:
+async def end_stale_sessions(session: Session) -> None:
     """End the sessions of an earlier process, which has the same names for them."""
-    if await end_all(partial(session.run, _END_WORK, session.names.owner), monotonic() + _END_WORK_SECONDS):
+    if await end_all(partial(session.run, _END_STALE, session.names.owner), monotonic() + _END_STALE_SECONDS):
         raise session.error("the sessions of an earlier process do not end: run it again")
 
 

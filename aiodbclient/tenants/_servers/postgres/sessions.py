@@ -31,7 +31,7 @@ from ..._credential import Secret
 from ..._libpq import one_line, options_of
 from ..._naming import OF_A_GROUP, Names
 from ...errors import GrantError
-from .. import SessionLostError, Work, of_tenant
+from .. import BaseTenant, SessionLostError, of_tenant
 
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
@@ -357,7 +357,7 @@ WHERE w.pid = %(pid)s AND NOT w.granted
 class Watch:
     """Watches over the steps of a work, and ends who blocks them."""
 
-    work: Work
+    tenant: BaseTenant
     opened: Opener
     seen: str = ""  # who was in the way last
     _looking: asyncio.Lock = field(factory=asyncio.Lock)  # held until it is noted who was ended
@@ -386,11 +386,11 @@ class Watch:
                     await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self, session: Session, pid: int) -> None:
-        own = self.work.names.login_pattern
+        own = self.tenant.names.login_pattern
         blocking = await session.run(_END_BLOCKING, pid=pid, form=OF_A_GROUP, own=own, patience=PATIENCE_SECONDS)
         for login, database, was_ended in blocking:
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
-            if was_ended is not None and not self.work.names.is_ours(login):
-                self.work.ended.add(login)
+            if was_ended is not None and not self.tenant.names.is_ours(login):
+                self.tenant.ended.add(login)
         for database, gid, owner in await session.run(_BLOCKING_PREPARED, pid=pid):
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
