@@ -62,9 +62,9 @@ def _secret_name(credential: Credential) -> str:
     return f"{readable or 'tenant'}-{digest}"
 
 
-def since_of(credential: Credential) -> str | None:
+def since_of(credential: Credential | None) -> str | None:
     """When the credential was stored, to the second."""
-    return None if credential.since is None else credential.since.isoformat(timespec="seconds")
+    return None if credential is None or credential.since is None else credential.since.isoformat(timespec="seconds")
 
 
 def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object: bool) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def some(texts: Sequence[str], between: str = ", ") -> str:
     return f"{between.join(texts[:FEW])}{more}"
 
 
+def counted(names: Sequence[str]) -> str:
+    """The first of the names, and how many there are."""
+    return f"{some(names)} ({len(names)})"
+
+
 def span(seconds: float) -> str:
     """A duration for people: ``45s``, ``12m``, ``3h``, ``9d``."""
     for unit, size, most in (("s", 1, 120), ("m", 60, 180), ("h", 3600, 72)):

@@ -32,7 +32,7 @@ from .options import (
     roles_of,
 )
 from .output import Output
-from .printing import sized, some, took
+from .printing import counted, sized, took
 from .progress import called
 from .records import is_suspended, is_young
 from .running import runs
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..tenants import Problem
 
 _UNDONE = {"rotate": "rotate", "provision": "provision", "prepare": "move", "move": "move"}  # what ``repair`` undoes
-_REMOVAL = "Finish the removal of {} ({}) on {}, which deletes all data?"
+_REMOVAL = "Finish the removal of {} on {}, which deletes all data?"
 
 
 @define
@@ -119,11 +119,11 @@ async def provision_tenants(
     is_owner = role is Role.OWNER
     async with open_tenants(place, make=is_owner, new=wanted if is_owner else (), max_tenants=max_tenants) as opened:
         if going := opened.half_removed(wanted, role):
-            question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, role))
+            question = _REMOVAL.format(counted(going), opened.homes_of(going, role))
             confirm_ending(f"{question} Then they are created again.", len(going), chosen, ending)
         if adopt and (unseen := opened.unseen(wanted, role)):
             question = (
-                f"Take over {some(unseen)} ({len(unseen)}): the logins, and the databases with all data? "
+                f"Take over {counted(unseen)}: the logins, and the databases with all data? "
                 f"They are not on record in {shown(place.store)}, and may be in another store."
             )
             confirm(question, yes=ending.yes)
@@ -144,10 +144,8 @@ async def repair_tenants(chosen: Chosen, place: Place, output: Output, ending: E
     Example: aiodbclient tenants repair --all
     """
     async with open_selection(place, chosen) as opened:
-        for its, names in opened.names.items():
-            if going := opened.half_removed(names, its):
-                question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, its))
-                confirm_ending(question, len(going), chosen, ending)
+        if going := opened.half_removed(opened.names[Role.OWNER]):
+            confirm_ending(_REMOVAL.format(counted(going), opened.homes_of(going)), len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
         return await opened.run(lambda tenants, names: tenants.repair(names), report)
 
@@ -206,7 +204,7 @@ def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[OnRec
 
 
 def _listed(due: list[OnRecord]) -> str:
-    return f"{some([called(each.name, each.role) for each in due])} ({len(due)})"
+    return counted([called(each.name, each.role) for each in due])
 
 
 async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
@@ -264,7 +262,7 @@ async def suspend_tenants(chosen: Chosen, place: Place, output: Output, ending: 
     """
     async with open_selection(place, chosen, among=lambda record: not is_suspended(record)) as opened:
         going = opened.names[Role.OWNER]
-        question = f"Suspend {some(going)} ({len(going)}) on {opened.homes_of(going)}, and end their sessions?"
+        question = f"Suspend {counted(going)} on {opened.homes_of(going)}, and end their sessions?"
         confirm_ending(question, len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
         return await opened.run(lambda tenants, names: tenants.suspend(names), report)
@@ -308,7 +306,7 @@ async def remove_tenants(
             opened = evolve(opened, missing={})
         going = opened.names[role]
         what = "logins, databases with all data, and records" if role is Role.OWNER else f"the {role} logins"
-        question = f"Remove {some(going)} ({len(going)}) from {opened.homes_of(going, role)}: {what}?"
+        question = f"Remove {counted(going)} from {opened.homes_of(going, role)}: {what}?"
         confirm_ending(question, len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
         return await opened.run(lambda tenants, names: tenants.remove(names, suspended_for=older_than), report)
@@ -364,8 +362,8 @@ async def move_tenants(
             opened = evolve(opened, names={Role.OWNER: elsewhere})
         name = opened.clusters[target]
         question = (
-            f"Move {some(elsewhere)} ({len(elsewhere)}) from {opened.homes_of(elsewhere)} to {name}? While a tenant is "
-            "copied, no login can connect. Programs without TenantPools need the new credentials and the new host."
+            f"Move {counted(elsewhere)} from {opened.homes_of(elsewhere)} to {name}? While a tenant is copied, no "
+            "login can connect. Programs without TenantPools need the new credentials and the new host."
         )
         confirm_ending(question, len(elsewhere), chosen, ending)
         report = _MoveReport(output, place.verbose, opened=opened, target=name)

@@ -96,7 +96,7 @@ async def _exec_each(
     tenants, names = opened.in_role(role), opened.names[role]
     parts = [part for part in (names[:first], names[first:]) if part]
     runs = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
-    report = _ProgramReport(output, opened=opened, on_stderr=True)
+    report = _ProgramReport(output, opened.place.verbose, on_stderr=True, opened=opened)
     return await opened.follow(runs, report, at_once=True, canary=True)
 
 

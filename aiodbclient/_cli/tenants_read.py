@@ -57,18 +57,16 @@ def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, obj
     row: dict[str, object] = {"name": record.name, "role": record.role.value}
     row |= on_record.home(record.cluster, as_json=output.as_json)
     row["state"] = _STATES.get(record.state, record.state.name.lower())
-    if record.state is State.SUSPENDED and now is not None and now.suspended is not None:
-        if output.as_json:
-            row["suspended"] = now.suspended.isoformat(timespec="seconds")
-        else:
-            row["state"] = f"suspended {span((datetime.now(UTC) - now.suspended).total_seconds())}"
-    since = None if now is None else now.since
+    suspended = None if record.suspended is None else record.suspended.suspended
     if output.as_json:
-        row["since"] = None if now is None else since_of(now)
+        row |= {} if suspended is None else {"suspended": suspended.isoformat(timespec="seconds")}
+        row["since"] = since_of(now)
     else:
-        row["age"] = None if since is None else datetime.now(UTC) - since
+        if suspended is not None:
+            row["state"] = f"suspended {span((datetime.now(UTC) - suspended).total_seconds())}"
+        row["age"] = None if now is None or now.since is None else datetime.now(UTC) - now.since
     row["pending"] = ", ".join(record.pending) or None
-    return row | {"username": None if now is None else now.username}
+    return row | {"username": now and now.username}
 
 
 @runs
@@ -172,8 +170,8 @@ class _CheckReport(TenantReport):
         now = outcome.credential
         problems = [{"kind": each.kind, "detail": each.detail} for each in outcome.problems]
         state = "in progress" if (outcome.name, role) in self.busy else "problems" if problems else "ok"
-        home = self.opened.home(None if now is None else now.cluster, as_json=True)
-        login = {"username": None if now is None else now.username, "since": None if now is None else since_of(now)}
+        home = self.opened.home(now and now.cluster, as_json=True)
+        login = {"username": now and now.username, "since": since_of(now)}
         return home | {"state": state, "problems": problems} | login
 
     def text(self, outcome: Any, role: str) -> str:

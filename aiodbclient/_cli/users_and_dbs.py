@@ -33,7 +33,7 @@ from .options import (
     suggest,
 )
 from .output import Output
-from .printing import note, printable, some
+from .printing import counted, note, printable, some
 from .progress import Report, follow
 from .records import names_on_record, read_entries
 from .running import runs
@@ -285,7 +285,7 @@ async def provision_users(
         _check_shown(found, wanted, show=show)
         if if_exists == "reset":
             going = [user.name for user in await found.users.list() if user.name in wanted]
-            question = f"Give {some(going)} ({len(going)}) new passwords? The old ones stop working at once."
+            question = f"Give {counted(going)} new passwords? The old ones stop working at once."
             confirm_ending(question, len(going), Chosen(names=names, file=file), ending)
         run = found.users.provision(users, if_exists=if_exists)
         return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)
