@@ -31,8 +31,7 @@ async def examine(
 
     Example: aiodbclient doctor --try
     """
-    from .doctor_checks import check_cluster, check_server, check_store, check_token
-    from .doctor_findings import Findings, StepFailedError
+    from .doctor_checks import Findings, StepFailedError, check_cluster, check_server, check_store, check_token
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
     findings = Findings(output)

@@ -24,7 +24,7 @@ from .._http.waits import until_seen, waits
 from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError
-from .doctor_findings import Findings
+from .doctor_checks import Findings
 from .printing import note, took
 
 REPORT = "This package assumes otherwise: please report it, with what `--try -o json` prints"

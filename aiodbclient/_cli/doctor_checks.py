@@ -1,13 +1,16 @@
-"""What ``doctor`` looks at."""
+"""What ``doctor`` looks at, and the line that it prints for each check."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import NoReturn
+
+from attrs import define
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL, SQL_ENGINES
@@ -22,9 +25,10 @@ from ..errors import (
 from ..tenants._credential import verifying_context
 from ..tenants._servers import Server, connection_of, server_of
 from ..tenants.errors import GrantError, StoreError
-from .doctor_findings import Findings, StepFailedError
-from .failures import advice_for
+from .failures import advice_for, message_of, said_by
 from .opening import KEY_VARIABLE, admin_login, is_missing, keys_in, open_store, shown
+from .output import Output
+from .printing import printable
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases of the provider
@@ -33,8 +37,54 @@ _FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server 
 _GIVE_READ = "Give the token the scope database:read"
 
 
+class StepFailedError(Exception):
+    """A check failed, and those after it make no sense."""
+
+
+@define
+class Findings:
+    """Prints a line for each check as soon as it is done."""
+
+    output: Output
+    failed: int = 0
+
+    def ok(self, check: str, found: str) -> None:
+        self._print("ok", check, found)
+
+    def fail(self, check: str, found: object, advice: str) -> None:
+        """Print what is wrong, and what to do about it."""
+        self.failed += 1
+        said = str(found)
+        if isinstance(found, Exception):
+            said = said_by(found) if advice else message_of(found)
+        self._print("FAIL", check, said, advice)
+
+    def stop(self, check: str, found: object, advice: str) -> NoReturn:
+        """The same, where the checks after it make no sense. Raises StepFailedError."""
+        self.fail(check, found, advice)
+        raise StepFailedError
+
+    @contextmanager
+    def needed(self, check: str, advice: Mapping[type[Exception], str]) -> Generator[None]:
+        """``stop`` if this block raises one of the errors for which there is ``advice``."""
+        try:
+            yield
+        except tuple(advice) as error:
+            self.stop(check, error, next(each for kind, each in advice.items() if isinstance(error, kind)))
+
+    def note(self, check: str, found: str) -> None:
+        """Print what is worth knowing and no failure: an answer, or a matter of taste."""
+        self._print("note", check, found)
+
+    def skip(self, check: str, why: str) -> None:
+        self._print("skip", check, why)
+
+    def _print(self, result: str, check: str, found: str, advice: str = "") -> None:
+        members = {"check": check, "result": result.lower(), "found": found} | ({"do": advice} if advice else {})
+        self.output.done(f"{result:<4}  {check}: {printable(found)}{f'. {advice}' if advice else ''}", **members)
+
+
 async def check_token(findings: Findings, client: DatabaseClient) -> None:
-    """Whether the API takes the token."""
     renew = "Make a new one in the control panel under API, and set DIGITALOCEAN_TOKEN"
     reach = "Check the network, the proxy (HTTPS_PROXY) and DIGITALOCEAN_API_URL"
     with (

@@ -26,7 +26,7 @@ from ..tenants._credential import Secret
 from ..tenants._naming import names_of
 from ..tenants._servers import BaseTenant, connection_of, server_of
 from .doctor_api import REPORT, Trial
-from .doctor_findings import Findings, StepFailedError
+from .doctor_checks import Findings, StepFailedError
 from .failures import message_of
 from .opening import admin_login
 from .printing import note, took

@@ -79,7 +79,6 @@ def advice_for(error: Exception) -> str:
 
 
 def code_of(error: errors.DatabaseClientError) -> Exit:
-    """The exit code of a command that ended with ``error``."""
     match error:
         case errors.ConfigurationError() | errors.InvalidArgumentError() | errors.UnsupportedOperationError():
             return Exit.BAD_USAGE

@@ -101,7 +101,6 @@ async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[s
 
 
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """Find one cluster, as ``find_clusters`` does."""
     [found] = (await find_clusters(client, [wanted])).values()
     return found
 

@@ -120,8 +120,6 @@ class Clusters(Api):
 
 @frozen(kw_only=True)
 class OnCluster(Api):
-    """The one cluster of a command."""
-
     clusters: Annotated[list[str], _cluster_option("The cluster's name or id.")]
 
     @property

@@ -97,7 +97,6 @@ class Records:
 
     @property
     def cluster(self) -> str:
-        """The names of the clusters."""
         return ", ".join(self.clusters.values())
 
     def home(self, cluster: str | None, *, as_json: bool) -> dict[str, object]:

@@ -59,7 +59,6 @@ class Opened(Records):
         return await self.follow(runs, report, **more)
 
     def in_role(self, role: Role) -> TenantRole:
-        """The tenants, or their readers or writers."""
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
     async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report, **more: Any) -> int:
