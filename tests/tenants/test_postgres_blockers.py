@@ -10,8 +10,10 @@ from contextlib import closing
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
+from aiodbclient.engines import Engine
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import BaseTenant, TenantSteps, postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 from aiodbclient.tenants.errors import GrantError
@@ -181,6 +183,19 @@ async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, victim: 
             lost.execute("SELECT 1")
         other.execute("SELECT 1")
         other.close()
+
+
+async def test_database_is_new_after_a_lock(managed: Managed, server: PostgresServer) -> None:
+    """Once it exists, another session holds up its owner role for longer than the lock timeout."""
+    tenant = Tenant(server, names_of("delayed", Engine.PG))
+    with Connection.connect(managed.superuser) as other:
+        other.execute(SQL("CREATE ROLE {}").format(Identifier(tenant.owner)))
+        creating = asyncio.create_task(tenant.steps.create())
+        await until(lambda: managed.api("SELECT FROM pg_database WHERE datname = 'delayed'"))
+        await asyncio.sleep(1.5)
+        other.rollback()
+    assert await creating
+    await tenant.remove()
 
 
 async def test_tenant_takes_all_locks_of_server(managed: Managed, victim: Tenant, evil: Tenant) -> None:

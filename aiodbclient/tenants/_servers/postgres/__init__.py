@@ -201,7 +201,9 @@ class PostgresSteps(TenantSteps):
         await self._step(logins.end_stale_sessions)
 
     async def create(self) -> bool:
-        return await self._step(databases.create)
+        is_new = await self._step(databases.create)
+        await self._step(databases.open_new)  # a step of its own: repeated, it would find that the database is not new
+        return is_new
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))

@@ -153,22 +153,22 @@ async def _drop(session: Session) -> None:
 
 
 async def create(session: Session) -> bool:
-    """Create the database, closed to all. Return whether it is new. One that is open already is left as it is.
-
-    What an interrupted DROP DATABASE left is dropped first.
-    """
-    names = session.names
-    database = await read_database(session)
-    if database is None:
-        for _, is_left, _ in await session.run(_STATE, names.database):
-            if is_left:  # of an interrupted DROP DATABASE: nobody can enter it, and it can only be dropped
-                await drop(session)
-        name = Identifier(names.database)
-        await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
-    elif database.connections or database.owner not in (names.owner, session.admin):
+    """Create the database, closed to all. Return whether it is new."""
+    if await read_database(session) is not None:
         return False
-    await complete(session, {})
-    return database is None
+    for _, is_left, _ in await session.run(_STATE, session.names.database):
+        if is_left:  # of an interrupted DROP DATABASE: nobody can enter it, and it can only be dropped
+            await drop(session)
+    name = Identifier(session.names.database)
+    await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
+    return True
+
+
+async def open_new(session: Session) -> None:
+    """Give a closed database its owner role, and open it. Any other database is left as it is."""
+    database = await need_database(session)
+    if not database.connections and database.owner in (session.names.owner, session.admin):
+        await complete(session, {})
 
 
 async def create_group(session: Session, role: Role) -> None:
