@@ -89,7 +89,7 @@ class _Help:
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for param in self.get_params(ctx):
             if ctx.resilient_parsing:  # a TAB. To check values, Typer imports pydantic, which takes 0.1 s
-                param.process_value = _as_typed
+                param.process_value = lambda ctx, value: value
             elif param.default is None and getattr(param, "is_flag", False):  # Typer checks None, but not False
                 param.default = False
         rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
@@ -107,10 +107,6 @@ class _Help:
             sections[title].sort(key=lambda record: not record[0].startswith(_FIRST))
             with formatter.section(title):
                 formatter.write_dl(sections[title], col_max=30)
-
-
-def _as_typed(ctx: Any, value: Any) -> Any:
-    return value
 
 
 def _names_of(option: Any) -> str:

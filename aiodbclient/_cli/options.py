@@ -76,13 +76,11 @@ def store_option(help: str, **settings: Any) -> Any:
 FromOption = Annotated[
     Path | None, option("--from", metavar="FILE", help="Read names: a CSV with column `name`, or lines.")
 ]
-AllOption = Annotated[bool, option("--all", help="All tenants in the store.")]
 PrivateOption = Annotated[bool, option("--private", help="Use the private network.", common=True)]
 AdminOption = Annotated[
     str | None,
     option("--admin", envvar="AIODBCLIENT_ADMIN", metavar="USER:PASSWORD", common=True, help="The administrator."),
 ]
-MaxOption = Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")]
 ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 TenantNames = Annotated[list[str] | None, argument("NAME", "The tenants.", autocompletion=tenant_names)]
@@ -172,7 +170,7 @@ class Chosen:
 
     names: TenantNames = None
     file: FromOption = None
-    everybody: AllOption = False
+    everybody: Annotated[bool, option("--all", help="All tenants in the store.")] = False
 
     @property
     def is_typed(self) -> bool:
@@ -184,7 +182,7 @@ class Chosen:
 class Ending:
     """The consent to end something."""
 
-    most: MaxOption = None
+    most: Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")] = None
     yes: YesOption = False
 
 

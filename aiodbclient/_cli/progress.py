@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attrs import define, field
 
@@ -38,7 +38,9 @@ class Report:
 
     output: Output
     verbose: bool = False
-    on_stderr: bool = False  # whether the summary is on the standard error, since programs print on the standard output
+    # Whether a program runs for each name. It prints on the standard output, so the summary is on the standard error. A
+    # signal and --timeout end it at once, and if it fails, the runs after its own do not begin.
+    runs_programs: ClassVar[bool] = False
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
         """Return the JSON members of a success, besides its name and action."""
@@ -87,25 +89,20 @@ async def follow(
     names: Sequence[str],
     limiter: RateLimiter,
     missing: Mapping[str, str] = {},
-    at_once: bool = False,
-    canary: bool = False,
 ) -> int:
-    """Do runs one after the other, each for a role. ``names`` are those that they are for, with their roles.
-
-    ``at_once``: a signal and ``--timeout`` cancel them. ``canary``: a failure of one run ends those after it.
-    """
+    """Do runs one after the other, each for a role. ``names`` are those that they are for, with their roles."""
     from .. import Failed  # slow to import, and not needed for help
 
     bar = Bar(len(missing) + len(names), limiter)
-    work = _Work([*missing, *names], report, bar, hurries=at_once)
+    work = _Work([*missing, *names], report, bar)
     begun: Sequence[str] = ()
     try:
-        with bar, nullcontext() if at_once else on_timeout(partial(work.stop, _LATE)):
+        with bar, nullcontext() if report.runs_programs else on_timeout(partial(work.stop, _LATE)):
             on_signals(partial(work.on_signal, asyncio.current_task()))
             for name, why in missing.items():
                 work.take(Failed(name=name, error=InvalidArgumentError(why)), "")
             for role, run in runs:
-                if work.stopped or work.error is not None or (canary and work.failed):
+                if work.stopped or work.error is not None or (report.runs_programs and work.failed):
                     break
                 work.run = run
                 async with run:
@@ -147,7 +144,6 @@ class _Work:
     names: Sequence[str]  # of all, with their roles
     report: Report
     bar: Bar
-    hurries: bool  # whether the first signal stops it at once
     counts: Counter[Action] = field(factory=Counter[Any])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
     failed: list[tuple[Failed, str]] = field(factory=list[Any])  # with their roles
@@ -163,7 +159,7 @@ class _Work:
 
     def on_signal(self, task: asyncio.Task[Any] | None) -> None:
         """Handle a signal: the first lets the names in progress finish, the second cancels them."""
-        if task is not None and (self.stopped or self.hurries):
+        if task is not None and (self.stopped or self.report.runs_programs):
             task.cancel()
         else:
             self.stop(_SIGNAL)
@@ -199,7 +195,7 @@ class _Work:
             self.alike.say()
             if self.counts or (self.error is None and not self.stopped):
                 summary = self.report.summary(self.counts)
-                note(summary) if self.report.on_stderr else write(f"{summary}\n")
+                note(summary) if self.report.runs_programs else write(f"{summary}\n")
         for hint in self.report.hints(self.failed):
             note(hint)
         if self.error is not None:
@@ -212,7 +208,7 @@ class _Work:
                 note(f"the rate limit allows the next request in {span(wait)}")
             note(f"stopped early: {self._how_far(begun)}")
             return Exit.STOPPED
-        if self.left:  # after a canary
+        if self.left:  # after a program that failed
             note(self._how_far(begun))
         return Exit.SOME_FAILED if self.failed else Exit.DONE
 

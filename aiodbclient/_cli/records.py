@@ -172,9 +172,6 @@ class Records:
         found = [record for name, record in self.records[role].items() if name in names]
         return [each.name for each in found if each.begun is Verb.REMOVE]
 
-    def unseen(self, wanted: Sequence[str], role: Role) -> list[str]:
-        return [name for name in wanted if name not in self.records[role] and name not in self.entries.damaged]
-
     def suggest(self, verb: str, *words: str) -> str:
         """Another command on the same tenants, to be copied."""
         return suggest(self.place, "tenants", verb, *words)

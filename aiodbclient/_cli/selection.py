@@ -53,18 +53,18 @@ class Opened(Records):
         found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
         return sum(each is not None and is_suspended(each) for each in found)
 
-    async def run(self, begin: Callable[[Any, list[str]], Run[Any]], report: Report, **more: Any) -> int:
+    async def run(self, begin: Callable[[Any, list[str]], Run[Any]], report: Report) -> int:
         """Begin a run for each role that has names, and ``follow`` them."""
         runs = [(role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its]
-        return await self.follow(runs, report, **more)
+        return await self.follow(runs, report)
 
     def in_role(self, role: Role) -> TenantRole:
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
-    async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report, **more: Any) -> int:
+    async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report) -> int:
         """Do the runs, and print the outcomes. Returns the exit code."""
         names = [called(name, role) for role, its in self.names.items() for name in its]
-        code = await follow(runs, report, names=names, limiter=self.limiter, missing=self.missing, **more)
+        code = await follow(runs, report, names=names, limiter=self.limiter, missing=self.missing)
         if self.missing and not names:
             others = len(self.wanted or ()) > len(self.missing)
             note(f"nothing was done{' for the other names either' if others else ''}")
@@ -152,7 +152,7 @@ async def open_tenants(
         )
 
 
-async def _find(client: DatabaseClient, wanted: Sequence[str] | None, entries: Entries) -> dict[str, ClusterClient]:
+async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries) -> dict[str, ClusterClient]:
     """Find the clusters by name. Those that the store knows need no request."""
     if not wanted:
         raise InvalidArgumentError(

@@ -121,7 +121,8 @@ async def provision_tenants(
         if going := opened.half_removed(wanted, role):
             question = _REMOVAL.format(counted(going), opened.homes_of(going, role))
             confirm_ending(f"{question} Then they are created again.", len(going), chosen, ending)
-        if adopt and (unseen := opened.unseen(wanted, role)):
+        on_record = {*opened.records[role], *opened.entries.damaged}
+        if adopt and (unseen := [name for name in wanted if name not in on_record]):
             question = (
                 f"Take over {counted(unseen)}: the logins, and the databases with all data? "
                 f"They are not on record in {shown(place.store)}, and may be in another store."

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from attrs import asdict, define, frozen
@@ -96,13 +96,14 @@ async def _exec_each(
     tenants, names = opened.in_role(role), opened.names[role]
     parts = [part for part in (names[:first], names[first:]) if part]
     runs = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
-    report = _ProgramReport(output, opened.place.verbose, on_stderr=True, opened=opened)
-    return await opened.follow(runs, report, at_once=True, canary=True)
+    return await opened.follow(runs, _ProgramReport(output, opened.place.verbose, opened=opened))
 
 
 @define
 class _ProgramReport(TenantReport):
     """Prints the output of programs: on the standard output only if they succeed."""
+
+    runs_programs: ClassVar[bool] = True
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
         found: dict[str, Any] = outcome.value.as_object()
