@@ -19,7 +19,7 @@ from .opening import admin_login, find_clusters, is_missing, open_client, open_s
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
 from .printing import FEW, note, some
 from .progress import Report, called, follow
-from .records import Entries, Records, is_suspended, read_entries
+from .records import Entries, Records, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
@@ -48,10 +48,11 @@ class Opened(Records):
         """Select no tenant if a name is missing: a typo must not leave a command half done."""
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
 
-    def count_suspended(self) -> int:
-        """Count the chosen tenants that are suspended."""
+    @property
+    def chosen(self) -> list[OnRecord]:
+        """The records of the chosen tenants, without damaged ones."""
         found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
-        return sum(each is not None and is_suspended(each) for each in found)
+        return [each for each in found if each is not None]
 
     async def run(self, begin: Callable[[Any, list[str]], Run[Any]], report: Report) -> int:
         """Begin a run for each role that has names, and ``follow`` them."""

@@ -157,7 +157,7 @@ class _RotationReport(_ChangeReport):
 
     def summary(self, counts: Mapping[Action, int]) -> str:
         kept = sum(count for action, count in counts.items() if action == "kept")
-        suspended = self.opened.count_suspended()
+        suspended = sum(map(is_suspended, self.opened.chosen))
         reasons = ["suspended"] if suspended else []
         reasons += ["younger than --older-than"] if self.skips_young and kept > suspended else []
         said = f"{kept} kept"
@@ -200,8 +200,7 @@ async def rotate_tenants(
 
 def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[OnRecord]:
     """The records whose previous login is not revoked yet."""
-    found = [opened.records[role].get(name) for role, names in opened.names.items() for name in names]
-    return [each for each in found if each is not None and each.previous and not is_young(each, older_than)]
+    return [each for each in opened.chosen if each.previous and not is_young(each, older_than)]
 
 
 def _listed(due: list[OnRecord]) -> str:
@@ -357,8 +356,7 @@ async def move_tenants(
     """
     async with open_selection(place, chosen, more=[to]) as opened:
         target = next((id for id, name in opened.clusters.items() if to in (id, name)), to)
-        records = opened.records[Role.OWNER]
-        elsewhere = [name for name in opened.names[Role.OWNER] if name in records and records[name].cluster != target]
+        elsewhere = [each.name for each in opened.chosen if each.cluster != target]
         if opened.wanted is None:
             opened = evolve(opened, names={Role.OWNER: elsewhere})
         name = opened.clusters[target]

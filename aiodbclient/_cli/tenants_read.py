@@ -22,8 +22,8 @@ from .opening import shown
 from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, Stored, option
 from .output import CredentialOutput, Output
 from .printing import FEW, note, sized, some, span, write
-from .progress import Alike, called
-from .records import Records
+from .progress import Alike
+from .records import Records, is_suspended
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
@@ -152,8 +152,8 @@ def _print_credentials(
 
 @define
 class _CheckReport(TenantReport):
-    broken: dict[tuple[str, str], TenantChecked] = field(factory=dict[tuple[str, str], Any])
-    busy: set[tuple[str, str]] = field(factory=set[tuple[str, str]])
+    broken: dict[str, TenantChecked] = field(factory=dict[str, Any])
+    busy: set[str] = field(factory=set[str])
 
     async def settled(self, outcome: Any, role: str) -> Any:
         """Hide the problems of a tenant that another command works on."""
@@ -161,29 +161,29 @@ class _CheckReport(TenantReport):
             return outcome
         is_unfinished = any(each.kind in _UNFINISHED for each in outcome.problems)
         if is_unfinished and await is_claimed(self.opened.store, outcome.name):
-            self.busy.add((outcome.name, role))
+            self.busy.add(outcome.name)
             return evolve(outcome, problems=())
-        self.broken[outcome.name, role] = outcome
+        self.broken[outcome.name] = outcome
         return outcome
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
         now = outcome.credential
         problems = [{"kind": each.kind, "detail": each.detail} for each in outcome.problems]
-        state = "in progress" if (outcome.name, role) in self.busy else "problems" if problems else "ok"
+        state = "in progress" if outcome.name in self.busy else "problems" if problems else "ok"
         home = self.opened.home(now and now.cluster, as_json=True)
         login = {"username": now and now.username, "since": since_of(now)}
         return home | {"state": state, "problems": problems} | login
 
     def text(self, outcome: Any, role: str) -> str:
-        found = "in progress" if (outcome.name, role) in self.busy else ", ".join(map(str, outcome.problems))
+        found = "in progress" if outcome.name in self.busy else ", ".join(map(str, outcome.problems))
         found = self.opened.named(found)
-        return f"{called(outcome.name, role)}: {found}" if found else ""
+        return f"{outcome.name}: {found}" if found else ""
 
     def summary(self, counts: Mapping[Action, int]) -> str:
         parts = [super().summary(counts)]
         parts += [f"{len(self.broken)} with problems"] if self.broken else []
         parts += [f"{len(self.busy)} in progress"] if self.busy else []
-        parts += [f"{asleep} suspended"] if (asleep := self.opened.count_suspended()) else []
+        parts += [f"{asleep} suspended"] if (asleep := sum(map(is_suspended, self.opened.chosen))) else []
         is_well = counts and not self.broken and not self.busy and "failed" not in counts
         well = ": all well" if is_well else ""
         return f"{', '.join(parts)}{well}"
@@ -219,11 +219,11 @@ async def check_tenants(
     return code
 
 
-def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
+def _say_what_helps(opened: Opened, broken: Mapping[str, TenantChecked]) -> None:
     """Print the commands that repair these tenants, or what else helps."""
     groups = defaultdict[tuple[str, ...], list[str]](list)
-    for name, role in sorted(broken):  # they were checked in any order
-        groups[_what_helps(opened, name, broken[name, role].problems)].append(name)
+    for name in sorted(broken):  # they were checked in any order
+        groups[_what_helps(opened, name, broken[name].problems)].append(name)
     for (text, *command), names in groups.items():
         if command:
             which = ["--all"] if command == ["repair"] and len(names) > FEW else names[:FEW]
