@@ -213,7 +213,7 @@ class _Exchange:
             raise self._body
         if request.method != "GET" and cluster.status != "online":
             raise Refusal(412, f"cluster is not online: {cluster.status}")
-        with cluster.working(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
+        async with cluster.working(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
             return await self._operate(cluster, route.operation, route.name or "", scopes)
 
     async def _list_clusters(self, scopes: frozenset[str]) -> Answer:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import secrets
 from typing import Any, NamedTuple, Protocol
 
-from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
+from ..engines import MYSQL, POSTGRESQL, Engine
 from ..models import MySQLAuthPlugin, UserRole
 from ._embedded import EmbeddedPostgres
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
@@ -112,8 +111,6 @@ class MemoryBackend(Backend):
     def __init__(self, engine: str, cluster: str) -> None:
         self.engine = engine
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
-        # long enough for writes to overlap, where the engine allows one at a time
-        self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
         self._users: dict[str, JSON] = {}
         self._dbs: dict[str, None] = {}
         self._shown = _SHOWN.get(engine, Shown("1.0", engine))
@@ -144,7 +141,6 @@ class MemoryBackend(Backend):
             raise not_found() from None
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        await asyncio.sleep(self._write_seconds)
         if new.name in self._users:
             raise name_taken("user")
         user = self._new(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
@@ -152,14 +148,12 @@ class MemoryBackend(Backend):
         return user
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
-        await asyncio.sleep(self._write_seconds)
         user = await self.user(name)
         updated = {**user, "settings": self._completed(settings)}
         self._users[name] = updated
         return updated
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        await asyncio.sleep(self._write_seconds)
         user = dict(await self.user(name))
         user["password"] = new_password()
         if auth_plugin:
@@ -170,7 +164,6 @@ class MemoryBackend(Backend):
         return user
 
     async def delete_user(self, name: str) -> None:
-        await asyncio.sleep(self._write_seconds)
         await self.user(name)
         if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
             raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")

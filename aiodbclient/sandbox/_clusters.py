@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from math import inf
 from typing import Literal
@@ -27,6 +28,7 @@ _QUERIES = {
     ("mysql", True): "?ssl-mode=REQUIRED",
     ("mysql", False): "?ssl-mode=DISABLED",
 }
+_WRITE_SECONDS = 0.005  # long enough for writes to overlap
 _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
 # All clusters are in one network and one project, as in an account with the defaults.
 _NETWORK = "d455e75d-4858-4eec-8c95-da2f0a5f93a7"
@@ -125,17 +127,19 @@ class SandboxCluster:
             raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
         raise not_found()
 
-    @contextmanager
-    def working(self, operation: str, *, overlap_fails: bool) -> Generator[None]:
-        """Count user writes; with ``overlap_fails``, refuse a second one if the engine allows one at a time."""
-        writes = operation in _USER_WRITES
-        if writes and overlap_fails and self._user_writes >= capabilities_of(self.engine).concurrent_user_writes == 1:
+    @asynccontextmanager
+    async def working(self, operation: str, *, overlap_fails: bool) -> AsyncGenerator[None]:
+        """Where the engine allows one user write at a time, refuse a second one if ``overlap_fails``."""
+        counts = operation in _USER_WRITES and capabilities_of(self.engine).concurrent_user_writes == 1
+        if counts and overlap_fails and self._user_writes:
             raise Refusal(500, "Unexpected server-side error")
-        self._user_writes += writes
+        self._user_writes += counts
         try:
+            if counts:
+                await asyncio.sleep(_WRITE_SECONDS)
             yield
         finally:
-            self._user_writes -= writes
+            self._user_writes -= counts
 
 
 def _connection(primary: Primary, host: str, credentials: bool) -> JSON:
