@@ -133,8 +133,6 @@ OTHER_BODIES: dict[str, Any] = {
     "nan": math.nan,
     "inf": {"a": math.inf},
     "half a character": {"password": "hunter2\ud800"},
-    "a number as key": {1: "hunter2"},
-    "None as key": [{"a": {None: "hunter2"}}],
     "a cycle": CYCLE,
     "nested deeply": DEEP,
     "a long text": "a" * (1 << 20),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_module
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import unquote, urlencode
 
 from .._checks import shown
@@ -93,31 +92,10 @@ def _encoded(json: JSON) -> bytes:
     """Encode the body of a request."""
     try:
         encoded = json_module.dumps(json, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        problem = "holds text that cannot be encoded as UTF-8"
-    except RecursionError:
-        problem = "is nested too deeply"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         problem = f"cannot be represented in JSON: {error}"
     else:
-        if len(encoded) > _LONGEST_BODY:
-            problem = f"is longer than {_LONGEST_BODY >> 20} MiB"
-        elif not _has_string_keys(json):
-            problem = "has keys that are not strings"
-        else:
+        if len(encoded) <= _LONGEST_BODY:
             return encoded
+        problem = f"is longer than {_LONGEST_BODY >> 20} MiB"
     raise InvalidArgumentError(f"json {problem}; nothing was sent")
-
-
-def _has_string_keys(json: JSON) -> bool:
-    # json.dumps turns the keys 1, None and True into strings, so it could write the same key twice.
-    left: list[Any] = [json]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            if not all(isinstance(key, str) for key in value):
-                return False
-            left += value.values()
-        elif isinstance(value, list | tuple):
-            left += value
-    return True
