@@ -15,7 +15,7 @@ from psycopg.sql import Composable
 
 from aiodbclient import ClusterClient, DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Claim, SQLiteStore, Tenants
+from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 
@@ -101,6 +101,18 @@ def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
 async def two(two_clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Two]:
     async with opened(*two_clusters, tmp_path / "store") as two:
         yield two
+
+
+@pytest.fixture
+def tenants(two: Two) -> Tenants:
+    """The tenants on two clusters. The first one gets the new ones."""
+    return two.tenants()
+
+
+@pytest.fixture
+async def alpha(tenants: Tenants) -> Credential:
+    """A tenant on the first of two clusters."""
+    return await tenants.ensure("alpha")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import TenantAction
+from aiodbclient.tenants import Credential, TenantAction, Tenants
 
 from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
@@ -43,9 +43,7 @@ CODE = {
 
 
 @pytest.mark.parametrize("code", first_of(CODE, 1))
-async def test_move_runs_code_as_tenant(two: Two, code: str) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_move_runs_code_as_tenant(two: Two, tenants: Tenants, alpha: Credential, code: str) -> None:
     there = await made_there(two, "witness")
     before = [await sql(each, question) for each in (alpha, there) for question in (POWERS, MEMBERS)]
     [(owner,)] = await sql(alpha, "SELECT current_user::text")  # a role that both clusters have

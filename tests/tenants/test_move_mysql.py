@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, TenantAction
+from aiodbclient.tenants import Credential, TenantAction, Tenants
 from aiodbclient.tenants._copy.mysql import MySQLCopier
 from aiodbclient.tenants.errors import MoveError
 
@@ -50,9 +50,7 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
     assert await left_on(tenants, two.old, "alpha") == (False, [])
 
 
-async def test_move_ends_rights_of_others(two: Two, servers: tuple[Any, ...]) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_move_ends_rights_of_others(two: Two, alpha: Credential, servers: tuple[Any, ...]) -> None:
     await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)")
     name, password = f"{two.prefix}reporting", "Report-1-ing"
     with administrator(servers[3].dsn) as here:
@@ -66,9 +64,10 @@ async def test_move_ends_rights_of_others(two: Two, servers: tuple[Any, ...]) ->
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-async def test_prepared_transaction_stops_move(two: Two, servers: tuple[Any, ...], is_open: bool) -> None:
+async def test_prepared_transaction_stops_move(
+    two: Two, alpha: Credential, servers: tuple[Any, ...], is_open: bool
+) -> None:
     tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
     await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", "INSERT INTO t VALUES (7)")
     xid = f"'{two.prefix}{is_open}'"
     async with closing(await connected(alpha)) as session:
@@ -149,12 +148,10 @@ async def closing(connection: Any) -> AsyncIterator[Any]:
         connection.close()
 
 
-async def test_programs_in_database_move_and_run_as_tenant(two: Two) -> None:
-    tenants = two.tenants()
-    before = await tenants.ensure("alpha")
+async def test_programs_in_database_move_and_run_as_tenant(two: Two, tenants: Tenants, alpha: Credential) -> None:
     reader = await tenants.role("reader").ensure("alpha")
     await sql(
-        before,
+        alpha,
         "CREATE TABLE t (n INT PRIMARY KEY, at TIMESTAMP(6) DEFAULT CURRENT_TIMESTAMP(6))",
         "CREATE TABLE log (n INT PRIMARY KEY AUTO_INCREMENT, what TEXT)",
         "CREATE VIEW v AS SELECT n FROM t",
@@ -182,23 +179,20 @@ async def test_programs_in_database_move_and_run_as_tenant(two: Two) -> None:
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_table_without_key_refused_before_move(two: Two, servers: tuple[Any, ...]) -> None:
+async def test_table_without_key_refused_before_move(two: Two, alpha: Credential, servers: tuple[Any, ...]) -> None:
     tenants = two.tenants()
-    before = await tenants.ensure("alpha")
     with administrator(servers[3].dsn) as here:
         here.execute("SET GLOBAL sql_require_primary_key = 0")
-    await sql(before, "CREATE TABLE keyless (n INT)")
+    await sql(alpha, "CREATE TABLE keyless (n INT)")
     refused = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(refused.error, MoveError)
     assert "sql_require_primary_key" in str(refused.error)
-    assert await sql(before, "SELECT count(*) FROM keyless") == [(0,)]
+    assert await sql(alpha, "SELECT count(*) FROM keyless") == [(0,)]
     assert await left_on(tenants, two.new, "alpha") == (False, [])
 
 
-async def test_float_refused_before_move(two: Two) -> None:
+async def test_float_refused_before_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """mysqldump writes six digits of it: 16777217 would arrive as 16777200."""
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
     await sql(alpha, "CREATE TABLE t (a INT PRIMARY KEY, f FLOAT)", "INSERT INTO t VALUES (1, 16777217)")
     session = await connected(alpha)
     moved = await only(tenants.move(["alpha"], to=two.new))
@@ -212,9 +206,8 @@ async def test_float_refused_before_move(two: Two) -> None:
     assert await sql(moved.credential, "SELECT f FROM t") == [(16777217.0,)]
 
 
-async def test_what_no_dump_has_refused_before_move(two: Two, servers: tuple[Any, ...]) -> None:
+async def test_what_no_dump_has_refused_before_move(two: Two, alpha: Credential, servers: tuple[Any, ...]) -> None:
     tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
     [(version,)] = await sql(alpha, "SELECT VERSION()")
     if int(version.partition(".")[0]) < 9:
         pytest.skip("needs MySQL 9")

@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Credential, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants.errors import MoveError
 
@@ -56,16 +56,14 @@ async def test_move_verifies_tls(tmp_path: Path) -> None:
             assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
 
 
-async def test_move_to_newest_version_loses_no_write(two: Two) -> None:
-    tenants = two.tenants()
-    before = await tenants.ensure("alpha")
+async def test_move_to_newest_version_loses_no_write(two: Two, tenants: Tenants, alpha: Credential) -> None:
     await sql(
-        before,
+        alpha,
         "CREATE TABLE t (n int)",
         "CREATE EXTENSION hstore",
         "CREATE TABLE more (id serial, h hstore DEFAULT 'a=>1')",
         "INSERT INTO more SELECT FROM generate_series(1, 10)",
-        f"ALTER DATABASE \"{before.database}\" SET work_mem = '5MB'",
+        f"ALTER DATABASE \"{alpha.database}\" SET work_mem = '5MB'",
     )
 
     moved = await moved_while_written(two, tenants)
@@ -74,9 +72,7 @@ async def test_move_to_newest_version_loses_no_write(two: Two) -> None:
     assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
 
 
-async def test_prepared_transaction_stops_move(two: Two) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_prepared_transaction_stops_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
     await sql(
         alpha, "CREATE TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'"
     )
@@ -90,9 +86,7 @@ async def test_prepared_transaction_stops_move(two: Two) -> None:
     assert await sql(moved.credential, "SELECT count(*) FROM t") == [(0,)]
 
 
-async def test_move_ends_rights_of_others(two: Two) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_move_ends_rights_of_others(two: Two, alpha: Credential) -> None:
     name = f"{two.prefix}reporting"
     here = await two.old.users.create(name)
     await sql(

@@ -125,9 +125,7 @@ async def session_of(two: Two, alpha: Credential, kind: str) -> AsyncIterator[As
 
 
 @pytest.mark.parametrize("kind", ["administrator", "dropped"])
-async def test_move_loses_writes(two: Two, kind: str) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_move_loses_writes(two: Two, tenants: Tenants, alpha: Credential, kind: str) -> None:
     await sql(alpha, "CREATE TABLE t (n int PRIMARY KEY)", "GRANT INSERT ON t TO PUBLIC")
     acknowledged = set[int]()
     async with session_of(two, alpha, kind) as session:

@@ -9,7 +9,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from aiodbclient.tenants import TenantAction
+from aiodbclient.tenants import Credential, TenantAction, Tenants
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Role
 from aiodbclient.tenants._servers import postgres
@@ -71,9 +71,7 @@ async def test_drop_takes_no_turn_and_is_bounded(
         assert await victim.steps.drop_logins([login]) == ()
 
 
-async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_unknown_grantee_stops_move_before_freeze(two: Two, tenants: Tenants, alpha: Credential) -> None:
     reader = present((await only(tenants.role("reader").provision(["alpha"]))).credential)
     await sql(alpha, "CREATE TABLE t (n int)", f'GRANT SELECT ON t TO "{reader.username}"')
     async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
@@ -95,9 +93,8 @@ async def test_unknown_grantee_stops_move_before_freeze(two: Two) -> None:
         ],
     ],
 )
-async def test_settings_and_default_rights_stop_no_move(two: Two, statements: list[str]) -> None:
+async def test_settings_and_default_rights_stop_no_move(two: Two, alpha: Credential, statements: list[str]) -> None:
     tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
     await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)

@@ -14,19 +14,17 @@ from attrs import evolve
 from psycopg import AsyncConnection
 
 from aiodbclient.errors import NotFoundError
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from .moves import Two
 from .store_contract import claimed, put_on_record
 
 
-async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
-    tenants = two.tenants()
-    credential = await tenants.ensure("alpha")
+async def test_usage_and_rooms_show_how_large_tenants_are(two: Two, tenants: Tenants, alpha: Credential) -> None:
     await tenants.ensure("beta")
     found = dict[str, Any]()
-    async with await AsyncConnection.connect(credential.uri), asyncio.timeout(60):
+    async with await AsyncConnection.connect(alpha.uri), asyncio.timeout(60):
         while sum(each.connections for each in found.values()) != 1:  # until the server has ended those of ``ensure``
             found = {each.name: each async for each in tenants.usage()}
     assert set(found) == {"alpha", "beta"}
@@ -40,9 +38,7 @@ async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
     assert new.bytes is not None
 
 
-async def test_usage_errors_fail_their_own_names(two: Two) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
+async def test_usage_errors_fail_their_own_names(two: Two, alpha: Credential) -> None:
     away = two.client.cluster(uuid4())
     for name, cluster in (("damaged", two.old.id), ("elsewhere", away.id)):  # on record alone
         claim = await claimed(two.store, name)
@@ -63,8 +59,7 @@ async def test_usage_errors_fail_their_own_names(two: Two) -> None:
     assert ((old.bytes or 0) > 1_000_000, gone.bytes) == (True, None)
 
 
-async def test_usage_asks_each_server_once(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    tenants = two.tenants()
+async def test_usage_asks_each_server_once(two: Two, tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = [await tenants.ensure(f"n{number}") for number in range(3)]
     for number in range(3, 300):  # on record alone
         name = f"n{number}"
