@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,11 +127,6 @@ class OnCluster(Api):
             )
         return self.clusters[0]
 
-    @property
-    def given(self) -> list[str]:
-        """The options of another command on the same cluster, without what the environment has."""
-        return _given_clusters(self.clusters)
-
 
 @frozen(kw_only=True)
 class Stored(Clusters):
@@ -142,15 +136,6 @@ class Stored(Clusters):
     prefix: Annotated[
         str, option("--prefix", envvar="AIODBCLIENT_PREFIX", metavar="TEXT", common=True, help="Prefix of databases.")
     ] = ""
-
-    @property
-    def given(self) -> list[str]:
-        """The options of another command on the same tenants, without what the environment has."""
-        if os.environ.get(STORE_VARIABLE) == self.store:
-            return _given_clusters(self.clusters or ())
-        has_password = "://" in self.store and "@" in self.store and urlsplit(self.store).password is not None
-        store = f'"${STORE_VARIABLE}"' if has_password else shlex.quote(self.store)
-        return [*_given_clusters(self.clusters or ()), "--store", store]
 
 
 @frozen(kw_only=True)
@@ -188,10 +173,15 @@ class Ending:
 
 def suggest(place: OnCluster | Stored, *words: str) -> str:
     """A command to copy: ``--cluster`` and ``--store`` are the only options that it repeats."""
-    return " ".join([NAME, *map(shlex.quote, words), *place.given])
+    return " ".join([NAME, *map(shlex.quote, words), *given(place)])
 
 
-def _given_clusters(clusters: Sequence[str]) -> list[str]:
-    if ",".join(clusters) == os.environ.get(CLUSTER_VARIABLE, ""):
-        return []
-    return [word for each in clusters for word in ("--cluster", shlex.quote(each))]
+def given(place: OnCluster | Stored) -> list[str]:
+    """The options of another command on the same clusters and store, without what the environment has."""
+    clusters, words = place.clusters or (), list[str]()
+    if ",".join(clusters) != os.environ.get(CLUSTER_VARIABLE, ""):
+        words += [word for each in clusters for word in ("--cluster", shlex.quote(each))]
+    if isinstance(place, Stored) and place.store != os.environ.get(STORE_VARIABLE):
+        has_password = "://" in place.store and "@" in place.store and urlsplit(place.store).password is not None
+        words += ["--store", f'"${STORE_VARIABLE}"' if has_password else shlex.quote(place.store)]
+    return words

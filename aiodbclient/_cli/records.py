@@ -17,7 +17,7 @@ from ..tenants._record import OnRecord, Verb, read_all
 from ..tenants.errors import StoreError
 from .failures import Exit
 from .opening import is_id, shown
-from .options import CLUSTER_VARIABLE, Stored, suggest
+from .options import CLUSTER_VARIABLE, Stored, given, suggest
 from .printing import FEW, note
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Records:
 
     def say_how_many(self, *roles: Role) -> None:
         """Say so if the environment narrows the clusters."""
-        if self.others and self.place.clusters and self.place.given[:1] != ["--cluster"]:
+        if self.others and self.place.clusters and given(self.place)[:1] != ["--cluster"]:
             count = sum(len(self.records[role]) for role in roles)
             total = count + sum(role in roles for role, _ in self.others)
             note(f"{count} of {total}: {CLUSTER_VARIABLE}={','.join(self.place.clusters)}")

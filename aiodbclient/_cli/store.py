@@ -57,8 +57,9 @@ async def forget_record(
 
     Example: aiodbclient store forget copy.db beta
     """
-    store, name = words if len(words) == 2 else (os.environ.get(STORE_VARIABLE), *words, "")[:2]
-    if not store or not name or len(words) > 2:
+    *stores, name = words
+    store = stores[0] if stores else os.environ.get(STORE_VARIABLE)
+    if not store or not name or len(stores) > 1:
         raise InvalidArgumentError(f"give STORE and NAME, or set ${STORE_VARIABLE} and give NAME")
     async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, BaseStore):

@@ -29,7 +29,7 @@ from .output import Output
 from .printing import note, printable, some, took
 from .records import is_suspended
 from .running import runs
-from .selection import Opened, TenantReport, names_in, open_records, open_selection
+from .selection import TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
     from .. import Action, Failed
@@ -76,7 +76,11 @@ async def exec_tenants(
         return Exit.NOT_FOUND
     if wanted is None or len(wanted) != 1 or not chosen.is_typed or output.as_json:
         async with open_selection(place, chosen, [role], among=lambda record: not is_suspended(record)) as opened:
-            return await _exec_each(opened, program, output, role, concurrency, first)
+            tenants, names = opened.in_role(role), opened.names[role]
+            parts = [part for part in (names[:first], names[first:]) if part]
+            work = partial(_run_quietly, program)
+            each_part = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
+            return await opened.follow(each_part, _ProgramReport(output, place.verbose, opened=opened))
     async with open_records(place) as on_record:
         credentials, missing = on_record.credentials(wanted, role)
     for name, why in missing.items():
@@ -84,19 +88,6 @@ async def exec_tenants(
         return Exit.SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credentials[0], Path(folder)))
-
-
-async def _exec_each(
-    opened: Opened, program: list[str], output: Output, role: Role, concurrency: int, first: int
-) -> int:
-    async def work(credential: Credential) -> _Ran:
-        with TemporaryDirectory() as folder:
-            return await _run_quietly(program, _environment(credential, Path(folder)), Path(folder))
-
-    tenants, names = opened.in_role(role), opened.names[role]
-    parts = [part for part in (names[:first], names[first:]) if part]
-    runs = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
-    return await opened.follow(runs, _ProgramReport(output, opened.place.verbose, opened=opened))
 
 
 @define
@@ -208,24 +199,26 @@ class _ProgramError(Exception):
         self.ran = ran
 
 
-async def _run_quietly(program: list[str], environment: dict[str, str], folder: Path) -> _Ran:
-    """Run the program with its output in files of ``folder``. Raises ``_ProgramError``, or OSError if there is none.
+async def _run_quietly(program: list[str], credential: Credential) -> _Ran:
+    """Run the program with its output in files. Raises ``_ProgramError``, or OSError if there is none.
 
     Pipes would stay open as long as anything that the program started in the background.
     """
     started = monotonic()
-    output, errors = folder / "output", folder / "errors"
-    with output.open("wb") as out, errors.open("wb") as err:
-        process = await create_subprocess_exec(
-            *program, env=environment, stdin=DEVNULL, stdout=out, stderr=err, start_new_session=True
-        )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            await _end(process, partial(os.killpg, process.pid))
-            raise
-    code = code if code >= 0 else 128 - code
-    ran = _Ran(code, monotonic() - started, _tail(output), _tail(errors))
+    with TemporaryDirectory() as folder:
+        environment = _environment(credential, Path(folder))
+        output, errors = Path(folder) / "output", Path(folder) / "errors"
+        with output.open("wb") as out, errors.open("wb") as err:
+            process = await create_subprocess_exec(
+                *program, env=environment, stdin=DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await _end(process, partial(os.killpg, process.pid))
+                raise
+        code = code if code >= 0 else 128 - code
+        ran = _Ran(code, monotonic() - started, _tail(output), _tail(errors))
     if code:
         raise _ProgramError(ran)
     return ran
