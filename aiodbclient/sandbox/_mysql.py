@@ -203,9 +203,6 @@ class _Session:
             raise name_taken("user")
         password = new_password()
         self.rows(f"CREATE USER %s@'%%' {_identified(new.auth_plugin)}", new.name, password)
-        if not any(account.name == new.name for account in self.accounts()):
-            self.rows("DROP USER %s@'%%'", new.name)  # the server changes this name as in CREATE USER
-            raise Refusal(422, "the server changes this user name")
         self.grant(new.name)
         return self._remember(new.name, password)
 
@@ -232,9 +229,6 @@ class _Session:
         if name.lower() in _SYSTEM_DBS:
             raise name_taken("database")
         self.rows(f"CREATE DATABASE {_quoted(name)}")
-        if name not in self.dbs():
-            self.rows(f"DROP DATABASE {_quoted(name)}")
-            raise Refusal(422, "the server changes this database name")
 
     def delete_db(self, name: str) -> None:
         if name not in self.dbs():

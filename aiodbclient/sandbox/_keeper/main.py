@@ -18,7 +18,6 @@ import tarfile
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from . import postgres
@@ -47,7 +46,7 @@ def main() -> None:
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _exit)
+        signal.signal(number, lambda *_: sys.exit(1))
     order = json.loads(sys.stdin.buffer.readline())
     base = None
     try:
@@ -146,10 +145,6 @@ def _unpack(file: IO[bytes], binaries: Path, target: Path) -> Path:
     except tarfile.TarError as error:
         raise OSError(f"PostgreSQL cannot be copied to {target}: {error}") from None
     return target / binaries.relative_to(binaries.parents[2])
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    sys.exit(1)
 
 
 def _report(**fields: object) -> None:
