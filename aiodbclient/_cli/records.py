@@ -81,11 +81,8 @@ class Records:
     @cached_property
     def records(self) -> Mapping[Role, Mapping[str, OnRecord]]:
         """The records of these clusters and of the prefix, by role and by the names of the tenants."""
-        found: dict[Role, dict[str, OnRecord]] = {role: {} for role in Role}
-        for record in self.entries.records:
-            if not self._is_elsewhere(record) and not record.is_empty:
-                found[record.role][record.name] = record
-        return found
+        here = [each for each in self.entries.records if not (each.is_empty or self._is_elsewhere(each))]
+        return {role: {each.name: each for each in here if each.role is role} for role in Role}
 
     @cached_property
     def others(self) -> Mapping[tuple[Role, str], OnRecord]:

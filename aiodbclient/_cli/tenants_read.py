@@ -132,7 +132,7 @@ def _print_credentials(
     show: bool,
     secret: tuple[str | None, str | None],
 ) -> None:
-    if ca_file is not None and output.form != "k8s" and credentials:
+    if ca_file is not None and output.form != "k8s":
         for each in {each.ca: each for each in credentials}.values():
             write_ca(each, ca_file)
     path = None if ca_file is None else str(ca_file)
