@@ -243,7 +243,6 @@ class Run(Generic[OutcomeT_co]):
             return given
 
     async def _outcome_of(self, given: Any, stats: RequestStats) -> Outcome:
-        """Process one name."""
         name = getattr(given, "name", given)
         name = name if isinstance(name, str) else repr(given)
         error: Exception

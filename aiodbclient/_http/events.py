@@ -44,7 +44,6 @@ class RequestEvent:
 
 
 def event_of(call: Call, result: Response | FailedTry, attempt: int, waited: Waited, duration: float) -> RequestEvent:
-    """Return the event of a request of ``call``."""
     response = result if isinstance(result, Response) else None
     return RequestEvent(
         operation=call.operation.name,

@@ -89,7 +89,6 @@ def _query(params: Params | None) -> str:
 
 
 def _encoded(json: JSON) -> bytes:
-    """Encode the body of a request."""
     try:
         encoded = json_module.dumps(json, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:

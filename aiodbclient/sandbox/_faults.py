@@ -150,7 +150,6 @@ class Faults:
         self._faults.clear()
 
     def matching(self, request: RecordedRequest, cluster_name: str | None) -> list[Fault]:
-        """The faults that fire on this request."""
         return [fault for fault in self._faults if fault.fires(request, cluster_name)]
 
 

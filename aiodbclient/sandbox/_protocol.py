@@ -127,7 +127,6 @@ def new_name(engine: str, kind: Literal["user", "database"], body: Any) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether ``name`` is valid unicode."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -24,7 +24,6 @@ class Registry:
         self.is_open = False
 
     async def close(self) -> None:
-        """Stop and forget all clusters."""
         self.is_open = False
         clusters = list(self.running.values())
         self.running.clear()

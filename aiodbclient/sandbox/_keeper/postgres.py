@@ -44,8 +44,7 @@ _SETTINGS = {
 _SINCE = {"scram_iterations": 16, "file_copy_method": 18}
 
 
-def version(binaries: Path) -> int:
-    """The major version of PostgreSQL in this folder."""
+def major_version(binaries: Path) -> int:
     printed = subprocess.check_output([f"{binaries}/postgres", "--version"], stdin=subprocess.DEVNULL, text=True)
     return int(re.findall(r"\d+", printed)[0])
 
@@ -55,7 +54,7 @@ def initialise(binaries: Path, base: Path, superuser: str, order: dict[str, Any]
     secret = base / "password"
     secret.touch(mode=0o600)
     secret.write_text(order["password"])
-    major = version(binaries)
+    major = major_version(binaries)
     method = order["settings"].get("password_encryption", "scram-sha-256")
     command = [f"{binaries}/initdb", "-D", f"{base}/data", "-U", superuser, f"--pwfile={secret}", "-A", method]
     command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=4"]
