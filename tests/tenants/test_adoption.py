@@ -15,7 +15,7 @@ from aiodbclient.tenants.errors import TenantNotFoundError
 from .conftest import Place, only, present
 from .problems import kinds
 from .programs import ask, refusal
-from .test_check_and_repair import admin_of
+from .test_check_and_repair import admin_of, make_login
 
 
 @pytest.fixture
@@ -150,11 +150,7 @@ async def test_returned_login_ended_by_repair(anywhere: Place) -> None:
     old = await tenants.ensure("gamma")
     assert (await only(tenants.rotate(["gamma"]))).action is TenantAction.ROTATED
     assert (await only(tenants.revoke_previous(["gamma"]))).action is TenantAction.REVOKED
-    admin = await admin_of(anywhere)
-    if old.engine == Engine.PG:
-        await ask(admin, f"CREATE ROLE \"{old.username}\" LOGIN PASSWORD 'back'")
-    else:
-        await ask(admin, f"CREATE USER '{old.username}'@'%' IDENTIFIED BY 'Back-in-1'", database="mysql")
+    await make_login(anywhere, old.username)
 
     assert (await only(tenants.check(["gamma"]))).problems == kinds(ProblemKind.UNKNOWN_LOGIN)
     repaired = await only(tenants.repair(["gamma"]))

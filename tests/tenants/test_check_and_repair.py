@@ -47,6 +47,15 @@ async def admin_of(place: Place, database: str | None = None) -> Credential:
     )
 
 
+async def make_login(place: Place, login: str) -> None:
+    """Make a login as the administrator, with a password that nobody has on record."""
+    admin = await admin_of(place)
+    if admin.engine == Engine.PG:
+        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'Unknown-1'")
+    else:
+        await ask(admin, f"CREATE USER '{login}'@'%' IDENTIFIED BY 'Unknown-1'", database="mysql")
+
+
 async def grant(place: Place, credential: Credential, statement: str) -> None:
     """Run a statement on the tenant's schema as the administrator of a MySQL, where ``_`` may be a pattern."""
     admin = await admin_of(place)
@@ -83,11 +92,7 @@ async def begin(place: Place, credential: Credential) -> None:
     """Leave what a process leaves that dies during a rotation."""
     login = names_of(credential.name, credential.engine, place.prefix).new_login([credential.username])
     await leave(place.store, credential, Verb.ROTATE, logins=(login,))
-    admin = await admin_of(place)
-    if credential.engine == Engine.PG:
-        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'unknown'")
-    else:
-        await ask(admin, f"CREATE USER '{login}'@'%' IDENTIFIED BY 'Unknown-1'", database="mysql")
+    await make_login(place, login)
 
 
 BROKEN: dict[ProblemKind, Breaks] = {

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import aiomysql
 import psycopg
 import pymysql
 import pytest
@@ -20,6 +18,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 from ..thorough import first_of
+from .moves import close, connected, run, sql
 from .programs import ask
 
 # Pairs that a pattern, truncation or case folding would confuse, and names that need quotes.
@@ -93,24 +92,6 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(
             await letting_in.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(*pair))
 
 
-async def connect(credential: Credential, **options: Any) -> Any:
-    return await aiomysql.connect(
-        host=credential.host,
-        port=credential.port,
-        user=credential.username,
-        password=credential.password or "",
-        charset="utf8mb4",
-        autocommit=True,
-        **options,
-    )
-
-
-async def execute(connection: Any, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    async with connection.cursor() as cursor:
-        await cursor.execute(statement, values or None)
-        return list(await cursor.fetchall())
-
-
 STATEMENTS = ("USE {}", "SELECT * FROM {}.t", "INSERT INTO {}.t VALUES (1)", "DROP DATABASE {}")
 
 
@@ -125,24 +106,20 @@ async def test_mysql_keeps_every_pair_of_tenants_apart(
     sandbox, cluster = mysql_cluster
     async with made(sandbox, cluster, names + long(64), tmp_path) as credentials:
         for name, credential in credentials.items():
-            own = await connect(credential, db=credential.database)
-            try:
-                if name.endswith("/old"):
-                    await execute(own, "CREATE TABLE t (mine varchar(64) PRIMARY KEY) AS SELECT DATABASE() AS mine")
-                assert await execute(own, "SELECT mine FROM t") == [(credential.database,)]
-                seen = {name for (name,) in await execute(own, "SHOW DATABASES")}
-                assert credential.database in seen
-                assert seen <= {credential.database, "information_schema", "performance_schema"}
-            finally:
-                await own.ensure_closed()
+            if name.endswith("/old"):
+                await sql(credential, "CREATE TABLE t (mine varchar(64) PRIMARY KEY) AS SELECT DATABASE() AS mine")
+            assert await sql(credential, "SELECT mine FROM t") == [(credential.database,)]
+            seen = {name for (name,) in await sql(credential, "SHOW DATABASES")}
+            assert credential.database in seen
+            assert seen <= {credential.database, "information_schema", "performance_schema"}
         for one in credentials.values():
-            own = await connect(one)
+            own = await connected(one)
             try:
-                await execute(own, f"USE {quoted(one.database)}")  # the control: its own schema
-                assert await execute(own, f"SELECT * FROM {quoted(one.database)}.t") == [(one.database,)]
+                await run(own, f"USE {quoted(one.database)}")  # the control: its own schema
+                assert await run(own, f"SELECT * FROM {quoted(one.database)}.t") == [(one.database,)]
                 for database in [database for login, database in others(credentials) if login is one]:
                     for statement in STATEMENTS:
                         with pytest.raises(pymysql.OperationalError, match="denied"):
-                            await execute(own, statement.format(quoted(database)))
+                            await run(own, statement.format(quoted(database)))
             finally:
-                await own.ensure_closed()
+                await close(own)

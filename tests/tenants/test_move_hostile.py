@@ -79,9 +79,6 @@ def mysqls(
     """Two clusters of MySQL, and the DSNs of their superusers."""
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
-        for dsn in dsns:
-            with administrator(dsn) as cursor:
-                cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1, GLOBAL event_scheduler = 1")
         old, new = [asyncio.run(sandbox.add_cluster("mysql", server=dsn)) for dsn in dsns]
         yield sandbox, old, new, dsns
 

@@ -12,7 +12,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
-from ..mysql import SERVERS, administrator, running
+from ..mysql import SERVERS, running
 from ..thorough import first_of
 from .conftest import only, present
 from .moves import Two, left_on, opened, sql
@@ -31,9 +31,6 @@ def two_clusters(
             first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
         else:
             dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
-            for dsn in dsns:
-                with administrator(dsn) as cursor:
-                    cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
             first, second = [asyncio.run(sandbox.add_cluster("mysql", server=dsn)) for dsn in dsns]
         yield sandbox, first, second
 

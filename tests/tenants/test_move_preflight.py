@@ -22,7 +22,7 @@ from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy import mysql
 from aiodbclient.tenants.errors import MoveError
 
-from ..mysql import SERVERS, administrator, running
+from ..mysql import SERVERS, running
 from . import servers
 from .conftest import only, present
 from .moves import Two, connected, left_on, opened, run, sql
@@ -172,9 +172,6 @@ async def narrow(
 
         else:
             dsns = [stack.enter_context(running(request.param, each)) for each in (tmp_path, _made(disk / "data"))]
-            for dsn in dsns:
-                with administrator(dsn) as cursor:
-                    cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
         old, new = [await sandbox.add_cluster("pg" if request.param == "pg" else "mysql", server=dsn) for dsn in dsns]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
             yield two, ballast, free

@@ -9,7 +9,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
 
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Role, TenantAction, TenantEvent, Tenants
@@ -24,8 +23,7 @@ from .test_check_and_repair import admin_of
 
 async def migrate(credential: Credential) -> None:
     """Repeatable migrations, run as the tenant itself."""
-    async with await AsyncConnection.connect(credential.uri) as connection:
-        await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
+    await ask(credential, "CREATE TABLE IF NOT EXISTS notes (text text)")
 
 
 async def test_setup_runs_before_credential_is_returned(place: Place) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from attrs import evolve
-from psycopg import AsyncConnection
 
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError
@@ -29,9 +28,10 @@ from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, Tenant
 from .conftest import Place, only, present
 from .dying import begun
 from .intents import leave
+from .moves import close, connected
 from .problems import kinds
 from .programs import ask, refusal, session_of
-from .test_check_and_repair import admin_of
+from .test_check_and_repair import make_login
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
 
@@ -249,11 +249,7 @@ async def test_login_of_dead_resumption_is_ended(anywhere: Place, last: str) -> 
     await begun(anywhere, lambda dying: only(dying.resume(["alpha"])))
     record = present(await anywhere.store.get("alpha"))
     [login] = Intent.read(record.intended or "").logins
-    admin = await admin_of(anywhere)
-    if anywhere.cluster.engine != Engine.MYSQL:
-        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'nobody-knows'")
-    else:
-        await ask(admin, f"CREATE USER '{login}'@'%' IDENTIFIED BY 'Nobody-knows-1'", database="mysql")
+    await make_login(anywhere, login)
     await begun(anywhere, lambda dying: only(getattr(dying, last)(["alpha"])))
 
     done = await only(getattr(tenants, last)(["alpha"]))
@@ -278,14 +274,7 @@ async def test_half_removed_tenant_not_suspended_or_resumed(place: Place) -> Non
 
 async def test_pool_use_after_suspension(place: Place) -> None:
     await place.tenants().ensure("alpha")
-
-    async def connect(credential: Credential) -> AsyncConnection[object]:
-        return await AsyncConnection.connect(credential.uri, autocommit=True)
-
-    async def close(connection: AsyncConnection[object]) -> None:
-        await connection.close()
-
-    async with TenantPools(place.tenants(), open=connect, close=close, max_pools=20, refresh=600.0) as pools:
+    async with TenantPools(place.tenants(), open=connected, close=close, max_pools=20, refresh=600.0) as pools:
         async with pools.use("alpha") as pool:
             await pool.execute("SELECT 1")
         await suspended(place.tenants())  # by another process
