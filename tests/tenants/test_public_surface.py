@@ -69,7 +69,7 @@ async def test_moving_and_suspended_differ_by_type(place: Place) -> None:
     """A tenant that is moved can be tried again, a suspended one cannot."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
-    await leave(place.store, credential, Verb.MOVE, to="elsewhere")
+    await leave(place.store, credential, Verb.MOVE, other_cluster="elsewhere")
     with pytest.raises(TenantMovingError) as moving:
         await tenants.ensure("alpha")
     assert moving.value.retry_after

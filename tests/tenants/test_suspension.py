@@ -230,7 +230,7 @@ async def test_reader_removal_waits_for_its_tenant(place: Place, verb: Verb) -> 
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
-    await leave(place.store, credential, verb, to="elsewhere")
+    await leave(place.store, credential, verb, other_cluster="elsewhere")
     before = await place.store.get("alpha")
 
     failed = await only(tenants.role("reader").remove(["alpha"]))
