@@ -139,15 +139,6 @@ async def test_an_error_says_what_the_server_said(
     assert error.request_id is None
 
 
-async def test_request_id_of_body_before_headers(server: Server, make_client: MakeClient) -> None:
-    server.will(says(400, {"message": "bad", "request_id": "from-body"}, x_request_id="from-header"))
-
-    with pytest.raises(errors.BadRequestError, match=r"400 bad \(request id from-body\)$") as caught:
-        await make_client().clusters.list()
-
-    assert caught.value.request_id == "from-body"
-
-
 @pytest.mark.parametrize("status", [200, 400])
 async def test_long_request_id_is_cut(status: int, server: Server, make_client: MakeClient) -> None:
     server.will(says(status, {"databases": []}, x_request_id="r" * 600))

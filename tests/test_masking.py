@@ -247,6 +247,7 @@ def test_plain_locals_are_found() -> None:
 async def test_event_and_log_show_no_secret(
     server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The request id of a body is shown rather than that of the headers."""
     events: list[RequestEvent] = []
     server.will(
         says(200, {"dbs": []}, x_request_id="from-header"),
@@ -258,11 +259,12 @@ async def test_event_and_log_show_no_secret(
 
     with caplog.at_level(logging.DEBUG, "aiodbclient"):
         await dbs.list()
-        with pytest.raises(errors.BadRequestError):
+        with pytest.raises(errors.BadRequestError, match=r"400 x: y \(request id from-body\)$") as caught:
             await dbs.list()
         await dbs.list()
         await dbs.list()
 
+    assert caught.value.request_id == "from-body"
     assert [event.request_id for event in events] == ["from-header", "from-body", "***", None]
     assert TOKEN not in repr([vars(record) for record in caplog.records])
 

@@ -61,6 +61,9 @@ class Tenant:
     async def repair(self) -> None:
         await self.steps.repair(self.on_record)
 
+    async def freeze(self) -> None:
+        await self.steps.freeze(self.on_record)
+
     async def suspend(self) -> None:
         await self.steps.end_logins(self.on_record)
         await self.steps.shut()

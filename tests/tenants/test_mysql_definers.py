@@ -13,9 +13,9 @@ from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from ..waiting import until
-from .mysql_servers import DENIED, Server, refused, server, suppressed
+from .mysql_servers import DENIED, Server, refused, server
 from .problems import kinds
-from .test_mysql_ending import begin_login
+from .test_mysql_ending import half_open
 
 __all__ = ["server"]
 
@@ -71,20 +71,15 @@ async def test_half_open_login_of_code_enters_until_repaired(server: Server) -> 
     """It is the one case in which an ended login has rights. ``check`` sees its session."""
     tenant, login, password, _ = await server.enter(TABLE, CODE["VIEW"])
     await server.add(tenant)
-    slow, connecting = await begin_login(server, login, password)
-    try:
+    async with half_open(server, login, password) as slow:
         assert not await tenant.end(login)
         assert await tenant.problems() == frozenset()
-    finally:
-        slow.go.set()
-    await connecting
     assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, login)}
 
     await tenant.repair()
 
     assert refused(slow, "SELECT 1")
     assert await tenant.problems() == frozenset()
-    suppressed(slow.close)
 
 
 async def test_half_open_login_of_api_keeps_rights(server: Server) -> None:
@@ -96,13 +91,9 @@ async def test_half_open_login_of_api_keeps_rights(server: Server) -> None:
     assert await tenant.steps.adopt() == old
     tenant.on_record[old] = Role.OWNER
     await server.add(tenant)
-    slow, connecting = await begin_login(server, old, user.password or "")
-    try:
+    async with half_open(server, old, user.password or "") as slow:
         assert await tenant.end(old)
         assert await tenant.problems() == frozenset()
-    finally:
-        slow.go.set()
-    await connecting
     assert run(slow, "SELECT COUNT(*) FROM mysql.user") != []
     assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, old)}
 
@@ -110,7 +101,6 @@ async def test_half_open_login_of_api_keeps_rights(server: Server) -> None:
 
     assert refused(slow, "SELECT 1")
     assert await tenant.problems() == frozenset()
-    suppressed(slow.close)
 
 
 async def test_login_of_code_is_not_made_again(server: Server) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -107,8 +108,9 @@ class SlowLogin(pymysql.connections.Connection):
         return super()._process_auth(*args)  # type: ignore[misc]
 
 
-async def begin_login(server: Server, login: str, password: str) -> tuple[SlowLogin, asyncio.Task[None]]:
-    """A login for which the server has read the account, and which does not go on."""
+@asynccontextmanager
+async def half_open(server: Server, login: str, password: str) -> AsyncIterator[SlowLogin]:
+    """A login for which the server has read the account, and which is finished after the block."""
     slow = SlowLogin(
         host=server.sql._admin["host"],
         port=server.sql._admin["port"],
@@ -119,21 +121,22 @@ async def begin_login(server: Server, login: str, password: str) -> tuple[SlowLo
         defer_connect=True,
     )
     connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
-    assert await asyncio.to_thread(slow.began.wait, 60)
-    return slow, connecting
+    try:
+        assert await asyncio.to_thread(slow.began.wait, 60)
+        yield slow
+    finally:
+        slow.go.set()
+    await connecting
+    server._held.callback(suppressed, slow.close)
 
 
 @pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
 async def test_half_open_login_has_no_rights_afterwards(server: Server, is_ended: bool) -> None:
     """The server reads the account when the client begins. Nothing waits for it: it may enter, and reads nothing."""
     tenant, login, password, _ = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
-    slow, connecting = await begin_login(server, login, password)
-    try:
+    async with half_open(server, login, password) as slow:
         if is_ended:
             await asyncio.wait_for(tenant.steps.end_logins([login]), 10)
-    finally:
-        slow.go.set()
-    await connecting
     read = f"SELECT * FROM `{tenant.database}`.t"
     if is_ended:
         assert refused(slow, read) in (*DENIED, 1226)  # or it has no statement left
@@ -142,7 +145,6 @@ async def test_half_open_login_has_no_rights_afterwards(server: Server, is_ended
         assert server.sessions(login) == []
     else:
         assert run(slow, read) == []
-    suppressed(slow.close)
 
 
 async def test_silent_connection_delays_no_end(server: Server) -> None:

@@ -142,7 +142,7 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     assert await victim.end(victim.logins[0])
     dump = victim.names.new_login(victim.on_record)
     await victim.steps.add_dump_login(dump, Secret(PASSWORD))
-    await victim.steps.freeze(victim.on_record)
+    await victim.freeze()
     await victim.steps.unfreeze(victim.on_record)
     assert await victim.end(dump)
     await victim.suspend()
@@ -209,12 +209,10 @@ async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step:
     await until(lambda: len(managed.api(OPENING)) >= 2)
     assert managed.sessions(login) == 0
 
-    if step == "suspend":
-        await victim.suspend()
-    elif step == "freeze":
-        await victim.steps.freeze(victim.on_record)
-    else:
+    if step == "end_logins":
         await victim.steps.end_logins([login])
+    else:
+        await getattr(victim, step)()
 
     entered = await asyncio.gather(*hidden, return_exceptions=True)
     assert [type(each) for each in entered if not isinstance(each, psycopg.OperationalError)] == []
@@ -446,7 +444,7 @@ async def test_frozen_tenant_cannot_let_itself_in(managed: Managed, victim: Tena
         held.execute(grant)
         assert managed.lets_in(login, victim.database)
 
-        await victim.steps.freeze(victim.on_record)
+        await victim.freeze()
 
         with pytest.raises(psycopg.OperationalError):
             held.execute(grant)

@@ -53,12 +53,7 @@ async def test_replicating_session_is_ended(managed: Managed, victim: Tenant, st
         managed.let_in(victim, "stranger")
         with closing(managed.open("stranger", victim.database, replication="database")) as intruder:
             intruder.execute("CREATE TABLE public.written ()")
-            if step == "suspend":
-                await victim.suspend()
-            elif step == "freeze":
-                await victim.steps.freeze(victim.on_record)
-            else:
-                await victim.repair()
+            await getattr(victim, step)()
             with pytest.raises(psycopg.OperationalError):
                 intruder.execute("SELECT 1")
     finally:

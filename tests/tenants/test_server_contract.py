@@ -291,7 +291,7 @@ async def test_frozen_tenant_opens_with_same_passwords(place: Place) -> None:
     assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
     for _ in range(2):
-        await tenant.steps.freeze(tenant.on_record)
+        await tenant.freeze()
 
     with pytest.raises(REFUSED):
         own.run("SELECT 1")
