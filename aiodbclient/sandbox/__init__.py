@@ -21,10 +21,9 @@ Where it differs from the provider:
 
 from __future__ import annotations
 
-from ._api import RecordedRequest
 from ._embedded import warm_servers
 from ._faults import Fault, Faults
-from ._protocol import Answer
+from ._protocol import Answer, RecordedRequest
 from ._sandbox import Sandbox
 
 __all__ = ["Answer", "Fault", "Faults", "RecordedRequest", "Sandbox", "warm_servers"]

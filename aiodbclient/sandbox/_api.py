@@ -21,7 +21,7 @@ from ._access import READ_TAGS, Rights, Tokens
 from ._backends import PRIMARY
 from ._clusters import SandboxCluster, visible
 from ._faults import Fault, Faults, add_json
-from ._protocol import Answer, Refusal, error, not_found
+from ._protocol import Answer, RecordedRequest, Refusal, error, not_found
 
 # The scope that each operation needs, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -35,38 +35,6 @@ _SCOPE_OF = {
 }
 FAULTS_PATH = "/sandbox/faults"  # beside the provider's API
 _CUT = Answer(0)  # no answer: the connection is closed instead
-
-
-@define
-class RecordedRequest:
-    """One received request.
-
-    Attributes:
-        method: The HTTP method.
-        path: The path and query as received, still percent-encoded.
-        operation: The operation, such as ``"users.create"``; None if the API has no such operation.
-        cluster: The id of the cluster; None if the request names none.
-        name: The user or db, decoded, from the path or, for a create, from the body; None if the request names none.
-        at: When it arrived, as unix time in seconds.
-        headers: The headers, with lower-case names.
-        body: The body; None if there was none.
-        status: The status of the answer; None until it is answered, or if the connection was cut instead.
-    """
-
-    method: str
-    path: str
-    operation: str | None
-    cluster: str | None
-    name: str | None
-    at: float
-    headers: dict[str, str]
-    body: str | None = None
-    status: int | None = None
-
-    @property
-    def json(self) -> Any:
-        """``body``, parsed, or None."""
-        return None if self.body is None else json.loads(self.body)
 
 
 @define(eq=False)

@@ -6,16 +6,13 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import Factory, define, field
 
-from ._protocol import OPERATIONS, Answer
+from ._protocol import OPERATIONS, Answer, RecordedRequest
 
-if TYPE_CHECKING:
-    from ._api import RecordedRequest
-
-Change = Callable[["RecordedRequest", Answer], None]
+Change = Callable[[RecordedRequest, Answer], None]
 
 _NUMBERS: dict[str, tuple[type, float, float]] = {
     "nth": (int, 1, inf),

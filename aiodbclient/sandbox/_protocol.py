@@ -1,4 +1,4 @@
-"""The API's protocol: the operation of a method and path, the body of a request, and the answer. Pure."""
+"""The API's protocol: the operation of a method and path, a request and its body, and the answer. Pure."""
 
 from __future__ import annotations
 
@@ -198,9 +198,36 @@ def _check(value: Any, shape: Any, where: str = "") -> None:
                 raise Refusal(422, f"{path} is required")
 
 
-# The ids come from the examples in the API description (401, 404, 429, 500); the others follow its rule, "a
-# short identifier corresponding to the HTTP status code".
-_IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus has another name for 422 from 3.13 on
+@define
+class RecordedRequest:
+    """One received request.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path and query as received, still percent-encoded.
+        operation: The operation, such as ``"users.create"``; None if the API has no such operation.
+        cluster: The id of the cluster; None if the request names none.
+        name: The user or db, decoded, from the path or, for a create, from the body; None if the request names none.
+        at: When it arrived, as unix time in seconds.
+        headers: The headers, with lower-case names.
+        body: The body; None if there was none.
+        status: The status of the answer; None until it is answered, or if the connection was cut instead.
+    """
+
+    method: str
+    path: str
+    operation: str | None
+    cluster: str | None
+    name: str | None
+    at: float
+    headers: dict[str, str]
+    body: str | None = None
+    status: int | None = None
+
+    @property
+    def json(self) -> Any:
+        """``body``, parsed, or None."""
+        return None if self.body is None else json.loads(self.body)
 
 
 @define
@@ -216,6 +243,11 @@ class Answer:
     status: int
     body: Any = None
     headers: dict[str, str] = Factory(dict[str, str])
+
+
+# The ids come from the examples in the API description (401, 404, 429, 500); the others follow its rule, "a
+# short identifier corresponding to the HTTP status code".
+_IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus has another name for 422 from 3.13 on
 
 
 def error(status: int, message: str = "", headers: dict[str, str] | None = None) -> Answer:

@@ -15,10 +15,11 @@ from aiohttp import web
 
 from ..rate_limiter import Window
 from ._access import DOCUMENTED, SCOPES, Tokens
-from ._api import Api, RecordedRequest
+from ._api import Api
 from ._clusters import NewCluster, SandboxCluster, Status
 from ._embedded import LOOPBACK, EmbeddedPostgres, address_of
 from ._faults import Faults
+from ._protocol import RecordedRequest
 from ._registry import Registry
 
 T = TypeVar("T")
