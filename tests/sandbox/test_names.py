@@ -57,8 +57,8 @@ def test_other_paths_lead_nowhere(path: str) -> None:
 async def test_a_name_makes_the_round_trip_over_http(sandbox: Sandbox, call: Call, name: str) -> None:
     ids = list(sandbox.clusters) or [await sandbox.add_cluster("opensearch")]
     users = f"/v2/databases/{ids[0]}/users"
-    if name in (".", ".."):
-        return  # no client can send these in a path
+    if name in (".", "..", "doadmin"):
+        return  # no client can send dots in a path, and the primary user exists
     assert (await call("POST", users, {"name": name})).json["user"]["name"] == name
     here = f"{users}/{quote(name, safe='')}"
     assert (await call("GET", here)).json["user"]["name"] == name
