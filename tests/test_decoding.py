@@ -57,14 +57,13 @@ def test_user_has_the_returned_members() -> None:
     assert user() == User("alice")
     assert user(role="normal") == User("alice", UserRole.NORMAL)
     assert user(role="superb") == User("alice", "superb")
-    assert user(role="normal", password="x") == User("alice", UserRole.NORMAL, "x")
     assert user(role="primary", password="", access_cert="c", access_key="k") == User(
         "alice", UserRole.PRIMARY, None, "c", "k"
     )
     assert user(role="primary").role is UserRole.PRIMARY  # not an equal string
     nothing = dict.fromkeys(["password", "access_cert", "access_key"], "")
     assert user(role="", mysql_settings={}, settings={}, **nothing) == User("alice")
-    assert user(role="", mysql_settings="", settings="", **nothing) == User("alice")
+    assert user(role={}, mysql_settings="", settings="", **nothing) == User("alice")
     assert user(role=None, mysql_settings=None, settings=None, password=None) == User("alice")
     assert user(role="normal", password="x", settings={"pg_allow_replication": True}) == User(
         "alice", UserRole.NORMAL, "x", settings=UserSettings(True)
@@ -100,12 +99,12 @@ def test_settings_of_each_engine() -> None:
 
 WRONG_IN_USER: dict[str, list[Any]] = {
     "name": [None, 5],
-    "role": [5],
+    "role": [5, [1]],
     "password": [5],
     "access_cert": [["c"]],
     "mysql_settings": [[1], {"auth_plugin": None}, {"auth_plugin": ""}],
     "settings": [
-        *([1], "x"),
+        *([1], [], 0, "x"),
         *({"pg_allow_replication": wrong} for wrong in (1, "true")),
         *({"acl": wrong} for wrong in ({"topic": "a"}, [{"topic": "a"}])),
         *({"acl": [{"topic": "a", "permission": "admin"} | wrong]} for wrong in ({"topic": 1}, {"permission": 1})),
@@ -126,7 +125,7 @@ WRONG_IN_CLUSTER: dict[str, list[Any]] = {
     "tags": ["a", [1]],
     "users": [{"name": "a"}, [1]],
     "connection": [
-        *({"port": "1"}, {"ssl": 1}),
+        *({"port": "1"}, {"port": True}, {"ssl": 1}),
         *({"application_ports": wrong} for wrong in ([1], {"registry": "2"}, {"registry": 2, "other": None})),
     ],
 }
@@ -157,6 +156,7 @@ def test_a_cluster_has_the_returned_members() -> None:
     assert cluster(surprise={"deep": [1]}, surprise_connection=True) == cluster()
     assert cluster(storage_size_mib=3).storage_size_mib == 3
     assert (cluster(tags=None).tags, cluster(tags=["a"]).tags) == ([], ["a"])
+    assert cluster().tags is not cluster().tags
     assert cluster(users=[{"name": "a"}, {"name": "b"}]).users == [User("a"), User("b")]
 
 
@@ -208,7 +208,7 @@ def test_engine_of_unreadable_cluster() -> None:
     assert read({"engine": "pg"}, ClusterEngine).id is None
     assert refused({"id": "1"}, ClusterEngine)
     assert refused({"engine": "pg", "id": 1}, ClusterEngine)
-    assert read({"certificate": "x"}, Authority).certificate == "x"
+    assert [read({"certificate": text}, Authority).certificate for text in ("x", "")] == ["x", ""]
     assert refused({"certificate": None}, Authority)
 
 
