@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient import Action, ClusterClient, DatabaseClient, errors
 from aiodbclient._http.context import Deletions
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import delay_passwords, list_deleted_users
+from ..conftest import quick_options
 from .test_outcomes import by_name
 from .truth import WITHOUT_CREDENTIALS, Truth
 
@@ -98,9 +99,7 @@ async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseC
         sandbox.faults.add("users.create", name="rival", status=503, nth=1)
         yield "rival"
 
-    async with DatabaseClient(
-        token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
-    ) as narrow:
+    async with DatabaseClient(token, base_url=sandbox.url, **quick_options()) as narrow:
         outcomes = by_name(await narrow.cluster(cluster_id).users.provision(specs()))
 
     assert outcomes["first"].action is Action.CREATED

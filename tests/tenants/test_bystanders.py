@@ -8,14 +8,13 @@ from typing import Any
 
 import psycopg
 import pymysql
-import pytest
 from attrs import define, field
 
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, ProblemKind, Tenants
 
 from ..waiting import until
-from .conftest import SQL, Place, only, present
+from .conftest import Place, only, present
 from .problems import kinds_of
 from .programs import ask
 from .test_check_and_repair import BROKEN, READS, admin_of
@@ -110,7 +109,6 @@ class Program:
         await until(lambda: self.answers >= answers and len(self.failures) >= failures)
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_check_names_what_programs_see(anywhere: Place) -> None:
     """A program sees no failure that the check did not name."""
     place, tenants = anywhere, anywhere.tenants()

@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-import pytest
 from attrs import evolve
 
 from aiodbclient import Cluster, Connection, DatabaseClient, RateLimiter
@@ -19,7 +18,7 @@ from aiodbclient.tenants._servers import connection_of
 from aiodbclient.tenants.errors import GrantError
 
 from ..proxy import Proxy
-from .conftest import SQL, Place, only
+from .conftest import Place, only
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
 
@@ -53,7 +52,6 @@ async def failure_of(run: AsyncIterable[Any]) -> Exception | None:
     return error
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
     place = anywhere
     async with behind(place) as proxy:
@@ -74,7 +72,6 @@ async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
         assert await tenants.get("alpha") == credential
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_outage_error_for_each_tenant(anywhere: Place) -> None:
     async with behind(anywhere) as proxy:
         assert all([outcome.ok async for outcome in anywhere.tenants().provision(NAMES)])
@@ -103,7 +100,6 @@ async def test_new_tenants_avoid_unreachable_server(place: Place) -> None:
         assert (await tenants.ensure("after")).cluster == a.id
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_outage_error_says_state_on_record(anywhere: Place) -> None:
     async with behind(anywhere) as proxy:
         tenants = anywhere.tenants()
@@ -128,7 +124,6 @@ async def test_outage_error_says_state_on_record(anywhere: Place) -> None:
                 break
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_server_stops_during_check(anywhere: Place) -> None:
     """It stops at messages of a check in turn."""
     async with behind(anywhere) as proxy:
@@ -151,7 +146,6 @@ async def test_server_stops_during_check(anywhere: Place) -> None:
         assert failed > 2
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_server_stops_during_repair(anywhere: Place) -> None:
     """It stops at messages of a repair in turn."""
     users = anywhere.cluster.users

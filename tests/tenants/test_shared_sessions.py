@@ -15,7 +15,7 @@ from aiodbclient.tenants._servers import SessionLostError, SharedSessions
 from aiodbclient.tenants.errors import GrantError
 
 from ..waiting import settle
-from .conftest import SQL, Place
+from .conftest import Place
 from .programs import ask
 from .test_check_and_repair import admin_of
 
@@ -42,7 +42,6 @@ async def are_none_left(admin: Credential) -> bool:
     return True
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants, admin = anywhere.tenants(), await admin_of(anywhere)
     names = [f"n{number}" for number in range(8)]
@@ -68,7 +67,6 @@ async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: p
     assert await are_none_left(admin)
 
 
-@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
     credential, admin = await anywhere.tenants().ensure("alpha"), await admin_of(anywhere)
     there = await anywhere.tenants()._context.servers.server(anywhere.cluster.id, RequestStats())
