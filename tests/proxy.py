@@ -14,6 +14,7 @@ from typing import Any, Self
 from attrs import define, field
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._postgres import PostgresBackend
 
 _SSL_REQUEST, _GSSAPI_REQUEST = 80877103, 80877104
 _STATEMENTS = b"Q", b"E"  # the messages that run a statement: Query, and Execute of a prepared one
@@ -154,13 +155,13 @@ async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 @contextmanager
 def behind_proxy(sandbox: Sandbox, cluster_id: str) -> Iterator[Proxy]:
     """Let clients reach the PostgreSQL of a cluster only through a proxy, which the sandbox itself does not use."""
-    server = sandbox._clusters[cluster_id].backend.embedded
-    assert server is not None
-    assert server.ca is None  # SCRAM's channel binding refuses a proxy in front of a server with TLS
-    port = server.port
+    backend = sandbox._clusters[cluster_id].backend
+    assert isinstance(backend, PostgresBackend)
+    assert not backend.primary().ssl  # SCRAM's channel binding refuses a proxy in front of a server with TLS
+    port = backend.primary().port
     with Proxy(port) as proxy:
-        server.port = proxy.port
+        backend._primary = backend.primary()._replace(port=proxy.port)
         try:
             yield proxy
         finally:
-            server.port = port
+            backend._primary = backend.primary()._replace(port=port)
