@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import psycopg
 import pytest
 import uvicorn
 from aiohttp import web
@@ -28,6 +27,7 @@ from signups import status_of
 
 from ..proxy import behind_proxy
 from ..requirements import postgres_with_tls
+from ..tenants.programs import ask
 from ..thorough import first_of
 from ..waiting import HANG, until
 
@@ -130,8 +130,7 @@ def count(sandbox: Sandbox, operation: str) -> int:
 
 
 async def works(credential: Credential) -> None:
-    async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
-        await connection.execute("CREATE TABLE mine (x int)")
+    await ask(credential, "CREATE TABLE mine (x int)")
 
 
 async def test_signup_gets_working_login(visitor: Visitor, sandbox: Sandbox) -> None:

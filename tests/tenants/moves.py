@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPools, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants.errors import TenantUnavailableError
+from aiodbclient.tenants.errors import MoveError, TenantUnavailableError
 
 from ..waiting import until
 from .clients import client_of
@@ -111,8 +111,20 @@ async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[
     return found.database, [*found.logins, *found.ended]
 
 
-async def assert_whole_after_repair(two: Two, tenants: Tenants, alpha: Credential, rows: int) -> None:
-    """Repair a tenant whose move was cut off before the commit: it is where it was, and nothing is left of the copy."""
+async def assert_survives(two: Two, rows: int, server: Any, dying: AbstractContextManager[object]) -> None:
+    """A tenant with so many rows is whole after a server died during its move, and was started again.
+
+    It is where it was, and nothing is left of the copy.
+    """
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    values = ", ".join(f"({number})" for number in range(rows))
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", f"INSERT INTO t VALUES {values}")
+    with dying:
+        [failed] = [outcome async for outcome in tenants.move(["alpha"], to=two.new)]
+    assert isinstance(failed.error, MoveError)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
+    await asyncio.to_thread(server.start)
     [repaired] = [outcome async for outcome in two.tenants().repair(["alpha"])]
     assert repaired.action is TenantAction.REPAIRED
     assert await tenants.get("alpha") == alpha

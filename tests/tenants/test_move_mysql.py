@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -19,7 +20,7 @@ from aiodbclient.tenants.errors import MoveError
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from ..waiting import until
 from .conftest import only, present
-from .moves import Two, assert_whole_after_repair, connected, left_on, moved_beside, moved_while_written, run, sql
+from .moves import Two, assert_survives, connected, left_on, moved_beside, moved_while_written, run, sql
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -111,7 +112,7 @@ async def test_target_that_dies_in_the_middle(two: Two, servers: tuple[Any, ...]
         await asyncio.to_thread(there.kill)
         await copying
 
-    await assert_survives(two, 100_000, there, "restore", dying)
+    await assert_survives(two, 100_000, there, patch.object(MySQLCopier, "restore", dying))
     assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
@@ -122,22 +123,7 @@ async def test_source_that_dies_before_the_commit(two: Two, servers: tuple[Any, 
         here.kill()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    await assert_survives(two, 1000, here, "dump", dying)
-
-
-async def assert_survives(two: Two, rows: int, server: RestartableMySQL, step: str, dying: Any) -> None:
-    """A tenant with so many rows is whole after a server died in a step of its move, and was started again."""
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    values = ", ".join(f"({number})" for number in range(rows))
-    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", f"INSERT INTO t VALUES {values}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MySQLCopier, step, dying)
-        failed = await only(tenants.move(["alpha"], to=two.new))
-    assert isinstance(failed.error, MoveError)
-    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
-    await asyncio.to_thread(server.start)
-    await assert_whole_after_repair(two, tenants, alpha, rows)
+    await assert_survives(two, 1000, here, patch.object(MySQLCopier, "dump", dying))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -17,7 +18,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only, present
 from .managed import INSTALLED
-from .moves import Two, assert_whole_after_repair, enters, left_on, moved_beside, moved_while_written, opened, sql
+from .moves import Two, assert_survives, enters, left_on, moved_beside, moved_while_written, opened, sql
 from .problems import kinds
 from .servers import RestartablePostgres
 
@@ -127,24 +128,15 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
     assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
-async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    tenants, here = two.tenants(), servers[3]
-    alpha = await tenants.ensure("alpha")
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
-    dump = PostgresCopier.dump
+async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...]) -> None:
+    here, dump = servers[3], PostgresCopier.dump
 
     async def dying(self: PostgresCopier, *arguments: Any) -> None:
         if "--schema-only" not in arguments:  # which is the trial
             here.stop()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    monkeypatch.setattr(PostgresCopier, "dump", dying)
-    failed = await only(tenants.move(["alpha"], to=two.new))
-    monkeypatch.undo()
-    assert isinstance(failed.error, MoveError)
-    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
-    await asyncio.to_thread(here.start)
-    await assert_whole_after_repair(two, tenants, alpha, 1000)
+    await assert_survives(two, 1000, here, patch.object(PostgresCopier, "dump", dying))
 
 
 async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
