@@ -257,8 +257,8 @@ class TenantEvent:
 
 
 @define(eq=False)
-class Timer:
-    """Counts the seconds and the requests of the work on one tenant."""
+class Reporter:
+    """Collects what is reported of the work on one tenant."""
 
     stats: RequestStats
     role: Role

@@ -69,7 +69,7 @@ class TenantPools(Generic[PoolT]):
     suspended tenant for ``idle`` seconds.
 
     Args:
-        tenants: The tenants. Only their ``get`` is called.
+        tenants: The tenants, or an object with their ``get``.
         open: Opens a pool for a credential. If it fails, the record is read again. If that has another credential,
             ``open`` is called once more with it.
         close: Closes a pool. Its errors are logged by their type.
@@ -97,7 +97,7 @@ class TenantPools(Generic[PoolT]):
         for what, seconds in (("idle", idle), ("refresh", refresh)):
             if not isinstance(seconds, int | float) or not 0 <= seconds <= inf:
                 raise InvalidArgumentError(f"{what} must be a number of seconds, not {seconds!r}")
-        self._tenants, self._open, self._close = tenants, open, close
+        self._tenants, self._open_pool, self._close_pool = tenants, open, close
         self._max_pools, self._idle, self._refresh = max_pools, idle, refresh
         self._is_open = False
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
@@ -250,11 +250,11 @@ class TenantPools(Generic[PoolT]):
             if has_waited:
                 credential = await self._required(name)
             try:
-                opened = await self._open(credential)
+                opened = await self._open_pool(credential)
             except Exception as error:  # noqa: BLE001  raised again, unless another credential is on record
                 stale_at = self._loop.time() + self._refresh
                 credential = await self._another(name, credential, error)
-                opened = await self._open(credential)
+                opened = await self._open_pool(credential)
         except BaseException:
             self._give_slot_back()
             raise
@@ -314,7 +314,7 @@ class TenantPools(Generic[PoolT]):
 
     async def _close_one(self, pool: _Pool[PoolT]) -> None:
         try:
-            await self._close(pool.pool)
+            await self._close_pool(pool.pool)
         except Exception as error:  # noqa: BLE001  the other pools are closed all the same
             _logger.warning("the pool of %r could not be closed: %s", pool.name, type(error).__name__)
             if not self._is_open:

@@ -16,7 +16,7 @@ from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants._naming import Role
-from aiodbclient.tenants._outcomes import Timer
+from aiodbclient.tenants._outcomes import Reporter
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._verbs import changes, tenant
 from aiodbclient.tenants._verbs.tenant import claimed, clock
@@ -149,7 +149,7 @@ async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> N
 async def test_no_statement_after_lease_expired(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process was stopped while it waited for a turn."""
     context = place.tenants()._context
-    async with claimed(context, place.cluster.id, "alpha", Timer(RequestStats(), Role.OWNER, None)) as alpha:
+    async with claimed(context, place.cluster.id, "alpha", Reporter(RequestStats(), Role.OWNER, None)) as alpha:
         assert alpha is not None
         alpha.check_lease()
         monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)

@@ -20,7 +20,7 @@ from ...errors import InvalidArgumentError
 from .._context import Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import TenantAction, TenantDone, TenantRemoved, Timer, done
+from .._outcomes import Reporter, TenantAction, TenantDone, TenantRemoved, done
 from .._record import OnRecord, State, Verb, with_credentials
 from .._stores import RoleCredentials
 from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, TenantBusyError
@@ -59,22 +59,22 @@ class ChangeTenants(TenantJob[DoneT]):
             return False
         return self._now - since < self.age
 
-    async def do_one(self, name: str, timer: Timer) -> DoneT:
+    async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
         waits_until: float | None = None  # for another process that works on the tenant
         losses, wait = 0, _FIRST_LOOK
         on_record = await self.context.record(name)
         login_at_start = None if on_record.usable is None else on_record.usable.username
         while (outcome := self.done_already(on_record, login_at_start)) is None:
-            cluster = await self.cluster_for(on_record, timer)
+            cluster = await self.cluster_for(on_record, reporter)
             async with self.context.servers.turns[cluster]:
                 try:
-                    async with claimed(self.context, cluster, name, timer) as tenant:
+                    async with claimed(self.context, cluster, name, reporter) as tenant:
                         if tenant is None:
                             waits_until = _wait_for_claim(name, waits_until)
                         else:
                             waits_until = None
-                            timer.stats.writes += 1  # ``Run.stop`` lets it finish
+                            reporter.stats.writes += 1  # ``Run.stop`` lets it finish
                             outcome = await self._change_claimed(tenant, on_record, login_at_start)
                 except ClaimLostError:
                     losses += 1

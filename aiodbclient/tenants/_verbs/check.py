@@ -13,7 +13,7 @@ from ...errors import ServerError, TransportError
 from .._context import AWAY, Context, TenantServer
 from .._credential import Credential, Secret
 from .._naming import Names, Role, names_of
-from .._outcomes import Problem, ProblemKind, TenantAction, TenantChecked, TenantRepaired, Timer, in_order
+from .._outcomes import Problem, ProblemKind, Reporter, TenantAction, TenantChecked, TenantRepaired, in_order
 from .._record import OnRecord, State, Verb, read_all, with_credentials
 from .._servers import Found
 from ..errors import GrantError, MoveError, StoreError
@@ -80,26 +80,26 @@ class CheckTenants(TenantJob[TenantChecked]):
                 known.add((None, entry.database or self.context.prefix + entry.name))
         return known
 
-    async def do_one(self, name: str, timer: Timer) -> TenantChecked:
+    async def do_one(self, name: str, reporter: Reporter) -> TenantChecked:
         on_record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
         stray_on = self._strays.get(name)
         if stray_on is not None and stray_on != on_record.cluster:
-            there, names = await self._home(stray_on, name, timer)
+            there, names = await self._home(stray_on, name, reporter)
             if (await there.server.find(names)).database:
                 strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
             if on_record.cluster is None:
                 return TenantChecked(name=name, credential=None, problems=strayed)
-        home, names = await self._home(await self.cluster_for(on_record, timer), name, timer)
+        home, names = await self._home(await self.cluster_for(on_record, reporter), name, reporter)
         with self.context.servers.watched(home.cluster, name):
             checked = await self._look(home, names, on_record)
         if not strayed and ProblemKind.DATABASE_MISSING in [each.kind for each in checked.problems]:
-            other = await self.context.servers.moved_to(home.cluster, names, timer.stats)
+            other = await self.context.servers.moved_to(home.cluster, names, reporter.stats)
             strayed = () if other is None else (Problem(ProblemKind.NOT_ON_RECORD, other.name),)
         return evolve(checked, problems=(*checked.problems, *strayed))
 
-    async def _home(self, cluster: str, name: str, timer: Timer) -> tuple[TenantServer, Names]:
-        home = await self.context.servers.server(cluster, timer.stats)
+    async def _home(self, cluster: str, name: str, reporter: Reporter) -> tuple[TenantServer, Names]:
+        home = await self.context.servers.server(cluster, reporter.stats)
         return home, names_of(name, home.engine, self.context.prefix)
 
     async def _look(self, home: TenantServer, names: Names, on_record: OnRecord) -> TenantChecked:
@@ -131,10 +131,10 @@ async def examine(home: TenantServer, names: Names, on_record: OnRecord) -> tupl
             return (Problem(ProblemKind.UNFINISHED, begun),)
         case _:
             async with home.server.sessions.shared():
-                return in_order(await _problems(home, names, tenant))
+                return in_order(await _compare(home, names, tenant))
 
 
-async def _problems(home: TenantServer, names: Names, tenant: OnRecord) -> set[Problem]:
+async def _compare(home: TenantServer, names: Names, tenant: OnRecord) -> set[Problem]:
     found, intent, problems = await home.server.find(names), tenant.intent, set[Problem]()
     if intent is not None:
         problems.add(Problem(ProblemKind.UNFINISHED, str(intent.verb)))
@@ -143,7 +143,6 @@ async def _problems(home: TenantServer, names: Names, tenant: OnRecord) -> set[P
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if tenant.state is State.SUSPENDED:
-        problems |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in found.logins}
         return problems | (await home.server.problems(names, None) if found.database else set[Problem]())
     if tenant.current is not None and found.is_shut and lacks_login(tenant, found):
         missing = Problem(ProblemKind.LOGIN_MISSING, tenant.current.username)

@@ -15,7 +15,7 @@ from ...errors import ConfigurationError, DatabaseClientError
 from .._context import AT_A_TIME, AWAY, Context, Turns
 from .._credential import Credential
 from .._naming import Role, check_tenant
-from .._outcomes import TenantAction, TenantFailed, TenantResult, Timer
+from .._outcomes import Reporter, TenantAction, TenantFailed, TenantResult
 from .._record import OnRecord
 from ..errors import ClaimLostError, StoreError
 
@@ -55,13 +55,13 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     async def do(self, spec: str, stats: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
-        timer = Timer(stats, self.context.role, self.context.on_event)
+        reporter = Reporter(stats, self.context.role, self.context.on_event)
         try:
-            done = evolve(await self.do_one(check_tenant(spec), timer), tries=stats.requests)
+            done = evolve(await self.do_one(check_tenant(spec), reporter), tries=stats.requests)
         except Exception as error:
-            timer.report(spec, TenantAction.FAILED, error)
+            reporter.report(spec, TenantAction.FAILED, error)
             raise
-        timer.report(spec, TenantAction(done.action))
+        reporter.report(spec, TenantAction(done.action))
         return done
 
     def ends_run(self, error: Exception) -> bool:
@@ -72,19 +72,19 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
             return False  # it may be one cluster that is not online
         return super().ends_run(error)
 
-    async def cluster_for(self, on_record: OnRecord, timer: Timer) -> str:
+    async def cluster_for(self, on_record: OnRecord, reporter: Reporter) -> str:
         """The cluster of a tenant; the first one if it has none yet."""
         if on_record.cluster is None and self.context.role is not Role.OWNER:
             raise on_record.unusable()
         return on_record.cluster or next(iter(self.context.servers.clients))
 
     @abstractmethod
-    async def do_one(self, name: str, timer: Timer) -> DoneT:
+    async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Do the work on one tenant, and return its outcome, without ``tries``."""
 
 
 class EachTenant(TenantJob[TenantResult[T]]):
-    """Call ``change`` with the credential of each tenant. See ``Tenants.each``."""
+    """Call ``work`` with the credential of each tenant. See ``Tenants.each``."""
 
     def __init__(self, context: Context, work: Callable[[Credential], Awaitable[T]]) -> None:
         super().__init__(context)
@@ -95,7 +95,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
     async def prepare(self) -> int:
         return 1  # the caller of the run gives the number
 
-    async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
+    async def do_one(self, name: str, reporter: Reporter) -> TenantResult[T]:
         try:
             on_record = await self.context.record(name)
         except StoreError as error:
@@ -103,12 +103,12 @@ class EachTenant(TenantJob[TenantResult[T]]):
             raise
         credential = on_record.required()
         cluster = self._clusters[name] = credential.cluster or ""
-        timer.stats.writes += 1  # ``Run.stop`` lets it finish
+        reporter.stats.writes += 1  # ``Run.stop`` lets it finish
         return TenantResult(name=name, cluster=cluster, value=await self._work(credential))
 
     def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
         return TenantFailed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether the store cannot be read. An error of ``change`` ends no run."""
+        """Whether the store cannot be read. An error of ``work`` ends no run."""
         return error is self._lost

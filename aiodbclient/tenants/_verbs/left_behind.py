@@ -63,7 +63,7 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
         raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
     try:
         with suppress(NotFoundError):
-            other = await servers.server(cluster, tenant.timer.stats)
+            other = await servers.server(cluster, tenant.reporter.stats)
             with servers.watched(cluster, tenant.names.tenant):
                 await _drop_all(tenant, other.server)
     except AWAY as error:

@@ -71,7 +71,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
                 raise
             return evolve(self.moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.servers.clients} - {self._to}
-        there = await self.context.choose(name, tenant.timer.stats, without)
+        there = await self.context.choose(name, tenant.reporter.stats, without)
         outcome: TenantMoved | None = None
         try:
             with self.context.servers.watched(there.cluster, name):
@@ -113,7 +113,7 @@ class _Move:
         logins = dict(zip(roles, names, strict=True))
         await tenant.begin(Verb.PREPARE, [dump_login, *names], other_cluster=there.cluster)
         try:
-            return await self._steps(copier, dump_login, logins)
+            return await self._prepare_and_copy(copier, dump_login, logins)
         except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
@@ -124,7 +124,7 @@ class _Move:
                 raise
             raise self._error(str(error)) from error
 
-    async def _steps(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
+    async def _prepare_and_copy(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
         password = new_password()
         await tenant.steps.add_dump_login(dump_login, password)

@@ -13,7 +13,7 @@ from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context, TenantServer
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import TenantAction, TenantDone, Timer, done
+from .._outcomes import Reporter, TenantAction, TenantDone, done
 from .._record import OnRecord, State, Verb, with_credentials
 from .._servers import Found
 from .._stores import entries_of
@@ -61,11 +61,11 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                 advice='open the store that has them, or take over what exists with if_exists="adopt"',
             )
 
-    async def do_one(self, name: str, timer: Timer) -> TenantDone:
+    async def do_one(self, name: str, reporter: Reporter) -> TenantDone:
         """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
         while True:
             try:
-                return await super().do_one(name, timer)
+                return await super().do_one(name, reporter)
             except AWAY as error:
                 if name not in self._chosen or not self.context.may_choose:
                     raise
@@ -74,20 +74,20 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                 if name in self._chosen:
                     self.context.placement.leave(self._chosen.pop(name))
 
-    async def cluster_for(self, on_record: OnRecord, timer: Timer) -> str:
+    async def cluster_for(self, on_record: OnRecord, reporter: Reporter) -> str:
         """The cluster of the tenant. That of a new one is chosen, and once again if it is unreachable."""
         servers, role = self.context.servers, self.context.role
         if role is not Role.OWNER or on_record.cluster is not None:
-            cluster = await super().cluster_for(on_record, timer)
+            cluster = await super().cluster_for(on_record, reporter)
             may_choose = (
                 self.context.may_choose and on_record.intent is not None and on_record.intent.other_cluster is None
             )
             if role is not Role.OWNER or on_record.state is not State.PROVISIONING or not may_choose:
                 return cluster
             with suppress(*AWAY):
-                return (await servers.server(cluster, timer.stats)).cluster
+                return (await servers.server(cluster, reporter.stats)).cluster
         if on_record.name not in self._chosen:
-            home = await self.context.choose(on_record.name, timer.stats)
+            home = await self.context.choose(on_record.name, reporter.stats)
             self._chosen[on_record.name] = home.cluster
         return self._chosen[on_record.name]
 
@@ -169,7 +169,7 @@ async def _verb_for(tenant: Tenant, if_exists: IfExists) -> Verb:
     """Choose how a new tenant gets its login."""
     if tenant.on_record.intent is None:
         home, servers = tenant.home.cluster, tenant.context.servers
-        for other, found in await servers.elsewhere(home, tenant.names, tenant.timer.stats):
+        for other, found in await servers.elsewhere(home, tenant.names, tenant.reporter.stats):
             if found:  # as after a store was lost
                 raise conflict(tenant, other, found)
     if not tenant.found:

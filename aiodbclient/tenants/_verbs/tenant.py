@@ -20,7 +20,7 @@ from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
 from .._context import Context, TenantServer
 from .._credential import Credential, Secret, new_password
 from .._naming import Role, names_of
-from .._outcomes import Timer
+from .._outcomes import Reporter
 from .._record import Intent, OnRecord, Verb, no_database
 from .._servers import BaseTenant, Found, TenantSteps, of_tenant
 from .._stores import Claim, Record, RoleCredentials
@@ -41,7 +41,7 @@ class Tenant(BaseTenant):
     context: Context
     role: Role
     home: TenantServer  # the server of its cluster
-    timer: Timer
+    reporter: Reporter
     claim: Claim
     on_record: OnRecord  # as this claim has changed it, for ``role``
     _until: float  # when the lease runs out
@@ -154,7 +154,7 @@ class Tenant(BaseTenant):
 
     async def no_database(self) -> DatabaseClientError:
         """The error for a tenant on record whose database does not exist on its cluster."""
-        there = await self.context.servers.moved_to(self.home.cluster, self.names, self.timer.stats)
+        there = await self.context.servers.moved_to(self.home.cluster, self.names, self.reporter.stats)
         return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
 
     def password_of(self, login: str) -> Secret | None:
@@ -216,7 +216,7 @@ class Tenant(BaseTenant):
         for each in self.on_record.every_credential:
             # An adopted login is in the API's list too.
             if each.password is None and each.username in logins and each.username not in left:
-                client = for_work(client, self.timer.stats, label=self.names.tenant)
+                client = for_work(client, self.reporter.stats, label=self.names.tenant)
                 with suppress(PermissionDeniedError):  # it stays in the list
                     await none_if_not_found(client.users.delete(each.username))
 
@@ -236,9 +236,9 @@ def lacks_login(record: OnRecord, found: Found) -> bool:
 
 
 @asynccontextmanager
-async def claimed(context: Context, cluster: str, name: str, timer: Timer) -> AsyncGenerator[Tenant | None]:
+async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant | None]:
     """Claim a tenant while the block runs. None: another process has claimed it. Raises as ``Context.ours``."""
-    home = await context.servers.server(cluster, timer.stats)
+    home = await context.servers.server(cluster, reporter.stats)
     names = names_of(name, home.engine, context.prefix)
     since = clock()
     claim = await context.store.claim(name, LEASE)
@@ -250,7 +250,7 @@ async def claimed(context: Context, cluster: str, name: str, timer: Timer) -> As
     except DatabaseClientError:
         await context.store.release(claim)
         raise
-    tenant = Tenant(names, context, context.role, home, timer, claim, on_record, since + LEASE, ended=timer.ended)
+    tenant = Tenant(names, context, context.role, home, reporter, claim, on_record, since + LEASE, ended=reporter.ended)
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:
         try:

@@ -42,7 +42,7 @@ _GRANT = re.compile(
 # PROXY: anybody may grant it on himself, and only he can revoke it. It lets the grantee act as him, and as nobody else.
 # REVOKE: a restriction of a right on all schemas. Server roles are read from a table.
 _HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT {_NAME}(@{_NAME})? TO .*", re.DOTALL)
-Step: TypeAlias = tuple[str, tuple[str, ...], Problem]  # a statement, its values, and the problem until it has run
+GrantStep: TypeAlias = tuple[str, tuple[str, ...], Problem]  # a statement, its values, and the problem until it has run
 
 
 @frozen
@@ -146,13 +146,13 @@ async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None
         await schema.run(statement, *values)
 
 
-async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
+async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[GrantStep]:
     """Return the missing statements: after them, a login has the rights ``wanted`` and no others.
 
     What it has beyond these on an object is revoked in one statement, or MySQL may keep dynamic rights.
     """
     roles = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
-    steps: list[Step] = [
+    steps: list[GrantStep] = [
         ("REVOKE %s@%s FROM %s@'%%'", (role, host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role))
         for role, host in await schema.run(roles, login)
     ]

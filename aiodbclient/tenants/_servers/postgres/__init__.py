@@ -243,8 +243,8 @@ class PostgresSteps(TenantSteps):
     async def freeze(self, frozen: Collection[str], /) -> None:
         await self._step(partial(databases.freeze, logins=frozen))
 
-    async def unfreeze(self, frozen: Mapping[str, Role], /) -> None:
-        await self._step(partial(grants.complete, wanted=frozen))
+    async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
+        await self._step(partial(grants.complete, wanted=wanted))
 
     async def adopt(self) -> str | None:
         login = await self._step(databases.login_to_adopt)

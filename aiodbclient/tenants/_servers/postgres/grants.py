@@ -80,7 +80,7 @@ _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which i
 
 
 @frozen
-class Step:
+class GrantStep:
     """A missing statement, and the problems until it has run."""
 
     statement: Composed
@@ -168,7 +168,9 @@ async def complete(session: Session, wanted: Mapping[str, Role] | None) -> None:
     await take(session, await missing_grants(session, wanted, await read_logins(session, wanted or ())))
 
 
-async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]) -> list[Step]:
+async def missing_grants(
+    session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]
+) -> list[GrantStep]:
     """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
 
     ``wanted`` is None while the tenant is shut: then the database belongs to the administrator. ``found`` is what
@@ -193,74 +195,74 @@ async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, fo
 
 async def group_steps(
     session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
-) -> list[Step]:
+) -> list[GrantStep]:
     group = session.names.group(role)
     steps = await role_steps(session, group, logins, unknown)
     if database.privileges.get(group) != ["CONNECT"]:
-        steps.append(Step(allow_connect(session, group), as_owner=True))
+        steps.append(GrantStep(allow_connect(session, group), as_owner=True))
     return steps
 
 
-async def role_steps(session: Session, role: str, logins: Sequence[Login], unknown: Collection[str]) -> list[Step]:
+async def role_steps(session: Session, role: str, logins: Sequence[Login], unknown: Collection[str]) -> list[GrantStep]:
     """Return what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
     found = await session.run(_MEMBERS, role)
-    steps = [] if found else [Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)]
+    steps = [] if found else [GrantStep(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)]
     members = [row for row in found if row[0] is not None]
     for login in logins:
         options = {(may_inherit, may_set) for name, _, _, may_inherit, may_set in members if name == login.name}
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
         if not options or (session.knows_options and options != {wanted}):
-            steps.append(Step(grant_membership(session, role, login.name, *wanted)))
+            steps.append(GrantStep(grant_membership(session, role, login.name, *wanted)))
     keep = {session.admin, *unknown, *(login.name for login in logins)}
     for name, grantor, may_admin, *_ in members:
         if not may_admin and name not in keep:
             revoke = revoke_membership(session, role, name, grantor)
-            steps.append(Step(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
+            steps.append(GrantStep(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
     return steps
 
 
-async def _login_steps(session: Session, login: Login, role: Role) -> list[Step]:
+async def _login_steps(session: Session, login: Login, role: Role) -> list[GrantStep]:
     if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
         return []
-    steps = [Step(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
+    steps = [GrantStep(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
     if login.limit in _NO_LIMIT or session.limit not in {None, login.limit}:
         change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
-        steps.append(Step(change.format(Identifier(login.name), Literal(await limit_of(session)))))
+        steps.append(GrantStep(change.format(Identifier(login.name), Literal(await limit_of(session)))))
     return steps
 
 
-def _shut_steps(session: Session, database: Database) -> Iterator[Step]:
+def _shut_steps(session: Session, database: Database) -> Iterator[GrantStep]:
     if database.owner != session.admin:
         give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
-        yield Step(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
+        yield GrantStep(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
     yield from closing_steps(session, database, session.names.groups, as_owner=False)
 
 
 def _database_steps(
     session: Session, database: Database, logins: Sequence[Login], unknown: Collection[str]
-) -> Iterator[Step]:
+) -> Iterator[GrantStep]:
     names = session.names
     name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
     of_owner = [login.name for login in logins]
     if database.owner != names.owner:
         needs = database.owner if database.owner != admin else ""
-        yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
+        yield GrantStep(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
     for change in database.to_alter:
-        yield Step(SQL("ALTER DATABASE {} {}").format(name, verbatim(change)), as_owner=True)
+        yield GrantStep(SQL("ALTER DATABASE {} {}").format(name, verbatim(change)), as_owner=True)
     yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
     lacks = {"CREATE", "TEMPORARY", "CONNECT"}.difference(database.privileges.get(names.owner, ()))
     if lacks and database.owner == names.owner:
-        yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
+        yield GrantStep(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     for member in (admin, *of_owner):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
-            yield Step(allow_connect(session, member), as_owner=True)
+            yield GrantStep(allow_connect(session, member), as_owner=True)
     if not database.connections:  # last, so that nobody enters before others are shut out
-        yield Step(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
+        yield GrantStep(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
 
 
 def closing_steps(
     session: Session, database: Database, keep: Collection[str], *, as_owner: bool = True
-) -> Iterator[Step]:
+) -> Iterator[GrantStep]:
     """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
     kept = {database.owner, session.names.owner, session.admin, *keep}
     others = sorted(set(database.privileges) - kept)
@@ -269,10 +271,10 @@ def closing_steps(
             names = SQL(", ").join([Identifier(each) if each else SQL("PUBLIC") for each in grantees])
             revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
             problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
-            yield Step(revoke.format(Identifier(session.names.database), names), problems, as_owner)
+            yield GrantStep(revoke.format(Identifier(session.names.database), names), problems, as_owner)
 
 
-async def take(session: Session, steps: Sequence[Step]) -> None:
+async def take(session: Session, steps: Sequence[GrantStep]) -> None:
     """Run the statements of ``steps`` in one transaction: of the administrator, then of the owner role."""
     if not steps:
         return
@@ -343,9 +345,9 @@ async def complete_inside(session: Session, roles: Sequence[Role]) -> None:
     await take(session, await missing_grants_inside(session, roles))
 
 
-async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list[Step]:
+async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list[GrantStep]:
     """In the tenant's database: return the missing steps of these groups on its objects."""
-    steps, names = list[Step](), session.names
+    steps, names = list[GrantStep](), session.names
     for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
         if not is_ours:  # as in a database that the provider upgraded from 14
             raise session.error(
@@ -353,7 +355,7 @@ async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list
                 f"only a superuser can change that, so it can have no {roles[0]}"
             )
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
-        steps.append(Step(revoke, as_owner=True))
+        steps.append(GrantStep(revoke, as_owner=True))
     for role in roles:
         group = names.group(role)
         defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
@@ -364,8 +366,8 @@ async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list
             for start in range(0, len(rows), _AT_ONCE):
                 objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
                 grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
-                steps.append(Step(grant, as_owner=True))
+                steps.append(GrantStep(grant, as_owner=True))
             if not {(letter, privilege) for privilege in privileges} <= defaults:
                 default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {word}S TO {{}}")
-                steps.append(Step(default.format(Identifier(group)), as_owner=True))
+                steps.append(GrantStep(default.format(Identifier(group)), as_owner=True))
     return steps
