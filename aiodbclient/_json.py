@@ -218,8 +218,9 @@ def _object(model: type, converter: Converter, *, optional: bool) -> Hook:
         if member.default is NOTHING:
             lines.append(f"  {assign}")
         else:
-            names[f"default_{name}"] = member.default
-            default = "None" if member.default is None else f"default_{name}.factory()"
+            factory = getattr(member.default, "factory", None)
+            names[f"default_{name}"] = factory or member.default
+            default = f"default_{name}()" if factory else f"default_{name}"
             lines += [f"  if {name!r} in members: {assign}", f"  else: instance.{name} = {default}"]
     exec("\n".join([*lines, "  return instance"]), names)
     read: Hook = names["read"]
