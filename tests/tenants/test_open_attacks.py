@@ -103,6 +103,24 @@ async def test_suspended_database_opened(place: Place) -> None:
     assert await refusal(beta, "SELECT 1", database=alpha.database)
 
 
+@pytest.mark.usefixtures("brief")
+async def test_repair_held_by_another_tenant(place: Place) -> None:
+    """A function of the tenant is in another database, where a transaction does not end. No superuser is needed."""
+    tenants = place.tenants()
+    alpha, evil = await tenants.ensure("alpha"), await tenants.ensure("evil")
+    [(owner,)] = await sql(alpha, "SELECT current_user::text")
+    await sql(evil, *let_in(evil, owner), *let_in(evil, alpha.username))
+    async with await AsyncConnection.connect(alpha.uri, dbname=evil.database, autocommit=True) as session:
+        await session.execute(f'SET ROLE "{owner}"'.encode())
+        await session.execute("CREATE FUNCTION public.back() RETURNS int SECURITY DEFINER RETURN 1")
+    with unkillable(evil):
+        refused = await only(tenants.repair(["alpha"]))
+    assert f"transactions in the database {evil.database!r} do not end: run it again" in str(refused.error)
+    assert "superuser" not in str(refused.error)
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
 @asynccontextmanager
 async def session_of(two: Two, alpha: Credential, kind: str) -> AsyncIterator[AsyncConnection[Any]]:
     """A session in the tenant's database that is not the tenant's."""

@@ -282,14 +282,14 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
                     if not await _end_transactions(session):
                         running.remove(database)
     async with opened() as session:
-        reasons = [f"transactions in the database {database!r} do not end: run it again" for database in running]
+        if running:  # the next repair sees what they held up, and may need no superuser
+            reasons = [f"transactions in the database {database!r} do not end: run it again" for database in running]
+            raise session.error("; ".join(reasons))
         if left := [str(each) for each in await problems(session, logins, present)]:
-            reasons.append(
+            raise session.error(
                 f"the administrator cannot change all that is others' in the database {names.database!r}: "
                 f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects"
             )
-        if reasons:
-            raise session.error("; ".join(reasons))
 
 
 async def _end_transactions(session: Session) -> list[Any]:
