@@ -133,14 +133,14 @@ async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch
     """Those that a program changes until the freeze."""
     repair = PostgresSteps.repair
 
-    async def meanwhile(session: PostgresSteps, logins: Mapping[str, Role]) -> None:  # of the copy
+    async def meanwhile(steps: PostgresSteps, wanted: Mapping[str, Role]) -> None:  # of the copy
         await sql(
             alpha,
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
             f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
             f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
         )
-        await repair(session, logins)
+        await repair(steps, wanted)
 
     tenants = two.tenants()
     monkeypatch.setattr(PostgresSteps, "repair", meanwhile)
@@ -201,9 +201,9 @@ async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha:
 async def test_copy_without_a_row_fails_move(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
     restore = copying.PostgresCopier.restore
 
-    async def restore_less(copier: copying.PostgresCopier, writer: Any, source: IO[bytes]) -> None:
-        await restore(copier, writer, source)
-        await sql(writer, "DELETE FROM t WHERE n = 2")
+    async def restore_less(copier: copying.PostgresCopier, target: Any, file: IO[bytes]) -> None:
+        await restore(copier, target, file)
+        await sql(target, "DELETE FROM t WHERE n = 2")
 
     tenants = two.tenants()
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1), (2)")
@@ -410,11 +410,11 @@ async def test_move_leaves_late_database_of_others(
     """The database is created once to try the copy, and again for the copy."""
     create, left = PostgresSteps.create, [*range(times)]
 
-    async def meanwhile(session: PostgresSteps) -> bool:
+    async def meanwhile(steps: PostgresSteps) -> bool:
         left.pop()
         if not left:
             await two.new.dbs.create(alpha.database)
-        return await create(session)
+        return await create(steps)
 
     tenants = two.tenants()
     with monkeypatch.context() as patched:

@@ -100,11 +100,11 @@ async def test_target_that_dies_in_the_middle(two: Two, servers: tuple[Any, ...]
     """It costs nothing. Nor does a source that dies, see below."""
     there, restore = servers[4], MySQLCopier.restore
 
-    async def dying(self: MySQLCopier, writer: Credential, source: Any) -> None:
-        if source.seek(0, os.SEEK_END) < 100_000:  # the trial, without rows
-            await restore(self, writer, source)
+    async def dying(self: MySQLCopier, target: Credential, file: Any) -> None:
+        if file.seek(0, os.SEEK_END) < 100_000:  # the trial, without rows
+            await restore(self, target, file)
             return
-        copying = asyncio.ensure_future(restore(self, writer, source))
+        copying = asyncio.ensure_future(restore(self, target, file))
         with administrator(there.dsn) as cursor:
             tables = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s"
             await until(lambda: cursor.execute(tables, [f"{two.prefix}alpha"]))

@@ -195,9 +195,9 @@ async def test_adopted_login_of_code_keeps_rights_of_tenant(server: Server) -> N
     second, secret = await server.add(tenant)
     assert await tenant.problems() == frozenset()
 
-    work = BaseTenant(tenant.names)
-    await server.sql.steps(work).end_logins([old])
-    assert work.ended == set()  # of others
+    on = BaseTenant(tenant.names)
+    await server.sql.steps(on).end_logins([old])
+    assert on.ended == set()  # of others
     assert not await tenant.end(old)
 
     assert refused(server.connect(second, secret, tenant.database), "CALL p()") in DENIED

@@ -32,16 +32,16 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
     run(holds, "BEGIN")
     run(holds, f"INSERT INTO `{tenant.database}`.t VALUES (2)")
 
-    work = BaseTenant(tenant.names)
+    on = BaseTenant(tenant.names)
     if step == "repair":
-        await server.sql.steps(work).repair(tenant.on_record)
+        await server.sql.steps(on).repair(tenant.on_record)
     elif step == "adopt":
-        await server.sql.steps(work).adopt()
+        await server.sql.steps(on).adopt()
     else:
         await tenant.steps.end_logins(tenant.on_record)
-        await server.sql.steps(work).shut()
+        await server.sql.steps(on).shut()
 
-    assert work.ended == {neighbour}
+    assert on.ended == {neighbour}
     assert refused(inside, "INSERT INTO t VALUES (3)")
     assert refused(holds, "COMMIT")
     assert run(elsewhere, "SELECT 1") == [(1,)]

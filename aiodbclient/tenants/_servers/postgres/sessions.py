@@ -355,7 +355,7 @@ WHERE w.pid = %(pid)s AND NOT w.granted
 
 @define
 class Watch:
-    """Watches over the steps of a work, and ends who blocks them."""
+    """Watches over a step, and ends who blocks it."""
 
     tenant: BaseTenant
     opened: Opener
