@@ -23,7 +23,7 @@ from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
 from ..proc import children, command_lines, is_alive
-from ..requirements import ROOMY
+from ..requirements import ROOMY, postgres_with_tls
 from ..tenants.servers import copied
 from ..thorough import first_of
 from ..waiting import HANG, until, wait_until
@@ -357,6 +357,23 @@ async def test_uncopyable_wheel_says_so(private_tmp: Path, monkeypatch: pytest.M
             await sandbox.add_cluster("pg")
     assert left(private_tmp) == [private_tmp / "wheel"]
     shutil.rmtree(private_tmp / "wheel")
+
+
+async def test_no_program_reads_the_orders(private_tmp: Path) -> None:
+    """One that reads its standard input, as a wrapper may, would wait for ever."""
+    programs, inputs = private_tmp / "programs", private_tmp / "inputs"
+    programs.mkdir()
+    inputs.touch()
+    inputs.chmod(0o666)
+    for name in ("initdb", "postgres"):
+        run = f'readlink /proc/$$/fd/0 >> {inputs}; exec {postgres_with_tls()}/{name} "$@"'
+        (programs / name).write_text(f"#!/bin/sh\n{run}\n")
+        (programs / name).chmod(0o755)
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg", server=programs)
+    assert set(inputs.read_text().split()) == {"/dev/null"}
+    shutil.rmtree(programs)
+    inputs.unlink()
 
 
 async def test_no_password_on_command_line_or_log(private_tmp: Path) -> None:

@@ -121,8 +121,10 @@ def _packed(binaries: Path) -> IO[bytes] | None:
         return None
     nobody = pwd.getpwnam("nobody")
     with suppress(PermissionError):
-        command = [f"{binaries}/postgres", "--version"]
-        tried = subprocess.run(command, user="nobody", group=nobody.pw_gid, extra_groups=[], capture_output=True)
+        command, nothing = [f"{binaries}/postgres", "--version"], subprocess.DEVNULL
+        tried = subprocess.run(
+            command, user="nobody", group=nobody.pw_gid, extra_groups=[], stdin=nothing, stdout=nothing, stderr=nothing
+        )
         if tried.returncode == 0:
             return None
     package = binaries.parents[1]
