@@ -81,7 +81,8 @@ class Registry:
             settings["max_connections"] = str(new.connections + RESERVED)
         if new.password_encryption is not None:
             settings["password_encryption"] = new.password_encryption
-        programs = None if new.server is None else Path(new.server)
+        # The server has a working folder of its own.
+        programs = None if new.server is None else Path(new.server).absolute()
         return POOL.take(EmbeddedPostgres(self._bind, programs, settings, in_memory=POOL.is_open))
 
     def _free_name(self, engine: str) -> str:

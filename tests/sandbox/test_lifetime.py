@@ -359,8 +359,9 @@ async def test_uncopyable_wheel_says_so(private_tmp: Path, monkeypatch: pytest.M
     shutil.rmtree(private_tmp / "wheel")
 
 
-async def test_no_program_reads_the_orders(private_tmp: Path) -> None:
-    """One that reads its standard input, as a wrapper may, would wait for ever."""
+async def test_no_program_reads_the_orders(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that reads its standard input, as a wrapper may, would wait for ever. The folder of these is relative."""
+    monkeypatch.chdir(private_tmp)
     programs, inputs = private_tmp / "programs", private_tmp / "inputs"
     programs.mkdir()
     inputs.touch()
@@ -370,7 +371,7 @@ async def test_no_program_reads_the_orders(private_tmp: Path) -> None:
         (programs / name).write_text(f"#!/bin/sh\n{run}\n")
         (programs / name).chmod(0o755)
     async with Sandbox() as sandbox:
-        await sandbox.add_cluster("pg", server=programs)
+        await sandbox.add_cluster("pg", server="programs")
     assert set(inputs.read_text().split()) == {"/dev/null"}
     shutil.rmtree(programs)
     inputs.unlink()
