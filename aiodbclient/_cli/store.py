@@ -29,12 +29,13 @@ async def list_store(store: _StoreArgument, output: Output) -> int:
     """
     async with open_store(store, called="STORE") as opened:
         entries = await read_entries(opened)
+    clusters = entries.clusters()
     rows = [
         {
             "name": record.name,
             "role": record.role.value,
             "username": record.current and record.current.username,
-            "cluster": entries.clusters().get(record.cluster or ""),
+            "cluster": clusters.get(record.cluster or ""),
             "cluster_id": record.cluster,
         }
         for record in entries.records
