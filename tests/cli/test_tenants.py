@@ -97,6 +97,15 @@ def test_one_typo_changes_nothing(command: Command, names: list[str]) -> None:
     assert command("tenants", "remove", b, typo, "--ignore-absent", "--yes", *command.place).out.endswith("1 deleted\n")
 
 
+def test_few_missing_names_are_corrected(command: Command, names: list[str]) -> None:
+    """To look for similar ones takes 0.2 s a name where 4,000 are on record."""
+    command.provision(names[0])
+    typos = [f"{names[0]}{number}" for number in range(12)]
+    done = command("tenants", "check", *typos, *command.place, "-o", "json")
+    said = [each["error"] for each in done.objects()]
+    assert (len(said), sum("Did you mean" in each for each in said)) == (12, 10)
+
+
 def test_secrets_need_show(command: Command, names: list[str]) -> None:
     """Without --show no password is printed; the fixture looks for them in all that was."""
     a = names[0]
