@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Literal, cast
 from urllib.parse import unquote
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 
 from ..engines import MYSQL, POSTGRESQL, Capabilities
 from ..models import KafkaPermission, MongoRole, MySQLAuthPlugin, OpenSearchPermission
@@ -220,7 +220,7 @@ class RecordedRequest:
     cluster: str | None
     name: str | None
     at: float
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # one has the token
     body: str | None = None
     status: int | None = None
 

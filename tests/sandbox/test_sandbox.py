@@ -139,6 +139,7 @@ async def test_recorded_requests(sandbox: Sandbox, call: Call) -> None:
     assert (create.method, create.operation, create.cluster, create.name) == ("POST", "users.create", cluster, "a/b")
     assert (create.json, create.headers["x-mine"]) == (body, "yes")
     assert create.headers["authorization"] == f"Bearer {sandbox.token}"
+    assert sandbox.token not in repr(sandbox.requests)  # pytest prints it
     assert (delete.path, delete.name, delete.status) == (f"/v2/databases/{cluster}/users/a%2Fb", "a/b", 204)
     assert (refused.body, refused.name, refused.status) == ("nonsense", None, 401)
     assert sandbox.counts == {("users.create", 201): 1, ("users.delete", 204): 1, ("users.create", 401): 1}
