@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from attrs import asdict, define, frozen
+from attrs import asdict, define, field, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
@@ -27,6 +27,7 @@ from .failures import Exit
 from .options import Chosen, RoleOption, Stored, option
 from .output import Output
 from .printing import note, printable, some, took
+from .progress import called
 from .records import is_suspended
 from .running import runs
 from .selection import TenantReport, names_in, open_records, open_selection
@@ -78,9 +79,10 @@ async def exec_tenants(
         async with open_selection(place, chosen, [role], among=lambda record: not is_suspended(record)) as opened:
             tenants, names = opened.in_role(role), opened.names[role]
             parts = [part for part in (names[:first], names[first:]) if part]
-            work = partial(_run_quietly, program)
+            report = _ProgramReport(output, place.verbose, opened=opened)
+            work = partial(_run_quietly, program, report.begun)
             each_part = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
-            return await opened.follow(each_part, _ProgramReport(output, place.verbose, opened=opened))
+            return await opened.follow(each_part, report)
     async with open_records(place) as on_record:
         credentials, missing = on_record.credentials(wanted, role)
     for name, why in missing.items():
@@ -95,6 +97,7 @@ class _ProgramReport(TenantReport):
     """Prints the output of programs: on the standard output only if they succeed."""
 
     runs_programs: ClassVar[bool] = True
+    begun: list[str] = field(factory=list[str])  # whose program was started; with their roles
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
         found: dict[str, Any] = outcome.value.as_object()
@@ -121,6 +124,9 @@ class _ProgramReport(TenantReport):
         ended = {outcome.name for outcome, _ in failed}
         names = [name for its in self.opened.names.values() for name in its if name in ended]
         return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
+
+    async def unfinished(self) -> Sequence[str]:
+        return self.begun
 
 
 def _environment(credential: Credential, folder: Path) -> dict[str, str]:
@@ -199,12 +205,13 @@ class _ProgramError(Exception):
         self.ran = ran
 
 
-async def _run_quietly(program: list[str], credential: Credential) -> _Ran:
+async def _run_quietly(program: list[str], begun: list[str], credential: Credential) -> _Ran:
     """Run the program with its output in files. Raises ``_ProgramError``, or OSError if there is none.
 
     Pipes would stay open as long as anything that the program started in the background.
     """
     started = monotonic()
+    begun.append(called(credential.name, credential.role))
     with TemporaryDirectory() as folder:
         environment = _environment(credential, Path(folder))
         output, errors = Path(folder) / "output", Path(folder) / "errors"

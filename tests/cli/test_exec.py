@@ -193,17 +193,19 @@ def test_timeout_ends_the_program(command: Command, names: list[str]) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_all_programs(command: Command, names: list[str], number: signal.Signals) -> None:
-    """A signal ends all programs and what they started."""
+    """A signal ends all programs and what they started, and names the tenants whose program had begun."""
     command.provision(*names[:3])
     command.environment["FOLDER"] = str(command.folder)
     run = ["tenants", "exec", "--all", "--concurrency", "2", *command.place, "--", "sh", "-c", STUBBORN]
     process = command.start(*run)
     files = [command.folder / name for name in names[:3]]
     wait_until(lambda: sum(file.exists() and file.read_text().endswith("\n") for file in files) == 2)
-    running = [int(each) for file in files if file.exists() for each in file.read_text().split()]
+    begun = [file for file in files if file.exists()]
+    running = [int(each) for file in begun for each in file.read_text().split()]
     assert (len(running), all(map(is_alive, running))) == (4, True)
     process.send_signal(number)
-    command.end(process).fails(3, "stopped early: 0 done, 3 left")
+    said = f"2 begun and not finished ({begun[0].name}, {begun[1].name}), 1 left"
+    command.end(process).fails(3, f"stopped early: 0 done, {said}")
     assert not any(map(is_alive, running))
 
 
