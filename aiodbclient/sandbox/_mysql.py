@@ -64,11 +64,19 @@ class MySQLBackend(Backend):
                 "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
                 "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
             )
-        options = dict(parse_qsl(parts.query))
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
         self._host, self._port = parts.hostname or "", parts.port or 3306
         self._database = unquote(parts.path.removeprefix("/"))
         self._ca_file = options.get("ssl-ca")  # verifies the server
-        self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
+        mode = options.get("ssl-mode", "REQUIRED").upper()
+        self._without_tls = mode == "DISABLED"
+        modes = ("DISABLED", "REQUIRED", "VERIFY_IDENTITY") if self._ca_file else ("DISABLED", "REQUIRED")
+        valid = {"ssl-ca": bool(self._ca_file), "ssl-mode": mode in modes}
+        if wrong := [name for name in options if not valid.get(name)]:
+            raise ValueError(
+                f"the option {wrong[0]!r} of the DSN is invalid. Valid are ssl-ca=FILE, to verify the server, and "
+                "ssl-mode=DISABLED, REQUIRED or, with ssl-ca, VERIFY_IDENTITY"
+            )
         self.login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
         is_primary = self.login == PRIMARY
         self.password = self._login_password if is_primary else derived_password(self.login, self._login_password)

@@ -229,3 +229,28 @@ async def test_unusable_dsn_is_not_quoted(sandbox: Sandbox, engine: str, dsn: st
         await sandbox.add_cluster(engine, server=dsn)
     assert "hunter2" not in str(refused.value)
     assert sandbox.clusters == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("ssl-mode=NONSENSE", "ssl-mode"),
+        ("ssl_mode=DISABLED", "ssl_mode"),
+        ("ssl-mode=VERIFY_IDENTITY", "ssl-mode"),
+        ("ssl-mode=REQUIRED&ssl-ca=", "ssl-ca"),
+        ("hunter2", "hunter2"),
+    ],
+)
+async def test_unknown_option_of_mysql_dsn_refused(sandbox: Sandbox, query: str, named: str) -> None:
+    """An option that the sandbox cannot follow is named, with those that it can."""
+    with pytest.raises(ValueError, match=f"option '{named}'.*ssl-ca=FILE.*ssl-mode=DISABLED"):
+        await sandbox.add_cluster("mysql", server=f"mysql://root:x@127.0.0.1:1/?{query}")
+
+
+@pytest.mark.parametrize(
+    "query", ["ssl-mode=disabled", "ssl-mode=REQUIRED", "ssl-mode=VERIFY_IDENTITY&ssl-ca=/dev/null"]
+)
+async def test_option_of_mysql_dsn_accepted(sandbox: Sandbox, query: str) -> None:
+    """Also those of the URIs that a client makes."""
+    with pytest.raises(RuntimeError, match="cannot be used"):  # nothing listens there
+        await sandbox.add_cluster("mysql", server=f"mysql://root:x@127.0.0.1:1/?{query}")
