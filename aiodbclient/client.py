@@ -98,12 +98,12 @@ class DatabaseClient:
             raise InvalidArgumentError(f"rate_limiter must be a RateLimiter, not {shown(rate_limiter)}")
         if session is not None and trust_env:
             raise InvalidArgumentError("trust_env is for a session of the client's own: give it to yours")
-        url = _checked_base_url(base_url)
+        url = checked_base_url(base_url)
         self._transport = Transport(
             token=secret,
             base_url=url,
             session=session,
-            limiter=_default_limiter(url) if rate_limiter is None else rate_limiter,
+            limiter=default_limiter(os.environ.get(_BUDGET_VARIABLE), url) if rate_limiter is None else rate_limiter,
             on_event=on_event,
             proxy=_environment_proxy(url) if trust_env else None,
         )
@@ -241,7 +241,8 @@ def environment_token() -> str:
     raise ConfigurationError(f"no token: pass token=, or set {' or '.join(_TOKEN_VARIABLES)}")
 
 
-def _checked_base_url(given: str | None) -> URL:
+def checked_base_url(given: str | None) -> URL:
+    """Return ``given``, or else the URL of the environment or of the provider."""
     # An empty variable counts as not set, as in a shell.
     name = "base_url" if given is not None else _URL_VARIABLE
     text = given if given is not None else os.environ.get(_URL_VARIABLE) or _PROVIDER
@@ -266,9 +267,12 @@ def _checked_base_url(given: str | None) -> URL:
     return url
 
 
-def _default_limiter(url: URL) -> RateLimiter:
-    if os.environ.get(_BUDGET_VARIABLE) != "none":
+def default_limiter(budget: str | None, url: URL) -> RateLimiter:
+    """Return the rate limiter of a client that is given none. ``budget`` is that of the environment."""
+    if not budget:
         return RateLimiter()
+    if budget != "none":
+        raise ConfigurationError(f"{_BUDGET_VARIABLE} is invalid: set it to none, for a sandbox, or unset it")
     if not is_loopback(url.host or ""):
         raise ConfigurationError(
             f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url.host} is another one: unset it, or "

@@ -156,6 +156,11 @@ async def test_budget_none_is_for_sandboxes(server: Server, monkeypatch: pytest.
             await client.cluster(CLUSTER, engine="pg").dbs.list()
     with pytest.raises(errors.ConfigurationError, match="AIODBCLIENT_BUDGET=none is for a sandbox on this machine"):
         DatabaseClient("dop_v1_x")
+    monkeypatch.setenv("AIODBCLIENT_BUDGET", "banana")
+    with pytest.raises(errors.ConfigurationError, match=r"AIODBCLIENT_BUDGET is invalid: .* none, .*unset it"):
+        DatabaseClient("dop_v1_x", base_url=server.url)
+    monkeypatch.setenv("AIODBCLIENT_BUDGET", "")
+    DatabaseClient("dop_v1_x")
 
 
 async def test_run_expects_its_duration(server: Server, make_cluster: MakeCluster) -> None:

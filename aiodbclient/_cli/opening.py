@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
@@ -24,20 +23,15 @@ if TYPE_CHECKING:
     from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 _ENTRY_POINTS = "aiodbclient.stores"
 
 
-def rate_limiter(api: Api | None = None) -> RateLimiter:
+def rate_limiter(api: Api) -> RateLimiter:
     """Return the provider's rate limit, or no limit for a sandbox."""
-    from .. import RateLimiter  # slow to import
+    from ..client import checked_base_url, default_limiter  # slow to import
 
-    if api is None or api.budget is None:
-        return RateLimiter()
-    if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
-        raise ConfigurationError("--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to it")
-    return RateLimiter([])
+    return default_limiter(api.budget, checked_base_url(None))
 
 
 @asynccontextmanager
@@ -48,7 +42,9 @@ async def open_client(
     from .. import DatabaseClient  # slow to import
 
     token = "unused" if offline else _token()
-    async with DatabaseClient(token, rate_limiter=limiter or rate_limiter(api), trust_env=True) as client:
+    if limiter is None and api is not None:
+        limiter = rate_limiter(api)
+    async with DatabaseClient(token, rate_limiter=limiter, trust_env=True) as client:
         yield client
 
 

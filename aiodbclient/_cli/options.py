@@ -107,7 +107,7 @@ class Api:
         timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", common=True)
     ] = None
     verbose: Annotated[bool, option("--verbose", help="Print errors with their details.", common=True)] = False
-    budget: Annotated[Literal["none"] | None, option("--budget", envvar="AIODBCLIENT_BUDGET", hidden=True)] = None
+    budget: Annotated[str | None, option("--budget", envvar="AIODBCLIENT_BUDGET", hidden=True)] = None
 
 
 @frozen(kw_only=True)
