@@ -174,11 +174,8 @@ def _store(where: str, key: list[str] | None) -> Store:
 
     found = entry_points(group=_ENTRY_POINTS, name=scheme)
     if not found:
-        others = "".join(f", {name}://" for name in sorted(entry_points(group=_ENTRY_POINTS).names))
-        raise InvalidArgumentError(
-            f"--store {scheme}://... is not supported. It takes a file, postgresql://{others}; another package can add "
-            f"stores by entry points of the group {_ENTRY_POINTS}"
-        )
+        known = " or ".join(f"{name}://" for name in ("postgresql", *sorted(entry_points(group=_ENTRY_POINTS).names)))
+        raise InvalidArgumentError(f"--store takes a file, or a URL that begins with {known}, not {scheme}://")
     load: Callable[[str, list[str] | None], Store] = next(iter(found)).load()
     return load(where, key)
 

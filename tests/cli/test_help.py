@@ -127,7 +127,10 @@ def test_reference_is_generated() -> None:
         ("tenants exec a psql --store s -- -c x", "PROGRAM is missing: put it after --"),
         ("tenants list --cluster= --store s", "it is empty"),
         ("tenants list --store=", "--store is empty"),
-        ("tenants list --store vault://x", "entry points of the group aiodbclient.stores"),
+        (
+            "tenants list --store vault://x",
+            "--store takes a file, or a URL that begins with postgresql://, not vault://",
+        ),
         ("users list", "Missing option '--cluster'"),
         ("users list --cluster a,b", "this command is for one cluster, and 2 are given: add --cluster a"),
         ("store forget a", "give STORE and NAME, or set $AIODBCLIENT_STORE and give NAME"),
