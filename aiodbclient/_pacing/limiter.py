@@ -279,7 +279,7 @@ class RateLimiter:
             first = self._queue[0]
             if not first.woken.done():  # otherwise it was cancelled, and has not run yet
                 if not self._slots.take(first, now):
-                    next_at = min(next_at, self._next_slot_at(now))
+                    next_at = min(next_at, self._next_slot_at(first, now))
                     break
                 first.woken.set_result(None)
             del self._queue[0]
@@ -290,14 +290,15 @@ class RateLimiter:
             delay = max(next_at - now, _TIMER_STEP)
             self._timer = asyncio.get_running_loop().call_later(delay, lambda: self._serve(monotonic()))
 
-    def _next_slot_at(self, now: float) -> float:
-        """Return when a slot may be free. A long wait is logged."""
+    def _next_slot_at(self, first: Slot, now: float) -> float:
+        """Return when a slot may be free for the ``first`` call in the queue. A long wait is logged."""
         next_at = self._slots.next_at(now)
         if next_at - now > _WORTH_LOGGING and next_at > self._announced + _WORTH_LOGGING:
             self._announced = next_at
             why, count = self._slots.explain(next_at, now), self._count_waiting()
             calls = "1 call waits" if count == 1 else f"{count} calls wait"
-            logger.warning("waiting %.1f s for the rate limit, %s: %s; max_wait= bounds it", next_at - now, why, calls)
+            advice = "" if first.order[0] else "; max_wait= bounds it"  # not the wait of a bulk run
+            logger.warning("waiting %.1f s for the rate limit, %s: %s%s", next_at - now, why, calls, advice)
         return next_at
 
     def _fail_if_late(self, slot: Slot, now: float) -> None:

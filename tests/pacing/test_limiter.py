@@ -272,6 +272,20 @@ def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", text)]
 
 
+@pytest.mark.parametrize(("bulk", "advice"), [(True, ""), (False, "; max_wait= bounds it")])
+def test_log_advises_max_wait_for_single_calls(bulk: bool, advice: str, caplog: pytest.LogCaptureFixture) -> None:
+    """``max_wait`` does not bound the wait of a run."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((2, 60.0))
+        await spend(limiter, 2)
+        await limiter.acquire(bulk=bulk)
+
+    live(main)
+    text = f"waiting 60.0 s for the rate limit, which allows 2 requests in 60 s: 1 call waits{advice}"
+    assert caplog.messages == [text]
+
+
 def test_the_default_limiter_is_the_documented_one() -> None:
     assert RateLimiter().windows == (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
