@@ -299,7 +299,7 @@ async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str],
     what = f"the {_KINDS[kind]} {{}}"
     for name in names:
         if is_reserved(name):
-            raise InvalidArgumentError(f"{what.format(name)} belongs to the cluster, and its tenants may need it")
+            raise InvalidArgumentError(f"{what.format(name)} is reserved: the cluster or its tenants may need it")
         if is_derived(name):
             raise InvalidArgumentError(
                 f"{what.format(name)} has the name of a tenant's login: use `aiodbclient tenants`"

@@ -46,7 +46,7 @@ _MAX_USER = 32  # MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Ta
 _MAX_SCHEMA = 64  # same
 _ENDING = len("_") + 12 + len("_") + 8
 
-# Names that belong to the cluster or engine. No tenant may own, reset or delete these.
+# Names of the cluster or an engine. No tenant may own, reset or delete these.
 _RESERVED = frozenset(
     {
         *("do-readonly", "defaultdb", "avnadmin", "metrics_user_telegraf"),
@@ -130,7 +130,7 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
     most = _MAX_SCHEMA if on_mysql else _MAX_NAME
     reason = ""
     if is_reserved(database):
-        reason = "it belongs to the cluster"
+        reason = "it is reserved"
     elif is_derived(database):
         reason = "it has the form of a tenant's login"
     elif len(database) > most:
@@ -154,5 +154,5 @@ def is_derived(name: str) -> bool:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a database or login belongs to the cluster or engine."""
+    """Whether the name of a database or login is reserved for the cluster or an engine."""
     return name.lower() in _RESERVED or name.lower().startswith(_RESERVED_BEGINNINGS)

@@ -119,9 +119,9 @@ async def test_adoption_ends_readers(anywhere: Place, new: SQLiteStore) -> None:
     assert (await only(after.check(["gamma"]))).problems == ()
 
 
-async def test_what_belongs_to_the_cluster_is_not_adopted(place: Place) -> None:
+async def test_reserved_name_is_not_adopted(place: Place) -> None:
     for name in ("defaultdb", "doadmin", "_dodb"):
-        with pytest.raises(ValueError, match="belongs to the cluster"):
+        with pytest.raises(ValueError, match="it is reserved"):
             await place.tenants(prefix="").ensure(name, "adopt")
 
 

@@ -99,13 +99,13 @@ def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, ste
     "name",
     [
         *("doadmin", "DoAdmin", "doadmin_group", "_doadmin_managed", "_dodb", "_dodb_repl", "defaultdb"),
-        *("postgres", "template1", "pg_alpha", "PG_ALPHA", "root", "admin"),
+        *("public", "none", "postgres", "template1", "pg_alpha", "PG_ALPHA", "root", "admin"),
         *("mysql", "mysql.sys", "MySQL.Session", "MARIADB.SYS", "event_scheduler"),
     ],
 )
-def test_names_that_belong_to_the_cluster_are_refused(engine: Engine, name: str) -> None:
+def test_reserved_names_are_refused(engine: Engine, name: str) -> None:
     for prefix in ("", name[:3]):
-        with pytest.raises(InvalidArgumentError, match=f"'{name}' is .*: it belongs to the cluster; nothing was sent"):
+        with pytest.raises(InvalidArgumentError, match=f"'{name}' is .*: it is reserved; nothing was sent"):
             names_of(name.removeprefix(prefix), engine, prefix)
     assert names_of(f"x{name}", engine).database == f"x{name}"
 
