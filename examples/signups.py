@@ -10,9 +10,11 @@ from typing import Any
 
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
+    ClusterNotOnlineError,
     DatabaseClientError,
     MaxWaitError,
     NameTakenError,
+    PreconditionFailedError,
     RateLimitError,
     ServerError,
     TransportError,
@@ -20,6 +22,7 @@ from aiodbclient.errors import (
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants.errors import (
     CapacityError,
+    ClaimLostError,
     SuspendedError,
     TenantBusyError,
     TenantMovingError,
@@ -61,14 +64,12 @@ async def _close_pool(pool: Any) -> None:
 def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
     """The status and headers of a web backend's response for an error of this package."""
     match error:
-        case MaxWaitError() | RateLimitError():
+        case MaxWaitError() | RateLimitError() | TenantMovingError() | TenantBusyError():
             return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
-        case TransportError() | ServerError():
+        case TransportError() | ServerError() | ClaimLostError():
             return 503, {"retry-after": "1"}
-        case CapacityError():  # until the operator adds a cluster
+        case PreconditionFailedError() | ClusterNotOnlineError() | CapacityError():  # waits for the cluster, or another
             return 503, {"retry-after": "60"}
-        case TenantMovingError() | TenantBusyError():
-            return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case SuspendedError():
             return 403, {}
         case TenantNotFoundError():

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -31,7 +32,7 @@ from ..tenants.programs import ask
 from ..thorough import first_of
 from ..waiting import HANG, until
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "web-backend.md"
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 Serve = Callable[[], AbstractAsyncContextManager[str]]
 
 
@@ -236,17 +237,37 @@ async def test_stop_answers_waiting_signups(
             await works(await stored(tmp_path / "tenants.db", name))
 
 
+def rows_of(page: str) -> list[tuple[list[str], str]]:
+    """The exceptions in the first column of a page's tables, and the last column."""
+    cells = [line.strip("|").split("|") for line in (PAGES / page).read_text().splitlines() if line.startswith("| `")]
+    assert len(cells) > 5
+    return [(re.findall(r"`(\w+)`", each[0]), each[-1].strip()) for each in cells]
+
+
+def error_of(name: str) -> errors.DatabaseClientError:
+    error: errors.DatabaseClientError = (getattr(errors, name, None) or getattr(tenant_errors, name))("")
+    return error
+
+
 def test_status_table_of_the_page_matches() -> None:
     """The table of the page has the statuses and headers of ``status_of``. Any other error is a 500."""
-    rows = [line.strip("|").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    assert len(rows) > 5
-    for classes, says in rows:
-        for name in re.findall(r"`(\w+)`", classes):
-            error = (getattr(errors, name, None) or getattr(tenant_errors, name))("")
+    for names, says in rows_of("web-backend.md"):
+        for name in names:
+            error: Any = error_of(name)
             error.retry_after = 1.2
             named = re.search(r"`retry-after: (\d+)`", says)
             after = named[1] if named else "2" if "from the error" in says else None
             status, headers = status_of(error)
-            assert (str(status), headers.get("retry-after")) == (says.strip()[:3], after), name
+            assert (str(status), headers.get("retry-after")) == (says[:3], after), name
     for kind in (errors.InvalidArgumentError, errors.AuthenticationError, tenant_errors.StoreError):
         assert status_of(kind("")) == (500, {})
+
+
+def test_what_can_be_called_again_is_503() -> None:
+    """Each error of which the page of errors says "call again" has a 503 with retry-after."""
+    names = [name for names, says in rows_of("errors.md") if says.startswith("call again") for name in names]
+    assert len(names) > 5
+    statuses = {name: status_of(error_of(name)) for name in names}
+    assert {
+        name for name, (status, headers) in statuses.items() if status != 503 or "retry-after" not in headers
+    } == set()
