@@ -67,6 +67,8 @@ class MySQLBackend(Backend):
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         self._host, self._port = parts.hostname or "", parts.port or 3306
         self._database = unquote(parts.path.removeprefix("/"))
+        self.login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
+        del parts  # a traceback may show it
         self._ca_file = options.get("ssl-ca")  # verifies the server
         mode = options.get("ssl-mode", "REQUIRED").upper()
         self._without_tls = mode == "DISABLED"
@@ -77,7 +79,6 @@ class MySQLBackend(Backend):
                 f"the option {wrong[0]!r} of the DSN is invalid. Valid are ssl-ca=FILE, to verify the server, and "
                 "ssl-mode=DISABLED, REQUIRED or, with ssl-ca, VERIFY_IDENTITY"
             )
-        self.login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
         is_primary = self.login == PRIMARY
         self.password = self._login_password if is_primary else derived_password(self.login, self._login_password)
         self.reserved = _SYSTEM_USERS | {self.login}  # accounts of the server or the sandbox itself

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from aiohttp import web
 
 from ..rate_limiter import Window
+from ..tenants._credential import hidden
 from ._access import DOCUMENTED, SCOPES, Tokens
 from ._api import Api
 from ._clusters import NewCluster, SandboxCluster, Status
@@ -181,6 +182,7 @@ class Sandbox:
             ValueError: The name or id is taken, or the options contradict each other.
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
+        server = hidden(server)
         options = {name: value for name, value in locals().items() if name != "self"}
         return await self._run(self._registry.add(NewCluster(**options)))
 

@@ -20,7 +20,9 @@ def options_of(dsn: str, name: str) -> dict[str, Any]:
     if "\0" not in dsn and not _has_second_at(dsn):
         with suppress(psycopg.ProgrammingError, UnicodeError):  # they may quote the DSN
             options = dict(conninfo_to_dict(dsn))
-    if options is None or not _is_place(str(options.get("host", "")), str(options.get("port", ""))):
+            if not _is_place(str(options.get("host", "")), str(options.get("port", ""))):
+                options = None
+    if options is None:
         raise InvalidArgumentError(
             f"{name} is not a connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ and / in the "
             "password written as %40 and %2F"

@@ -16,6 +16,7 @@ from .._http.maintenance import MaintenanceWait
 from ..clusters import ClusterClient
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
+from ._credential import hidden
 from ._naming import ROLES, Role, check_tenant
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._record import OnRecord, State, no_database
@@ -110,6 +111,7 @@ class Tenants(TenantRole):
         max_tenants: int | None = None,
         choose_cluster: ChooseCluster | None = None,
     ) -> None:
+        admin = hidden(admin)
         if not isinstance(store, Store):
             raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):

@@ -40,4 +40,7 @@ def reported(value: Any, depth: int = 3) -> str:
     """What a tool such as Sentry shows of a local variable: its repr, and that of what containers hold."""
     if depth and isinstance(value, dict | list | tuple):
         return "".join(reported(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
-    return repr(value)
+    try:
+        return repr(value)
+    except AttributeError:  # ``__init__`` failed
+        return ""

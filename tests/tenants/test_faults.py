@@ -23,12 +23,13 @@ from aiodbclient.tenants._verbs.tenant import claimed, clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import Place, only, present
+from .leaks import leaks
 from .programs import ask, session_of
 from .store_contract import LONG
 
 
 async def works(credential: Credential) -> None:
-    await ask(credential, "CREATE TABLE IF NOT EXISTS mine (x int)")
+    await ask(credential, "CREATE TABLE IF NOT EXISTS mine (x int PRIMARY KEY)")
 
 
 async def test_refused_new_login_is_not_stored(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,27 +73,34 @@ async def test_administrator_login_fails_before_create(place: Place) -> None:
     admin = ("doadmin", "wrong-secret")
     with pytest.raises(GrantError, match="cannot log in") as caught:
         await place.tenants(admin=admin).ensure("alpha")
-    assert "wrong-secret" not in str(caught.value)
+    assert leaks(caught.value, "wrong-secret") == []
     assert not caught.value.may_have_applied
     assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
-    for nonsense in ("postgresql://doadmin:wrong-secret@host/defaultdb", ("doadmin",), ("doadmin", ""), 7):
+    dsn = "postgresql://doadmin:wrong-secret@host/defaultdb"
+    for nonsense in (dsn, ["doadmin", "wrong-secret"], (b"doadmin", b"wrong-secret"), ("doadmin",), ("doadmin", ""), 7):
         with pytest.raises(InvalidArgumentError, match="admin must be a user and a password") as refused:
             place.tenants(admin=nonsense)
-        assert "wrong-secret" not in str(refused.value)
+        assert leaks(refused.value, "wrong-secret") == []
+    for options in ({"prefix": 7}, {"admin": {"another": admin}}):
+        with pytest.raises(InvalidArgumentError) as refused:
+            place.tenants(**{"admin": admin} | options)
+        assert leaks(refused.value, "wrong-secret") == []
 
 
-async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:
-    token = place.sandbox.add_token(["database:read"])
-    async with DatabaseClient(token, base_url=place.sandbox.url, rate_limiter=RateLimiter([])) as client:
-        cluster = client.cluster(place.cluster.id)
+async def test_a_token_without_view_credentials_needs_an_administrator(anywhere: Place) -> None:
+    token = anywhere.sandbox.add_token(["database:read"])
+    async with DatabaseClient(token, base_url=anywhere.sandbox.url, rate_limiter=RateLimiter([])) as client:
+        cluster = client.cluster(anywhere.cluster.id)
         with pytest.raises(ConfigurationError, match="database:view_credentials"):
-            await Tenants(cluster, place.store, prefix=place.prefix).ensure("alpha")
-        assert await place.store.get("alpha") is None
+            await Tenants(cluster, anywhere.store, prefix=anywhere.prefix).ensure("alpha")
+        assert await anywhere.store.get("alpha") is None
 
-        user = await place.cluster.users.get("doadmin")
+        user = await anywhere.cluster.users.get("doadmin")
         assert user.password is not None
-        tenants = Tenants(cluster, place.store, prefix=place.prefix, admin=(user.name, user.password))
-        await works(await tenants.ensure("alpha"))
+        login = user.name, user.password
+        for name, admin in (("alpha", login), ("beta", {cluster.id: login})):
+            tenants = Tenants(cluster, anywhere.store, prefix=anywhere.prefix, admin=admin)
+            await works(await tenants.ensure(name))
 
 
 STOPPED = """

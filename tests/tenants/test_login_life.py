@@ -98,7 +98,7 @@ async def test_no_password_in_traceback_locals(anywhere: Place, verb: str) -> No
     first = await tenants.ensure("alpha")
     second = present((await only(tenants.rotate(["alpha"]))).credential)
     connection = present((await anywhere.cluster.info()).connection)
-    wrong = Secret(f"wrong-{secrets.token_hex(8)}")
+    wrong = f"wrong-{secrets.token_hex(8)}"
     hidden = [Secret(each) for each in (wrong, first.password, second.password, connection.password) if each]
     for admin in (("doadmin", wrong), ("nobody", wrong)):
         error: BaseException | None = None

@@ -323,7 +323,6 @@ def server_of(
     This imports the driver.
     """
     dsn = _admin_dsn(engine, connection, admin)
-    del admin  # a traceback may show it
     try:
         if engine in POSTGRESQL:
             from .postgres import PostgresServer

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, LiteralString
 
 from ...errors import ConfigurationError, InvalidArgumentError
+from .._credential import hidden
 from ..errors import StoreError
 from .base import PARAMETERS, BaseStore, Rows, Value
 from .sealing import Key
@@ -91,6 +92,7 @@ class PostgresStore(BaseStore):
     """
 
     def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:
+        dsn, key = hidden(dsn), hidden(key)
         if not isinstance(dsn, str) or not isinstance(table, str):
             raise InvalidArgumentError("dsn and table must be strings")  # not quoted: dsn may hold a password
         super().__init__(key)

@@ -18,7 +18,7 @@ from cattrs.errors import BaseValidationError
 
 from ...engines import Engine
 from ...errors import ConfigurationError, InvalidArgumentError
-from .._credential import Secret
+from .._credential import Secret, hidden
 from ..errors import StoreError
 from . import Record
 
@@ -44,11 +44,8 @@ class Seal:
     """
 
     def __init__(self, key: Key = None) -> None:
-        fernet = None if key is None else _fernet(key)
-        del key  # a traceback may show local variables
-        if isinstance(fernet, InvalidArgumentError):
-            raise fernet
-        self._fernet = fernet
+        key = hidden(key)
+        self._fernet = None if key is None else _fernet(key)
 
     def seal(self, record: Record) -> str:
         """Return the text to store. With a key it differs each time.
@@ -137,20 +134,19 @@ def _checksum(name: str, body: str) -> str:
     return hashlib.sha256(f"{name}\0{body}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidArgumentError:
-    """The cipher of ``key``, or an error for the caller to raise: then no frame of the traceback holds the key."""
+def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
     try:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError:
         raise ConfigurationError("key= needs the extra: pip install 'aiodbclient[tenants]'") from None
     try:
         keys = [key] if isinstance(key, str | bytes) else key
-        encoded = [each.encode() if isinstance(each, str) else each for each in keys]
+        encoded = hidden([each.encode() if isinstance(each, str) else each for each in keys])
         if all(map(_KEY.fullmatch, encoded)):  # Fernet skips what is no base64
             return MultiFernet(map(Fernet, encoded))
     except (ValueError, TypeError):
         pass
-    return InvalidArgumentError("key= takes one or several keys of cryptography.fernet.Fernet.generate_key()")
+    raise InvalidArgumentError("key= takes one or several keys of cryptography.fernet.Fernet.generate_key()")
 
 
 def _decrypted(fernet: MultiFernet, token: str) -> str | None:

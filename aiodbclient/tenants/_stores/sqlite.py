@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import LiteralString, Self
 
 from ...errors import ConfigurationError, InvalidArgumentError
+from .._credential import hidden
 from ..errors import StoreError
 from .base import PARAMETERS, BaseStore, Rows, Value
 from .sealing import Key
@@ -77,6 +78,7 @@ class SQLiteStore(BaseStore):
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
+        key = hidden(key)
         given: object = os.fspath(path) if isinstance(path, str | os.PathLike) else path
         if not isinstance(given, str) or not given or "\0" in given:
             raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
