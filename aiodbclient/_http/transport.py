@@ -143,7 +143,11 @@ class Transport:
             waits = waits or retry_waits(call.options.retry)
             wait = next_wait(waits, tried.error.retry_after if isinstance(tried.error, APIError) else None)
             log_decision(call, failed, f"the next try is in {wait:.3f} s")
-            await self.sleep(wait)
+            try:
+                await self.sleep(wait)
+            except asyncio.CancelledError as error:  # often by a timeout of the caller's
+                error.add_note(f"the last try failed: {tried.error}")
+                raise
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
         """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""

@@ -127,6 +127,13 @@ def test_hanging_api_is_bounded(command: Command) -> None:
     assert terminal.end()[0] == 3
 
 
+def test_late_command_names_last_failure(command: Command) -> None:
+    command.sandbox.faults.add("clusters.list", status=503, headers={"retry-after": "60"})
+    late = command("clusters", "list", "--timeout", "0.5s")
+    last = "503 service_unavailable: Service Unavailable"
+    assert (late.code, late.err) == (4, f"aiodbclient: no answer within --timeout 0.5s; the last try failed: {last}\n")
+
+
 @pytest.mark.parametrize(("hangs", "is_unclear"), [("clusters.list", False), ("users.create", True)])
 def test_stopped_change_is_unclear(command: Command, hangs: str, is_unclear: bool) -> None:
     """Ctrl-C says of a change that was sent that it may have been applied, and how to look."""
