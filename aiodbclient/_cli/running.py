@@ -93,7 +93,7 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
     except TimeoutError as error:
         if not limit.expired():  # an OSError, as of a socket
             raise
-        note("; ".join([f"no answer within --timeout {seconds:g}s", *getattr(error.__cause__, "__notes__", [])]))
+        note("; ".join([f"no answer within --timeout {seconds:g}s", *getattr(error.__context__, "__notes__", [])]))
         return Exit.UNUSABLE
     finally:
         on_signals(partial(os._exit, Exit.INTERRUPTED))  # nothing is left to finish
