@@ -126,7 +126,7 @@ class Transport:
         waits: Iterator[float] | None = None
         counted = 0
         while True:
-            tried = await self._send_with_token(call, failed)
+            tried = await self._get_token(call, failed) or await self._send_in_slot(call, failed)
             if isinstance(tried, Response):
                 return tried
             failed.append(tried)
@@ -164,11 +164,11 @@ class Transport:
         newest = [isinstance(each.error, AuthenticationError) for each in failed[-2:]]
         return self._ask_token is not None and newest in ([True], [False, True])
 
-    async def _send_with_token(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
-        """Send one request, with a token that the API has not just refused. Return its success, or how it failed."""
+    async def _get_token(self, call: Call, failed: Sequence[FailedTry]) -> FailedTry | None:
+        """Have connections, and a token that the API has not just refused. Return how that failed, or None."""
         last = failed[-1] if failed else None
         try:
-            connections = self._open_connections()
+            self._open_connections()
             if self._token is None or (last is not None and isinstance(last.error, AuthenticationError)):
                 await self._renew_token(call, None if last is None else last.token)
         except (ConfigurationError, RequestTimeoutError) as error:
@@ -179,13 +179,12 @@ class Transport:
             if not unclear.may_have_applied:
                 raise
             raise unclear from error
-        return await self._send_in_slot(call, failed, connections)
+        return None
 
-    async def _send_in_slot(
-        self, call: Call, failed: Sequence[FailedTry], connections: Connections
-    ) -> Response | FailedTry:
-        """Send one request, once it has its turn and its slot."""
-        options, turns = call.options, call.turns
+    async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
+        """Send one request, once it has its turn and its slot. Return its success, or how it failed."""
+        options, turns, connections = call.options, call.turns, self._connections
+        assert connections is not None
         patience = None
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
