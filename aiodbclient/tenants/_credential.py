@@ -39,7 +39,7 @@ class Credential:
         role: The rights of the login.
         suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
         cluster_name: The name of the cluster.
-        moved_from: The id of the cluster where the tenant was, or was to be, until its database there is dropped.
+        moved_from: The id of another cluster that may still have a database of the tenant: it was there, or was to be.
         is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database. Otherwise the first ``ensure`` of a
             ``Tenants`` that has a ``setup`` runs it.
     """

@@ -126,7 +126,7 @@ class OnRecord:
     previous: Credential | None  # the one before the last rotation, if it is not revoked
     begun: Verb | None  # the verb that was begun and concerns the role
     state: State
-    usable: Credential | None  # that a program can use; None if its login changes or is ended
+    usable: Credential | None  # that a program can use; a rotation keeps it
     suspended: Credential | None  # of a suspended tenant; None too if another verb has begun
 
     @classmethod

@@ -197,7 +197,7 @@ async def test_adopted_login_of_code_keeps_rights_of_tenant(server: Server) -> N
 
     on = BaseTenant(tenant.names)
     await server.sql.steps(on).end_logins([old])
-    assert on.ended == set()  # of others
+    assert on.others_ended == set()  # of others
     assert not await tenant.end(old)
 
     assert refused(server.connect(second, secret, tenant.database), "CALL p()") in DENIED

@@ -41,7 +41,7 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
         await tenant.steps.end_logins(tenant.on_record)
         await server.sql.steps(on).shut()
 
-    assert on.ended == {neighbour}
+    assert on.others_ended == {neighbour}
     assert refused(inside, "INSERT INTO t VALUES (3)")
     assert refused(holds, "COMMIT")
     assert run(elsewhere, "SELECT 1") == [(1,)]

@@ -48,7 +48,7 @@ async def test_neighbours_lock_on_login_is_ended(
         session.execute("BEGIN; SELECT public.go()")
         await server.steps(ending).end_logins([login])
         assert time.monotonic() - began > sessions.PATIENCE_SECONDS
-    assert ending.ended == {evil.logins[0]}
+    assert ending.others_ended == {evil.logins[0]}
     assert not managed.lets_in(login, "defaultdb", "mine")
     assert await victim.steps.drop_logins([login]) == ()
     with pytest.raises(psycopg.OperationalError):
@@ -83,7 +83,7 @@ async def test_lock_on_database_delays_no_step(
         theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
         await STEPS[step](victim, server.steps(on))
     if step == "drop_database":
-        assert on.ended == {evil.logins[0]}
+        assert on.others_ended == {evil.logins[0]}
         assert not (await server.find(victim.names)).database
 
 
@@ -98,7 +98,7 @@ async def test_ended_neighbour_is_named_after_quick_step(
         theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
         on = BaseTenant(victim.names)
         await server.steps(on).drop_database()
-    assert on.ended == {evil.logins[0]}
+    assert on.others_ended == {evil.logins[0]}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -137,7 +137,7 @@ async def test_housekeeping_ends_nobodys_session(
         assert not managed.lets_in(login, victim.database)
         on = BaseTenant(victim.names)
         assert await server.steps(on).drop_logins([login]) == (login,)
-        assert on.ended == set()
+        assert on.others_ended == set()
         assert (await server.find(victim.names)).ended == (login,)
         del victim.on_record[login]
         assert await victim.problems() == frozenset()

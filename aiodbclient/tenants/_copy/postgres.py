@@ -77,7 +77,7 @@ class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
     without_rows = "--schema-only"
-    options = ""  # what overrides the time-outs that a tenant set on its database or login
+    timeouts = ""  # what overrides the time-outs that a tenant set on its database or login
 
     @staticmethod
     def refusal(source: str, target: str) -> str:
@@ -100,7 +100,7 @@ class PostgresCopier(Copier):
         timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
         if at_least >= _NEW_SETTING:
             timeouts.append("transaction_timeout")
-        copier.options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
+        copier.timeouts = " ".join(f"-c {timeout}=0" for timeout in timeouts)
         return copier
 
     async def survey(self, source: Credential, login: str) -> Survey:
@@ -129,7 +129,7 @@ class PostgresCopier(Copier):
 
     async def dump(self, source: Credential, stored_programs: str, file: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with _environment_of(source, self.options) as environment:
+        with _environment_of(source, self.timeouts) as environment:
             command = [self.tools.dump, *options, *more, _place_of(source)]
             await self._unblocked(source, run(command, environment, stdout=file))
 
@@ -157,7 +157,7 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with (
             NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
-            _environment_of(target, self.options) as environment,
+            _environment_of(target, self.timeouts) as environment,
         ):
             listed.writelines(f"{each}\n" for each in entries)
             listed.flush()
@@ -214,7 +214,7 @@ class PostgresCopier(Copier):
     @asynccontextmanager
     async def _session(self, credential: Credential) -> AsyncGenerator[_Ask]:
         """A session as the owner of the tenant's objects, without a bound of time for its statements."""
-        options = options_from(credential.uri.partition("?")[0]) | {"options": self.options}
+        options = options_from(credential.uri.partition("?")[0]) | {"options": self.timeouts}
         ca = None if credential.ca is None else CAFile(credential.ca)
         try:
             server = await connect(options, ca, 0, "aiodbclient")

@@ -83,7 +83,7 @@ class BaseTenant:
     """What a server needs to know of a tenant. ``Tenant`` adds the claim."""
 
     names: Names
-    ended: set[str] = field(factory=set[str], kw_only=True)  # others whose sessions were ended: they were in the way
+    others_ended: set[str] = field(factory=set[str], kw_only=True)  # whose sessions were in the way
 
     def check_lease(self) -> None:
         """Called before each statement. Raises ClaimLostError if the lease of the claim has expired."""
@@ -177,7 +177,7 @@ class TenantSteps(ABC):
 
     @abstractmethod
     async def create(self) -> bool:
-        """Create the database, closed to all. Return whether it is new. Does nothing if it exists."""
+        """Create the database, which no login may enter yet. Return whether it is new. Does nothing if it exists."""
 
     async def create_role(self, role: Role) -> None:
         """PostgreSQL: create the group of the readers or writers, with its rights. Does nothing if it exists."""

@@ -250,7 +250,9 @@ async def claimed(context: Context, cluster: str, name: str, reporter: Reporter)
     except DatabaseClientError:
         await context.store.release(claim)
         raise
-    tenant = Tenant(names, context, context.role, home, reporter, claim, on_record, since + LEASE, ended=reporter.ended)
+    tenant = Tenant(
+        names, context, context.role, home, reporter, claim, on_record, since + LEASE, others_ended=reporter.ended
+    )
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:
         try:

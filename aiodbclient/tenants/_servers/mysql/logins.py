@@ -44,7 +44,7 @@ from .. import LoginRefusedError, ServerAwayError
 from .rights import RIGHTS, set_rights
 from .session import DefinerError, LockedError, Schema, Session, Thread
 
-ENDING_SECONDS = 30.0  # in which locks of the accounts, and then sessions, have to end
+ENDING_SECONDS = 30.0  # in which locks of the accounts have to end, and as long again for sessions
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
 _NOT_THEIRS = (1094, 1095)  # the thread is gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
@@ -290,7 +290,7 @@ async def _end_threads(
                     await _kill(schema.session, threads)
                     continue
                 if not schema.names.is_ours(user) and user not in logins:
-                    schema.tenant.ended.add(user)
+                    schema.tenant.others_ended.add(user)
                 try:
                     # One account for all tries: while procedures of the login kill our sessions, a statement on
                     # accounts may wait for all that time.

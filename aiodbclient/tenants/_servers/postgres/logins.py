@@ -48,7 +48,7 @@ from .grants import (
 from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all, end_opening
 
 _END_STALE_SECONDS = 30.0
-_FIGHT_MILLISECONDS = 200  # for which the end of a login waits for a session of the login
+_LOCK_MILLISECONDS = 200  # for a lock, before the end of a login ends the sessions of this login
 _ROUNDS = 4_096  # PostgreSQL's default
 _MOST_ROUNDS = 100_000  # 50 ms of one processor
 _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
@@ -77,7 +77,7 @@ MEMBERSHIPS = SQL("""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
-_BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_FIGHT_MILLISECONDS))
+_BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_LOCK_MILLISECONDS))
 _Change: TypeAlias = Callable[[], Awaitable[None]]
 
 
