@@ -1,9 +1,11 @@
-"""Mask secrets in the texts of the API and of other libraries. Pure."""
+"""Mask secrets: in the texts of the API and of other libraries, and in a ``repr``. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 from .errors import ConfigurationError
 
@@ -17,6 +19,46 @@ _FORMS = re.compile(
     r"""|AVNS_[^\s"'\\&,;<>}]*+""",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+def masked(value: object) -> str:
+    """Return the text that a ``repr`` shows for a secret."""
+    return "None" if value is None else "'********'"
+
+
+class Secret(str):
+    """A string whose ``repr`` is masked, so that a traceback with local variables does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return masked(self)
+
+
+class SecretBytes(bytes):
+    """The same for bytes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return masked(self)
+
+
+def hidden(given: Any) -> Any:
+    """Return ``given`` with a masked ``repr`` for each text in it: a public function does this with its secrets."""
+    match given:
+        case str():
+            return Secret(given)
+        case bytes():
+            return SecretBytes(given)
+        case tuple():
+            return tuple(map(hidden, given))
+        case list():
+            return list(map(hidden, given))
+        case Mapping():
+            return {name: hidden(each) for name, each in given.items()}
+        case _:
+            return given
 
 
 class Token:

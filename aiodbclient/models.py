@@ -16,13 +16,9 @@ from typing import Any
 from attrs import define, field, fields
 
 from ._dsn import dsn
+from ._masking import masked
 from .engines import Engine
 from .errors import InvalidArgumentError
-
-
-def masked(value: object) -> str:
-    """Return the text that the ``repr`` of a model shows for a secret."""
-    return "None" if value is None else "'********'"
 
 
 def _secret() -> Any:

@@ -18,11 +18,11 @@ from attrs import evolve, frozen
 from .. import Cluster, ClusterClient, Connection
 from .._http.raw import JSON
 from .._http.waits import until_seen
+from .._masking import Secret
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError
 from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
-from ..tenants._credential import Secret
 from ..tenants._naming import names_of
 from ..tenants._servers import BaseTenant, connection_of, server_of
 from .doctor_api import REPORT, Trial

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 from aiohttp import web
 
+from .._masking import hidden
 from ..rate_limiter import Window
-from ..tenants._credential import hidden
 from ._access import DOCUMENTED, SCOPES, Tokens
 from ._api import Api
 from ._clusters import NewCluster, SandboxCluster, Status

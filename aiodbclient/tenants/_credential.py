@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from attrs import field, frozen
 from attrs.converters import optional
 
 from .._dsn import dsn
+from .._masking import Secret, masked
 from ..engines import POSTGRESQL, Engine
-from ..models import masked
 from ._naming import Role
 
 
@@ -119,41 +117,6 @@ class Credential:
                 "MYSQL_DATABASE": self.database,
             }
         return variables | {"DATABASE_URL": self.uri}
-
-
-class Secret(str):
-    """A string whose ``repr`` is masked, so that a traceback with local variables does not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return masked(self)
-
-
-class SecretBytes(bytes):
-    """The same for bytes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return masked(self)
-
-
-def hidden(given: Any) -> Any:
-    """Return ``given`` with a masked ``repr`` for each text in it: a public function does this with its secrets."""
-    match given:
-        case str():
-            return Secret(given)
-        case bytes():
-            return SecretBytes(given)
-        case tuple():
-            return tuple(map(hidden, given))
-        case list():
-            return list(map(hidden, given))
-        case Mapping():
-            return {name: hidden(each) for name, each in given.items()}
-        case _:
-            return given
 
 
 def new_password() -> Secret:

@@ -13,10 +13,10 @@ from .._bulk.run import Run, check_iterable
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
+from .._masking import hidden
 from ..clusters import ClusterClient
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
-from ._credential import hidden
 from ._naming import ROLES, Role, check_tenant
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._record import OnRecord, State, no_database

@@ -13,9 +13,9 @@ from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 
 from aiodbclient import Engine
+from aiodbclient._masking import Secret
 from aiodbclient.sandbox import _postgres, _provider
 from aiodbclient.sandbox._embedded import binaries
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 

@@ -13,9 +13,9 @@ from attrs import field, frozen
 from pymysql.cursors import Cursor
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from aiodbclient._masking import Secret
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import BaseTenant, Server, TenantSteps
 

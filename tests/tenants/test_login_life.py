@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from aiodbclient._masking import Secret
 from aiodbclient.tenants import TenantAction, Tenants
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import GrantError
 

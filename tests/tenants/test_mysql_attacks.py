@@ -13,7 +13,7 @@ import pytest
 from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 
-from aiodbclient.tenants._credential import Secret
+from aiodbclient._masking import Secret
 from aiodbclient.tenants._servers import BaseTenant
 from aiodbclient.tenants.errors import GrantError
 

@@ -11,9 +11,9 @@ import pytest
 import trustme
 from pymysql.constants import CLIENT
 
+from aiodbclient._masking import Secret
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import BaseTenant
 from aiodbclient.tenants._servers.mysql import MySQLServer

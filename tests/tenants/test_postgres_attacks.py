@@ -9,8 +9,8 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from aiodbclient._masking import Secret
 from aiodbclient.tenants import Credential, TenantAction, Tenants
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Role
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer

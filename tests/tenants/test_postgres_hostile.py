@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from aiodbclient._masking import Secret
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants.errors import GrantError
 

@@ -13,9 +13,9 @@ from traceback import TracebackException
 import pytest
 from psycopg.sql import Composable
 
+from aiodbclient._masking import Secret
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import _servers as of_any_engine
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer, logins, sessions
 from aiodbclient.tenants.errors import GrantError
 

@@ -10,8 +10,8 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
 
+from aiodbclient._masking import Secret
 from aiodbclient.tenants import ProblemKind, Role
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import grants
 from aiodbclient.tenants.errors import GrantError
 

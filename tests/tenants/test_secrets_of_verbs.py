@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from aiodbclient._masking import Secret
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Tenants
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._verbs import tenant
 
 from ..thorough import first_of

@@ -15,9 +15,9 @@ import pytest
 from attrs import evolve, field, frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, ProblemKind, Role
-from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import BaseTenant, Found, Server, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError

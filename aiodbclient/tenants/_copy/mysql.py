@@ -13,7 +13,8 @@ from operator import itemgetter
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
 
-from .._credential import Credential, Secret
+from ..._masking import Secret
+from .._credential import Credential
 from .._naming import Names
 from .._servers import LoginRefusedError, ServerAwayError
 from .._servers.mysql.session import LOCK_SECONDS, identifier, opened, options_of

@@ -14,7 +14,8 @@ from typing import IO, Any, TypeAlias
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from .._credential import Credential, Secret
+from ..._masking import Secret
+from .._credential import Credential
 from .._libpq import one_line
 from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect, options_from, rows, verbatim

@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from attrs import define, evolve, field, frozen
 
 from ..._dsn import is_host
+from ..._masking import Secret
 from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
 from ...models import Cluster, Connection, User
-from .._credential import Secret
 from .._naming import Names, Role
 from .._outcomes import Problem
 from ..errors import GrantError

@@ -13,8 +13,8 @@ from typing import Any, Final, LiteralString, Protocol, Self, TypeAlias
 from attrs import evolve
 
 from ..._checks import check_seconds
+from ..._masking import Secret
 from ...errors import ConfigurationError
-from .._credential import Secret
 from ..errors import ClaimLostError, StoreError
 from . import Claim, Record, readable
 from .sealing import Key, Seal, check_storable

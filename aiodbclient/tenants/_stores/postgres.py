@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, LiteralString
 
+from ..._masking import hidden
 from ...errors import ConfigurationError, InvalidArgumentError
-from .._credential import hidden
 from ..errors import StoreError
 from .base import PARAMETERS, BaseStore, Rows, Value
 from .sealing import Key

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from cattrs import Converter
 from cattrs.errors import BaseValidationError
 
+from ..._masking import Secret, hidden
 from ...engines import Engine
 from ...errors import ConfigurationError, InvalidArgumentError
-from .._credential import Secret, hidden
 from ..errors import StoreError
 from . import Record
 

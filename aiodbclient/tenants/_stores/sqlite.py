@@ -16,8 +16,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import LiteralString, Self
 
+from ..._masking import hidden
 from ...errors import ConfigurationError, InvalidArgumentError
-from .._credential import hidden
 from ..errors import StoreError
 from .base import PARAMETERS, BaseStore, Rows, Value
 from .sealing import Key

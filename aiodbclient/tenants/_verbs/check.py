@@ -9,9 +9,10 @@ from contextlib import suppress
 from attrs import evolve
 
 from ..._http.call import RequestStats
+from ..._masking import Secret
 from ...errors import ServerError, TransportError
 from .._context import AWAY, Context, TenantServer
-from .._credential import Credential, Secret
+from .._credential import Credential
 from .._naming import Names, Role, names_of
 from .._outcomes import Problem, ProblemKind, Reporter, TenantAction, TenantChecked, TenantRepaired, in_order
 from .._record import OnRecord, State, Verb, read_all, with_credentials

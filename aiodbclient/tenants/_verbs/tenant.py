@@ -15,10 +15,11 @@ from copy import copy
 from attrs import define, evolve, field
 
 from ..._bulk.settle import none_if_not_found
+from ..._masking import Secret
 from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
 from .._context import Context, TenantServer
-from .._credential import Credential, Secret, new_password
+from .._credential import Credential, new_password
 from .._naming import Role, names_of
 from .._outcomes import Reporter
 from .._record import Intent, OnRecord, Verb, no_database

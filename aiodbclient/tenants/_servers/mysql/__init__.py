@@ -29,9 +29,10 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
+from ...._masking import Secret
 from ....engines import Engine
 from ....errors import InvalidArgumentError
-from ..._credential import Secret, verifying_context
+from ..._credential import verifying_context
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError

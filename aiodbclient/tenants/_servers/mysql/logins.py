@@ -36,8 +36,9 @@ from typing import Any
 
 from attrs import frozen
 
+from ...._masking import Secret
 from ....errors import ConflictError
-from ..._credential import Secret, new_password
+from ..._credential import new_password
 from ..._naming import Role
 from ...errors import GrantError
 from .. import LoginRefusedError, ServerAwayError

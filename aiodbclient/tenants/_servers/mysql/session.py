@@ -20,8 +20,8 @@ from attrs import frozen
 from pymysql.constants import CLIENT, CR
 
 from ...._dsn import mysql_parts
+from ...._masking import Secret
 from ....errors import ConfigurationError
-from ..._credential import Secret
 from ..._naming import Names
 from ...errors import GrantError
 from .. import SHARE_OF_CONNECTIONS, BaseTenant, LoginRefusedError, ServerAwayError, SessionLostError, of_tenant

@@ -20,9 +20,10 @@ from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Literal
 
+from ...._masking import Secret
 from ....engines import Engine
 from ....errors import InvalidArgumentError
-from ..._credential import Secret, verifying_context
+from ..._credential import verifying_context
 from ..._libpq import one_line
 from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind

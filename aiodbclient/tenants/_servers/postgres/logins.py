@@ -31,7 +31,7 @@ from typing import TypeAlias
 from attrs import frozen
 from psycopg.sql import SQL, Identifier, Literal
 
-from ..._credential import Secret
+from ...._masking import Secret
 from ..._libpq import one_line
 from ..._naming import Names, Role
 from ...errors import GrantError

@@ -26,8 +26,8 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier
 
+from ...._masking import Secret
 from ....errors import DatabaseClientError
-from ..._credential import Secret
 from ..._libpq import one_line, options_of
 from ..._naming import OF_A_GROUP, Names
 from ...errors import GrantError
