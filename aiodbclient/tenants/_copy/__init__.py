@@ -83,16 +83,11 @@ class Copier(ABC):
 
     @abstractmethod
     async def survey(self, source: Credential, login: str) -> Survey:
-        """Look at the database that is to be copied. Raises GrantError if no server could have a copy of it.
-
-        ``source`` may read all of it, ``login`` is the tenant's.
-        """
+        """Look at the database that is to be copied, and raise GrantError if no server could have a copy of it."""
+        # ``source`` may read all of it, ``login`` is the tenant's.
 
     async def try_copy(self, survey: Survey, source: Credential, stored_programs: str, target: Credential) -> None:
-        """Copy all but the rows and events. Raises GrantError if the empty database of ``target`` cannot have a copy.
-
-        Then the database must be dropped.
-        """
+        """Copy all but the rows and events, or raise GrantError if the database of ``target`` cannot have a copy."""
         with TemporaryFile() as file:
             await self.dump(source, stored_programs, file, self.without_rows)
             await self.restore(target, file)
@@ -173,12 +168,7 @@ async def run(
     pass_fds: Iterable[int] = (),
     patience: float = inf,
 ) -> None:
-    """Run a program that reads or writes a file. Raises GrantError with the first error that it reports.
-
-    The program is killed if it reads and writes nothing for ``patience`` seconds.
-
-    Safe to cancel: then the program is killed and reaped.
-    """
+    """Run a program that reads or writes a file, and raise GrantError if it fails or stalls for ``patience`` s."""
     name, file = Path(command[0]).name, stdin or stdout
     inherited = {each: os.environ[each] for each in _INHERITED if each in os.environ}
     process, reason = None, ""

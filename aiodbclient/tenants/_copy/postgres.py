@@ -168,11 +168,8 @@ class PostgresCopier(Copier):
             await ask(SQL("ANALYZE"))
 
     async def _entries(self, target: Credential, file: IO[bytes]) -> list[str]:
-        """The lines of the table of contents to restore: without the extensions and schemas that are there already.
-
-        The administrator made these extensions, so the tenant may not even comment on one. Nor may it change what other
-        roles than its owner give by default.
-        """
+        """List the entries of a dump that are restored: all but the extensions and schemas that are already there."""
+        # The tenant may neither comment on these extensions nor change what other roles than its owner give by default.
         file.seek(0)
         listing = await text_of([self.tools.restore, "--list"], file)
         async with self._session(target) as ask:

@@ -93,13 +93,9 @@ class BaseTenant:
         return None
 
 
+# Each method is bounded in time, safe to repeat and to cancel, closes its connections, and fails with GrantError.
 class Server(ABC):
-    """The server of one cluster. What it reads needs no claim; ``session`` has the steps that change a tenant.
-
-    Every method is safe to repeat and to cancel, leaves no connection open (see ``SharedSessions``), and ends within a
-    bounded time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if
-    something is in the way, which the error names.
-    """
+    """The server of one cluster: what it reads needs no claim, and ``session`` has the steps that change a tenant."""
 
     sessions: SharedSessions[Any]  # of the administrator
 
@@ -125,10 +121,8 @@ class Server(ABC):
 
     @abstractmethod
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
-        """Log in to the tenant's database. Return why the server refuses it, or None.
-
-        A full database or a reached limit is no refusal: the password was right.
-        """
+        """Log in to the tenant's database, and return why the server refuses the login or its password, or None."""
+        # A full database or a reached limit is no refusal: the password was right.
 
     @abstractmethod
     async def count_sessions(self, login: str) -> int:
@@ -136,11 +130,8 @@ class Server(ABC):
 
     @abstractmethod
     async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
-        """Compare the database, the roles and rights on the server with those that the ``wanted`` logins should have.
-
-        It has their roles, by name. None if the tenant is suspended. Another login of the tenant that may log in is
-        UNKNOWN_LOGIN. Tests no password.
-        """
+        """Compare the database, its logins and their rights with ``wanted``, the role of each login by its name."""
+        # ``wanted`` is None for a suspended tenant. Another login that may log in is UNKNOWN_LOGIN. Tests no password.
 
     @abstractmethod
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
@@ -164,12 +155,9 @@ class Server(ABC):
             yield steps
 
 
+# After a crash a verb starts over with new logins: all but ``add_login`` and ``add_dump_login`` are safe to repeat.
 class TenantSteps(ABC):
-    """The steps that change one tenant on its server, as the administrator. A verb is a list of these.
-
-    Each step but ``add_login`` and ``add_dump_login`` is safe to repeat, so after a crash a verb can begin again with
-    its first one, and new logins.
-    """
+    """The steps that change one tenant on its server, as the administrator: a verb is a list of them."""
 
     @abstractmethod
     async def end_stale_sessions(self) -> None:
@@ -189,48 +177,32 @@ class TenantSteps(ABC):
 
     @abstractmethod
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        """Create the login that dumps the database, and works also after ``freeze``.
-
-        PostgreSQL: it has all rights of the tenant's owner role. MySQL: those to read everything, to lock tables, and
-        to execute routines.
-        """
+        """Create a login that can read and dump the whole database, also after ``freeze``."""
 
     @abstractmethod
     async def end_logins(self, logins: Collection[str], /) -> None:
-        """End logins for good: no session of them is open, none can begin, and nothing runs as them.
-
-        First all of them lose their rights, then sessions are ended. Does nothing for those that are gone. Sessions may
-        resist: the ending is bounded in time, then GrantError names what is in the way.
-        """
+        """End logins for good: none has a session or can open one, and nothing runs as them."""
+        # First revoke the rights of all, because a session may resist. A login that is gone is no error.
 
     @abstractmethod
     async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
-        """Drop ended logins. What they own in the tenant's database becomes the tenant's, the rest is dropped.
-
-        Ends no session of others. Tries once, for 2 s in all. Returns those that others hold up, which stay, ended.
-        """
+        """Drop ended logins, give the tenant what they own in its database, and return those that others hold up."""
+        # What they own elsewhere is dropped. Ends no session of others, and tries for ``DROP_LOGINS_SECONDS`` in all.
 
     @abstractmethod
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        """Repair what ``problems`` finds of the database, its roles and rights. No password changes.
-
-        Raises GrantError for what it cannot repair: the rest of the outcome is reported as repaired.
-        """
+        """Repair what ``problems`` finds, but no password, and raise GrantError for what cannot be repaired."""
+        # Without an error, all that ``problems`` found is reported as repaired.
 
     @abstractmethod
     async def shut(self) -> None:
-        """After all logins of the tenant were ended, revoke the access of everybody else, and end all sessions in it.
-
-        Until ``add_login``, no code of the tenant can let somebody in.
-        """
+        """Revoke all access to the database of a tenant whose logins are ended, and end all sessions in it."""
+        # Until ``add_login``, no code of the tenant may let anybody in.
 
     @abstractmethod
     async def freeze(self, logins: Collection[str], /) -> None:
-        """Take the rights of ``logins`` and of all others on the database, and end all sessions in it, for a move.
-
-        Passwords stay, for ``unfreeze``. Raises GrantError if a prepared transaction is left, which somebody could
-        commit.
-        """
+        """For a move, revoke the rights of ``logins`` and of all others on the database, and end all sessions in it."""
+        # Passwords stay, for ``unfreeze``. Raise GrantError for a prepared transaction: somebody could commit it.
 
     @abstractmethod
     async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
@@ -238,14 +210,8 @@ class TenantSteps(ABC):
 
     @abstractmethod
     async def adopt(self) -> str | None:
-        """Make a database and what is in it the tenant's.
-
-        Return the login that goes on working until it is ended: the newest of the tenant's form, or the one that has
-        the name of the database. Others of the tenant's form are ended.
-
-        Raises ConflictError if the database or the login is not the tenant's to take: it is reserved, has rights that
-        no tenant has, or the administrator may not alter it. Then nothing is changed.
-        """
+        """Make a database the tenant's, and return the login that stays: the newest, or the one named like it."""
+        # End its other logins. Raise ConflictError, before any change, for what is not the tenant's to take.
 
     @abstractmethod
     async def drop_database(self) -> None:
@@ -260,12 +226,10 @@ class TenantSteps(ABC):
         return
 
 
+# A login costs more than the statements of a step: TLS, a password exchange, and a new server process.
 @define(eq=False)
 class SharedSessions(Generic[SessionT]):
-    """Sessions of the administrator that the work on many tenants shares, each for one task at a time.
-
-    A login costs both sides more than the statements of a step: TLS, a password exchange, and a new server process.
-    """
+    """Sessions of the administrator that the work on many tenants shares, each for one task at a time."""
 
     _log_in: Callable[[], Awaitable[SessionT]]
     _close: Callable[[SessionT], Awaitable[None]]
@@ -318,10 +282,7 @@ class SharedSessions(Generic[SessionT]):
 def server_of(
     engine: Engine | str, connection: Connection, ca: str | None, admin: AdminLogin | None, connection_limit: int | None
 ) -> Server:
-    """Return the server of a cluster, with ``admin`` or its primary user as the administrator.
-
-    This imports the driver.
-    """
+    """Import the driver, and return the server of a cluster, with ``admin`` or its primary user as administrator."""
     dsn = _admin_dsn(engine, connection, admin)
     try:
         if engine in POSTGRESQL:

@@ -148,10 +148,7 @@ async def end_stale_sessions(schema: Schema) -> None:
 
 
 async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
-    """Take all rights of logins, lock them, and end their sessions, also those of logins that are gone.
-
-    Their passwords become random ones, unless they are kept.
-    """
+    """Revoke all rights of logins, lock them, and end their sessions, also those of logins that are gone."""
     if not logins:
         return
     existing = await accounts(schema, {*logins, schema.name})
@@ -268,11 +265,7 @@ async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:
 async def _end_threads(
     schema: Schema, find: Callable[[], Awaitable[Collection[Thread]]], logins: Collection[str] = ()
 ) -> None:
-    """Kill the threads that ``find`` returns until it returns none, with an account of each user's name for our host.
-
-    ``logins`` are of the tenant, also an adopted one. Other users without its form are noted as others.
-    Threads of events are killed too, and nothing waits for them: the server starts others, or they have no rights.
-    """
+    """Kill the threads that ``find`` returns until it returns none, by an account of each user's name for our host."""
     until, reasons = monotonic() + ENDING_SECONDS, list[str]()
     ours, passwords = {schema.session.thread_id()}, dict[str, Secret]()
     async with AsyncExitStack() as helpers:
@@ -305,17 +298,15 @@ async def _end_threads(
                     if isinstance(error, LoginRefusedError):  # the work on another tenant dropped the account
                         del passwords[user]
                     reasons.append(str(error))
+            # Nothing waits for killed events: the server starts others, or they have no rights.
             if not reasons and all(each.command == _EVENT for each in left):
                 return
             await asyncio.sleep(_PAUSE)
 
 
 async def _changing(schema: Schema) -> list[Thread]:
-    """Return sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
-
-    Such a session hangs SHOW PROCESSLIST, also ours. It may enter a login that was ended meanwhile, with the password
-    of before, and waits for as long as it likes: ``net_read_timeout``.
-    """
+    """Return sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on."""
+    # Such a session hangs SHOW PROCESSLIST, and may enter an ended login with its old password as late as it likes.
     query = (
         "SELECT PROCESSLIST_ID, PROCESSLIST_USER, NULL, PROCESSLIST_COMMAND FROM performance_schema.threads "
         "WHERE PROCESSLIST_COMMAND = %s AND PROCESSLIST_USER <> SUBSTRING_INDEX(USER(), '@', 1)"
@@ -353,10 +344,8 @@ async def helper(schema: Schema, login: str) -> AsyncGenerator[Secret]:
 
 
 async def drop_helpers(schema: Schema, login: str | None = None) -> None:
-    """Drop the accounts of ``helper`` for ``login``, or those that earlier work on this tenant left.
-
-    While one is there, nobody of that name can log in from its host.
-    """
+    """Drop the accounts of ``helper`` for ``login``, or those that earlier work on this tenant left."""
+    # While one is there, nobody of that name can log in from its host.
     query = f"SELECT User, Host, {_COMMENT} FROM mysql.user WHERE Host <> '%%' AND {_COMMENT} LIKE %s"
     for user, host, comment in await schema.run(query, f"{_HELPER}%"):
         if user == login or (login is None and comment == f"{_HELPER}{schema.name}"):

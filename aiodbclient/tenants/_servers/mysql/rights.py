@@ -56,12 +56,9 @@ class Access:
 
 
 async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access]:
-    """List the rights in the tenant's schema that are not of the logins ``ours``, nor for every schema.
-
-    An account for one host is others'. Those of the administrator are left out: where it has rights on every schema,
-    REVOKE on one of them would restrict it there.
-    """
+    """List the rights in the tenant's schema of everyone except the logins ``ours``."""
     name, is_literal, found = schema.name, schema.session.literal_names, list[Access]()
+    # Not the administrator's: where it has rights on every schema, REVOKE on one of them would restrict it there.
     query = (
         "SELECT * FROM ("
         f"SELECT Host, User, Db, NULL of_one, '' kind FROM mysql.db WHERE %s {'=' if is_literal else 'LIKE'} Db "
@@ -84,10 +81,7 @@ async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[st
 
 
 async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
-    """Revoke the rights in the tenant's schema of everyone except ``ours``. Raises GrantError for a wide pattern.
-
-    Return whose they were, also by a role, but none of ``ours``: a session that has entered the schema keeps them.
-    """
+    """Revoke all rights in the tenant's schema except those of ``ours``, and return who had them, also by a role."""
     others = await access_of_others(schema, ours)
     for one in others:
         if not one.is_wide:
@@ -96,14 +90,12 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
                 await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
     refuse_wide(schema, others)
     whose = await _with_members(schema, {one.user for one in others}) if others else set[str]()
-    return whose - {*ours, schema.session.user}
+    return whose - {*ours, schema.session.user}  # a session in the schema keeps its rights until it is ended
 
 
 async def strangers_inside(schema: Schema, ours: Collection[str]) -> set[str]:
-    """Return the users with a session in the schema who may not enter every schema, and are none of ``ours``.
-
-    They may have no right any more: an earlier try revoked it, and did not end their session.
-    """
+    """Return the users with a session in the schema who may not enter every schema, and are none of ``ours``."""
+    # They may have no right any more: an earlier try revoked it, and did not end their session.
     inside = {str(user) for (user,) in await schema.run(_INSIDE, schema.name)}
     may_enter = {*ours, schema.session.user, *(str(user) for (user,) in await schema.run(_EVERYWHERE))}
     return inside - await _with_members(schema, may_enter)
@@ -138,19 +130,13 @@ def check_name(schema: Schema) -> None:
 
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
-    """Give a login the rights ``wanted``, and revoke all others. What it has of them stays.
-
-    An open session keeps what it had on all schemas, and on the one that it is in.
-    """
+    """Give a login the rights ``wanted``, and revoke all others, which an open session may keep."""
     for statement, values, _ in await missing_grants(schema, login, wanted):
         await schema.run(statement, *values)
 
 
 async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[GrantStep]:
-    """Return the missing statements: after them, a login has the rights ``wanted`` and no others.
-
-    What it has beyond these on an object is revoked in one statement, or MySQL may keep dynamic rights.
-    """
+    """Return the missing statements: after them, a login has the rights ``wanted`` and no others."""
     roles = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
     steps: list[GrantStep] = [
         ("REVOKE %s@%s FROM %s@'%%'", (role, host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role))
@@ -163,7 +149,7 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
             beyond = rights & {"GRANT OPTION"} if wanted == RIGHTS[Role.OWNER] else rights - wanted
         whole = beyond & {"ALL PRIVILEGES"}
         for part in (beyond & {"GRANT OPTION"} if whole else beyond, whole):
-            if what := ", ".join(sorted(part)):
+            if what := ", ".join(sorted(part)):  # in one statement, or MySQL may keep dynamic rights
                 problem = Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {on}")
                 steps.append((f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), problem))
     if not wanted <= held.get(own, set()):
@@ -173,10 +159,7 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
 
 
 async def _held(schema: Schema, login: str) -> dict[str, set[str]]:
-    """Return what a login holds on each object, by SHOW GRANTS. A line that this cannot read is a right on "?".
-
-    The lines of one object are one: without a static right beside it, MySQL may refuse to revoke a dynamic one (3879).
-    """
+    """Return what a login holds on each object, by SHOW GRANTS, with each line that it cannot read under "?"."""
     held = defaultdict[str, set[str]](set)
     for (line,) in await schema.run("SHOW GRANTS FOR %s@'%%'", login):
         if _HARMLESS.fullmatch(line):
@@ -188,5 +171,6 @@ async def _held(schema: Schema, login: str) -> dict[str, set[str]]:
         rights = {*re.split(r", ?(?![^(]*\))", parsed["rights"])} - {"USAGE"}
         if " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"]):
             rights.add("GRANT OPTION")
+        # One set for all lines of an object: MySQL may refuse to revoke a dynamic right without a static one (3879).
         held[parsed["on"].replace("%", "%%")] |= rights
     return held

@@ -117,12 +117,9 @@ async def make_writable(schema: Schema) -> None:
 
 
 async def refuse_prepared(schema: Schema) -> None:
-    """After all sessions in the schema were ended: raise GrantError if a transaction holds tables of it.
-
-    After ``XA PREPARE`` a transaction keeps its locks, also without a session. Who knows its name can commit it.
-    """
+    """After all sessions in the schema were ended: raise GrantError if a prepared transaction holds tables of it."""
     held = [str(table) for (table,) in await schema.run(_HELD, schema.name, schema.name, schema.name)]
-    if held:
+    if held:  # whoever knows the name of the transaction can commit it
         raise schema.error(
             f"a prepared transaction (XA) holds tables of the schema {schema.name!r}: {', '.join(held[:5])}. Run XA "
             "ROLLBACK with its name, or ask the provider to: XA RECOVER lists it to XA_RECOVER_ADMIN. Then run it again"

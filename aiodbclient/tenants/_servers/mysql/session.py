@@ -86,10 +86,7 @@ class Cursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no types
 
 
 class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
-    """A session that closes at once, leaks nothing if its login fails, and verifies the server or sends no login.
-
-    One task uses it at a time.
-    """
+    """A session that closes at once, leaks nothing if its login fails, and verifies the server or sends no login."""
 
     literal_names = False  # whether GRANT takes the name of a schema as it is, and not as a pattern
     max_connections = 0  # of the server
@@ -132,10 +129,7 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
         tenant: str = "",
         seconds: float | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Execute ``statement``, with a value for each ``%s`` in it, and return its rows; none after a ``fine`` error.
-
-        An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
-        """
+        """Execute ``statement`` with a value for each ``%s``, and return its rows, or none after a ``fine`` error."""
         try:
             async with asyncio.timeout(seconds or STATEMENT_SECONDS), self.cursor() as cursor:
                 await cursor.execute(statement, values)
@@ -151,15 +145,13 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
         except BaseException as error:
             error.__traceback__ = None  # the driver's frames show the values
             raise
+        # The repr of a ``Secret`` hides it.
         of, shown = f"tenant {tenant!r}: " if tenant else "", statement % tuple(map(repr, values))
         raise kind(f"{of}MySQL refused a statement: {reason}", tenant=tenant, statement=shown)
 
     async def threads(self) -> list[Thread]:
-        """Return the threads that the session may see.
-
-        The statement that a thread runs may be no valid text. Then ``information_schema.PROCESSLIST`` of MySQL fails,
-        and ``performance_schema`` may be off. So the server sends bytes, and nothing decodes the statements.
-        """
+        """Return the threads that the session may see."""
+        # In bytes: a statement may be no valid text, and then ``information_schema.PROCESSLIST`` fails.
         await self.rows("SET SESSION character_set_results = binary")
         listed = await self.rows("SHOW PROCESSLIST")
         await self.rows("SET SESSION character_set_results = utf8mb4")

@@ -274,11 +274,8 @@ class PostgresSteps(TenantSteps):
 
     @asynccontextmanager
     async def opened(self, database: str | None = None) -> AsyncGenerator[Session]:
-        """A session for the work on the tenant, in the administrator's database or in ``database``.
-
-        The server lists it with the name of the tenant's owner role, by which ``end_stale_sessions`` finds it.
-        """
-        label = self._tenant.names.owner
+        """Yield a session for the work on the tenant, in the administrator's database or in ``database``."""
+        label = self._tenant.names.owner  # by which ``end_stale_sessions`` finds it
         name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
         begin = partial(rows, statement=name)
         try:

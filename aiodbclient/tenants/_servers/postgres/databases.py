@@ -65,35 +65,26 @@ SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND ba
 
 
 async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
-    """End the sessions in the tenant's database and those of the logins ``also`` in others, except those of ``keep``.
-
-    Return whose they are, with their pids.
-    """
+    """End the sessions in the tenant's database and those of ``also`` in others, except of ``keep``, and list them."""
     await end_opening(session, None if also else session.names.database)
     found = await session.run(_END_OTHERS, session.names.database, [*also], [*keep])
     return [f"process {pid} of {login!r}" for pid, login in found]
 
 
 async def shut(session: Session) -> None:
-    """Revoke the rights of others on the database, and end all sessions in it.
-
-    It belongs to the administrator until the next ``create_login``: code of the owner role, such as a function in
-    another database of the same customer, could let somebody in.
-    """
+    """Revoke the rights of others on the database, and end all sessions in it."""
     if await read_database(session) is not None:
+        # The administrator's until ``create_login``: code of the owner role elsewhere could let somebody in.
         await complete(session, None)
         await _empty(session)
 
 
 async def freeze(session: Session, logins: Collection[str]) -> None:
-    """Revoke all rights on the database, but of the login that dumps it, and end all sessions in it.
-
-    Logins lose their membership too, and their sessions in other databases: as the owner role they could grant
-    themselves CONNECT.
-    """
+    """Revoke all rights on the database except those of the login that dumps it, and end all sessions in it."""
     await refuse_prepared(session)
     names, database = session.names, await need_database(session)
     readers = {login.name for login in await read_logins(session) if login.inherits and login.name not in logins}
+    # As a member of the owner role, a login could grant itself CONNECT from another database.
     steps = await role_steps(session, names.owner, (), readers)
     await take(session, [*steps, *closing_steps(session, database, readers)])
     await _empty(session, logins)
@@ -241,12 +232,9 @@ async def login_to_adopt(session: Session) -> str | None:
 
 
 async def check_schema(session: Session, login: str) -> None:
-    """In the database: raise ConflictError if the login's search path, with "$user", has a schema that others' has not.
-
-    The new logins act as the owner role, so "$user" is another schema for them.
-    """
+    """In the database: raise ConflictError if "$user" puts a schema on the search path of the login alone."""
     names = session.names
-    if await session.run(_HAS_SCHEMA, login):
+    if await session.run(_HAS_SCHEMA, login):  # the new logins act as the owner role, whose "$user" is another
         database = Identifier(names.database).as_string(None)
         raise ConflictError(
             f"tenant {names.tenant!r}: the schema {login!r} is on the search path of the login {login!r} alone: run "

@@ -171,11 +171,7 @@ async def complete(session: Session, wanted: Mapping[str, Role] | None) -> None:
 async def missing_grants(
     session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]
 ) -> list[GrantStep]:
-    """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
-
-    ``wanted`` is None while the tenant is shut: then the database belongs to the administrator. ``found`` is what
-    ``read_logins`` returned.
-    """
+    """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database."""
     is_shut, wanted, database = wanted is None, wanted or {}, await need_database(session)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}

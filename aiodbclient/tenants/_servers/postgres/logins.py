@@ -111,13 +111,10 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:
-    """End logins: nobody can enter as one of them, or act as it. What does not end is named after all are shut out.
-
-    All lose their rights before any session is waited for: a session can resist ``pg_terminate_backend``, and a
-    prepared transaction can lock the row of its login.
-    """
+    """End logins: nobody can enter as one of them, or act as it."""
     present = [login for (login,) in await session.run(PRESENT, sorted(logins))]
     ours = {session.names.owner, *session.names.groups}
+    # Of all, before it waits for a session: one can resist ``pg_terminate_backend``.
     await revoke_memberships(session, await session.run(MEMBERSHIPS, present), ours)
     lock = SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL")
     changes: list[_Change] = [

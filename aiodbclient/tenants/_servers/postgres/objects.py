@@ -108,10 +108,7 @@ async def owners(session: Session) -> list[str]:
 
 
 async def hand_over(session: Session, role: str) -> None:
-    """In the tenant's database: make the owner role the owner of what ``role`` owns.
-
-    Raises GrantError if something was refused. What was given away stays so.
-    """
+    """In the tenant's database: give the owner role all that ``role`` owns, or raise GrantError for what is refused."""
     names = session.names
     members = {names.owner} if role == session.admin else {names.owner, role}
     while found := await session.run(_OWNED, role=role, owner=names.owner, most=_AT_ONCE):
@@ -123,26 +120,19 @@ async def hand_over(session: Session, role: str) -> None:
 
 
 async def drop_owned(session: Session, role: str) -> None:
-    """Drop what ``role`` owns in the session's database, and revoke what it has there of others, and granted of that.
-
-    Some may only be revoked by a superuser. They stay.
-    """
+    """In the session's database: drop what ``role`` owns, and revoke its rights and what it granted to others."""
     unlink = SQL("SELECT lo_unlink(oid) FROM unnest({}::oid[]) AS few (oid)")
     while few := await session.run(_LARGE_OBJECTS, role, _UNLINKED):  # until the time of the session is up
         await session.run_with([role], unlink.format([oid for (oid,) in few]))
     givers = [giver for (giver,) in await session.run(_GIVERS, role=role)]
-    with suppress(GrantError):  # of a giver that may not be joined
+    with suppress(GrantError):  # a giver may not be joined, such as a superuser: what it gave stays
         await session.run_with([role, *givers], SQL("DROP OWNED BY {}").format(Identifier(role)))
         return
     await session.run_as(role, SQL("DROP OWNED BY CURRENT_USER"))
 
 
 async def _alter(session: Session, members: Collection[str], statements: Sequence[Statement]) -> None:
-    """Run the statements as a member of roles, in one transaction or, if one is refused, each in its own.
-
-    Raises the first refusal at the end. Others can lock some objects, and each of these takes a second: after
-    ``_MOST_BLOCKED`` it ends.
-    """
+    """Run statements as a member of roles: in one transaction or, if one is refused, each in its own."""
     with suppress(GrantError):
         await session.run_with(members, *statements)
         return
@@ -152,17 +142,14 @@ async def _alter(session: Session, members: Collection[str], statements: Sequenc
             await session.run_with(members, statement)
         except GrantError as error:
             refused, blocked = refused or error, blocked + isinstance(error, BlockedError)
-        if blocked == _MOST_BLOCKED:
+        if blocked == _MOST_BLOCKED:  # each waited a second for a lock of others
             break
     if refused is not None:
         raise refused
 
 
 async def drop(opened: Opener, role: str) -> bool:
-    """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
-
-    Return whether it is gone. What others granted to it, or a lock of theirs, can hold that up.
-    """
+    """Give what an ended login owns to the tenant, drop the rest and the login, and return whether this succeeded."""
     try:
         async with opened() as session:
             names, places = session.names, dict(await session.run(_PLACES, role))
@@ -177,20 +164,16 @@ async def drop(opened: Opener, role: str) -> bool:
                 await drop_owned(session, role)
         async with opened() as session:
             await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
-    except GrantError:
+    except GrantError:  # a lock of others, or what they granted to it
         return False
     return True
 
 
 async def forget(opened: Opener, role: str) -> None:
-    """Drop a role of nobody, with all that it has.
-
-    Another tenant can hold that up. Then the role stays, renamed and without members: no grant to it reaches the next
-    tenant of the name.
-    """
+    """Drop a role of nobody with all that it has or, if others hold that up, leave it renamed and without members."""
     async with opened() as session:
         await revoke_memberships(session, await session.run(MEMBERSHIPS, [role]))
-    if not await drop(opened, role):
+    if not await drop(opened, role):  # renamed, so that no grant to it reaches the next tenant of the name
         gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
         async with opened() as session:
             await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))

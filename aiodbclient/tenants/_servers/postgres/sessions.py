@@ -117,12 +117,10 @@ _ERRORS: Mapping[str | None, type[GrantError]] = {
 }
 
 
+# Keep it while connections are open: to cancel a statement, libpq opens another connection.
 @define(eq=False)
 class CAFile:
-    """A temporary file with the cluster's CA certificate, because libpq only takes a file. Deleted with this object.
-
-    Keep it while connections are open: to cancel a statement, libpq opens another connection.
-    """
+    """A temporary file with the cluster's CA certificate, because libpq only takes a file."""
 
     ca: str
     _path: str = ""
@@ -144,10 +142,7 @@ def options_from(dsn: str) -> dict[str, Any]:
 
 
 async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name: str) -> AsyncConnection[Any]:
-    """Connect as the administrator, verify the server by ``ca`` if given, and close what is half-made.
-
-    A ``version`` of 0 is unknown. ``name`` is what the server lists the session as.
-    """
+    """Connect with ``_SETTINGS``, verify the server by ``ca`` if given, and set ``name`` as the application name."""
     settings = _SETTINGS | {key: value for since, of in _SINCE.items() if version >= since for key, value in of.items()}
     given = " ".join([str(options.get("options") or ""), *[f"-c {key}={value}" for key, value in settings.items()]])
     verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
@@ -215,11 +210,8 @@ async def end_all(end: Callable[[], Awaitable[list[T]]], until: float) -> list[T
 
 
 async def end_opening(session: Session, database: str | None = None) -> None:
-    """Wait for the sessions that others are opening, in ``database`` or in any, and end those that take too long.
-
-    They may have passed all checks, and nothing shows whose they are. ``post_auth_delay``, which everybody may set,
-    hides one for half an hour.
-    """
+    """Wait for the sessions that others are opening, in ``database`` or in any, and end those that take too long."""
+    # They may have passed all checks, and nothing shows whose they are. ``post_auth_delay`` hides one for half an hour.
     until = monotonic() + _OPENING_SECONDS
     opening = set(await session.run(_FIND_OPENING, database=database))
     while opening and monotonic() < until:
@@ -268,18 +260,11 @@ class Session:
         roles: Collection[str],
         *statements: Statement,
         inherits: bool = True,
-        first: Sequence[Statement] = (),
-        made: Collection[str] = (),
-        also: str = "",
+        first: Sequence[Statement] = (),  # before it joins the roles
+        made: Collection[str] = (),  # the roles that ``first`` creates
+        also: str = "",  # a login that joins too, and stays a member
     ) -> None:
-        """Execute statements that return nothing as a member of ``roles``, in one transaction and one round trip.
-
-        Others see the membership neither during nor after it.
-
-        ``first`` are statements before it, which ``made`` some roles. The login ``also`` stays a member.
-        With many roles on the server each GRANT and REVOKE takes long, and the automatic grant of a new role does not:
-        the membership in one that was ``made`` alone stays until the next transaction with it ends it.
-        """
+        """Execute statements that return nothing as a member of ``roles``, in one transaction and one round trip."""
         joined, names = {*roles, *made}, SQL(", ").join
         granted, begin, options, by = joined, [SQL("BEGIN")], SQL(""), SQL("")
         if self.knows_options:
@@ -292,7 +277,7 @@ class Session:
         grant = SQL("GRANT {} TO {}{}").format(names(map(Identifier, sorted(granted))), members, options)
         revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted(joined))), by)
         grants, revokes = [grant] if granted else [], [revoke]
-        if self.knows_options and {*roles} == {*made}:
+        if self.knows_options and {*roles} == {*made}:  # REVOKE is slow: the next transaction does it
             revokes = []
         try:
             await self.run_all(*begin, *first, *grants, *statements, *revokes, SQL("COMMIT"))
