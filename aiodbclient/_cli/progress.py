@@ -224,10 +224,7 @@ class _Work:
 
 
 class Bar:
-    """Shows on the standard error how far a run is: a bar on a terminal, elsewhere a line every 30 s.
-
-    A timer of the event loop draws it. A thread would not do, since a rate limiter is for one thread.
-    """
+    """Shows on the standard error how far a run is: a bar on a terminal, elsewhere a line every 30 s."""
 
     def __init__(self, total: int, limiter: RateLimiter) -> None:
         from rich.console import Console
@@ -284,6 +281,7 @@ class Bar:
 
     def _tick(self) -> None:
         self._draw()
+        # No thread: a rate limiter is for one thread.
         self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     def _draw(self) -> None:

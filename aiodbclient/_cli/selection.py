@@ -207,10 +207,7 @@ async def open_selection(
     partly: bool = False,
     **options: Any,
 ) -> AsyncGenerator[Opened]:
-    """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means.
-
-    If a name is missing, it finds none of the others, unless the command is ``partly`` done then.
-    """
+    """Find the chosen tenants in each of the roles, with ``--all`` those ``among`` the records."""
     wanted = names_in(chosen, default_all=default_all)
     async with open_tenants(place, **options) as opened:
         names, missing = dict[Role, list[str]](), dict[str, str]()

@@ -206,14 +206,12 @@ class _ProgramError(Exception):
 
 
 async def _run_quietly(program: list[str], begun: list[str], credential: Credential) -> _Ran:
-    """Run the program with its output in files. Raises ``_ProgramError``, or OSError if there is none.
-
-    Pipes would stay open as long as anything that the program started in the background.
-    """
+    """Run the program with its output in files, and raise ``_ProgramError`` if it fails."""
     started = monotonic()
     begun.append(called(credential.name, credential.role))
     with TemporaryDirectory() as folder:
         environment = _environment(credential, Path(folder))
+        # Pipes would stay open as long as anything that the program started in the background.
         output, errors = Path(folder) / "output", Path(folder) / "errors"
         with output.open("wb") as out, errors.open("wb") as err:
             process = await create_subprocess_exec(

@@ -292,10 +292,7 @@ async def provision_users(
 
 
 async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str], store: str | None) -> None:
-    """Refuse to change what is a tenant's, by its name or by the store, or the cluster's own.
-
-    A store that does not exist is an error, since $AIODBCLIENT_STORE may be relative to another folder.
-    """
+    """Refuse to change what is a tenant's, by its name or by the store, or the cluster's own."""
     what = f"the {_KINDS[kind]} {{}}"
     for name in names:
         if is_reserved(name):
@@ -314,6 +311,7 @@ async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str],
                 )
     if store is None:
         return
+    # A store that does not exist is an error: $AIODBCLIENT_STORE may be relative to another folder.
     async with open_store(store, called=f"--store or ${STORE_VARIABLE}") as opened:
         entries = await read_entries(opened)
     for record in entries.records:

@@ -37,11 +37,7 @@ async def _refuse_resend(request: aiohttp.ClientRequest, handler: ClientHandlerT
 
 
 class Connections:
-    """The connections of a session, which can be used again without risk.
-
-    A connection that is used again may hold a late answer to an earlier request, and aiohttp may send a request on it
-    twice. This class prevents both, with private names of aiohttp.
-    """
+    """The connections of a session, which never resend a request or return the answer to an earlier one."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.session = session

@@ -77,12 +77,8 @@ class WriteTurns:
         self.writing: Lock = Lock()
 
     def lane(self, *, bulk: bool) -> Lock:
-        """Return the turn to wait for before the rate limit's slot.
-
-        Bulk calls have their own: a bulk call that waits for its slot must not hold up other writes. After the slot,
-        ``writing`` keeps the two lanes apart.
-        """
-        return self._lanes[bulk]
+        """Return the lock to take before the rate limit's slot; ``writing`` is taken after it."""
+        return self._lanes[bulk]  # a bulk call that waits for its slot must not hold up other writes
 
 
 class Call(NamedTuple):

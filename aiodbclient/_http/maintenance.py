@@ -97,11 +97,7 @@ class _ClusterState:
 
 
 class MaintenanceWait:
-    """How one run waits while its clusters refuse changes.
-
-    The first name that a cluster refuses reads the cluster until it is online, then repeats its request. The others
-    wait for that name: those in progress after one refusal each, later ones before they send anything.
-    """
+    """How one run waits while its clusters refuse changes."""
 
     def __init__(self) -> None:
         self._clusters = defaultdict[str, _ClusterState](_ClusterState)
@@ -112,7 +108,7 @@ class MaintenanceWait:
         failed: list[FailedTry] = []
         while True:
             if state.lock.locked():
-                async with state.lock:
+                async with state.lock:  # whose holder was refused first, and waits until the cluster is online
                     pass
             if state.failure is not None:
                 raise state.not_online(call, failed, transport.secrets)

@@ -55,11 +55,7 @@ _LONGEST_ERROR = 1 << 16  # bytes of an error that the client decodes
 
 
 class Response(NamedTuple):
-    """The response to ``call``, not decoded yet.
-
-    If it does not fit the call, reading it raises InvalidResponseError and closes the connection. The response may be a
-    late one to an earlier request, and then every later request on this connection would get the wrong response.
-    """
+    """The response to ``call``, not decoded yet."""
 
     call: Call
     status: int
@@ -67,7 +63,8 @@ class Response(NamedTuple):
     body: bytes
     earlier: Sequence[FailedTry]  # the tries before this one
     secrets: Secrets
-    close: Callable[[], object]  # closes the connection, even if it is back in the pool
+    # Closes the connection, even if it is back in the pool: a response that does not fit may belong to an earlier call.
+    close: Callable[[], object]
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"  # the body may hold a secret

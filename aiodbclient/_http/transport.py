@@ -118,11 +118,8 @@ class Transport:
                 await self._closed.wait()
 
     async def send(self, call: Call, failed: list[FailedTry] | None = None) -> Response:
-        """Send ``call``, retry it as ``RULES`` and its retry policy say, and return the success.
-
-        ``failed``: the tries of the call so far; the failed ones of this method are added.
-        """
-        failed = [] if failed is None else failed
+        """Send ``call``, retry it as ``RULES`` and its retry policy say, and return the success."""
+        failed = [] if failed is None else failed  # those of the call so far, to which this adds its own
         waits: Iterator[float] | None = None
         counted = 0
         while True:

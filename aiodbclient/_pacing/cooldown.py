@@ -43,10 +43,7 @@ class Cooldown:
         return sent_at >= self.ends_at
 
     def refuse(self, sent_at: float, named: float | None, now: float) -> tuple[float, bool]:
-        """Take note of a 429 to a request sent at ``sent_at``, which ``named`` a wait or not.
-
-        Returns the seconds that its call waits, and whether it starts a cooldown.
-        """
+        """Count a 429, which may have ``named`` a wait; return its call's wait, and whether a cooldown starts."""
         fresh = self.is_fresh(sent_at)
         self.in_row += 1
         if self.in_row == 1:

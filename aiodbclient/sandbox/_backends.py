@@ -29,10 +29,9 @@ class Primary(NamedTuple):
 
 
 class Backend(Protocol):
-    """The server behind one cluster; its users are JSON objects as the API returns them, its methods raise Refusal.
+    """The server behind one cluster, whose methods raise Refusal and return users as the API does."""
 
-    Names that the engine does not take, and the deletion of the primary user, never get here.
-    """
+    # The caller refuses invalid names, and the deletion of the primary user.
 
     version: str  # of the server, once it has started
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it

@@ -49,10 +49,7 @@ class _Account:
 
 
 class MySQLBackend(Backend):
-    """Maps the API's users to the server's accounts, and its dbs to the server's schemas.
-
-    Each operation runs in a thread, with a connection of its own, to its end: also if the request is cancelled.
-    """
+    """Maps the API's users to the server's accounts, and its dbs to the server's schemas."""
 
     # The account of the DSN is hidden unless it is ``doadmin``, which has all rights in every schema, and may grant
     # them, but is not an administrator. Users created through the API have the same rights, as at the provider.

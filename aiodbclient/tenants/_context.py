@@ -100,10 +100,7 @@ def _make_turns() -> Turns:
 
 @define(eq=False, repr=False)
 class TenantServers:
-    """The clusters of one ``Tenants``, by id. Each is read once, and again after an error of its server.
-
-    Each job has its own: turns, and which clusters did not answer. For a while it asks those no more.
-    """
+    """The clusters of one ``Tenants``, each of which is read once, and again after an error of its server."""
 
     clients: Mapping[str, ClusterClient]  # the API of each, by id
     _admins: Mapping[str, AdminLogin | None]
@@ -125,10 +122,7 @@ class TenantServers:
         return self._read[cluster].name if cluster in self._read else None
 
     async def server(self, cluster: str, stats: RequestStats) -> TenantServer:
-        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
-
-        For some seconds after a failure it raises the same error, and sends nothing.
-        """
+        """Return the server of a cluster, which the first call reads and logs in to as the administrator."""
         async with self._reading[cluster]:
             if cluster in self._away:
                 error, since = self._away[cluster]

@@ -27,22 +27,7 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 
 def main() -> None:
-    """Run until stdin ends. The arguments are the folder of PostgreSQL's programs and the superuser's name.
-
-    The first line on stdin is a JSON object:
-
-    - ``parent``: where to create the temporary folder; null for the system's default;
-    - ``bind``: the address to listen on;
-    - ``password``: the superuser's password;
-    - ``settings``: those of the server that differ from ``postgres.py``'s;
-    - ``certificate``: the server's key and chain as PEM; null for a server without TLS.
-
-    The answer on stdout is a JSON object with the ``folder``. Then the server starts.
-
-    Each further line on stdin is a JSON object too: ``run`` is whether the server runs, and ``graceful`` whether it
-    tells its clients that it stops. The answer, when that is done, has the ``port``. Each answer can have an ``error``
-    instead.
-    """
+    """Run PostgreSQL by the orders of ``EmbeddedPostgres``, which are lines of JSON on stdin, until stdin ends."""
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

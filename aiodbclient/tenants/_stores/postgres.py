@@ -179,10 +179,7 @@ class PostgresConnection:
 
 
 async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
-    """Find the table ``name`` or ``schema.name``, or create it, and return its whole name.
-
-    From then on the session finds no functions and operators but PostgreSQL's own.
-    """
+    """Find the table ``name`` or ``schema.name``, or create it, and return its whole name."""
     table, exists = await _find_table(connection, name)
     if not exists:
         with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
@@ -190,6 +187,7 @@ async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
         table, exists = await _find_table(connection, name)  # another session may have created it, perhaps not ours
         if not exists:
             raise _unusable(f"another session drops the table {name}, or there is a type of that name")
+    # No function or operator that others have planted is called.
     await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
     return table
 

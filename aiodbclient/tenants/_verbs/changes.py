@@ -33,10 +33,7 @@ _LOSSES = 5  # lost claims of one name before it fails
 
 
 class ChangeTenants(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``change``.
-
-    With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
-    """
+    """A job that changes tenants; each verb is a subclass with ``done_already`` and ``change``."""
 
     verb: ClassVar[Verb | None] = None  # ``change`` continues an unfinished one itself; None: it finishes them all
     ends_logins: ClassVar[bool] = False  # whether it ends all logins of the tenant
@@ -127,10 +124,7 @@ class ChangeTenants(TenantJob[DoneT]):
 
     @abstractmethod
     async def change(self, tenant: Tenant) -> DoneT | None:
-        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
-
-        None: the work begins again, with another claim.
-        """
+        """Work on a claimed tenant, and return the outcome, or None to begin again under another claim."""
 
 
 def _wait_for_claim(name: str, until: float | None) -> float:
@@ -168,10 +162,7 @@ def _describe(tenant: Tenant) -> str:
 
 
 async def finish_or_undo(tenant: Tenant) -> bool:
-    """Finish or undo what a dead process left of a verb that does not say so itself. Return whether it left something.
-
-    Raises MoveError if the cluster that the tenant left cannot be reached.
-    """
+    """Finish or undo what a dead process left, unless the verb itself continues it, and return whether it did."""
     intent = tenant.on_record.intent
     match None if intent is None else (intent.verb, intent.role):
         case Verb.PROVISION | Verb.ADOPT | Verb.SUSPEND | Verb.RESUME | Verb.REMOVE, Role.OWNER:

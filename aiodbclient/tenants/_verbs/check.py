@@ -42,11 +42,7 @@ class CheckTenants(TenantJob[TenantChecked]):
             return 1
 
     async def every_name(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record, then of those whose database is on a server, and not on record.
-
-        A tenant on record can have another database, on a cluster where it is not on record: it was moved, and then the
-        store was restored.
-        """
+        """Yield the names of all tenants on record, then of those whose database is on a server, and not on record."""
         if self.context.role is Role.OWNER:
             await self._find_strays()
         not_on_record = dict(self._strays)
@@ -85,7 +81,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         on_record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
         stray_on = self._strays.get(name)
-        if stray_on is not None and stray_on != on_record.cluster:
+        if stray_on is not None and stray_on != on_record.cluster:  # or the store is older than its move
             there, names = await self._home(stray_on, name, reporter)
             if (await there.server.find(names)).database:
                 strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)

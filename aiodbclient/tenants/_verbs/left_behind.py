@@ -19,10 +19,7 @@ from .tenant import Tenant
 
 
 async def undo_move(tenant: Tenant) -> None:
-    """Open the tenant again where it is, then drop the copy. Ends the claim.
-
-    Raises MoveError if the other cluster is unreachable. Then the copy is left behind.
-    """
+    """Open the tenant again where it is, drop the copy, and end the claim; raise MoveError if the copy stays."""
     intent, current = tenant.on_record.intent, tenant.record.current
     assert intent is not None
     assert intent.other_cluster is not None

@@ -105,12 +105,9 @@ class Tenant(BaseTenant):
     async def begin(
         self, verb: Verb, logins: Iterable[str] = (), *, role: Role = Role.OWNER, other_cluster: str | None = None
     ) -> None:
-        """Store what is about to happen, before its first step, and the logins that it makes.
-
-        The logins of an earlier intent stay in it: until they are dropped, they may exist.
-        """
+        """Store the intent, with the logins that the verb makes, before its first step."""
         cluster, database = self.home.cluster, self.names.database
-        known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))
+        known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))  # until they are dropped, they may exist
         intent = Intent(
             verb=verb, cluster=cluster, database=database, role=role, logins=known, other_cluster=other_cluster
         )
@@ -131,10 +128,7 @@ class Tenant(BaseTenant):
     # The server.
 
     async def look(self, *, ends_logins: bool) -> None:
-        """Find what the server has of the tenant. Raises ConflictError if another store knows the tenant.
-
-        Also if it was suspended since this store was copied, unless the verb ``ends_logins``.
-        """
+        """Find what the server has of the tenant, and raise ConflictError if another store has changed it."""
         self.found = await self.home.server.find(self.names)
         newer = self.on_record.newer_logins(self.names, self.found.logins)
         if newer and (self.record.current is not None or self.on_record.begun is Verb.PROVISION):
