@@ -158,7 +158,7 @@ class MySQLBackend(Backend):
                 return operation(_Session(self, connection), *given, **options)
 
         try:
-            return await asyncio.to_thread(work)
+            return await asyncio.to_thread(work)  # to its end, also if the request is cancelled
         except pymysql.Error as error:
             code = error.args[0] if error.args else None
             if code in (ER.CANNOT_USER, ER.DB_CREATE_EXISTS):

@@ -151,8 +151,7 @@ class TenantServers:
                 f"servers (404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was "
                 "created"
             ) from None
-        admin = self._admins[client.id]
-        server = server_of(info.engine, connection, ca, admin, self._connection_limit)
+        server = server_of(info.engine, connection, ca, self._admins[client.id], self._connection_limit)
         try:
             await server.administrator()  # before anything is made that it could then not finish
         except GrantError as error:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -122,11 +123,9 @@ def _unreadable(name: str, why: str, advice: str = "") -> StoreError:
 
 def check_storable(name: str) -> str:
     """Return ``name``. Raises InvalidArgumentError if no store can hold it."""
-    try:
+    with suppress(UnicodeEncodeError):
         if name.encode() and "\0" not in name:
             return name
-    except UnicodeEncodeError:
-        pass
     raise InvalidArgumentError(f"the name {name!r} is invalid: it must be unicode without NUL, and not empty")
 
 
@@ -139,13 +138,11 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError:
         raise ConfigurationError("key= needs the extra: pip install 'aiodbclient[tenants]'") from None
-    try:
+    with suppress(ValueError, TypeError):
         keys = [key] if isinstance(key, str | bytes) else key
         encoded = hidden([each.encode() if isinstance(each, str) else each for each in keys])
         if all(map(_KEY.fullmatch, encoded)):  # Fernet skips what is no base64
             return MultiFernet(map(Fernet, encoded))
-    except (ValueError, TypeError):
-        pass
     raise InvalidArgumentError("key= takes one or several keys of cryptography.fernet.Fernet.generate_key()")
 
 

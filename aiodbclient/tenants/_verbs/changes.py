@@ -1,8 +1,6 @@
-"""``ChangeTenants``: the loop of every verb that changes tenants. Then the verbs for a tenant that is there.
+"""``ChangeTenants``, the loop of every verb that changes tenants, and most of these verbs."""
 
-Each says when there is nothing to do, and what its steps are. ``finish_or_undo`` does what a crash makes necessary.
-``docs/why/logins.md`` has the table of verbs and what a crash leaves.
-"""
+# docs/why/logins.md has the table of the verbs, and of what a crash leaves of each.
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
                     await _repair(tenant, finished)
                     raise
                 return await _repair(tenant, finished)
-        return _repaired(tenant, action, credential, problems)
+        return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)
 
 
 def _unfinished(on_record: OnRecord) -> Problem:
@@ -239,13 +239,15 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
     problems, kinds = (*finished, *found), {each.kind for each in found}
     if ProblemKind.DATABASE_MISSING in kinds:
         raise await tenant.no_database()
+    action = TenantAction.REPAIRED if problems else TenantAction.KEPT
     if found and tenant.on_record.state is State.SUSPENDED:
         await tenant.begin(Verb.SUSPEND)  # the repair opens the database to the tenant, which has no login that works
         await tenant.steps.repair({})
-        return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
-    if found:
+        await suspend(tenant)
+        action = TenantAction.SUSPENDED
+    elif found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
-    return _repaired(tenant, TenantAction.REPAIRED if problems else TenantAction.KEPT, tenant.current, problems)
+    return TenantRepaired(name=tenant.names.tenant, action=action, credential=tenant.current, problems=problems)
 
 
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
@@ -273,9 +275,3 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     await tenant.steps.repair(OnRecord.read(record.name, tenant.role, record).logins)
     await tenant.drop_ended(*ended)
     await tenant.commit(record)
-
-
-def _repaired(
-    tenant: Tenant, action: TenantAction, credential: Credential, problems: tuple[Problem, ...]
-) -> TenantRepaired:
-    return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)

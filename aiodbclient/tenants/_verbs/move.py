@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from time import monotonic
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
@@ -83,16 +83,16 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         return None if is_moved else outcome  # what is left behind is dropped next
 
 
+@define(eq=False, repr=False)
 class _Move:
     """The move of one tenant, with the steps for its copy ``there``."""
 
-    def __init__(self, job: MoveTenants, tenant: Tenant, there: TenantServer, copy: TenantSteps) -> None:
-        self._job = job
-        self._tenant = tenant
-        self._there = there
-        self._copy = copy
-        self._others: tuple[str, ...] = ()  # who has rights on the database, which end with the move
-        self._frozen_at: float | None = None
+    _job: MoveTenants
+    _tenant: Tenant
+    _there: TenantServer
+    _copy: TenantSteps
+    _others: tuple[str, ...] = field(init=False, default=())  # who has rights on the database, which end with the move
+    _frozen_at: float | None = field(init=False, default=None)
 
     async def run(self) -> TenantMoved:
         """Move the tenant. If that fails before the commit, the tenant is as it was."""

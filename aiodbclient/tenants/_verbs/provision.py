@@ -76,16 +76,15 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
 
     async def cluster_for(self, on_record: OnRecord, reporter: Reporter) -> str:
         """The cluster of the tenant. That of a new one is chosen, and once again if it is unreachable."""
-        servers, role = self.context.servers, self.context.role
-        if role is not Role.OWNER or on_record.cluster is not None:
-            cluster = await super().cluster_for(on_record, reporter)
-            may_choose = (
-                self.context.may_choose and on_record.intent is not None and on_record.intent.other_cluster is None
-            )
-            if role is not Role.OWNER or on_record.state is not State.PROVISIONING or not may_choose:
+        if self.context.role is not Role.OWNER:
+            return await super().cluster_for(on_record, reporter)
+        cluster, intent = on_record.cluster, on_record.intent
+        if cluster is not None:
+            is_first = on_record.state is State.PROVISIONING and intent is not None and intent.other_cluster is None
+            if not is_first or not self.context.may_choose:
                 return cluster
             with suppress(*AWAY):
-                return (await servers.server(cluster, reporter.stats)).cluster
+                return (await self.context.servers.server(cluster, reporter.stats)).cluster
         if on_record.name not in self._chosen:
             home = await self.context.choose(on_record.name, reporter.stats)
             self._chosen[on_record.name] = home.cluster

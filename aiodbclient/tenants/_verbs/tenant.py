@@ -1,8 +1,4 @@
-"""``Tenant``: a tenant that this process has claimed, and the steps that several verbs take.
-
-While this process works on a tenant, a background task renews the lease of its claim. Once the lease may have expired,
-no more statements are sent.
-"""
+"""``Tenant``: a tenant that this process has claimed, and the steps that several verbs take."""
 
 from __future__ import annotations
 
