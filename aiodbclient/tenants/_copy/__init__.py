@@ -124,19 +124,17 @@ async def installed(dump: str, restore: str) -> list[Tools]:
     """Return the pairs of programs that are installed: those on PATH first."""
     found = list[Tools]()
     for first, second in await asyncio.to_thread(_pairs, dump, restore):
-        text = ""
         with suppress(GrantError):
             text = await text_of([first, "--version"])
-        if match := _VERSION.search(text):
-            found.append(Tools(first, second, (int(match[1]), int(match[2])), text, lacks_tls=_WHEEL in first))
+            if match := _VERSION.search(text):
+                found.append(Tools(first, second, (int(match[1]), int(match[2])), text, lacks_tls=_WHEEL in first))
     return found
 
 
 def _pairs(*names: str) -> list[tuple[str, ...]]:
     folders = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each]
     folders += sorted(each for pattern in _FOLDERS for each in glob(pattern))
-    spec = find_spec(_WHEEL)
-    if spec is not None and spec.origin is not None:
+    if (spec := find_spec(_WHEEL)) and spec.origin:
         folders.append(str(Path(spec.origin).parent / "pginstall" / "bin"))
     pairs = [tuple(str(Path(folder, name)) for name in names) for folder in dict.fromkeys(folders)]
     # Debian's wrapper is of another version for each server. The programs that it starts are found too.

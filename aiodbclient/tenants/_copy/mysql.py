@@ -111,10 +111,9 @@ class MySQLCopier(Copier):
             views = [f"--ignore-table={source.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
         await _run(self.tools.dump, source, *_DUMP, *more, *views, source.database, stdout=file)
-        # Of the database: the parameters and variables of a routine get them when it is made.
-        rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{stored_programs}".encode()
         file.seek(0, os.SEEK_END)
-        file.write(rest)
+        # Of the database: the parameters and variables of a routine get them when it is made.
+        file.write(f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{stored_programs}".encode())
         file.flush()
 
     async def restore(self, target: Credential, file: IO[bytes]) -> None:

@@ -105,10 +105,9 @@ class PostgresCopier(Copier):
         return copier
 
     async def survey(self, source: Credential, login: str) -> Survey:
-        names = {"owner": self.names.owner, "form": self.names.login_pattern}
         async with self._session(source) as ask:
             ((size, limit, *locale),) = await ask(_DATABASE)
-            extensions = await ask(_EXTENSIONS, names)
+            extensions = await ask(_EXTENSIONS, {"owner": self.names.owner, "form": self.names.login_pattern})
             ((tables, locks),) = await ask(_LOCKS)
             settings = await ask(_SETTINGS, {"login": login})
         if tables > locks * _PART_OF_LOCKS:
@@ -137,16 +136,13 @@ class PostgresCopier(Copier):
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
         """Await a program, and end it if it waits long for a lock: a tenant can hold one for ever."""
         task = asyncio.create_task(copying)
-        values = {"login": credential.username, "seconds": _LOCK_SECONDS}
         try:
             while not (await asyncio.wait([task], timeout=_LOCK_SECONDS))[0]:
                 async with self._session(credential) as ask:
-                    blocking = await ask(_BLOCKED, values)
-                if blocking:
-                    login = blocking[0][0]
-                    raise GrantError(
-                        f"it was ended: an open transaction of the login {login!r} holds a lock that it needs"
-                    )
+                    for (login,) in await ask(_BLOCKED, {"login": credential.username, "seconds": _LOCK_SECONDS}):
+                        raise GrantError(
+                            f"it was ended: an open transaction of the login {login!r} holds a lock that it needs"
+                        )
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -193,8 +189,7 @@ class PostgresCopier(Copier):
     async def finish(self, survey: Survey, target: Credential, events: str) -> None:
         database = Identifier(target.database)
         async with self._session(target) as ask:
-            limit = Literal(survey.facts["limit"])
-            await ask(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
+            await ask(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, Literal(survey.facts["limit"])))
             for of_login, in_database, name, value in survey.facts["settings"]:
                 what = SQL("DATABASE {}").format(database)
                 if of_login:
@@ -215,7 +210,7 @@ class PostgresCopier(Copier):
         options = options_from(credential.uri.partition("?")[0]) | {"options": self.timeouts}
         ca = None if credential.ca is None else CAFile(credential.ca)
         try:
-            server = await connect(options, ca, 0, "aiodbclient")
+            server = await connect(options, ca, 0, "aiodbclient")  # 0: its version is not known
         except psycopg.Error as error:
             raise GrantError(f"PostgreSQL refused a login to copy the database: {one_line(error)}") from None
         async with server:

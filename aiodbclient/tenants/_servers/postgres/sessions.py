@@ -276,9 +276,9 @@ class Session:
         members = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
         grant = SQL("GRANT {} TO {}{}").format(names(map(Identifier, sorted(granted))), members, options)
         revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted(joined))), by)
-        grants, revokes = [grant] if granted else [], [revoke]
-        if self.knows_options and {*roles} == {*made}:  # REVOKE is slow: the next transaction does it
-            revokes = []
+        grants = [grant] if granted else []
+        # The next transaction with a new role revokes it: on a server with many roles, each REVOKE is slow.
+        revokes = [] if self.knows_options and {*roles} == {*made} else [revoke]
         try:
             await self.run_all(*begin, *first, *grants, *statements, *revokes, SQL("COMMIT"))
         except GrantError:
