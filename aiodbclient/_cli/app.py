@@ -81,7 +81,7 @@ _GROUPS = {
 
 
 class _Help:
-    """Help with a section for each panel of the options. Typer's own records of options import pydantic: 0.1 s."""
+    """Help with a section for each panel of the options, since Typer's own imports pydantic, which takes 0.1 s."""
 
     epilog: str | None
     get_params: Any
@@ -134,7 +134,7 @@ class Group(_Help, TyperGroup):
 
 
 class ProgramCommand(Command):
-    """A command that ends with another program's command line, after ``--``. It is in ``meta`` of the context."""
+    """A command that ends with another program's command line, after ``--``, in ``meta`` of the context."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "-- PROGRAM..."]
@@ -147,7 +147,7 @@ class ProgramCommand(Command):
 
 
 class _Commands(dict[str, Any]):
-    """Commands by name. One that is a text, as ``module.function``, is imported when it is asked for."""
+    """Commands by name, or as the text ``module.function``, which is imported when it is asked for."""
 
     def __getitem__(self, name: str) -> Any:
         command = super().__getitem__(name)

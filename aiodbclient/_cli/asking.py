@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was cl
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on the terminal whether to go on, unless ``yes``. Raises typer.Abort if not."""
+    """Ask on the terminal whether to go on, unless ``yes``, and raise typer.Abort if not."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -30,7 +30,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def confirm_ending(question: str, number: int, chosen: Chosen, ending: Ending) -> None:
-    """Ask before ``number`` names lose something. With ``--all`` or ``--from``, ``--yes`` needs ``--max``."""
+    """Ask before ``number`` names lose something, and refuse ``--yes`` without ``--max`` for names not typed."""
     if ending.most is not None and number > ending.most:
         raise InvalidArgumentError(f"{number} are selected, more than --max {ending.most}. Nothing was changed")
     if ending.yes and ending.most is None and not chosen.is_typed:

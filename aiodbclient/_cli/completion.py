@@ -27,7 +27,7 @@ def cluster_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def tenant_names(context: typer.Context, incomplete: str) -> list[str]:
-    """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
+    """The tenants in the store of the command line or of $AIODBCLIENT_STORE, without a request to the API."""
     where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
     given = context.params.get("names") or ()
     found = _within(lambda: _read_tenants(where)) if where else []

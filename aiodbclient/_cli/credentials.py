@@ -20,14 +20,14 @@ _LONGEST = 40  # characters of a tenant's name in that of its Secret
 
 
 def uri_of(credential: Credential, ca_file: str | None) -> str:
-    """The URI. With ``ca_file``, and if the cluster speaks TLS, it makes the driver verify the server."""
+    """The URI, which makes the driver verify the server if there is a ``ca_file`` and the cluster uses TLS."""
     if ca_file is None or credential.ca is None:
         return credential.uri
     return credential.uri_for(ca_file=ca_file)
 
 
 def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str]:
-    """The environment variables of a program that uses the credential. With a CA file it verifies the server."""
+    """The environment variables of a program that uses the credential, and with a CA file verifies the server."""
     variables = credential.env()
     if ca_file is None or credential.ca is None:
         return variables
@@ -43,7 +43,7 @@ def as_env_file(credential: Credential, ca_file: str | None) -> str:
 
 
 def as_secret(credential: Credential, ca_file: str | None, name: str | None, namespace: str | None) -> str:
-    """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``."""
+    """A Secret of Kubernetes, as YAML, with the CA as ``ca.crt``."""
     data = environment_of(credential, ca_file)
     if credential.ca is not None:
         data["ca.crt"] = credential.ca
@@ -68,7 +68,7 @@ def since_of(credential: Credential | None) -> str | None:
 
 
 def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object: bool) -> dict[str, Any]:
-    """The credential as a row of a table, or as the members of a JSON object. Secrets only with ``show``."""
+    """The credential as a row of a table or the members of a JSON object, with secrets only if ``show``."""
     row: dict[str, Any] = {
         "name": credential.name,
         "role": credential.role.value,

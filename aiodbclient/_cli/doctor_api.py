@@ -44,7 +44,7 @@ _PAUSE = 1.5  # s between two looks
 
 @frozen
 class Trial:
-    """A trial on one cluster. All that it makes has a name that begins with ``name``."""
+    """A trial on one cluster, where all that it makes has a name that begins with ``name``."""
 
     findings: Findings
     cluster: ClusterClient
@@ -53,7 +53,7 @@ class Trial:
     pending: set[str] = field(factory=set[str])  # the names that a request without an answer may still create
 
     async def prove(self) -> None:
-        """Make logins, and prove what the API says of them. Raises StepFailedError."""
+        """Make logins, and prove what the API says of them, or raise StepFailedError."""
         login = self.login("a")
         with self.findings.needed("login", {PermissionDeniedError: "Give the token the scope database:create"}):
             made = await self.create(login)
@@ -73,7 +73,7 @@ class Trial:
         return f"{self.name}-t-{end}"
 
     async def create(self, login: str) -> User:
-        """Create a login. Its name is pending until it is answered, so also if this is cancelled."""
+        """Create a login, whose name is pending until it is answered, so also if this is cancelled."""
         self.pending.add(login)
         try:
             made = await self.cluster.users.create(login, settings=_SETTINGS.get(self.engine))
@@ -190,7 +190,7 @@ class Trial:
                 return
 
     async def delete_all(self) -> list[str]:
-        """Delete what is ours, and look until nothing is listed. Returns what is left."""
+        """Delete what is ours, look until nothing is listed, and return what is left."""
         left: list[tuple[str, str]] = []
         for wait in waits(_LAG, longest=_PAUSE):
             await asyncio.sleep(wait)

@@ -60,7 +60,7 @@ class Findings:
         self._print("FAIL", check, said, advice)
 
     def stop(self, check: str, found: object, advice: str) -> NoReturn:
-        """The same, where the checks after it make no sense. Raises StepFailedError."""
+        """The same, where the checks after it make no sense, so that it raises StepFailedError."""
         self.fail(check, found, advice)
         raise StepFailedError
 

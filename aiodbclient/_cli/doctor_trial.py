@@ -155,7 +155,7 @@ class _Asking:
             self.trial.findings.skip(check, f"there is no answer: {message_of(error)}")
 
     async def ask_all(self, made: Credential) -> None:
-        """What the API does with logins that SQL made, dropped or locked. ``made`` is a tenant's credential."""
+        """Ask what the API does with a tenant's login, ``made``, and with those that SQL made, dropped or locked."""
         logins = dropped, shut, own = [self.trial.login(end) for end in "dso"]
         await self.ask("settings", self._settings())
         try:
@@ -241,7 +241,7 @@ class _Asking:
                 await request_below(self.trial.cluster, "DELETE", "pools", name)
 
     async def _run(self, what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
-        """Run a statement as the administrator, on PostgreSQL ``inside`` a database. Raises GrantError."""
+        """Run a statement as the administrator, on PostgreSQL ``inside`` a database, or raise GrantError."""
         engine = self.trial.engine
         tenant = BaseTenant(names_of(self.trial.name, engine))
         rows: list[tuple[Any, ...]]

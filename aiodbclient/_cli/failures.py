@@ -10,7 +10,7 @@ from ..tenants import errors as tenant_errors
 
 
 class Exit(IntEnum):
-    """The exit codes, as ``EXIT_CODES`` explains them. ``tenants exec`` also passes on a program's."""
+    """The exit codes, as ``EXIT_CODES`` explains them, to which ``tenants exec`` adds those of its program."""
 
     DONE = 0
     SOME_FAILED = 1
@@ -63,7 +63,7 @@ def said_by(error: Exception, *, verbose: bool = False) -> str:
 
 
 def advice_for(error: Exception) -> str:
-    """What an operator does about ``error``. Most errors say it themselves."""
+    """What an operator does about ``error``, which most errors say themselves."""
     match error:
         case errors.AuthenticationError():
             return (

@@ -27,7 +27,7 @@ _LISTS = {str(list), str(Sequence)}
 
 
 def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
-    """Return the names that were given, or those in ``file``. None may come twice."""
+    """Return the names that were given, or those in ``file``, of which none may come twice."""
     if file is None:
         names = _checked_arguments(arguments)
     elif arguments:
@@ -39,7 +39,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 
 def read_users(arguments: list[str] | None, file: Path | None) -> list[NewUser]:
-    """Return the users that were named, or those in ``file`` with their settings. None may come twice."""
+    """Return the users that were named, or those in ``file`` with their settings, of which none may come twice."""
     from .. import NewUser  # slow to import, and not needed for help
 
     if file is None or arguments:
@@ -103,7 +103,7 @@ def _names_in(where: str, text: str) -> list[str]:
 
 
 def _rows(where: str, text: str) -> Iterator[tuple[int, str]]:
-    """The number of each line, and its name. A line that begins with # is a comment."""
+    """The number and the name of each line, except comments, which begin with #."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
     if not lines:
         raise InvalidArgumentError(f"{where} is empty: a file without names has the line `name`")

@@ -38,7 +38,7 @@ def rate_limiter(api: Api) -> RateLimiter:
 async def open_client(
     api: Api | None = None, limiter: RateLimiter | None = None, *, offline: bool = False
 ) -> AsyncGenerator[DatabaseClient]:
-    """Open a client with the environment's token and proxy. An ``offline`` one needs no token, and sends nothing."""
+    """Open a client with the environment's token and proxy, or an ``offline`` one, which needs no token."""
     from .. import DatabaseClient  # slow to import
 
     token = "unused" if offline else _token()
@@ -87,7 +87,7 @@ async def _say_that_it_waits() -> None:
 
 
 async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[str, ClusterClient]:
-    """Find clusters by ids or names: a request for each id, and one for all names. Returns them by their names."""
+    """Return clusters by name, with a request for each that is given by its id, and one for all given by name."""
     async with patiently():
         listed = [] if all(map(is_id, wanted)) else await client.clusters.list()
         found = [await _by_id(client, each) if is_id(each) else _by_name(client, listed, each) for each in wanted]
@@ -145,7 +145,7 @@ def keys_in(variable: str = KEY_VARIABLE) -> list[str] | None:
 async def open_store(
     where: str, *, make: bool = False, key: list[str] | None = None, called: str = "--store"
 ) -> AsyncGenerator[Store]:
-    """Open the store. One that does not exist is created only with ``make``. ``key``: [] for none."""
+    """Open the store, or create it with ``make``, with the environment's keys or those of ``key``, [] for none."""
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL")
     key = keys_in() if key is None else (key or None)

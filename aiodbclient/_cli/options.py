@@ -35,7 +35,7 @@ def argument(metavar: str, help: str, **settings: Any) -> Any:
 
 
 def choice(*names: str, values: str, **settings: Any) -> Any:
-    """An option that takes one of ``values``, with ``|`` between them. A TAB offers them."""
+    """An option that takes one of ``values``, with ``|`` between them, which a TAB offers."""
 
     def complete(incomplete: str) -> list[str]:
         return [each for each in values.split("|") if each.startswith(incomplete)]

@@ -29,7 +29,7 @@ class Output:
         return self.form == "json"
 
     def rows(self, rows: Iterable[Row], empty: str = "") -> None:
-        """Print rows. If there are none, say ``empty`` to people."""
+        """Print rows, or say ``empty`` to people if there are none."""
         found = list(rows)
         if self.as_json:
             write("".join(f"{json.dumps(row)}\n" for row in found))
@@ -60,7 +60,7 @@ class CredentialOutput(Output):
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """A table. No value is folded or cut, since people copy them."""
+    """A table that folds and cuts no value, since people copy them."""
     titles = list(dict.fromkeys(title for row in rows for title in row))
     columns = [[title, *(_cell(row.get(title)) for row in rows)] for title in titles]
     widths = [max(map(len, column)) for column in columns]

@@ -34,7 +34,7 @@ _LATE = f"--timeout is over, and the names in progress get up to {TIMEOUT_GRACE:
 
 @define
 class Report:
-    """Prints the outcomes of a run. ``role`` is that of its logins, or an empty text."""
+    """Prints the outcomes of a run, whose logins' ``role`` may be an empty text."""
 
     output: Output
     verbose: bool = False
@@ -90,7 +90,7 @@ async def follow(
     limiter: RateLimiter,
     missing: Mapping[str, str] = {},
 ) -> int:
-    """Do runs one after the other, each for a role. ``names`` are those that they are for, with their roles."""
+    """Do runs one after the other, each for a role, over ``names`` with their roles."""
     from .. import Failed  # slow to import, and not needed for help
 
     bar = Bar(len(missing) + len(names), limiter)
@@ -122,12 +122,12 @@ async def follow(
 
 @define
 class Alike:
-    """The names that failed, by the reason. That is printed for the first name alone."""
+    """The names that failed, by the reason, which is printed for the first name alone."""
 
     names: dict[str, list[str]] = field(factory=dict[str, list[str]])
 
     def add(self, name: str, reason: str) -> bool:
-        """Add a name. Return whether it is the first one with that reason."""
+        """Add a name, and return whether it is the first one with that reason."""
         names = self.names.setdefault(reason, [])
         names.append(name)
         return len(names) == 1
@@ -190,7 +190,7 @@ class _Work:
             write(f"{text}\n")
 
     def end(self, begun: Sequence[str], limiter: RateLimiter) -> int:
-        """Say how the run ended, and what helps. Returns the exit code."""
+        """Say how the run ended and what helps, and return the exit code."""
         if not self.report.output.as_json:
             self.alike.say()
             if self.counts or (self.error is None and not self.stopped):
@@ -260,7 +260,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, *, is_failed: bool) -> None:
-        """Count a name. There may be more than expected."""
+        """Count a name, of which there may be more than expected."""
         task = self._progress.tasks[0]
         self._failed += is_failed
         self._progress.update(self._task, advance=1, total=max(task.total or 0, task.completed + 1))

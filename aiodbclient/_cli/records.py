@@ -42,7 +42,7 @@ class Entries:
         return dict(sorted(((id, names.get(id) or id) for id in ids), key=lambda each: each[1]))
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
-        """Find clusters by name or id. Returns names by ids, or None if the store does not know all of them."""
+        """Return the names of clusters by id, or None if the store does not know all of them."""
         known, found = self.clusters(), dict[str, str]()
         for each in wanted:
             ids = [id for id, name in known.items() if each in (id, name)]
@@ -53,7 +53,7 @@ class Entries:
         return found
 
     def end(self, code: int) -> int:
-        """Print which records are damaged. Returns the exit code: if any is, UNUSABLE in place of a lower one."""
+        """Print which records are damaged, and return the exit code, which is then UNUSABLE unless it is higher."""
         for name in self.damaged:
             note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
         return Exit.UNUSABLE if self.damaged and code <= Exit.SOME_FAILED else code
@@ -107,7 +107,7 @@ class Records:
         return ", ".join(name for id, name in self.clusters.items() if id in ids) or self.cluster
 
     def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
-        """Select the names that are on record, and say why the others are not. None selects all."""
+        """Select the names that are on record, or all for None, and say why the others are not."""
         there = {*self.records[role], *(self.entries.damaged if role is Role.OWNER else ())}
         if wanted is None:
             if not there and (why := self.elsewhere()):
@@ -153,7 +153,7 @@ class Records:
         return f"{store} has no tenants of {self.cluster}: its {len(others)} records are of other clusters: {homes}"
 
     def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
-        """Return the credentials of ``wanted``, and why the others have none. None selects all."""
+        """Return the credentials of ``wanted``, or of all for None, and why the others have none."""
         names, missing = self.select(wanted, role)
         # A damaged record has no credential.
         there = {name: self.records[role].get(name, OnRecord.read(name, role, None)) for name in names}

@@ -51,7 +51,7 @@ def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None
 
 
 def _flat(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
-    """Flatten the option classes of ``command``. Returns its parameters, and what builds its arguments."""
+    """Flatten the option classes of ``command``, and return its parameters and what builds its arguments."""
     given = inspect.signature(command, eval_str=True).parameters.values()
     sets = {each.name: each.annotation for each in given if attrs.has(each.annotation)}
     parameters = list[inspect.Parameter]()
@@ -78,7 +78,7 @@ def _members(kind: Any) -> Iterator[inspect.Parameter]:
 
 
 async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -> int:
-    """Do ``work``, until a signal cancels it, or its time is over. Returns the exit code."""
+    """Do ``work``, until a signal cancels it or its time is over, and return the exit code."""
     task = asyncio.current_task()
     assert task is not None
     on_signals(task.cancel)
@@ -107,7 +107,7 @@ def on_signals(react: Callable[[], object]) -> None:
 
 @contextmanager
 def on_timeout(react: Callable[[], object]) -> Generator[None]:
-    """Call ``react`` when ``--timeout`` ends in this block. The command is cancelled ``TIMEOUT_GRACE`` later."""
+    """Call ``react`` when ``--timeout`` ends in this block, whose command is cancelled ``TIMEOUT_GRACE`` later."""
     limit = _limit.get()
     when = None if limit is None else limit.when()
     if limit is None or when is None:

@@ -63,7 +63,7 @@ class Opened(Records):
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
     async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report) -> int:
-        """Do the runs, and print the outcomes. Returns the exit code."""
+        """Do the runs, print the outcomes, and return the exit code."""
         names = [called(name, role) for role, its in self.names.items() for name in its]
         code = await follow(runs, report, names=names, limiter=self.limiter, missing=self.missing)
         if self.missing and not names:
@@ -107,7 +107,7 @@ class TenantReport(Report):
 
 @asynccontextmanager
 async def open_records(place: Stored) -> AsyncGenerator[Records]:
-    """Open the store. Nothing is sent, and no token is needed, if the store knows the clusters."""
+    """Open the store, without a token or a request if it knows the clusters."""
     async with open_store(place.store) as store:
         entries = await read_entries(store)
         clusters = entries.find(place.clusters) if place.clusters else entries.clusters()
@@ -122,7 +122,7 @@ async def open_records(place: Stored) -> AsyncGenerator[Records]:
 async def open_tenants(
     place: Stored, *, make: bool = False, new: Iterable[str] = (), more: Sequence[str] = (), **options: Any
 ) -> AsyncGenerator[Opened]:
-    """Open the store and its clusters, with ``more`` clusters. ``make`` creates the store, if ``new`` can be names."""
+    """Open the store, which ``make`` creates if ``new`` can be names, and its clusters, with ``more`` clusters."""
     from ..tenants import Tenants  # slow to import
 
     async with AsyncExitStack() as stack:
@@ -154,7 +154,7 @@ async def open_tenants(
 
 
 async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries) -> dict[str, ClusterClient]:
-    """Find the clusters by name. Those that the store knows need no request."""
+    """Find the clusters by name, without a request for those that the store knows."""
     if not wanted:
         raise InvalidArgumentError(
             f"which cluster? Add --cluster, or set ${CLUSTER_VARIABLE}. `aiodbclient clusters list` lists them"

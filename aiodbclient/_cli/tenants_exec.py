@@ -147,7 +147,7 @@ def _environment(credential: Credential, folder: Path) -> dict[str, str]:
 
 
 async def _run(program: list[str], environment: dict[str, str]) -> int:
-    """Run the program to its end. Returns its exit code, or as shells do 128 and the signal that killed it."""
+    """Run the program to its end, and return its exit code, or as shells do 128 and the signal that killed it."""
     early, loop = list[int](), asyncio.get_running_loop()
     for number in SIGNALS:  # before the program starts: a signal that comes meanwhile is its, too
         loop.add_signal_handler(number, early.append, number)
@@ -175,7 +175,7 @@ def _exists(program: str) -> bool:
 
 
 def _pass_on_signals(process: Process) -> None:
-    """Send the program the signals that this process gets. A terminal sends Ctrl-C to both by itself."""
+    """Send the program the signals that this process gets, except Ctrl-C of a terminal, which both get."""
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, process.send_signal, number)

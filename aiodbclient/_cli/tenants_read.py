@@ -263,7 +263,7 @@ def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple
 
 
 def _has_newer_login(opened: Opened, name: str, problems: Sequence[Problem]) -> bool:
-    """Whether a login is newer than all on record. Then every command that changes the tenant fails."""
+    """Whether a login is newer than all on record, so that every command that changes the tenant fails."""
     record = opened.records[Role.OWNER].get(name)
     if record is None or record.current is None:
         return False

@@ -132,13 +132,13 @@ class ClusterContext(NamedTuple):
         return cluster
 
     async def read_ca(self) -> str:
-        """Return the CA certificate of the cluster as PEM. Each client reads it once."""
+        """Return the CA certificate of the cluster as PEM, which each client reads once."""
         while self.cluster_id not in self.cache.cas:
             await self._share(GET_CA, self._read_ca)
         return self.cache.cas[self.cluster_id]
 
     async def learn_engine(self) -> Engine | str | None:
-        """Return the engine. Reads the cluster if it is unknown, once per client. None: the token may not read it."""
+        """Return the engine, reading it once per client if it is unknown, or None if the token may not read it."""
         while (engine := self.engine) is None:
             if monotonic() - self.cache.forbidden.get(self.cluster_id, -inf) < _FORBIDDEN:
                 return None
@@ -146,7 +146,7 @@ class ClusterContext(NamedTuple):
         return engine
 
     def with_stats(self, stats: RequestStats, maintenance: MaintenanceWait | None = None) -> ClusterContext:
-        """Return this context with ``stats``. With ``maintenance`` its calls are a run's, which wait behind others."""
+        """Return this context with ``stats``; with ``maintenance`` its calls are a run's, which wait behind others."""
         maintenance = self.maintenance or maintenance
         options = self.options._replace(stats=stats, bulk=maintenance is not None)
         return self._replace(options=options, maintenance=maintenance)

@@ -60,7 +60,7 @@ def event_of(call: Call, result: Response | FailedTry, attempt: int, waited: Wai
 
 
 def report(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
-    """Report a request to the log, and to the caller's hook if there is one. ``path``: without a secret."""
+    """Report a request to the log, and to the caller's hook if there is one, with a ``path`` that has no secret."""
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,

@@ -17,7 +17,7 @@ from .tries import FailedTry
 
 
 class BodyError(Exception):
-    """The body of a response is invalid. Its arguments are the status, and the end of a sentence on the answer."""
+    """The body of a response is invalid; the arguments are its status, and the end of a sentence on the answer."""
 
 
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.

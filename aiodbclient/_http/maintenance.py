@@ -44,7 +44,7 @@ class _ClusterState:
         self.first_404: float | None = None  # when it began to answer 404 to creates although it is online
 
     async def try_to_send(self, call: Call, failed: list[FailedTry], transport: Transport) -> Response | APIError:
-        """Send ``call``. Return the error if the cluster refuses it only because it does not accept changes yet."""
+        """Send ``call``, and return the error if the cluster refuses it only because it does not accept changes yet."""
         try:
             response = await transport.send(call, failed)
         except PreconditionFailedError as error:
@@ -62,7 +62,7 @@ class _ClusterState:
     async def send_when_online(
         self, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
     ) -> Response:
-        """Send the refused ``call`` when the cluster is online, until it is not refused. The caller holds the lock."""
+        """Under the caller's lock, send the refused ``call`` when the cluster is online, until it is not refused."""
         patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
         deadline = monotonic() + patience
         logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)

@@ -73,7 +73,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def checked_cluster_id(cluster_id: object) -> str:
-    """Return ``cluster_id`` as the API writes it. Raises InvalidArgumentError if it is not a UUID."""
+    """Return ``cluster_id`` as the API writes it, or raise InvalidArgumentError if it is not a UUID."""
     text = str(cluster_id) if isinstance(cluster_id, str | UUID) else ""
     if not re.fullmatch(_UUID, text, re.IGNORECASE):
         raise InvalidArgumentError(f"a cluster id is a UUID (with hyphens), not {shown(cluster_id)}; nothing was sent")
@@ -94,7 +94,7 @@ def check_name(name: object) -> None:
 
 
 def tag_query(tag_name: str | None) -> str:
-    """Return the query for the clusters with a tag; empty for None. Raises InvalidArgumentError if it is not text."""
+    """Return the query for the clusters with a tag, empty for None, or raise InvalidArgumentError if it is no text."""
     if tag_name is None:
         return ""
     if not isinstance(tag_name, str):

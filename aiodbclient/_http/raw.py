@@ -35,7 +35,7 @@ _LONGEST_BODY = 1 << 20  # bytes
 
 
 def raw_call(options: Options, method: str, path: str, params: Params | None = None, json: JSON = None) -> Call:
-    """Make a call of the arguments of ``DatabaseClient.request``. Sends nothing."""
+    """Make a call of the arguments of ``DatabaseClient.request``, and send nothing."""
     operation = _OPERATIONS.get(method.upper()) if isinstance(method, str) else None
     if operation is None:
         raise InvalidArgumentError(

@@ -71,7 +71,7 @@ class Response(NamedTuple):
 
     @property
     def request_id(self) -> str | None:
-        """The id that the provider's support asks for, or None. An error's own wins over the one in the headers."""
+        """The id that the provider's support asks for, or None: an error's own wins over the one in the headers."""
         given = self._error_members().get("request_id") if self.status >= 400 else None
         return self.secrets.line(given or self.headers.get("x-request-id", ""), _LINE) or None
 
@@ -119,13 +119,13 @@ class Response(NamedTuple):
             raise self.invalid("is not empty, but should be" if self.body else "does not confirm that it is done")
 
     def invalid(self, problem: str) -> DatabaseClientError:
-        """Make the error for a success that does not fit. Its message is "the answer" followed by ``problem``."""
+        """Make the error for a success that does not fit, with the message "the answer" followed by ``problem``."""
         self.close()
         failed = self._unusable(f"the answer ({self.status}) {problem}")
         return error_of(self.call, (*self.earlier, failed), self.secrets)
 
     def failed_try(self, wait: float | None) -> FailedTry:
-        """Return how the call failed, if this is not a success. ``wait``: for how long a 429 stops all calls."""
+        """Return how the call failed, unless it succeeded; ``wait`` is for how long a 429 stops all calls."""
         status, members, asked = self.status, self._error_members(), retry_after(self.headers)
         if status < 400:
             return self._undocumented()

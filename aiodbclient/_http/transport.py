@@ -103,7 +103,7 @@ class Transport:
         return RateLimitStatus.from_headers(self._newest_headers)
 
     async def aclose(self) -> None:
-        """End all waits, and close the client's own session. Safe to repeat."""
+        """End all waits and close the client's own session, as often as this is called."""
         self._closed.set()
         while self._waits:
             with suppress(RuntimeError):  # it has ended, or is about to
@@ -162,7 +162,7 @@ class Transport:
         return self._ask_token is not None and newest in ([True], [False, True])
 
     async def _get_token(self, call: Call, failed: Sequence[FailedTry]) -> FailedTry | None:
-        """Have connections, and a token that the API has not just refused. Return how that failed, or None."""
+        """Have connections, and a token that the API has not just refused, and return how that failed, or None."""
         last = failed[-1] if failed else None
         try:
             self._open_connections()
@@ -179,7 +179,7 @@ class Transport:
         return None
 
     async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
-        """Send one request, once it has its turn and its slot. Return its success, or how it failed."""
+        """Send one request, once it has its turn and its slot, and return its success, or how it failed."""
         options, turns, connections = call.options, call.turns, self._connections
         assert connections is not None
         patience = None
@@ -229,7 +229,7 @@ class Transport:
 
     @asynccontextmanager
     async def _ended_by_close(self, limit: asyncio.Timeout) -> AsyncGenerator[None]:
-        """Bound a wait by ``limit``, and by ``aclose``. Raises TimeoutError."""
+        """Bound a wait by ``limit`` and by ``aclose``, which raise TimeoutError."""
         self._waits.add(limit)
         try:
             async with limit:
@@ -238,7 +238,7 @@ class Transport:
             self._waits.discard(limit)
 
     def _open_connections(self) -> Connections:
-        """Return the connections of the session. The first call makes the client's own session."""
+        """Return the connections of the session, which the first call makes unless it was given."""
         if self._closed.is_set():
             raise _closed()
         loop = asyncio.get_running_loop()
@@ -326,7 +326,7 @@ class Transport:
     async def _exchange(
         self, call: Call, failed: Sequence[FailedTry], connections: Connections, token: Token
     ) -> Response:
-        """Send the request and read the whole response. Raises one of FAILURES."""
+        """Send the request and read the whole response, or raise one of FAILURES."""
         connections.close_tainted()
         async with connections.session.request(
             call.operation.method,

@@ -58,7 +58,7 @@ def why_not_retried(call: Call, failure: Failure, counted: int) -> str | None:
 
 
 def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
-    """Return the error of a call whose last try failed for good. It describes the whole call."""
+    """Return the error of a call whose last try failed for good, which describes the whole call."""
     last = tries[-1].error
     changes: dict[str, Any] = {"tries": sum(each.was_tried for each in tries)}
     text = f"{secrets.line(call.what, _LONGEST_NAME)}: {last}"

@@ -86,7 +86,7 @@ class ConcurrencyLimit:
         return min(self._allowed, max(_FEWEST, self._window) * math.exp2(doublings))
 
     def refuse(self, sent_at: float, in_flight: int, now: float) -> None:
-        """Take note of a 429. A burst is the 429s of requests that were sent before its first one came."""
+        """Count a 429 in its burst: the 429s of requests that were sent before the first of them came."""
         if sent_at >= self._burst_at:
             self._burst_at, self._earlier, self._window = now, self._window, in_flight
         self._window -= 1

@@ -29,7 +29,7 @@ _order = attrgetter("order")
 
 @define(eq=False)
 class Slot:
-    """The slot of one call. The call keeps it, and with it its place, for all its tries."""
+    """The slot of one call, which keeps it, and with it its place, for all its tries."""
 
     order: tuple[bool, int]  # bulk calls go behind all others
     is_held: bool = False  # from ``acquire`` until ``release`` or ``refuse``
@@ -56,7 +56,7 @@ class Slots:
         return tuple(log.count_used(now) for log in self._logs)
 
     def take(self, slot: Slot, now: float) -> bool:
-        """Take a slot if one is free. Returns whether it did."""
+        """Take a slot if one is free, and return whether it did."""
         if now < self.cooldown.ends_at:
             return False
         for log in self._logs:
@@ -86,7 +86,7 @@ class Slots:
             self._concurrency.succeed(now)
 
     def refuse(self, slot: Slot, named: float | None, now: float) -> bool:
-        """Take note of a 429, and free its slot. Returns whether it was the try after a cooldown."""
+        """Count a 429, free its slot, and return whether it was the try after a cooldown."""
         cooldown, concurrency = self.cooldown, self._concurrency
         was_first_try = concurrency.is_on and cooldown.in_row > 0 and cooldown.is_fresh(slot.sent_at)
         concurrency.refuse(slot.sent_at, self.in_flight, now)
@@ -291,7 +291,7 @@ class RateLimiter:
             self._timer = asyncio.get_running_loop().call_later(delay, lambda: self._serve(monotonic()))
 
     def _next_slot_at(self, first: Slot, now: float) -> float:
-        """Return when a slot may be free for the ``first`` call in the queue. A long wait is logged."""
+        """Return when a slot may be free for the ``first`` call in the queue, and log a long wait."""
         next_at = self._slots.next_at(now)
         if next_at - now > _WORTH_LOGGING and next_at > self._announced + _WORTH_LOGGING:
             self._announced = next_at

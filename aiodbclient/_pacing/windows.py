@@ -34,7 +34,7 @@ DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0
 
 
 def sort_windows(windows: Iterable[Window]) -> tuple[Window, ...]:
-    """Return the windows, the shortest first. Raises InvalidArgumentError."""
+    """Return the windows, the shortest first, or raise InvalidArgumentError."""
     given = tuple(windows) if isinstance(windows, Iterable) else (windows,)
     for window in given:
         if not isinstance(window, Window):

@@ -97,7 +97,7 @@ def _options() -> dict[str, Callable[[str], Any]]:
 
 
 def _read(words: list[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE ...`` as options. A value with spaces has quotes; ``tags`` may be repeated."""
+    """Read ``NAME=VALUE ...`` as options, with quotes around a value with spaces, and ``tags`` more than once."""
     readers = _options()
     given: dict[str, Any] = {}
     for word in words:

@@ -70,7 +70,7 @@ class Rights:
 
 
 class Tokens:
-    """The rights of each token. ``main`` has all scopes."""
+    """The rights of each token, of which ``main`` has all scopes."""
 
     def __init__(self, main: str | None, windows: Sequence[Window]) -> None:
         self._windows = windows
@@ -78,7 +78,7 @@ class Tokens:
         self.main = self.add(SCOPES, main)
 
     def add(self, scopes: Collection[str], token: str | None = None) -> str:
-        """Add ``token``, or a random one, with ``scopes``. Raise ValueError if one of those does not exist."""
+        """Add ``token``, or a random one, with ``scopes``, or raise ValueError if one of those does not exist."""
         unknown = frozenset(scopes) - SCOPES
         if unknown:
             raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")

@@ -37,7 +37,7 @@ class Backend(Protocol):
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:
-        """Start the server, or connect to it. If that fails, call ``stop``."""
+        """Start the server, or connect to it; its caller calls ``stop``, also if that fails."""
         return  # nothing to do in memory
 
     async def stop(self) -> None:

@@ -15,7 +15,7 @@ from ._embedded import POOL, RESERVED, EmbeddedPostgres, can_embed
 
 
 class Registry:
-    """The clusters of a sandbox. Servers that it starts listen at the address ``bind``."""
+    """The clusters of a sandbox, whose servers listen at the address ``bind``."""
 
     def __init__(self, bind: str) -> None:
         self._bind = bind
@@ -53,7 +53,7 @@ class Registry:
         return cluster_id
 
     def _backend(self, new: NewCluster, name: str) -> Backend:
-        """The backend that ``new`` asks for, not yet started. A driver is imported only when a cluster needs it."""
+        """The backend that ``new`` asks for, not yet started, whose driver is imported only when a cluster needs it."""
         _check(new)
         engine = Engine.parse(new.engine)
         is_dsn = new.server is not None and "://" in new.server

@@ -115,7 +115,7 @@ class TenantServers:
     _unanswered: defaultdict[str, set[str]] = field(init=False, factory=partial(defaultdict, set))  # tenants in a row
 
     def for_job(self, pause: MaintenanceWait | None, turns: Turns | None = None) -> TenantServers:
-        """Return these clusters for one job, all of them assumed reachable. Without ``turns``, the job has its own."""
+        """Return these clusters, all assumed reachable, for one job, which has its own turns if it is given none."""
         return evolve(self, pause=pause, turns=_make_turns() if turns is None else turns)
 
     def name(self, cluster: str) -> str | None:
@@ -176,7 +176,7 @@ class TenantServers:
 
     @contextmanager
     def watched(self, cluster: str, tenant: str) -> Generator[None]:
-        """After an error of the server, read the cluster again. After no answer for several tenants, it is away."""
+        """Note errors of the block, so that the cluster is read again, or is away if several tenants got no answer."""
         try:
             yield
         except GrantError as error:
@@ -198,7 +198,7 @@ class TenantServers:
         self._away[cluster] = noted, monotonic()
 
     def check_engines(self) -> None:
-        """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
+        """Raise InvalidArgumentError unless all clusters whose engine is known have the same one."""
         engines = dict[Engine | str | None, str]()
         for id, client in self.clients.items():
             engines[self._read[id].engine if id in self._read else client.engine] = id
@@ -317,7 +317,7 @@ class Context:
     on_event: Callable[[TenantEvent], object] | None
 
     async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantServer:
-        """A cluster for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
+        """Choose a cluster, but none of ``without``, for a new tenant, which counts there until ``placement.leave``."""
         unreachable = dict[str, DatabaseClientError]()
         while True:
             try:
@@ -341,11 +341,11 @@ class Context:
         return len(self.servers.clients) > 1 and self.placement.choose_cluster is None
 
     async def record(self, name: str) -> OnRecord:
-        """Read what is on record for a tenant. Raises as ``ours``."""
+        """Read what is on record for a tenant, or raise as ``ours`` does."""
         return self.ours(name, await self.store.get(name))
 
     def ours(self, name: str, record: Record | None) -> OnRecord:
-        """Read the record of a tenant. Raises InvalidArgumentError if it is of other clusters or another prefix."""
+        """Read the record of a tenant, or raise InvalidArgumentError if it is of other clusters or another prefix."""
         found, clusters = OnRecord.read(name, self.role, record), self.servers.clients
         if found.cluster is not None and found.cluster not in clusters:
             own = f"{'this is' if len(clusters) == 1 else 'these are'} {', '.join(clusters)}"

@@ -120,7 +120,7 @@ class Credential:
 
 
 def new_password() -> Secret:
-    """A random password. Its form fits the password policies of MySQL."""
+    """A random password of a form that fits the password policies of MySQL."""
     return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 

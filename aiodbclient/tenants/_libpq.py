@@ -13,7 +13,7 @@ from ..errors import InvalidArgumentError
 
 
 def options_of(dsn: str, name: str) -> dict[str, Any]:
-    """Return the options of the connection string ``dsn``. Raises InvalidArgumentError, which names its ``name``."""
+    """Return the options of the connection string ``dsn``, or raise InvalidArgumentError with its ``name``."""
     options = None
     # If the password in a URI has an unescaped ``@`` or ``/``, libpq takes a part of it for the host, the port or the
     # database, connects to that host, and quotes it in its errors.

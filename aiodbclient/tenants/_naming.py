@@ -123,7 +123,7 @@ def check_tenant(name: object) -> str:
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
-    """Return the names of ``tenant`` on a cluster of ``engine``. Raises InvalidArgumentError if it can have none."""
+    """Return the names of ``tenant`` on a cluster of ``engine``, or raise InvalidArgumentError if it can have none."""
     guard_tenants(engine)
     database = check_tenant(prefix + check_tenant(tenant))
     on_mysql = engine in MYSQL

@@ -267,7 +267,7 @@ class Reporter:
     _start: float = field(init=False, factory=monotonic)
 
     def report(self, name: str, action: TenantAction, error: Exception | None = None) -> None:
-        """Call ``on_event`` with the event. If it raises, log the exception."""
+        """Call ``on_event`` with the event, and log its exception if it raises."""
         if self.on_event is None:
             return
         event = TenantEvent(

@@ -34,7 +34,7 @@ class HasCredentials(Protocol):
 
 @define(eq=False)
 class _Pool(Generic[PoolT]):
-    """An open pool. ``uses`` counts the blocks that use it."""
+    """An open pool, and how many blocks use it."""
 
     name: str
     credential: Credential
@@ -210,7 +210,7 @@ class TenantPools(Generic[PoolT]):
         self._make_room()
 
     async def _up_to_date(self, name: str) -> _Pool[PoolT]:
-        """The pool of the credential on record. Its caller holds the lock of the tenant."""
+        """The pool of the credential on record, for a caller that holds the lock of the tenant."""
         pool = self._current.get(name)
         if pool is not None and self._loop.time() < pool.stale_at:
             return pool  # whoever had the lock before has read the record
@@ -232,7 +232,7 @@ class TenantPools(Generic[PoolT]):
         return await self._opened(name, credential or await self._required(name))
 
     async def _required(self, name: str) -> Credential:
-        """The credential on record. Raises TenantNotFoundError or TenantUnavailableError if there is none to use."""
+        """Return the credential on record, or raise TenantNotFoundError or TenantUnavailableError if none is usable."""
         if isinstance(self._tenants, TenantRole):
             context = self._tenants._context  # pyright: ignore[reportPrivateUsage]
             return (await context.record(check_tenant(name))).required()
@@ -242,7 +242,7 @@ class TenantPools(Generic[PoolT]):
         return credential
 
     async def _opened(self, name: str, credential: Credential) -> _Pool[PoolT]:
-        """Open a pool in a free slot. Free the slot if that fails."""
+        """Open a pool in a free slot, which is free again if that fails."""
         has_waited = await self._take_slot()
         try:
             self._check_open()
@@ -279,7 +279,7 @@ class TenantPools(Generic[PoolT]):
         return another
 
     async def _take_slot(self) -> bool:
-        """Take a slot. Return whether it had to wait: for a pool to be closed."""
+        """Take a slot, and return whether it had to wait for a pool to be closed."""
         has_to_wait = self._slots.locked()
         self._waiting += has_to_wait
         self._make_room()

@@ -94,7 +94,7 @@ class Intent:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read what ``str`` of an intent returned. Raises StoreError."""
+        """Read what ``str`` of an intent returned, or raise StoreError."""
         try:
             fields = json.loads(text)
             verb, role, logins = Verb(fields.pop("verb")), Role(fields.pop("role")), tuple(fields.pop("logins"))
@@ -107,7 +107,7 @@ class Intent:
 
 @frozen(kw_only=True)
 class OnRecord:
-    """What a record of a store says of a tenant, or of its readers or writers. ``read`` makes it."""
+    """What a record of a store says of a tenant, or of its readers or writers."""
 
     name: str  # of the tenant
     role: Role
@@ -131,7 +131,7 @@ class OnRecord:
 
     @classmethod
     def read(cls, name: str, role: Role, record: Record | None) -> Self:
-        """Read a record of a store. Raises StoreError, as for a damaged one, if it is of a newer version."""
+        """Read a record of a store, or raise StoreError, as for a damaged one, if it is of a newer version."""
         stored = Record(name=name) if record is None else record
         try:
             intent = None if stored.intended is None else Intent.read(stored.intended)
@@ -206,13 +206,13 @@ class OnRecord:
         return verbs
 
     def required(self) -> Credential:
-        """Return the usable credential. Raises as ``unusable`` describes."""
+        """Return the usable credential, or raise the error of ``unusable``."""
         if self.usable is None:
             raise self.unusable()
         return self.usable
 
     def unusable(self) -> TenantNotFoundError | TenantUnavailableError:
-        """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
+        """The error for a tenant, or a role of it, without a usable credential, with the verb to run next."""
         name, role, state = self.name, self.role, self.state
         if state is State.ABSENT and role is not Role.OWNER:
             lacks = f"no {role}: provision one first"

@@ -304,7 +304,7 @@ class TenantRole:
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None
     ) -> Run[DoneT | TenantFailed]:
-        """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
+        """Make a run, to which ``max_wait`` applies, as to ``ensure``, if it is over a collection of one name."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
             job.serve_caller()
         return Run(self._context.names() if names is None else names, job, concurrency)

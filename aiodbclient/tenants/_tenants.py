@@ -299,7 +299,7 @@ async def _find(context: Context, given: str) -> Usage:
 
 
 def _usage_of(entry: OnRecord | StoreError) -> Usage:
-    """Where a tenant is, or why that is unknown. Also why it may have no database."""
+    """Where a tenant is, or why that is unknown, and why it may have no database."""
     if isinstance(entry, StoreError):
         return Usage(name=entry.damaged[0], error=entry)
     has_database = entry.state not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
@@ -309,7 +309,7 @@ def _usage_of(entry: OnRecord | StoreError) -> Usage:
 async def _read_sizes(
     context: Context, clusters: Iterable[str]
 ) -> tuple[dict[str, _Sizes], dict[str, DatabaseClientError]]:
-    """Ask all servers at the same time how large their databases are. Returns the sizes, and the errors, by cluster."""
+    """Ask all servers at the same time how large their databases are, and return sizes and errors by cluster."""
     servers = context.servers.for_job(MaintenanceWait())
     sizes, errors = dict[str, _Sizes](), dict[str, DatabaseClientError]()
 
@@ -326,7 +326,7 @@ async def _read_sizes(
 
 
 def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[str, ClusterClient]:
-    """Return the clusters by id. Raises InvalidArgumentError if there is none, or one twice."""
+    """Return the clusters by id, or raise InvalidArgumentError if there is none, or one twice."""
     clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
     if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
         raise InvalidArgumentError(
@@ -341,7 +341,7 @@ def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[st
 def _checked_admins(
     admin: AdminLogin | Mapping[str, AdminLogin] | None, clusters: Collection[str]
 ) -> dict[str, AdminLogin | None]:
-    """Return the administrator of each cluster. Raises InvalidArgumentError; no message has a password."""
+    """Return the administrator of each cluster, or raise InvalidArgumentError, whose message has no password."""
     by_cluster = admin if isinstance(admin, Mapping) else dict.fromkeys(clusters, admin)
     if unknown := [id for id in by_cluster if id not in clusters]:
         raise InvalidArgumentError(f"admin has a login for {unknown[0]!r}, which is none of the clusters")

@@ -150,13 +150,13 @@ class Store(Protocol):
 
 
 def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:
-    """All records of ``store``. If it has ``entries``, with the error of each unreadable record in its place."""
+    """Yield all records of ``store``, with the error of each unreadable one in its place if it has ``entries``."""
     entries: Callable[[], AsyncIterator[Record | StoreError]] = getattr(store, "entries", store.records)
     return entries()
 
 
 async def readable(entries: AsyncIterator[T | StoreError]) -> AsyncIterator[T]:
-    """Yield the ``entries`` that are no errors. Raises StoreError afterwards, if some could not be read."""
+    """Yield the ``entries`` that are no errors, then raise StoreError if some could not be read."""
     damaged: list[StoreError] = []
     async for entry in entries:
         if isinstance(entry, StoreError):
@@ -251,7 +251,7 @@ async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
 
 
 async def _release(store: Store, claim: Claim) -> None:
-    """Release a claim. If cancelled, finish that first: otherwise the claim stays until its lease ends."""
+    """Release a claim, also if this is cancelled: otherwise the claim stays until its lease ends."""
     release = asyncio.ensure_future(store.release(claim))
     try:
         await asyncio.shield(release)

@@ -46,10 +46,10 @@ _DELETE_UNCLAIMED: Final = (
 
 
 class StoreConnection(Protocol):
-    """The connection of an open store. The first statement connects."""
+    """The connection of an open store, which the first statement opens."""
 
     def submit(self, statement: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
-        """Begin to run a statement, which is committed also if nobody waits for its rows. It may raise StoreError."""
+        """Begin to run a statement, which is committed also if nobody waits for its rows, or raise StoreError."""
         ...
 
     async def aclose(self) -> None:
@@ -165,11 +165,11 @@ class BaseStore(ABC):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
     async def _read(self, statement: LiteralString, **values: Value) -> list[tuple[str, Secret]]:
-        """Run a statement, and return names and sealed records. A traceback may show local variables."""
+        """Run a statement, and return names and sealed records, which no traceback shows."""
         return [(name, Secret(text)) for name, text in await self._run(statement, **values)]
 
     async def _run(self, statement: LiteralString, **values: Value) -> Rows:
-        """Run a statement, and return its rows. If this is cancelled, the statement is run all the same."""
+        """Run a statement, also if this is cancelled, and return its rows."""
         if self._connection is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
         running = self._connection.submit(statement, values)
@@ -178,4 +178,4 @@ class BaseStore(ABC):
 
     @abstractmethod
     def _make_connection(self) -> StoreConnection:
-        """Create a connection, which connects later. Raises what entering the store raises."""
+        """Create a connection, which connects later, or raise what entering the store raises."""

@@ -107,7 +107,7 @@ class PostgresStore(BaseStore):
 
 
 class PostgresConnection:
-    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary."""
+    """Runs statements one after the other on one connection, which it opens when necessary, until ``aclose``."""
 
     def __init__(self, dsn: str, table: str) -> None:
         self._dsn = make_conninfo("", **{**_KEEPALIVE, **options_of(dsn, "the DSN of the store")})
@@ -193,7 +193,7 @@ async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
 
 
 async def _find_table(connection: AsyncConnection[Any], name: str) -> tuple[Identifier, bool]:
-    """Return the whole name and whether the table exists. Raises StoreError if it or its schema is not trusted."""
+    """Return the table's whole name and whether it exists, or raise StoreError if it or its schema is not trusted."""
     schema, _, table = name.rpartition(".")
     values = {
         "table": Identifier(*name.split(".")).as_string(None),

@@ -122,7 +122,7 @@ def _unreadable(name: str, why: str, advice: str = "") -> StoreError:
 
 
 def check_storable(name: str) -> str:
-    """Return ``name``. Raises InvalidArgumentError if no store can hold it."""
+    """Return ``name``, or raise InvalidArgumentError if no store can hold it."""
     with suppress(UnicodeEncodeError):
         if name.encode() and "\0" not in name:
             return name
@@ -156,7 +156,7 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
 
 
 def _record(body: str) -> Record | None:
-    """Read a body; None if it has another form. No error for it may have the body in its context."""
+    """Read a body, or return None for another form, since the context of an error would have the body."""
     try:
         decoded = json.loads(body)
         return _converter.structure(decoded, Record) if isinstance(decoded, dict) else None

@@ -123,7 +123,7 @@ class SQLiteConnection:
         return running
 
     async def aclose(self) -> None:
-        """Finish what was submitted, and close the file. What still waits for a lock fails."""
+        """Finish what was submitted, except what still waits for a lock, and close the file."""
         self._closing = True
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
@@ -150,7 +150,7 @@ class SQLiteConnection:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the file, and create it if it does not exist. Raises StoreError, before any change, if it is no store."""
+    """Open or create the file, or raise StoreError, before any change, if it is no store."""
     if not path.exists():
         _make_file(path)
     status = os.stat(path)
@@ -211,5 +211,5 @@ def _reason(error: UnicodeError | OSError | sqlite3.Error) -> str:
 
 
 def _text(value: bytes) -> str:
-    """Decode a text of SQLite. The exception of SQLite for damaged UTF-8 would quote the text."""
+    """Decode a text of SQLite, whose own exception for damaged UTF-8 would quote the text."""
     return value.decode(errors="surrogateescape")

@@ -83,7 +83,7 @@ class ChangeTenants(TenantJob[DoneT]):
         return outcome
 
     async def _change_claimed(self, tenant: Tenant, seen: OnRecord, login_at_start: str | None) -> DoneT | None:
-        """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
+        """Do the work under the claim, or return None to begin again; ``seen`` is the record from before the claim."""
         home, on_record = tenant.home, tenant.on_record
         outcome = self.done_already(on_record, login_at_start)
         if outcome is not None or on_record.cluster not in (None, seen.cluster, home.cluster):
@@ -103,7 +103,7 @@ class ChangeTenants(TenantJob[DoneT]):
             raise
 
     async def _finish_earlier_verb(self, tenant: Tenant) -> bool:
-        """Finish or undo what a dead process left. Return whether something changed, so that the work begins again."""
+        """Finish or undo what a dead process left, and return whether the work has to begin again."""
         if self.verb is None:
             return False
         intent = tenant.on_record.intent
@@ -118,7 +118,7 @@ class ChangeTenants(TenantJob[DoneT]):
 
     @abstractmethod
     def done_already(self, on_record: OnRecord, login_at_start: str | None) -> DoneT | None:
-        """The outcome, if the record shows that there is nothing to do. ``login_at_start``: before the first claim."""
+        """Return the outcome if there is nothing to do, by the record now and the login that was on it at the start."""
 
     @abstractmethod
     async def change(self, tenant: Tenant) -> DoneT | None:
@@ -126,7 +126,7 @@ class ChangeTenants(TenantJob[DoneT]):
 
 
 def _wait_for_claim(name: str, until: float | None) -> float:
-    """Until when to wait for another process that has claimed the tenant: one lease. Then raises TenantBusyError."""
+    """Return until when to wait for another process's claim, or raise TenantBusyError after one lease."""
     if until is None:
         logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
         return clock() + LEASE
@@ -183,7 +183,7 @@ async def finish_or_undo(tenant: Tenant) -> bool:
 
 
 class RotateTenants(ChangeTenants[TenantDone]):
-    """Give each tenant a credential with a new login. See ``Tenants.rotate``."""
+    """``Tenants.rotate``: give each tenant a credential with a new login."""
 
     verb = Verb.ROTATE
 
@@ -216,7 +216,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
 
 
 class RevokePrevious(ChangeTenants[TenantDone]):
-    """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
+    """``Tenants.revoke_previous``: end the previous credential of each tenant."""
 
     verb = Verb.REVOKE
 
@@ -254,7 +254,7 @@ async def revoke_previous(tenant: Tenant, role: Role) -> None:
 
 
 class SuspendTenants(ChangeTenants[TenantDone]):
-    """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
+    """``Tenants.suspend``: suspend each tenant, with its readers and writers."""
 
     verb = Verb.SUSPEND
     ends_logins = True
@@ -269,7 +269,7 @@ class SuspendTenants(ChangeTenants[TenantDone]):
 
 
 async def suspend(tenant: Tenant) -> Credential:
-    """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
+    """End all logins of a tenant and of its roles, store since when it is suspended, and return its credential."""
     logins, current = tenant.every_login(), tenant.record.current
     assert current is not None
     await tenant.begin(Verb.SUSPEND)  # from now on ``get`` returns None, and no role can be made
@@ -286,7 +286,7 @@ async def suspend(tenant: Tenant) -> Credential:
 
 
 class ResumeTenants(ChangeTenants[TenantDone]):
-    """Give each suspended tenant, with its readers and writers, new logins. See ``Tenants.resume``."""
+    """``Tenants.resume``: give each suspended tenant, with its readers and writers, new logins."""
 
     verb = Verb.RESUME
 
@@ -305,7 +305,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
 
 async def resume(tenant: Tenant) -> Credential:
-    """Give a suspended tenant, and its roles, a new login each. Return its credential."""
+    """Give a suspended tenant, and its roles, a new login each, and return its credential."""
     await tenant.end_begun_logins()
     roles = [Role.OWNER, *tenant.record.roles]
     logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
@@ -315,7 +315,7 @@ async def resume(tenant: Tenant) -> Credential:
 
 
 class RemoveTenants(ChangeTenants[TenantRemoved]):
-    """Remove each tenant, with its readers and writers. See ``Tenants.remove``."""
+    """``Tenants.remove``: remove each tenant, with its readers and writers."""
 
     verb = Verb.REMOVE
     ends_logins = True
@@ -347,7 +347,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
 
 
 async def remove(tenant: Tenant) -> None:
-    """Remove a tenant. Its logins end first, so that nothing of it works on, and are dropped after the database."""
+    """Remove a tenant, whose logins end first, so that nothing of it works on, and are dropped after the database."""
     logins = tenant.every_login()
     is_anothers = tenant.record.current is None and tenant.found.is_foreign  # made after a process died
     await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made

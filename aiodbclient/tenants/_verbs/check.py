@@ -28,14 +28,14 @@ _REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind
 
 
 class CheckTenants(TenantJob[TenantChecked]):
-    """Find the problems of each tenant. See ``Tenants.check``."""
+    """``Tenants.check``: find the problems of each tenant."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._strays = dict[str, str]()  # the clusters of databases that are not on record there, by tenant
 
     async def prepare(self) -> int:
-        """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
+        """Read a cluster; if none can be reached, each tenant fails with that error."""
         try:
             return await super().prepare()
         except (GrantError, TransportError, ServerError):
@@ -177,7 +177,7 @@ async def _login_problems(
 
 
 async def _logs_in(home: TenantServer, names: Names, credential: Credential, found: Found) -> bool:
-    """Whether the login can log in with the password on record. That of an adopted one is unknown."""
+    """Whether the login can log in with its password on record, or exists, if it was adopted without a password."""
     if credential.password is None:
         login = credential.username
         return login in found.logins or (login == names.database and found.namesake)
@@ -185,7 +185,7 @@ async def _logs_in(home: TenantServer, names: Names, credential: Credential, fou
 
 
 class RepairTenants(ChangeTenants[TenantRepaired]):
-    """Repair each tenant. See ``Tenants.repair``."""
+    """``Tenants.repair``: repair each tenant."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -233,7 +233,7 @@ def _unfinished(on_record: OnRecord) -> Problem:
 
 
 async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
-    """Repair a tenant that works or is suspended. ``finished`` are problems that were solved before."""
+    """Repair a tenant that works or is suspended, and of which the ``finished`` problems are solved already."""
     examined = await examine(tenant.home, tenant.names, tenant.on_record)
     found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]  # ``finish_or_undo`` drops it
     problems, kinds = (*finished, *found), {each.kind for each in found}

@@ -26,14 +26,14 @@ _NAMES_PER_TURN = 4  # begun for each that is worked on. The others wait for a t
 
 
 class TenantJob(Job[str, DoneT, TenantFailed]):
-    """A job on tenants, given by name. ``do_one`` is the work on one of them."""
+    """A job on tenants, given by name, with the work on one of them in ``do_one``."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = evolve(context, servers=context.servers.for_job(self.maintenance))
 
     def serve_caller(self, turns: Turns | None = None) -> None:
-        """Work for somebody who waits for one name: ``max_wait`` applies. ``turns`` are those of other calls."""
+        """Work for a caller who waits for one name, so that ``max_wait`` applies, in the ``turns`` of other calls."""
         self.context = evolve(self.context, servers=self.context.servers.for_job(None, turns))
 
     def parse(self, given: object) -> str:
@@ -43,7 +43,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         return TenantFailed(name=name, error=error, tries=tries)
 
     async def prepare(self) -> int:
-        """Read a cluster that can be reached, or raise the first error. Return how many names to begin at a time."""
+        """Read a cluster that can be reached, or raise the first error, and return how many names to begin at once."""
         clusters, failures = self.context.servers.clients, list[DatabaseClientError]()
         for cluster in clusters:
             try:
@@ -65,7 +65,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         return done
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether ``error`` ends the run. An error of the store does, because nothing could be stored."""
+        """Whether ``error`` ends the run, as one of the store does, because nothing could be stored."""
         if isinstance(error, StoreError):
             return not isinstance(error, ClaimLostError) and not error.damaged
         if isinstance(error, ConfigurationError) and len(self.context.servers.clients) > 1:
@@ -84,7 +84,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
 
 class EachTenant(TenantJob[TenantResult[T]]):
-    """Call ``work`` with the credential of each tenant. See ``Tenants.each``."""
+    """``Tenants.each``: call ``work`` with the credential of each tenant."""
 
     def __init__(self, context: Context, work: Callable[[Credential], Awaitable[T]]) -> None:
         super().__init__(context)
@@ -110,5 +110,5 @@ class EachTenant(TenantJob[TenantResult[T]]):
         return TenantFailed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether the store cannot be read. An error of ``work`` ends no run."""
+        """Whether the store cannot be read, since an error of ``work`` ends no run."""
         return error is self._lost

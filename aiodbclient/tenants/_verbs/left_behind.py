@@ -41,7 +41,7 @@ async def undo_move(tenant: Tenant) -> None:
 
 
 async def drop_left_behind(tenant: Tenant) -> None:
-    """Drop what is left of the tenant on another cluster. Ends the claim."""
+    """Drop what is left of the tenant on another cluster, and end the claim."""
     behind, current = tenant.on_record.left_behind, tenant.record.current
     assert behind is not None
     assert current is not None
@@ -50,7 +50,7 @@ async def drop_left_behind(tenant: Tenant) -> None:
 
 
 async def _drop_on(tenant: Tenant, cluster: str) -> None:
-    """Drop everything that another cluster has of the tenant. It has nothing if it is gone from the account."""
+    """Drop everything that another cluster has of the tenant, which is nothing if it is gone from the account."""
     servers = tenant.context.servers
     what = (
         f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what is left of it on the "

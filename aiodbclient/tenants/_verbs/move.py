@@ -33,7 +33,7 @@ _TABLES_PER_SECOND = 100
 
 
 class MoveTenants(ChangeTenants[TenantMoved]):
-    """Move each tenant to another cluster. See ``Tenants.move``."""
+    """``Tenants.move``: move each tenant to another cluster."""
 
     def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
@@ -95,7 +95,7 @@ class _Move:
     _frozen_at: float | None = field(init=False, default=None)
 
     async def run(self) -> TenantMoved:
-        """Move the tenant. If that fails before the commit, the tenant is as it was."""
+        """Move the tenant, or leave it as it was if that fails before the commit."""
         tenant, there = self._tenant, self._there
         if any(each.password is None for each in tenant.on_record.every_credential):
             raise RotationPendingError(
@@ -162,7 +162,7 @@ class _Move:
             raise self._error(f"{error}; nor could what was begun be undone: {left}", "run repair") from error
 
     async def _copier(self) -> Copier:
-        """Find the tools. Raises MoveError if the other server is older."""
+        """Find the tools, or raise MoveError if the other server is older."""
         source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._there)]
         kind = copier_of(self._tenant.home.engine)
         if reason := kind.refusal(source, target):
@@ -171,7 +171,7 @@ class _Move:
         return await kind.with_tools(self._tenant.names, source, target, has_tls=has_tls)
 
     async def _prepare(self, copier: Copier, survey: Survey, source: Credential, logins: dict[Role, str]) -> Record:
-        """Make the database and the logins on the other cluster. Raises GrantError if it could not have a copy."""
+        """Make the database and the logins on the other cluster, or raise GrantError if it could not have a copy."""
         tenant = self._tenant
         stored_programs, _ = await tenant.home.server.stored_programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
@@ -212,7 +212,7 @@ class _Move:
         await copier.finish(survey, target, events)
 
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
-        """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
+        """Store that the tenant is there, so that whoever works on it next drops what is left behind."""
         tenant, suspended, now = self._tenant, self._tenant.current.suspended, await self._tenant.context.store.now()
         assert record.current is not None
         assert self._frozen_at is not None
@@ -245,7 +245,7 @@ class _Move:
 
 
 def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:
-    """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
+    """Return the id of the cluster to move to, or raise InvalidArgumentError if it is none of the clusters."""
     if to is None and len(context.servers.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, ClusterClient) else to

@@ -24,7 +24,7 @@ IfExists = Literal["error", "adopt"]
 
 
 class ProvisionTenants(ChangeTenants[TenantDone]):
-    """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
+    """``Tenants.provision``: give each tenant a database and a login of its own."""
 
     verb = Verb.PROVISION
 
@@ -62,7 +62,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             )
 
     async def do_one(self, name: str, reporter: Reporter) -> TenantDone:
-        """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
+        """Make a new tenant on the cluster that is chosen, or on another one if that is away and has nothing of it."""
         while True:
             try:
                 return await super().do_one(name, reporter)
@@ -75,7 +75,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                     self.context.placement.leave(self._chosen.pop(name))
 
     async def cluster_for(self, on_record: OnRecord, reporter: Reporter) -> str:
-        """The cluster of the tenant. That of a new one is chosen, and once again if it is unreachable."""
+        """Return the tenant's cluster, which is chosen for a new tenant, and again if it is unreachable."""
         if self.context.role is not Role.OWNER:
             return await super().cluster_for(on_record, reporter)
         cluster, intent = on_record.cluster, on_record.intent

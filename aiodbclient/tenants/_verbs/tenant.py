@@ -33,7 +33,7 @@ def clock() -> float:
 
 @define(eq=False, repr=False)
 class Tenant(BaseTenant):
-    """A claimed tenant: what is on record, its lease, and the steps on its server. ``claimed`` makes it."""
+    """A claimed tenant: what is on record, its lease, and the steps on its server."""
 
     context: Context
     role: Role
@@ -49,7 +49,7 @@ class Tenant(BaseTenant):
     # The claim, and the record.
 
     def check_lease(self) -> None:
-        """Check that the lease has not expired, by the clock alone. Called right before each statement."""
+        """Check by the clock alone, right before each statement, that the lease has not expired."""
         if clock() >= self._until:
             raise ClaimLostError(
                 f"the lease on {self.claim.name!r} ran out (was the process stopped?): the next statement was not "
@@ -62,7 +62,7 @@ class Tenant(BaseTenant):
         self._until = since + LEASE
 
     async def keep_renewing(self) -> None:
-        """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
+        """Renew the lease repeatedly, until it is lost, so that the next ``check_lease`` raises."""
         while True:
             await asyncio.sleep(LEASE / 3)
             try:
@@ -74,7 +74,7 @@ class Tenant(BaseTenant):
                 continue  # the store may be back before the lease expires
 
     async def end_claim(self, failure: BaseException | None) -> None:
-        """End the claim, unless ``commit`` or ``delete`` has. ``failure`` is why the work ended."""
+        """End the claim, unless ``commit`` or ``delete`` has, after work that succeeded or ended with ``failure``."""
         if self._has_ended:
             return
         try:
@@ -171,7 +171,7 @@ class Tenant(BaseTenant):
         return there
 
     async def add_login(self, login: str, role: Role, password: str | None = None) -> Credential:
-        """Make the login, test it, and return its credential. None: with a new password."""
+        """Make the login, by default with a new password, test it, and return its credential."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
         await self.steps.add_login(login, secret, role)
@@ -201,7 +201,7 @@ class Tenant(BaseTenant):
             await self.steps.drop_logins(logins)
 
     async def drop_ended(self, *logins: str) -> None:
-        """Drop these ended logins and all earlier ones. What others hold up stays, ended, until the next time."""
+        """Drop these ended logins and all earlier ones, but leave those that others hold up for the next time."""
         left = await self.steps.drop_logins([*logins, *self.found.ended])
         client = self.context.servers.clients[self.home.cluster]
         for each in self.on_record.every_credential:
@@ -221,14 +221,14 @@ class Tenant(BaseTenant):
 
 
 def lacks_login(record: OnRecord, found: Found) -> bool:
-    """Whether a tenant is usable on record, and its login does not enter. If its database is shut, it was suspended."""
+    """Whether a tenant is usable on record, but its login does not enter: if its database is shut, it was suspended."""
     current = record.of_role(Role.OWNER).usable
     return current is not None and current.username not in found.logins
 
 
 @asynccontextmanager
 async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant | None]:
-    """Claim a tenant while the block runs. None: another process has claimed it. Raises as ``Context.ours``."""
+    """Claim a tenant while the block runs, or yield None if another process has claimed it."""
     home = await context.servers.server(cluster, reporter.stats)
     names = names_of(name, home.engine, context.prefix)
     since = clock()
