@@ -1,8 +1,4 @@
-"""Decide which failed calls are retried, how often, and after how long. Pure.
-
-``RULES`` says whether to retry: a row for each failure, a column for each kind of operation. ``RetryPolicy`` says how
-often, and ``retry_waits`` after how long.
-"""
+"""Decide which failed calls are retried, how often, and after how long. Pure."""
 
 from __future__ import annotations
 
