@@ -169,6 +169,15 @@ class TenantServers:
                     found.append((other, await other.server.find(names)))
         return found
 
+    async def databases(self) -> list[tuple[str, str]]:
+        """Return each cluster with each database of a tenant on it, as far as the clusters can be reached."""
+        found = list[tuple[str, str]]()
+        for cluster in self.clients:
+            with suppress(*AWAY):
+                home = await self.server(cluster, RequestStats())
+                found += [(cluster, database) for database in await home.server.tenants()]
+        return found
+
     async def moved_to(self, home: str, names: Names, stats: RequestStats) -> TenantServer | None:
         """The other cluster that has a tenant's database, if the tenant was moved after the store was copied."""
         there = await self.elsewhere(home, names, stats)

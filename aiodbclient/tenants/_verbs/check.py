@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import suppress
 
 from attrs import evolve
 
-from ..._http.call import RequestStats
 from ..._masking import Secret
 from ...errors import ServerError, TransportError
-from .._context import AWAY, Context, TenantServer
+from .._context import Context, TenantServer
 from .._credential import Credential
 from .._naming import Names, Role, names_of
 from .._outcomes import Problem, ProblemKind, Reporter, TenantAction, TenantChecked, TenantRepaired, in_order
@@ -54,15 +52,10 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def _find_strays(self) -> None:
         known, prefix = await self._known_databases(), self.context.prefix
-        for cluster in self.context.servers.clients:
-            databases: tuple[str, ...] = ()
-            with suppress(*AWAY):
-                home = await self.context.servers.server(cluster, RequestStats())
-                databases = await home.server.tenants()
-            for database in databases:
-                is_known = (cluster, database) in known or (None, database) in known
-                if database.startswith(prefix) and not is_known:
-                    self._strays[database.removeprefix(prefix)] = cluster
+        for cluster, database in await self.context.servers.databases():
+            is_known = (cluster, database) in known or (None, database) in known
+            if database.startswith(prefix) and not is_known:
+                self._strays[database.removeprefix(prefix)] = cluster
 
     async def _known_databases(self) -> set[tuple[str | None, str]]:
         """The cluster (None: unknown) and the database of each record, also of those that are not ours."""

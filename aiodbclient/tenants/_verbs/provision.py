@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 from attrs import evolve
 
-from ..._http.call import RequestStats
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context, TenantServer
 from .._credential import Credential
@@ -47,11 +46,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         """Raise NameTakenError if the store is empty, and the clusters have tenants of these names."""
         async for _ in entries_of(self.context.store):
             return
-        prefix, servers = self.context.prefix, self.context.servers
-        databases = set[str]()
-        for cluster in servers.clients:
-            with suppress(*AWAY):
-                databases.update(await (await servers.server(cluster, RequestStats())).server.tenants())
+        prefix, databases = self.context.prefix, {database for _, database in await self.context.servers.databases()}
         taken = [name for name in wanted if isinstance(name, str) and prefix + name in databases]
         if taken:
             raise NameTakenError(
