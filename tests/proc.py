@@ -1,9 +1,41 @@
-"""The processes of this machine, as /proc shows them."""
+"""Run Python in another process, and look at the processes of this machine."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def python(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A Python process. It is killed at the end."""
+    command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def passed_in(folder: Path, *options: str) -> tuple[int, str]:
+    """Run the tests of a project. Return how many passed, and what was printed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [passed] = re.findall(r"(\d+) passed", done.stdout)
+    return int(passed), done.stdout + done.stderr
 
 
 def state_of(process: int) -> tuple[str, int]:

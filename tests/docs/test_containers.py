@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
@@ -15,6 +13,8 @@ import yaml
 from aiodbclient import DatabaseClient
 from aiodbclient.models import Connection
 from aiodbclient.sandbox import Sandbox
+
+from ..proc import line, python
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "testing.md").read_text()
 SECTION = PAGE.partition("## In a container")[2].partition("\n## ")[0]
@@ -33,17 +33,12 @@ def test_container_command_serves_app() -> None:
     assert app["DIGITALOCEAN_API_URL"] == f"http://127.0.0.1:{command[place]}"
     command[place] = "0"  # another test may have that port
 
-    process = subprocess.Popen([sys.executable, *command, "--json"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
+    with python(*command, "--json") as process:
+        started = json.loads(line(process))
         connection = asyncio.run(connection_of(app | {"DIGITALOCEAN_API_URL": started["url"]}))
         assert connection.host == "127.0.0.1"
         assert connection.uri is not None
         psycopg.connect(connection.uri).close()
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 async def connection_of(environment: dict[str, str]) -> Connection:

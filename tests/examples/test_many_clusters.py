@@ -20,7 +20,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 from ..proxy import Proxy, behind_proxy
-from ..tenants.processes import expire
+from ..tenants.own_stores import expire
 
 SOURCE = Path(many_clusters.__file__).read_text()
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from aiodbclient.sandbox import Sandbox
 
+from ..proc import python
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -32,11 +34,11 @@ async def test_calls_program_runs_again() -> None:
             "DIGITALOCEAN_TOKEN": sandbox.token,
             "DIGITALOCEAN_CLUSTER_ID": await sandbox.add_cluster("pg", backend="memory"),
         }
-        python = [sys.executable, "-W", "error", "-c", CALLS]
+        command = [sys.executable, "-W", "error", "-c", CALLS]
         lines = []
         for _ in range(2):
             done = await asyncio.to_thread(
-                subprocess.run, python, env=environment, capture_output=True, text=True, check=False
+                subprocess.run, command, env=environment, capture_output=True, text=True, check=False
             )
             assert (done.returncode, done.stderr) == (0, "")
             lines.append(done.stdout.splitlines())
@@ -48,9 +50,8 @@ async def test_calls_program_runs_again() -> None:
 
 def test_tenants_program_runs_again(tmp_path: Path) -> None:
     [arguments] = re.findall(r"python (-m aiodbclient\.sandbox --cluster pg=tenants-prod)$", README, re.MULTILINE)
-    serving = subprocess.Popen([sys.executable, "-u", *arguments.split()], stdout=subprocess.PIPE, text=True)
-    assert serving.stdout is not None
-    try:
+    with python("-u", *arguments.split()) as serving:
+        assert serving.stdout is not None
         printed = ""
         while "Ctrl-C" not in printed:
             line = serving.stdout.readline()
@@ -61,8 +62,8 @@ def test_tenants_program_runs_again(tmp_path: Path) -> None:
         environment = os.environ | exports | {"DIGITALOCEAN_CLUSTER_ID": cluster_id, "HOME": str(tmp_path)}
         lines = []
         for _ in range(2):
-            python = [sys.executable, "-W", "error", "-c", TENANTS]
-            done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            command = [sys.executable, "-W", "error", "-c", TENANTS]
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert (done.returncode, *done.stderr.splitlines()[1:]) == (0,)  # one warning: its store has no key
             lines.append(done.stdout.splitlines())
         assert [line[1:] for line in lines] == [["acme rotated None", "acme revoked None"]] * 2
@@ -70,6 +71,3 @@ def test_tenants_program_runs_again(tmp_path: Path) -> None:
         assert first
         assert second
         assert first[1] < second[1]  # the login of the rotation
-    finally:
-        serving.terminate()
-        serving.communicate()

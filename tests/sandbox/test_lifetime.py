@@ -22,7 +22,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
-from ..proc import children, command_lines, is_alive
+from ..proc import children, command_lines, is_alive, line, python
 from ..requirements import ROOMY, postgres_with_tls
 from ..tenants.servers import copied
 from ..thorough import first_of
@@ -113,22 +113,16 @@ def shared_memory() -> set[str]:
     ],
 )
 def test_a_crash_leaves_nothing(private_tmp: Path, which: str, number: signal.Signals) -> None:
-    program = subprocess.Popen(
-        [sys.executable, "-m", "aiodbclient.sandbox", "--cluster", "pg=tenants", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout is not None
-    assert "tenants" in program.stdout.readline()
-    (keeper,), servers = children(program.pid), postmasters(private_tmp)
-    assert children(keeper) == servers
-    chain = {"program": program.pid, "keeper": keeper, "server": servers[0]}
-    segment = segment_of(private_tmp)
-    assert segment in shared_memory()
-    everybody = [*chain.values(), *children(servers[0])]
-    os.kill(chain[which], number)
-    _, error = program.communicate(timeout=HANG)  # it ends by itself
+    with python("-m", "aiodbclient.sandbox", "--cluster", "pg=tenants", "--json") as program:
+        assert "tenants" in line(program)
+        (keeper,), servers = children(program.pid), postmasters(private_tmp)
+        assert children(keeper) == servers
+        chain = {"program": program.pid, "keeper": keeper, "server": servers[0]}
+        segment = segment_of(private_tmp)
+        assert segment in shared_memory()
+        everybody = [*chain.values(), *children(servers[0])]
+        os.kill(chain[which], number)
+        _, error = program.communicate(timeout=HANG)  # it ends by itself
     wait_until_gone(private_tmp, everybody)
     assert segment not in shared_memory()
     if which != "program":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from ..proc import passed_in
 
 ASYNC_TEST = """
 import pytest
@@ -112,13 +111,6 @@ def test_the_fixtures_work_with(tmp_path: Path, tests: list[str], mark: str, opt
         text = test.format(mark=mark) if "{mark}" in test else test
         (tmp_path / f"test_{number}.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{sum(test.count('def test_') for test in tests) + 2 * (TENANTS_TEST in tests)} passed" in done.stdout
-    assert "warning" not in done.stdout + done.stderr
+    passed, printed = passed_in(tmp_path, *options)
+    assert passed == sum(test.count("def test_") for test in tests) + 2 * (TENANTS_TEST in tests)
+    assert "warning" not in printed

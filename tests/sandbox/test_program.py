@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +15,18 @@ import pytest
 
 from aiodbclient.sandbox.__main__ import main
 
+from ..proc import line, python
 from ..waiting import HANG
 
 ID = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 
 
-@contextmanager
-def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aiodbclient.sandbox", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def program(*arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return python("-m", "aiodbclient.sandbox", *arguments)
 
 
 def read_start(process: subprocess.Popen[str]) -> Any:
-    assert process.stdout is not None
-    return json.loads(process.stdout.readline())
+    return json.loads(line(process))
 
 
 def get(url: str, token: str) -> Any:

@@ -1,22 +1,30 @@
-"""A process that works on one tenant, and dies before one of its SQL statements."""
+"""A process that works on one tenant, and is killed before a change of the store, a statement or a program's start."""
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
+import signal
+import tempfile
 from collections.abc import Awaitable, Callable
-from itertools import count
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
-from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._servers.mysql.session import Session as MySQLSession
+from aiodbclient.tenants import SQLiteStore, Tenants, _copy
+from aiodbclient.tenants._servers.mysql.session import Cursor
 
-from .conftest import only
+from .conftest import Place, only
+from .moves import Two
+from .own_stores import expire
 
-DIED = 9
+# They are forked from one that has imported what they need.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
+
 WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "ensure": lambda tenants, name: tenants.ensure(name),
     "adopt": lambda tenants, name: tenants.ensure(name, "adopt"),
@@ -28,22 +36,29 @@ WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "resume": lambda tenants, name: only(tenants.resume([name])),
     "remove": lambda tenants, name: only(tenants.remove([name])),
 }
+MOVE: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {"move": lambda tenants, name: only(tenants.move([name]))}
 
 
-def die_at(statement: int) -> None:
-    """Let this process die before its statement of this number, in whichever session."""
-    numbers = count(1)
+def die_at(step: int, seen: Any) -> None:
+    """Let this process be killed before its step of this number. Count the steps in ``seen``."""
 
     def mortal(run: Callable[..., Any]) -> Callable[..., Any]:
         def run_or_die(*args: Any, **options: Any) -> Any:
-            if next(numbers) == statement:
-                os._exit(DIED)
+            seen.value += 1
+            if seen.value == step:
+                os.kill(os.getpid(), signal.SIGKILL)
             return run(*args, **options)
 
         return run_or_die
 
-    setattr(psycopg.AsyncConnection, "execute", mortal(psycopg.AsyncConnection.execute))  # noqa: B010
-    setattr(MySQLSession, "rows", mortal(MySQLSession.rows))  # noqa: B010
+    for owner, names in (
+        (psycopg.AsyncConnection, ["execute"]),
+        (Cursor, ["execute"]),  # of MySQL
+        (SQLiteStore, ["claim", "begin", "commit"]),
+        (_copy, ["create_subprocess_exec"]),
+    ):
+        for name in names:
+            setattr(owner, name, mortal(getattr(owner, name)))
 
 
 async def _work(plan: dict[str, Any]) -> None:
@@ -52,10 +67,26 @@ async def _work(plan: dict[str, Any]) -> None:
         DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=limiter, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,
     ):
-        await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, prefix=plan["prefix"]), plan["name"])
+        tenants = Tenants([client.cluster(each) for each in plan["clusters"]], store, prefix=plan["prefix"])
+        done = await (WORK | MOVE)[plan["verb"]](tenants, plan["name"])
+        assert getattr(done, "error", None) is None, done.error
 
 
-def work(plan: dict[str, Any]) -> None:
-    """Do the work of ``plan`` in this process, which dies at its statement."""
-    die_at(plan["statement"])
+def work(plan: dict[str, Any], step: int, seen: Any) -> None:
+    """Do the work of ``plan`` in this process, which dies at its step."""
+    tempfile.tempdir = str(Path(plan["store"]).parent)  # with what it leaves
+    die_at(step, seen)
     asyncio.run(_work(plan))
+
+
+async def killed(place: Place | Two, clusters: list[str], verb: str, name: str, step: int) -> tuple[bool, int]:
+    """Work in another process that is killed at a step. Return whether it was, and how many steps it began."""
+    plan = {"token": place.sandbox.token, "url": place.sandbox.url, "clusters": clusters}
+    plan |= {"store": f"{place.path}", "prefix": place.prefix, "verb": verb, "name": name}
+    seen = PROCESSES.Value("i")
+    process = PROCESSES.Process(target=work, args=[plan, step, seen])
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    expire(place.path)
+    return process.exitcode != 0, seen.value

@@ -22,8 +22,8 @@ from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only, placed, present
 from .intents import leave
+from .own_stores import expire
 from .problems import kinds, kinds_of
-from .processes import expire
 from .programs import ask, refusal
 from .store_contract import LONG, a_credential
 

@@ -16,8 +16,8 @@ from cryptography.fernet import Fernet
 from aiodbclient.tenants import Claim, Record, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants.errors import StoreError
 
-from .own_stores import Stores
-from .processes import claimer, expire, line
+from ..proc import line, python
+from .own_stores import Stores, expire
 from .store_contract import LONG, a_credential, all_of, claimed, keep
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
@@ -153,7 +153,7 @@ async def test_next_run_continues_after_a_kill(tmp_path: Path) -> None:
         for record in EVERY_SHAPE:
             await put(source, record)
         await put(target, Record(name="alpha"))
-        with claimer(tmp_path / "b", "delta", LONG) as process:
+        with python("-m", "tests.tenants.claimer", tmp_path / "b", "delta", LONG) as process:
             assert line(process) == "claimed"
             with pytest.raises(StoreError, match="a process works on 'delta'"):
                 await copy_records(source, target)

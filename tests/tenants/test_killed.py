@@ -1,9 +1,7 @@
-"""A process is killed between two SQL statements of its work on a tenant, or cancelled. The next one finishes it."""
+"""A process is killed between two steps of its work on a tenant, or cancelled. The next one finishes it."""
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
 from collections.abc import Awaitable, Callable
 from itertools import count
 
@@ -15,14 +13,9 @@ from aiodbclient.tenants import TenantAction
 from ..thorough import first_of
 from .conftest import SQL, Place, only, present
 from .dying import died
-from .mortal import DIED, WORK, work
-from .processes import expire
+from .mortal import WORK, killed
 from .programs import ask, refusal
 from .test_check_and_repair import admin_of
-
-# They are forked from one that has imported what they need.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
 
 
 async def prepare(place: Place, verb: str, name: str) -> str:
@@ -49,16 +42,9 @@ async def prepare(place: Place, verb: str, name: str) -> str:
     return credential.username
 
 
-async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool:
-    """Work in another process, and kill it before this statement. Returns False if it ends before."""
-    plan = {"token": place.sandbox.token, "url": place.sandbox.url, "cluster": place.cluster.id}
-    plan |= {"store": f"{place.path}", "prefix": place.prefix}
-    process = PROCESSES.Process(target=work, args=[plan | {"verb": verb, "name": name, "statement": statement}])
-    process.start()
-    await asyncio.to_thread(process.join)
-    assert process.exitcode in (0, DIED)
-    expire(place.path)
-    return process.exitcode == DIED
+async def was_killed(place: Place, verb: str, name: str, step: int) -> bool:
+    """Work in another process, and kill it at this step. Returns False if it ends before."""
+    return (await killed(place, [place.cluster.id], verb, name, step))[0]
 
 
 async def was_cancelled(place: Place, verb: str, name: str, step: int) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -15,8 +13,8 @@ from aiodbclient.sandbox import Sandbox
 from ..mysql import SERVERS, running
 from ..thorough import first_of
 from .conftest import only, present
+from .mortal import killed
 from .moves import Two, left_on, opened, sql
-from .processes import expire
 
 KINDS = first_of(["pg", *(each for each in SERVERS if each not in ("given", "none"))])
 
@@ -39,26 +37,12 @@ def two_clusters(
 def steps(two_clusters: tuple[Sandbox, str, str], tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many steps a move has, about: that depends on what the servers do at the same time."""
 
-    async def move() -> bytes:
+    async def move() -> int:
         async with opened(*two_clusters, tmp_path_factory.mktemp("store") / "store") as two:
             await made(two)
-            return await moved(two, 0)
+            return (await killed(two, [two.old.id, two.new.id], "move", "alpha", 0))[1]
 
-    done, steps = asyncio.run(move()).split()
-    assert done == b"done"
-    return int(steps)
-
-
-async def moved(two: Two, step: int) -> bytes:
-    """Move the tenant in a process that is killed at a step. Returns what it printed if it has fewer."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.tenants.mover", two.sandbox.url, two.sandbox.token, str(two.path)),
-        *(two.prefix, two.old.id, two.new.id, str(step)),
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": ".", "TMPDIR": str(two.path.parent)},  # with what it leaves
-    )
-    output, _ = await process.communicate()
-    return output
+    return asyncio.run(move())
 
 
 async def made(two: Two) -> None:
@@ -75,9 +59,8 @@ async def made(two: Two) -> None:
 async def test_repair_after_killed_move(two: Two, part: float, steps: int) -> None:
     """There is one whole tenant, whenever the process is killed. The last steps of a move are after its commit."""
     await made(two)
-    output = await moved(two, round(part * steps))
-    assert output == b"" or (part > 0.9 and output.startswith(b"done")), output
-    expire(two.path)
+    was_killed, _ = await killed(two, [two.old.id, two.new.id], "move", "alpha", round(part * steps))
+    assert was_killed or part > 0.9
 
     tenants = two.tenants()
     await only(tenants.repair(["alpha"]))

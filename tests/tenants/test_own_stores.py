@@ -16,9 +16,9 @@ from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Record
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
+from ..proc import line, python
 from .leaks import leaks
 from .own_stores import Stores, password
-from .processes import claimer, line
 from .store_contract import LONG, a_credential, all_of, claimed, keep, put_on_record
 from .test_sealing import forged
 
@@ -30,7 +30,7 @@ DAMAGE = "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE nam
 async def test_stopped_process_loses_claim(stores: Stores) -> None:
     """A process that was stopped past its lease changes nothing when it goes on."""
     async with stores.store("a") as store:
-        with claimer(stores.place("a"), "alpha", 0.5) as process:
+        with python("-m", "tests.tenants.claimer", stores.place("a"), "alpha", 0.5) as process:
             assert line(process) == "claimed"
             process.send_signal(signal.SIGSTOP)
             while (claim := await store.claim("alpha", LONG)) is None:
