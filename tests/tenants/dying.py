@@ -1,4 +1,4 @@
-"""Cancel work at each of its steps in turn. A step is a statement of the administrator or a change of the store."""
+"""Cancel work at a step, which is a statement of the administrator or a change of the store, or leave its intent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, Store, Tenants
+from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._verbs.tenant import Tenant
 
 from .clients import client_of
 from .conftest import Place
+from .store_contract import claimed
 
 
 class Steps:
@@ -106,3 +108,17 @@ async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> N
 
 async def _awaited(work: Awaitable[object]) -> object:
     return await work
+
+
+async def leave_intent(store: Store, name: str, intent: str | None) -> None:
+    """Leave a tenant as a process does that dies right after it has stored what it was about to do."""
+    claim = await claimed(store, name)
+    await store.begin(claim, intent)
+    await store.release(claim)
+
+
+async def leave(store: Store, credential: Credential, verb: Verb, **more: Any) -> None:
+    """Store the intent on the tenant of ``credential``, and release the claim."""
+    assert credential.cluster is not None
+    intent = Intent(verb=verb, cluster=credential.cluster, database=credential.database, **more)
+    await leave_intent(store, credential.name, str(intent))

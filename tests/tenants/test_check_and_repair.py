@@ -21,7 +21,7 @@ from aiodbclient.tenants._verbs.check import examine
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only, placed, present
-from .intents import leave
+from .dying import leave
 from .own_stores import expire
 from .problems import kinds, kinds_of
 from .programs import ask, refusal

@@ -30,7 +30,7 @@ from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFound
 from ..sweeping import sweep
 from .clients import client_of
 from .conftest import present
-from .intents import leave_intent
+from .dying import leave_intent
 from .store_contract import a_credential
 
 _used = iter(range(10**6))

@@ -21,8 +21,7 @@ from aiodbclient.tenants.errors import RotationPendingError
 
 from ..waiting import HANG, until
 from .conftest import Place, found_taken, only, present
-from .dying import begun
-from .intents import leave
+from .dying import begun, leave
 from .programs import ask, refusal, session_of
 from .store_contract import claimed
 

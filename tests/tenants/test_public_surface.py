@@ -14,7 +14,7 @@ from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantUnavailableError
 
 from .conftest import Place, only
-from .intents import leave
+from .dying import leave
 from .programs import refusal, session_of
 from .store_contract import a_credential, claimed
 from .test_check_and_repair import open_to_others

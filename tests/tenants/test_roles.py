@@ -17,7 +17,7 @@ from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantN
 
 from ..thorough import first_of
 from .conftest import Place, only, present
-from .intents import leave
+from .dying import leave
 from .problems import kinds
 from .programs import ask, refusal
 from .test_check_and_repair import admin_of

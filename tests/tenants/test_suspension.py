@@ -26,8 +26,7 @@ from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantNotFoundError
 
 from .conftest import Place, only, present
-from .dying import begun
-from .intents import leave
+from .dying import begun, leave
 from .moves import close, connected
 from .problems import kinds
 from .programs import ask, refusal, session_of

@@ -17,7 +17,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Place, only
-from .intents import leave
+from .dying import leave
 from .programs import ask, refusal
 from .store_contract import a_credential
 from .test_check_and_repair import admin_of
