@@ -24,9 +24,7 @@ def completing(command: Command, line: str, shell: str = "bash") -> dict[str, st
 def completed(command: Command, line: str, shell: str = "bash") -> list[str]:
     """The words that a TAB offers. It gives up after two seconds, so on a busy machine one presses it again."""
     for _ in range(20):
-        done = subprocess.run(
-            [COMMAND], env=completing(command, line, shell), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([COMMAND], env=completing(command, line, shell), capture_output=True, text=True)
         assert done.stderr == ""
         if done.stdout.strip():
             break

@@ -72,13 +72,8 @@ def test_the_guide_is_true(command: Command, alone: Sandbox) -> None:
     environment = command.environment | {"DIGITALOCEAN_API_URL": alone.url, "PATH": path}
     exported = ""
     for line, said in steps():
-        done = subprocess.run(
-            ["bash", "-c", f"exec 2>&1; {exported}{runnable(line)}"],
-            cwd=command.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        bash = ["bash", "-c", f"exec 2>&1; {exported}{runnable(line)}"]
+        done = subprocess.run(bash, cwd=command.folder, env=environment, capture_output=True, text=True)
         assert settled(done.stdout) == settled(said), line
         exported += f"{line}\n" if line.startswith("export ") else ""
     assert len(steps()) > 20

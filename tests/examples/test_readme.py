@@ -37,9 +37,7 @@ async def test_calls_program_runs_again() -> None:
         command = [sys.executable, "-W", "error", "-c", CALLS]
         lines = []
         for _ in range(2):
-            done = await asyncio.to_thread(
-                subprocess.run, command, env=environment, capture_output=True, text=True, check=False
-            )
+            done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
             assert (done.returncode, done.stderr) == (0, "")
             lines.append(done.stdout.splitlines())
     assert lines == [

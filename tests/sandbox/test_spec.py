@@ -109,13 +109,9 @@ def attacked(sandbox: Sandbox, described: Path, tmp_path: Path, cluster: str | N
     options = ["--url", sandbox.url, "--header", f"Authorization: Bearer {sandbox.token}"]
     schemathesis = Path(sys.executable).with_name("schemathesis")
     options += ["--max-examples", "4", "--seed", "1", "--continue-on-failure", "--no-color", *more]
-    done = subprocess.run(
-        [schemathesis, "--config-file", config, "run", described, *options],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"COLUMNS": "120"},
-    )
+    command: list[str | Path] = [schemathesis, "--config-file", config, "run", described, *options]
+    environment = os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout
     counted = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert counted, done.stdout

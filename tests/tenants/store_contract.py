@@ -232,23 +232,17 @@ class StoreContract:
             assert await store.claim("alpha", LONG) is None
             await put_on_record(other, taken_over, a_credential("alpha"))
 
-    async def test_renew_extends_claim(self) -> None:
+    @pytest.mark.parametrize(("before", "after"), [(0, 1.2), (1.2, 0)])
+    async def test_renew_extends_claim(self, before: float, after: float) -> None:
+        """Also one that expired, as long as nobody took it over."""
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha", self.lease)
+            await asyncio.sleep(self.lease * before)
             await store.renew(claim, LONG)
-            await asyncio.sleep(self.lease * 1.2)
+            await asyncio.sleep(self.lease * after)
 
             assert await other.claim("alpha", LONG) is None
             await put_on_record(store, claim, a_credential("alpha"))
-
-    async def test_expired_claim_is_renewed(self) -> None:
-        """As long as nobody took it over."""
-        async with self.place() as make, make() as store, make() as other:
-            claim = await claimed(store, "alpha", self.lease)
-            await asyncio.sleep(self.lease * 1.2)
-            await store.renew(claim, LONG)
-
-            assert await other.claim("alpha", LONG) is None
 
     async def test_records_are_sorted_by_name(self) -> None:
         names = [f"tenant-{number:04}" for number in range(self.many)] + list(NASTY)

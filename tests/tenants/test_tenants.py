@@ -11,6 +11,7 @@ from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants import Tenants
 from aiodbclient.tenants.errors import TenantNotFoundError
 
+from ..test_call_path import traced
 from .conftest import Place, only
 
 
@@ -94,3 +95,15 @@ async def test_unknown_tenant_fails_every_verb(place: Place, verb: str) -> None:
     assert place.sent() in ([], [("clusters.get", None)])
     assert await place.store.get("nobody") is None
     assert [outcome async for outcome in place.tenants().check()] == []
+
+
+async def test_rotation_path(place: Place) -> None:
+    """A rotation on a cluster that is known, as a person who reads it counts: each function once."""
+    tenants = place.tenants()
+    await tenants.ensure("acme")
+
+    trace = await traced(only(tenants.rotate(["acme"])))
+
+    print(trace)
+    assert len(trace.functions) <= 111
+    assert len(trace.files) <= 21
