@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,17 +15,16 @@ from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._servers.mysql.session import Cursor, Session
 
+from .moves import run
+
 
 async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:
     """Run statements in a new session, and return the rows of the last one."""
-    database = credential.database if database is None else database
-    if credential.engine in MYSQL:
-        return await _ask_mysql(credential, database, statements)
-    async with await AsyncConnection.connect(credential.uri, dbname=database, autocommit=True) as connection:
-        cursor = None
-        for statement in statements:
-            cursor = await connection.execute(statement)
-        return [] if cursor is None or cursor.description is None else await cursor.fetchall()
+    async with _session(credential, credential.database if database is None else database) as connection:
+        rows = await run(connection, *statements)
+        if credential.engine in MYSQL:
+            await connection.ensure_closed()
+        return rows
 
 
 async def refusal(credential: Credential, *statements: str, database: str | None = None) -> str:
@@ -37,35 +37,24 @@ async def refusal(credential: Credential, *statements: str, database: str | None
 
 
 @asynccontextmanager
-async def session_of(credential: Credential) -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
+async def session_of(credential: Credential) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     """An open session, which runs a statement at each call."""
-    if credential.engine in MYSQL:
-        async with _mysql_session(credential, credential.database) as connection, connection.cursor() as cursor:
-            yield cursor.execute
-        return
-    async with await AsyncConnection.connect(credential.uri, autocommit=True) as connection:
-        yield lambda statement: connection.execute(statement.encode())
-
-
-async def _ask_mysql(credential: Credential, database: str | None, statements: tuple[str, ...]) -> list[Any]:
-    async with _mysql_session(credential, database) as connection:
-        async with connection.cursor() as cursor:
-            rows: list[Any] = []
-            for statement in statements:
-                await cursor.execute(statement)
-                rows = list(await cursor.fetchall())
-        await connection.ensure_closed()
-        return rows
+    async with _session(credential) as connection:
+        yield partial(run, connection)
 
 
 @asynccontextmanager
-async def _mysql_session(credential: Credential, database: str | None) -> AsyncIterator[Any]:
+async def _session(credential: Credential, database: str | None = None) -> AsyncIterator[Any]:
+    if credential.engine not in MYSQL:
+        async with await AsyncConnection.connect(credential.uri, dbname=database, autocommit=True) as session:
+            yield session
+        return
     connection: Any = Session(  # aiomysql's own leaks its socket if its login is cancelled
         host=credential.host,
         port=credential.port,
         user=credential.username,
         password=credential.password or "",
-        db=database,
+        db=credential.database if database is None else database,
         charset="utf8mb4",
         autocommit=True,
         cursorclass=Cursor,  # MySQL has notes about SHOW PROCESSLIST
