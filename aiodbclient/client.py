@@ -268,7 +268,7 @@ def checked_base_url(given: str | None) -> URL:
 
 
 def default_limiter(budget: str | None, url: URL) -> RateLimiter:
-    """Return the rate limiter of a client that is given none. ``budget`` is that of the environment."""
+    """Return the rate limiter for a client without one, by ``budget``, the value of the environment variable."""
     if not budget:
         return RateLimiter()
     if budget != "none":

@@ -247,7 +247,7 @@ def test_plain_locals_are_found() -> None:
 async def test_event_and_log_show_no_secret(
     server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The request id of a body is shown rather than that of the headers."""
+    """An error shows the request id of its body, not the one in the headers."""
     events: list[RequestEvent] = []
     server.will(
         says(200, {"dbs": []}, x_request_id="from-header"),

@@ -73,7 +73,7 @@ class Trial:
         return f"{self.name}-t-{end}"
 
     async def create(self, login: str) -> User:
-        """Create a login, whose name is pending until it is answered, so also if this is cancelled."""
+        """Create a login, and keep its name in ``pending`` if no answer comes, or if this is cancelled."""
         self.pending.add(login)
         try:
             made = await self.cluster.users.create(login, settings=_SETTINGS.get(self.engine))

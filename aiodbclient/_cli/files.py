@@ -27,7 +27,7 @@ _LISTS = {str(list), str(Sequence)}
 
 
 def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
-    """Return the names that were given, or those in ``file``, of which none may come twice."""
+    """Return the names that were given, or those in ``file``, and refuse a name that comes twice."""
     if file is None:
         names = _checked_arguments(arguments)
     elif arguments:
@@ -39,7 +39,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 
 def read_users(arguments: list[str] | None, file: Path | None) -> list[NewUser]:
-    """Return the users that were named, or those in ``file`` with their settings, of which none may come twice."""
+    """Return the users that were named, or those in ``file`` with their settings, and refuse one that comes twice."""
     from .. import NewUser  # slow to import, and not needed for help
 
     if file is None or arguments:

@@ -34,7 +34,7 @@ _LATE = f"--timeout is over, and the names in progress get up to {TIMEOUT_GRACE:
 
 @define
 class Report:
-    """Prints the outcomes of a run, whose logins' ``role`` may be an empty text."""
+    """Prints the outcomes of a run. Each ``role`` is that of its logins, or empty for users and databases."""
 
     output: Output
     verbose: bool = False
@@ -122,7 +122,7 @@ async def follow(
 
 @define
 class Alike:
-    """The names that failed, by the reason, which is printed for the first name alone."""
+    """The names that failed, by reason: each reason is printed once, for its first name."""
 
     names: dict[str, list[str]] = field(factory=dict[str, list[str]])
 
@@ -260,7 +260,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, *, is_failed: bool) -> None:
-        """Count a name, of which there may be more than expected."""
+        """Count a name, also beyond the expected number."""
         task = self._progress.tasks[0]
         self._failed += is_failed
         self._progress.update(self._task, advance=1, total=max(task.total or 0, task.completed + 1))

@@ -53,7 +53,7 @@ class Entries:
         return found
 
     def end(self, code: int) -> int:
-        """Print which records are damaged, and return the exit code, which is then UNUSABLE unless it is higher."""
+        """Print which records are damaged, and return ``code``, or UNUSABLE in place of a lower one if any is."""
         for name in self.damaged:
             note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
         return Exit.UNUSABLE if self.damaged and code <= Exit.SOME_FAILED else code

@@ -107,7 +107,7 @@ def on_signals(react: Callable[[], object]) -> None:
 
 @contextmanager
 def on_timeout(react: Callable[[], object]) -> Generator[None]:
-    """Call ``react`` when ``--timeout`` ends in this block, whose command is cancelled ``TIMEOUT_GRACE`` later."""
+    """Call ``react`` when ``--timeout`` ends in this block; the command is cancelled ``TIMEOUT_GRACE`` later."""
     limit = _limit.get()
     when = None if limit is None else limit.when()
     if limit is None or when is None:

@@ -122,7 +122,7 @@ async def open_records(place: Stored) -> AsyncGenerator[Records]:
 async def open_tenants(
     place: Stored, *, make: bool = False, new: Iterable[str] = (), more: Sequence[str] = (), **options: Any
 ) -> AsyncGenerator[Opened]:
-    """Open the store, which ``make`` creates if ``new`` can be names, and its clusters, with ``more`` clusters."""
+    """Open the store and its clusters, with ``more``; ``make`` creates the store, if all ``new`` can be names."""
     from ..tenants import Tenants  # slow to import
 
     async with AsyncExitStack() as stack:

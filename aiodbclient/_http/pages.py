@@ -46,7 +46,7 @@ async def read_all(
 
 
 def _path_of(base_url: URL, following: str, response: Response) -> str:
-    """Return the path and query of the next page, of which only the query may differ from this page's."""
+    """Return the path and query of the next page, and refuse one at another host or path."""
     base = base_url.raw_path.rstrip("/")
     try:
         this = URL(f"{base_url.origin()}{base}{response.call.path}", encoded=True)

@@ -162,7 +162,7 @@ class Transport:
         return self._ask_token is not None and newest in ([True], [False, True])
 
     async def _get_token(self, call: Call, failed: Sequence[FailedTry]) -> FailedTry | None:
-        """Have connections, and a token that the API has not just refused, and return how that failed, or None."""
+        """Open connections and get a token that the API has not just refused, or return how that failed."""
         last = failed[-1] if failed else None
         try:
             self._open_connections()

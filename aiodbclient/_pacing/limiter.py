@@ -29,7 +29,7 @@ _order = attrgetter("order")
 
 @define(eq=False)
 class Slot:
-    """The slot of one call, which keeps it, and with it its place, for all its tries."""
+    """The slot of one call. All tries of the call keep it, and with it their place."""
 
     order: tuple[bool, int]  # bulk calls go behind all others
     is_held: bool = False  # from ``acquire`` until ``release`` or ``refuse``

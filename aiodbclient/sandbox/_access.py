@@ -70,7 +70,7 @@ class Rights:
 
 
 class Tokens:
-    """The rights of each token, of which ``main`` has all scopes."""
+    """The rights of each token; the token ``main`` has all scopes."""
 
     def __init__(self, main: str | None, windows: Sequence[Window]) -> None:
         self._windows = windows

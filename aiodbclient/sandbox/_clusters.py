@@ -85,7 +85,7 @@ class SandboxCluster:
         self._online_at = inf if online_after is None else time.monotonic() + online_after
 
     async def document(self, scopes: frozenset[str], host: str) -> JSON:
-        """The cluster as ``clusters.get`` returns it, on this machine, which the client knows as ``host``."""
+        """The cluster as ``clusters.get`` returns it to a client that reaches this machine at ``host``."""
         credentials = VIEW_CREDENTIALS in scopes
         capabilities = capabilities_of(self.engine)
         exact = self.options.version or self.backend.version

@@ -122,7 +122,7 @@ class TenantServers:
         return self._read[cluster].name if cluster in self._read else None
 
     async def server(self, cluster: str, stats: RequestStats) -> TenantServer:
-        """Return the server of a cluster, which the first call reads and logs in to as the administrator."""
+        """Return the server of a cluster; the first call reads the cluster, and logs in as the administrator."""
         async with self._reading[cluster]:
             if cluster in self._away:
                 error, since = self._away[cluster]
@@ -326,7 +326,7 @@ class Context:
     on_event: Callable[[TenantEvent], object] | None
 
     async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantServer:
-        """Choose a cluster, but none of ``without``, for a new tenant, which counts there until ``placement.leave``."""
+        """Choose a cluster, none of ``without``, for a new tenant, and count it there until ``placement.leave``."""
         unreachable = dict[str, DatabaseClientError]()
         while True:
             try:

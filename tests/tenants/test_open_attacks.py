@@ -57,6 +57,15 @@ def let_in(neighbour: Credential, who: str) -> list[str]:
     ]
 
 
+async def make_function(tenant: Credential, neighbour: Credential, function: str) -> None:
+    """Make a function of the tenant's owner role in a neighbour's database."""
+    [(owner,)] = await sql(tenant, "SELECT current_user::text")
+    await sql(neighbour, *let_in(neighbour, owner), *let_in(neighbour, tenant.username))
+    async with await AsyncConnection.connect(tenant.uri, dbname=neighbour.database, autocommit=True) as session:
+        await session.execute(f'SET ROLE "{owner}"'.encode())
+        await session.execute(f"CREATE FUNCTION public.{function}".encode())
+
+
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("verb", ["suspend", "remove"])
 async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
@@ -89,14 +98,12 @@ async def test_suspended_database_opened(place: Place) -> None:
     """A customer has two tenants. A function of the first one's owner role is in the second one's database."""
     tenants = place.tenants()
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
-    [(owner,)] = await sql(alpha, "SELECT current_user::text")
-    await sql(beta, *let_in(beta, owner), *let_in(beta, alpha.username))
-    async with await AsyncConnection.connect(alpha.uri, dbname=beta.database, autocommit=True) as session:
-        await session.execute(f'SET ROLE "{owner}"'.encode())
-        await session.execute(
-            "CREATE FUNCTION public.open() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
-            f' GRANT CONNECT ON DATABASE "{alpha.database}" TO "{beta.username}"; END $$'.encode()
-        )
+    await make_function(
+        alpha,
+        beta,
+        "open() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+        f' GRANT CONNECT ON DATABASE "{alpha.database}" TO "{beta.username}"; END $$',
+    )
     assert (await only(tenants.suspend(["alpha"]))).error is None
     with suppress(psycopg.Error):
         await sql(beta, "SELECT public.open()")
@@ -108,11 +115,7 @@ async def test_repair_held_by_another_tenant(place: Place) -> None:
     """A function of the tenant is in another database, where a transaction does not end. No superuser is needed."""
     tenants = place.tenants()
     alpha, evil = await tenants.ensure("alpha"), await tenants.ensure("evil")
-    [(owner,)] = await sql(alpha, "SELECT current_user::text")
-    await sql(evil, *let_in(evil, owner), *let_in(evil, alpha.username))
-    async with await AsyncConnection.connect(alpha.uri, dbname=evil.database, autocommit=True) as session:
-        await session.execute(f'SET ROLE "{owner}"'.encode())
-        await session.execute("CREATE FUNCTION public.back() RETURNS int SECURITY DEFINER RETURN 1")
+    await make_function(alpha, evil, "back() RETURNS int SECURITY DEFINER RETURN 1")
     with unkillable(evil):
         refused = await only(tenants.repair(["alpha"]))
     assert f"transactions in the database {evil.database!r} do not end: run it again" in str(refused.error)

@@ -79,7 +79,7 @@ def initialise(binaries: Path, base: Path, superuser: str, order: dict[str, Any]
 
 
 class Server:
-    """A server whose port nobody else gets while it is stopped."""
+    """A server that keeps its port while it is stopped."""
 
     def __init__(self, binaries: Path, base: Path, order: dict[str, Any]) -> None:
         major = int((base / "data" / "PG_VERSION").read_text())

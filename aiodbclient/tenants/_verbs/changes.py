@@ -347,7 +347,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
 
 
 async def remove(tenant: Tenant) -> None:
-    """Remove a tenant, whose logins end first, so that nothing of it works on, and are dropped after the database."""
+    """Remove a tenant: end its logins, so that nothing of it works, drop its database, then drop the logins."""
     logins = tenant.every_login()
     is_anothers = tenant.record.current is None and tenant.found.is_foreign  # made after a process died
     await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made

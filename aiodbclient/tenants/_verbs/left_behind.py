@@ -50,7 +50,7 @@ async def drop_left_behind(tenant: Tenant) -> None:
 
 
 async def _drop_on(tenant: Tenant, cluster: str) -> None:
-    """Drop everything that another cluster has of the tenant, which is nothing if it is gone from the account."""
+    """Drop everything that another cluster has of the tenant, unless that cluster no longer exists."""
     servers = tenant.context.servers
     what = (
         f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what is left of it on the "

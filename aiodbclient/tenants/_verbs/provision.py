@@ -70,7 +70,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                     self.context.placement.leave(self._chosen.pop(name))
 
     async def cluster_for(self, on_record: OnRecord, reporter: Reporter) -> str:
-        """Return the tenant's cluster, which is chosen for a new tenant, and again if it is unreachable."""
+        """Return the tenant's cluster, or choose one for a new tenant, and another if that is unreachable."""
         if self.context.role is not Role.OWNER:
             return await super().cluster_for(on_record, reporter)
         cluster, intent = on_record.cluster, on_record.intent

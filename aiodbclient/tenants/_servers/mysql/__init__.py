@@ -355,7 +355,7 @@ async def _other_grantees(schema: Schema) -> tuple[str, ...]:
 
 
 async def _restore_definers(schema: Schema) -> None:
-    """Give ended logins the rights that code of the tenant needs, which runs as them, unless all logins are ended."""
+    """Give ended logins the rights that stored programs run with, unless all logins of the tenant are ended."""
     existing = (await logins.accounts(schema, [schema.name])).values()
     ended = [each.login for each in existing if each.is_locked and each.is_ours]
     if not ended or not any(schema.names.is_login(each.login) and not each.is_locked for each in existing):
