@@ -1,0 +1,55 @@
+"""End a test that hangs, so that it fails by its name instead of stopping the suite.
+
+Hooks for a conftest. asyncio catches what a callback raises, and a busy loop goes on, unless it is a KeyboardInterrupt:
+the ``signal`` method of pytest-timeout ends no such test, and its ``thread`` method ends the process with its servers.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator
+from contextlib import suppress
+from typing import NoReturn
+
+import pytest
+
+SECONDS = 120.0  # of a set-up, a call or a teardown: many times what it takes on a loaded machine
+SECONDS_IF_THOROUGH = 900.0
+AGAIN = 1.0  # seconds; the first exception may have been caught
+
+
+class TimedOut(KeyboardInterrupt):
+    """The test hangs."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _limited(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _limited(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _limited(item))
+
+
+def _limited(item: pytest.Item) -> Generator[None, object, object]:
+    seconds = SECONDS_IF_THOROUGH if item.get_closest_marker("thorough") else SECONDS
+
+    def end(*_: object) -> NoReturn:
+        raise TimedOut
+
+    before = signal.signal(signal.SIGALRM, end)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+        return (yield)
+    except TimedOut as error:
+        raise pytest.fail.Exception(f"it hangs: ended after {seconds:g} s") from error
+    finally:
+        with suppress(TimedOut):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
