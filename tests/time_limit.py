@@ -1,7 +1,8 @@
 """End a test that hangs, so that it fails by its name instead of stopping the suite.
 
-Hooks for a conftest. asyncio catches what a callback raises, and a busy loop goes on, unless it is a KeyboardInterrupt:
-the ``signal`` method of pytest-timeout ends no such test, and its ``thread`` method ends the process with its servers.
+Hooks for a conftest. asyncio catches what a callback or a task raises, and a busy loop goes on, unless it is a
+KeyboardInterrupt. So the ``signal`` method of pytest-timeout ends such a test by luck alone. Its ``thread`` method ends
+the process, and its servers stay.
 """
 
 from __future__ import annotations

@@ -212,7 +212,8 @@ async def test_waiter_cancelled_at_its_turn_loses_no_slot(loop: VirtualLoop) -> 
     first, second = await queue.enter("first"), await queue.enter("second")
     limiter.release(slot, sent=False)  # the turn of "first" has come ...
     first.cancel()  # ... but it is never informed
-    await second
+    async with asyncio.timeout(60):
+        await second
     assert queue.went == [("second", 0)]
     assert first.cancelled()
 

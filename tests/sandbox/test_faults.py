@@ -13,10 +13,11 @@ import pytest
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
+from aiodbclient.sandbox import _faults as faults
 
 from ..changes import html, page, rename
 from ..waiting import HANG, until, wait_until
-from .conftest import Call, Delays, caller
+from .conftest import Call, Clock, Delays, caller
 
 
 @pytest.fixture
@@ -130,6 +131,20 @@ async def test_the_nth_time_and_so_many_times(
     sandbox.faults.add("users.list", status=500, **options)
     statuses = [(await call("GET", f"{pg}/users")).status for _ in range(5)]
     assert [n for n, status in enumerate(statuses, 1) if status == 500] == fails
+
+
+async def test_fault_lasts_from_its_first_failure(
+    sandbox: Sandbox, call: Call, pg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(faults, "time", clock)
+    sandbox.faults.add("users.list", status=500, nth=2, lasts=10.0)
+
+    async def status_after(seconds: float) -> int:
+        clock.ahead += seconds
+        return (await call("GET", f"{pg}/users")).status
+
+    assert [await status_after(seconds) for seconds in (0, 60, 8, 4, 0)] == [200, 500, 500, 200, 200]
 
 
 async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: Call, pg: str) -> None:

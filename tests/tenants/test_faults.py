@@ -8,18 +8,16 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiodbclient import DatabaseClient, RateLimiter
-from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
-from aiodbclient.tenants import Credential, Tenants
-from aiodbclient.tenants._naming import Role
-from aiodbclient.tenants._outcomes import Reporter
+from aiodbclient.tenants import Claim, Credential, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._verbs import changes, tenant
-from aiodbclient.tenants._verbs.tenant import claimed, clock
+from aiodbclient.tenants._verbs.tenant import clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import Place, only, present
@@ -154,16 +152,65 @@ async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> N
     await works(record.current)
 
 
-async def test_no_statement_after_lease_expired(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the process was stopped while it waited for a turn."""
-    context = place.tenants()._context
-    async with claimed(context, place.cluster.id, "alpha", Reporter(RequestStats(), Role.OWNER, None)) as alpha:
-        assert alpha is not None
-        alpha.check_lease()
-        monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)
+@pytest.mark.parametrize("how", ["the lease expired", "a renewal lost the claim"])
+async def test_no_statement_without_a_lease(place: Place, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The next statement is not sent. The work begins again with a claim of its own.
 
-        with pytest.raises(ClaimLostError, match="was not sent"):
-            alpha.check_lease()
+    The lease expires by the clock if the process is stopped. If another process took the name over, it does not.
+    """
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    before = await place.logins()
+    monkeypatch.setattr(tenant, "LEASE", 3.0)
+    find, claim, renew = PostgresServer.find, place.store.claim, place.store.renew
+    lost, claims = asyncio.Event(), list[list[str]]()
+
+    async def claiming(name: str, lease: float) -> Claim | None:
+        claims.append(await place.logins())
+        return await claim(name, lease)
+
+    async def renewing(held: Claim, lease: float) -> None:
+        if how == "a renewal lost the claim" and not lost.is_set():
+            lost.set()
+            raise ClaimLostError("another process took it over")
+        await renew(held, lease)
+
+    async def finding(*given: Any) -> Any:
+        found = await find(*given)
+        if how == "the lease expired" and not lost.is_set():
+            lost.set()
+            monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)
+        await lost.wait()
+        return found
+
+    monkeypatch.setattr(place.store, "claim", claiming)
+    monkeypatch.setattr(place.store, "renew", renewing)
+    monkeypatch.setattr(PostgresServer, "find", finding)
+    assert (await only(tenants.rotate(["alpha"]))).error is None
+    assert claims == [before, before]
+
+
+async def test_rotation_cancelled_at_its_new_login_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login was on record before it was made: it is not taken for that of another store."""
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    made = asyncio.Event()
+
+    async def made_and_silent(*_: object) -> str:
+        made.set()
+        await asyncio.Event().wait()
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresServer, "log_in", made_and_silent)
+        rotation = asyncio.ensure_future(only(tenants.rotate(["alpha"])))
+        await made.wait()
+        rotation.cancel()
+        await asyncio.wait([rotation])
+    assert len(await place.logins()) == 2
+    rotated = await only(tenants.rotate(["alpha"]))
+    assert rotated.error is None
+    assert len(await place.logins()) == 2  # the cancelled one is gone
 
 
 async def test_verb_waits_one_lease_then_busy(

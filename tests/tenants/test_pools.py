@@ -199,6 +199,17 @@ async def test_use_waits_while_all_pools_are_used(world: World) -> None:
 
 
 @in_virtual_time
+async def test_rotation_during_wait_for_slot_is_followed(world: World) -> None:
+    """The credential was read before the wait, and its login may be revoked."""
+    async with world.pools(max_pools=1) as pools:
+        async with pools.use("alpha"):
+            waiting = asyncio.create_task(use(pools, "beta"))
+            await asyncio.sleep(1)
+            world.rotate("beta")
+        assert (await waiting).credential == world.on_record["beta"]
+
+
+@in_virtual_time
 async def test_idle_pool_is_closed(world: World) -> None:
     async with world.pools(idle=300.0, refresh=inf) as pools:
         await use(pools, "alpha")

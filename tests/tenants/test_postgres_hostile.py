@@ -304,6 +304,7 @@ async def test_prepared_transaction_on_login_named(
         await victim.steps.end_logins(victim.logins)
     assert not managed.lets_in(other, victim.database)
     assert not managed.lets_in(login, victim.database)
+    assert not managed.api(f"SELECT FROM pg_auth_members WHERE member = '{login}'::regrole")
 
     managed.api("ROLLBACK PREPARED 'held'", "defaultdb")
     await victim.steps.end_logins(victim.logins)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from traceback import TracebackException
@@ -126,6 +127,27 @@ async def test_error_of_a_statement_has_no_verifier(managed: Managed, victim: Te
         managed.api("ALTER ROLE doadmin CREATEROLE")
     assert "SCRAM" not in str(caught.value)
     assert caught.value.statement
+
+
+async def test_server_that_does_not_know_the_password_is_refused(
+    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program at the server's address says that the password is right, but cannot sign."""
+    expect = logins._Wire._expect
+    signed = list[bool]()
+
+    async def forged(wire: logins._Wire, *wanted: int) -> tuple[int, bytes]:
+        kind, content = await expect(wire, *wanted)
+        if wanted == (logins._SASL_FINAL,):
+            signed.append(content.startswith(b"v="))
+            content = b"v=" + b64encode(bytes(32))
+        return kind, content
+
+    assert await server.log_in(victim.names, victim.logins[0], Secret(PASSWORD)) is None
+    monkeypatch.setattr(logins._Wire, "_expect", forged)
+    with pytest.raises(GrantError, match="does not know the password"):
+        await server.log_in(victim.names, victim.logins[0], Secret(PASSWORD))
+    assert signed == [True]
 
 
 async def test_cancelled_login_shows_no_password(

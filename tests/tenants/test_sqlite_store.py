@@ -57,6 +57,18 @@ async def test_files_are_the_owners_alone(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+async def test_change_is_on_the_disk_when_it_returns(path: Path) -> None:
+    """As the settings of its connection say: SQLite waits for the disk, and overwrites what was replaced."""
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+    with closing(sqlite._open(path)) as database:
+        [found] = zip(*(database.execute(f"PRAGMA {each}").fetchone() for each in DURABLE), strict=True)
+    assert dict(zip(DURABLE, found, strict=True)) == DURABLE
+
+
+DURABLE = {"synchronous": 2, "journal_mode": "truncate", "secure_delete": 1}
+
+
 def make_database(path: Path, table: str) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA journal_mode = WAL")
