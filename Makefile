@@ -68,7 +68,7 @@ pictures: $(VENV)/.dev
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/terminal.py
 
-# Moves of tenants under load. Needs mysql on PATH for those of MySQL.
+# Moves of tenants under load.
 bench-move: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.move
 

@@ -1,7 +1,7 @@
 """Measure moves under load: writes acknowledged, writes lost, and for how long the tenant is frozen per 100 MB.
 
 A tenant of about 100 MB is moved between two servers of this machine, while four tasks write to it through
-``TenantPools``. PostgreSQL is the sandbox's. Run it as ``python -m benchmarks.move`` (``make bench-move``).
+``TenantPools``. The servers are the sandbox's. Run it as ``python -m benchmarks.move`` (``make bench-move``).
 """
 
 from __future__ import annotations
@@ -9,42 +9,28 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 
 from aiodbclient.sandbox import Sandbox
-from tests.mysql import SERVERS, running
 from tests.tenants.moves import opened, sql, writing
 
 MEGABYTES = 100
-TEXT = "x" * 900
+
+FILL = (
+    "CREATE TABLE filling (id int PRIMARY KEY, text text)",
+    f"INSERT INTO filling SELECT n, repeat(md5(n::text), 28) FROM generate_series(1, {MEGABYTES * 1000}) n",
+    "CREATE TABLE t (n int PRIMARY KEY)",
+)
 
 
-FILL = {
-    "pg": (
-        "CREATE TABLE filling (id int PRIMARY KEY, text text)",
-        f"INSERT INTO filling SELECT n, repeat(md5(n::text), 28) FROM generate_series(1, {MEGABYTES * 1000}) n",
-        "CREATE TABLE t (n int PRIMARY KEY)",
-    ),
-    "mysql": (
-        "CREATE TABLE filling (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT)",
-        "INSERT INTO filling (text) VALUES " + ", ".join([f"('{TEXT}')"] * 1000),
-        *["INSERT INTO filling (text) SELECT text FROM filling LIMIT 10000"] * (MEGABYTES // 10 + 2),
-        "CREATE TABLE t (n INT PRIMARY KEY)",
-        "ANALYZE TABLE filling",
-    ),
-}
-
-
-async def measure(name: str, sandbox: Sandbox, ids: list[str]) -> bool:
+async def measure(sandbox: Sandbox, ids: list[str]) -> bool:
     """Move a tenant, and print what happened. Returns whether no write was lost."""
     with tempfile.TemporaryDirectory() as folder:
         async with opened(sandbox, ids[0], ids[1], Path(folder, "store")) as two:
             tenants = two.tenants()
             home = await tenants.ensure("alpha")
-            await sql(home, *FILL[str(home.engine)])
+            await sql(home, *FILL)
             async with writing(tenants, "alpha", before=500, after=1000) as writes:
                 started = perf_counter()
                 [moved] = [each async for each in tenants.move(["alpha"], to=two.new)]
@@ -54,33 +40,16 @@ async def measure(name: str, sandbox: Sandbox, ids: list[str]) -> bool:
             lost = len(await writes.lost(moved.credential))
     megabytes, frozen, acknowledged = moved.bytes / 1e6, moved.frozen.total_seconds(), len(writes.acknowledged)
     print(
-        f"{name:8} {megabytes:5.0f} MB  acknowledged {acknowledged:6,} ({acknowledged - during:,} after)  "
+        f"{megabytes:5.0f} MB  acknowledged {acknowledged:6,} ({acknowledged - during:,} after)  "
         f"lost {lost}  frozen {frozen:5.2f} s = {frozen / megabytes * 100:5.2f} s per 100 MB  in all {took:5.2f} s"
     )
     return lost == 0
 
 
-@asynccontextmanager
-async def clusters(server: str) -> AsyncIterator[tuple[Sandbox, list[str]]]:
-    """A sandbox with two clusters."""
-    async with AsyncExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(windows=[]))
-        if server == "pg":
-            yield sandbox, [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
-            return
-        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
-        for folder in folders:
-            folder.chmod(0o777)
-        dsns = [stack.enter_context(running(server, folder)) for folder in folders]
-        yield sandbox, [await sandbox.add_cluster("mysql", server=dsn) for dsn in dsns]
-
-
 async def main() -> None:
-    fine = True
-    for server in ("pg", *(each for each in SERVERS if each not in ("given", "none"))):
-        async with clusters(server) as (sandbox, ids):
-            fine &= await measure(server, sandbox, ids)
-    sys.exit(not fine)
+    with Sandbox(windows=[]) as sandbox:
+        ids = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
+        sys.exit(not await measure(sandbox, ids))
 
 
 if __name__ == "__main__":

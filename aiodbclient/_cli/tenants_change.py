@@ -350,7 +350,7 @@ async def move_tenants(
 
     Their readers and writers move too. While a tenant is copied, it is frozen: none of its logins can connect.
 
-    It needs pg_dump and pg_restore, or mysqldump and mysql of MySQL.
+    It needs pg_dump and pg_restore. MySQL does not support it.
 
     Example: aiodbclient tenants move alpha --to tenants-2
     """

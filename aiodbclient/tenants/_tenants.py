@@ -232,9 +232,8 @@ class Tenants(TenantRole):
         complete: ``get`` returns None, and ``ensure`` and ``TenantPools.use`` raise TenantMovingError. Every write
         that was acknowledged before is in the copy. Last, the database that is left behind is dropped.
 
-        Needs ``pg_dump`` and ``pg_restore``, or ``mysqldump`` and ``mysql`` of MySQL, and room for a dump in the
-        temporary folder. If a process dies, ``repair`` opens the tenant again where it was, or finishes the move if the
-        copy was complete.
+        Needs PostgreSQL, ``pg_dump`` and ``pg_restore``, and room for a dump in the temporary folder. If a process
+        dies, ``repair`` opens the tenant again where it was, or finishes the move if the copy was complete.
 
         Args:
             names: The tenants.
@@ -246,7 +245,7 @@ class Tenants(TenantRole):
             The run. Its outcomes are MOVED, with the new credential and for how long the tenant was ``frozen``, KEPT
             (it is on that cluster, or too large), or FAILED: with MoveError, RotationPendingError if its previous login
             was adopted and is not revoked, CapacityError, ConflictError if the other cluster has such a database or
-            login, or ConfigurationError if a program is missing.
+            login, ConfigurationError if a program is missing, or UnsupportedOperationError on MySQL.
 
         Raises:
             InvalidArgumentError: ``to`` is not one of the clusters, or there is only one; ``max_frozen`` is not a

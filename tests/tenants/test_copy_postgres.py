@@ -138,10 +138,10 @@ async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, s
     there, _, writer = made(server.dsn, tenant)
     run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
     with TemporaryFile() as file:
-        await copier.dump(reader, "", file)
+        await copier.dump(reader, file)
         await copier.restore(writer, file)
     assert await copier.count(writer) == await copier.count(reader)
-    await copier.finish(survey, writer, "")
+    await copier.finish(survey, writer)
     assert run(server.dsn, "SHOW search_path", database=there.database) == [("public, tools",)]
     grants = "SELECT has_function_privilege('public', oid, 'EXECUTE'), pg_get_userbyid(proowner) FROM pg_proc"
     rows = run(server.dsn, f"{grants} WHERE proname = 'secret'", database=there.database)
@@ -161,7 +161,7 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
     run(server.dsn, f'ALTER ROLE "{writer.username}" NOCREATEROLE')
     copier, raised = await copier_of(names, server), list[object]()
     with TemporaryFile() as file:
-        await copier.dump(reader, "", file)
+        await copier.dump(reader, file)
         for restoring in (writer, evolve(writer, username=SUPERUSER, password=SUPERPASSWORD)):
             run(server.dsn, f'DROP DATABASE "{names.database}"')
             run(server.dsn, f'CREATE DATABASE "{names.database}" OWNER "{names.owner}" TEMPLATE template0')
@@ -203,7 +203,7 @@ async def test_obstacles_are_found_before_freeze(
     assert survey.bytes > 1_000_000
 
     with pytest.raises(GrantError, match=re.escape(reason)) if reason else nullcontext():
-        await copier.try_copy(survey, reader, "", writer)
+        await copier.try_copy(survey, reader, writer)
 
     if not reason:
         assert run(server.dsn, "TABLE ours", database=names.database) == []
@@ -227,7 +227,7 @@ async def test_cancelled_copy_leaves_no_program(server: RestartablePostgres) -> 
     copier = await copier_of(names, server)
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
-        dumping = asyncio.create_task(copier.dump(reader, "", file))
+        dumping = asyncio.create_task(copier.dump(reader, file))
         while not (found := command_lines("pg_dump", names.owner)):
             await asyncio.sleep(0.02)
         assert not any("secret" in command for command in found)
@@ -242,7 +242,7 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     run(server.dsn, f'ALTER ROLE "{reader.username}" NOLOGIN')
     copier = await copier_of(names, server)
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
-        await copier.dump(reader, "", file)
+        await copier.dump(reader, file)
     assert leaks(failed.value, PASSWORD) == []
 
 

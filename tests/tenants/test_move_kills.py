@@ -1,35 +1,25 @@
-"""Whenever a process that moves a tenant is killed, ``repair`` leaves one whole tenant, on both engines."""
+"""Whenever a process that moves a tenant is killed, ``repair`` leaves one whole tenant."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from aiodbclient.sandbox import Sandbox
 
-from ..mysql import SERVERS, running
 from ..thorough import first_of
 from .conftest import only, present
 from .mortal import killed
 from .moves import Two, left_on, opened, sql
 
-KINDS = first_of(["pg", *(each for each in SERVERS if each not in ("given", "none"))])
 
-
-@pytest.fixture(scope="module", params=KINDS)
-def two_clusters(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Sandbox, str, str]]:
-    """A sandbox with two clusters of an engine."""
-    with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
-        if request.param == "pg":
-            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
-        else:
-            dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
-            first, second = [asyncio.run(sandbox.add_cluster("mysql", server=dsn)) for dsn in dsns]
+@pytest.fixture(scope="module")
+def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
+    """A sandbox with two clusters."""
+    with Sandbox(windows=[]) as sandbox:
+        first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
         yield sandbox, first, second
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
@@ -19,10 +18,8 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy import mysql
 from aiodbclient.tenants.errors import MoveError
 
-from ..mysql import SERVERS, running
 from . import servers
 from .conftest import only, present
 from .moves import Two, connected, left_on, opened, run, sql
@@ -31,7 +28,6 @@ from .test_move import REFUSED
 
 FREE = 40  # MB on the disk of the other server
 ROWS = 60_000  # of 1 kB each
-MYSQL = [each for each in SERVERS if each not in ("given", "none")]
 
 
 @pytest.fixture
@@ -147,32 +143,27 @@ def fill(ballast: Path) -> None:
             file.write(b"\0" * 2**20)
 
 
-@pytest.fixture(params=["pg", *MYSQL])
+@pytest.fixture
 async def narrow(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Two, Path, Callable[[], None]]]:
     """Two clusters, the file that fills the disk of the second one, and what makes room there again."""
     disk = new_folder()
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         ballast = stack.enter_context(small_disk(disk))
-        free: Callable[[], None] = partial(ballast.unlink, missing_ok=True)
-        if request.param == "pg":
-            here = RestartablePostgres()
-            monkeypatch.setattr(servers, "new_folder", lambda: for_a_server(_made(disk / "data")))
-            there = RestartablePostgres()
-            for each in (here, there):
-                stack.callback(each.close)
-            dsns = [here.dsn, there.dsn]
+        here = RestartablePostgres()
+        monkeypatch.setattr(servers, "new_folder", lambda: for_a_server(_made(disk / "data")))
+        there = RestartablePostgres()
+        for each in (here, there):
+            stack.callback(each.close)
 
-            def free() -> None:
-                ballast.unlink(missing_ok=True)
-                if there.process.poll() is not None:  # it cannot even write its log
-                    (disk / "data" / "data" / "postmaster.pid").unlink(missing_ok=True)
-                    there.start()
+        def free() -> None:
+            ballast.unlink(missing_ok=True)
+            if there.process.poll() is not None:  # it cannot even write its log
+                (disk / "data" / "data" / "postmaster.pid").unlink(missing_ok=True)
+                there.start()
 
-        else:
-            dsns = [stack.enter_context(running(request.param, each)) for each in (tmp_path, _made(disk / "data"))]
-        old, new = [await sandbox.add_cluster("pg" if request.param == "pg" else "mysql", server=dsn) for dsn in dsns]
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
             yield two, ballast, free
 
@@ -193,9 +184,7 @@ async def test_move_to_full_disk_loses_nothing(narrow: tuple[Two, Path, Callable
         rows = ", ".join(f"({number}, '{'x' * 1000}')" for number in range(first, first + 5_000))
         await sql(alpha, f"INSERT INTO t VALUES {rows}")
     fill(ballast)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mysql, "_PATIENCE", 15.0)
-        failed = await only(tenants.move(["alpha"], to=two.new))
+    failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError), failed
     assert f"was not moved to the cluster {two.new.id}" in str(failed.error)
     current = present(await tenants.get("alpha"))
@@ -203,7 +192,7 @@ async def test_move_to_full_disk_loses_nothing(narrow: tuple[Two, Path, Callable
     assert await sql(alpha, "SELECT count(*) FROM t") == [(ROWS,)]
 
     again = two.tenants()
-    async with asyncio.timeout(120):  # MySQL looks at its disk once a minute
+    async with asyncio.timeout(60):
         while True:
             free()  # PostgreSQL may give up only now
             if (await only(again.repair(["alpha"]))).error is None:

@@ -87,17 +87,6 @@ async def test_usage_while_session_changes_user(server: Server) -> None:
     assert found[tenant.database][1] == 2
 
 
-async def test_name_in_capitals_stops_no_dump(server: Server) -> None:
-    event = "CREATE EVENT theirs ON SCHEDULE EVERY 1 YEAR DO SELECT 1"
-    view = "CREATE VIEW theirs AS SELECT 1 AS a"
-    await server.enter("CREATE PROCEDURE theirs() SELECT 1", event, view, name="LIKENESS")
-    tenant, *_ = await server.enter("CREATE PROCEDURE mine() SELECT 1", name="likeness")
-    async with server.sql.sessions.shared():
-        programs, events = await server.sql.stored_programs(tenant.names)
-    assert "mine" in programs
-    assert "theirs" not in programs + events
-
-
 @pytest.mark.usefixtures("brief_locks")
 async def test_prepared_transaction_locks_what_triggers_name(server: Server) -> None:
     """Until it is rolled back. Also the table of the accounts: no right on it is needed."""

@@ -11,6 +11,8 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
+from aiodbclient import ClusterClient
+from aiodbclient.errors import UnsupportedOperationError
 from aiodbclient.tenants import Credential, Role, TenantAction, Tenants
 from aiodbclient.tenants._servers.mysql import logins
 from aiodbclient.tenants.errors import GrantError
@@ -51,6 +53,27 @@ def once(credential: Credential, statement: str) -> list[tuple[object, ...]]:
     """Log in, run one statement, and log out."""
     with closing(connect(credential)) as connection:
         return run(connection, statement)
+
+
+async def test_move_is_refused_before_anything(my_place: Place, mysql_root: str) -> None:
+    other = await my_place.sandbox.add_cluster("mysql", server=mysql_root)
+    both = [my_place.cluster, my_place.client.cluster(other)]
+
+    async def choose(*_: object) -> ClusterClient:
+        return my_place.cluster
+
+    tenants = Tenants(both, my_place.store, prefix=my_place.prefix, choose_cluster=choose)
+    alpha = await tenants.ensure("alpha")
+    with closing(connect(alpha)) as own:
+        requests = len(my_place.sandbox.requests)
+
+        refused = await only(tenants.move(["alpha"], other))
+
+        assert isinstance(refused.error, UnsupportedOperationError)
+        assert "MySQL cannot be moved" in str(refused.error)
+        assert run(own, "SELECT 7") == [(7,)]
+    assert len(my_place.sandbox.requests) == requests
+    assert await tenants.get("alpha") == alpha
 
 
 @pytest.mark.usefixtures("brief_locks")

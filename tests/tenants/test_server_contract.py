@@ -268,8 +268,7 @@ async def test_own_tenant_is_adopted_with_newest_login(place: Place) -> None:
     """After a lost store, somebody may know the password of any login: all others end. The counter goes on."""
     tenant = await made(place, logins=2)
     older, newest = tenant.logins
-    others = [older, await tenant.add(Role.READER), tenant.names.new_login(tenant.on_record)]
-    await tenant.steps.add_dump_login(others[-1], Secret(PASSWORD))
+    others = [older, await tenant.add(Role.READER)]
     assert all(place.enters(tenant.names, login, PASSWORD) for login in others)
 
     assert await tenant.steps.adopt() == newest
@@ -277,11 +276,20 @@ async def test_own_tenant_is_adopted_with_newest_login(place: Place) -> None:
     assert place.enters(tenant.names, newest, PASSWORD)
     assert not any(place.enters(tenant.names, login, PASSWORD) for login in others)
     tenant.on_record = {newest: Role.OWNER}
-    assert tenant.names.number(await tenant.add()) == 5
+    assert tenant.names.number(await tenant.add()) == 4
     assert await tenant.problems() == frozenset()
 
 
-async def test_frozen_tenant_opens_with_same_passwords(place: Place) -> None:
+@pytest.fixture
+def movable(place: Place) -> Place:
+    """A server whose tenants can be moved."""
+    if place.engine != "pg":
+        pytest.skip("MySQL has no move")
+    return place
+
+
+async def test_frozen_tenant_opens_with_same_passwords(movable: Place) -> None:
+    place = movable
     tenant, login, own = await with_table(place)
     own.run("INSERT INTO t VALUES (5)")
     writer = await tenant.add(Role.WRITER)
@@ -308,7 +316,8 @@ async def test_frozen_tenant_opens_with_same_passwords(place: Place) -> None:
     assert await tenant.problems() == frozenset()
 
 
-async def test_suspended_tenant_is_read(place: Place) -> None:
+async def test_suspended_tenant_is_read(movable: Place) -> None:
+    place = movable
     tenant, _, own = await with_table(place)
     own.run("INSERT INTO t VALUES (5)")
     used = tenant.logins

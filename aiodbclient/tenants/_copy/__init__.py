@@ -1,4 +1,4 @@
-"""Copy a tenant's database to another server, by the programs of its engine. ``postgres`` and ``mysql`` do it.
+"""Copy a tenant's database to another server, by the programs of its engine. ``postgres`` does it.
 
 Nothing here runs as the administrator: what a tenant wrote may run in each of these sessions. A password is in the
 environment of a program, or in a file without a name: never in its arguments.
@@ -24,7 +24,6 @@ from typing import IO, Any, ClassVar
 
 from attrs import field, frozen
 
-from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
 from .._credential import Credential
 from .._naming import Names
@@ -86,16 +85,16 @@ class Copier(ABC):
         """Look at the database that is to be copied, and raise GrantError if no server could have a copy of it."""
         # ``source`` may read all of it, ``login`` is the tenant's.
 
-    async def try_copy(self, survey: Survey, source: Credential, stored_programs: str, target: Credential) -> None:
-        """Copy all but the rows and events, or raise GrantError if the database of ``target`` cannot have a copy."""
+    async def try_copy(self, survey: Survey, source: Credential, target: Credential) -> None:
+        """Copy all but the rows, or raise GrantError if the database of ``target`` cannot have a copy."""
         with TemporaryFile() as file:
-            await self.dump(source, stored_programs, file, self.without_rows)
+            await self.dump(source, file, self.without_rows)
             await self.restore(target, file)
-        await self.finish(survey, target, "")
+        await self.finish(survey, target)
 
     @abstractmethod
-    async def dump(self, source: Credential, stored_programs: str, file: IO[bytes], *more: str) -> None:
-        """Dump the database, with ``more`` options, and add ``stored_programs``, which MySQL's dump leaves out."""
+    async def dump(self, source: Credential, file: IO[bytes], *more: str) -> None:
+        """Dump the database, with ``more`` options."""
 
     @abstractmethod
     async def restore(self, target: Credential, file: IO[bytes]) -> None:
@@ -106,18 +105,14 @@ class Copier(ABC):
         """The number of rows of each table, and where each sequence is."""
 
     @abstractmethod
-    async def finish(self, survey: Survey, target: Credential, events: str) -> None:
-        """Copy the settings of the database, and make the ``events``, which begin to run."""
+    async def finish(self, survey: Survey, target: Credential) -> None:
+        """Copy the settings of the database."""
 
 
-def copier_of(engine: Engine | str) -> type[Copier]:
-    if engine in POSTGRESQL:
-        from .postgres import PostgresCopier  # each needs its own driver
+def copier_of() -> type[Copier]:
+    from .postgres import PostgresCopier  # needs the driver
 
-        return PostgresCopier
-    from .mysql import MySQLCopier
-
-    return MySQLCopier
+    return PostgresCopier
 
 
 async def installed(dump: str, restore: str) -> list[Tools]:

@@ -117,17 +117,17 @@ class PostgresCopier(Copier):
         facts = {"limit": limit, "locale": locale, "settings": settings}
         return Survey(bytes=size, tables=tables, extensions=tuple(extensions), facts=facts)
 
-    async def try_copy(self, survey: Survey, source: Credential, stored_programs: str, target: Credential) -> None:
+    async def try_copy(self, survey: Survey, source: Credential, target: Credential) -> None:
         async with self._session(target) as ask:
             ((_, _, *locale),) = await ask(_DATABASE)
         if locale != survey.facts["locale"]:
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
             raise GrantError(f"encoding and locale differ: {here} and {there}")
-        await super().try_copy(survey, source, stored_programs, target)
+        await super().try_copy(survey, source, target)
         async with self._session(target) as ask:
             await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
-    async def dump(self, source: Credential, stored_programs: str, file: IO[bytes], *more: str) -> None:
+    async def dump(self, source: Credential, file: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         with _environment_of(source, self.timeouts) as environment:
             command = [self.tools.dump, *options, *more, _place_of(source)]
@@ -186,7 +186,7 @@ class PostgresCopier(Copier):
                 found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
 
-    async def finish(self, survey: Survey, target: Credential, events: str) -> None:
+    async def finish(self, survey: Survey, target: Credential) -> None:
         database = Identifier(target.database)
         async with self._session(target) as ask:
             await ask(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, Literal(survey.facts["limit"])))

@@ -133,13 +133,9 @@ class Server(ABC):
         """Compare the database, its logins and their rights with ``wanted``, the role of each login by its name."""
         # ``wanted`` is None for a suspended tenant. Another login that may log in is UNKNOWN_LOGIN. Tests no password.
 
-    @abstractmethod
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        """Return who else has rights on the database, which ``freeze`` revokes."""
-
-    async def stored_programs(self, names: Names) -> tuple[str, str]:
-        """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
-        return "", ""
+        """PostgreSQL: return who else has rights on the database, which ``freeze`` revokes."""
+        return ()
 
     @abstractmethod
     def steps(self, tenant: BaseTenant) -> TenantSteps:
@@ -175,9 +171,9 @@ class TenantSteps(ABC):
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         """Create a login with the rights of its role. Opens a database that was shut."""
 
-    @abstractmethod
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        """Create a login that can read and dump the whole database, also after ``freeze``."""
+        """PostgreSQL: create a login that can read and dump the whole database, also after ``freeze``."""
+        raise NotImplementedError
 
     @abstractmethod
     async def end_logins(self, logins: Collection[str], /) -> None:
@@ -199,14 +195,14 @@ class TenantSteps(ABC):
         """Revoke all access to the database of a tenant whose logins are ended, and end all sessions in it."""
         # Until ``add_login``, no code of the tenant may let anybody in.
 
-    @abstractmethod
     async def freeze(self, logins: Collection[str], /) -> None:
-        """For a move, revoke the rights of ``logins`` and of all others on the database, and end all sessions in it."""
+        """PostgreSQL: revoke the rights of ``logins`` and of all others on the database, and end all sessions in it."""
         # Passwords stay, for ``unfreeze``. Raise GrantError for a prepared transaction: somebody could commit it.
+        raise NotImplementedError
 
-    @abstractmethod
     async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
-        """Undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
+        """PostgreSQL: undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
+        raise NotImplementedError
 
     @abstractmethod
     async def adopt(self) -> str | None:

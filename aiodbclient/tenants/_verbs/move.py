@@ -12,7 +12,8 @@ from time import monotonic
 from attrs import define, evolve, field
 
 from ...clusters import ClusterClient
-from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
+from ...engines import Engine
+from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
 from .._context import Context, TenantServer
 from .._copy import Copier, Survey, check_free, copier_of
 from .._credential import Credential, new_password
@@ -52,6 +53,13 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         if on_record.state not in (State.USABLE, State.SUSPENDED, State.MOVING):
             raise on_record.unusable()
         assert on_record.current is not None
+        if on_record.current.engine == Engine.MYSQL:
+            raise UnsupportedOperationError(
+                "move: tenants on MySQL cannot be moved, because mysqldump changes values; nothing was changed. Dump "
+                "and load it by hand: see docs/how-to/move.md",
+                engine=Engine.MYSQL,
+                operation="tenants.move",
+            )
         if on_record.state is State.MOVING or on_record.left_behind is not None:
             return None
         moved = self.moved.get(on_record.name)
@@ -164,7 +172,7 @@ class _Move:
     async def _copier(self) -> Copier:
         """Find the tools, or raise MoveError if the other server is older."""
         source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._there)]
-        kind = copier_of(self._tenant.home.engine)
+        kind = copier_of()
         if reason := kind.refusal(source, target):
             raise self._error(reason)
         has_tls = self._tenant.current.ca is not None
@@ -173,12 +181,11 @@ class _Move:
     async def _prepare(self, copier: Copier, survey: Survey, source: Credential, logins: dict[Role, str]) -> Record:
         """Make the database and the logins on the other cluster, or raise GrantError if it could not have a copy."""
         tenant = self._tenant
-        stored_programs, _ = await tenant.home.server.stored_programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await self._create(survey, logins.values())
         record = await tenant.at(self._there, self._copy).add_logins(logins)
         assert record.current is not None
-        await copier.try_copy(survey, source, stored_programs, record.current)
+        await copier.try_copy(survey, source, record.current)
         await self._copy.drop_database()  # and what was tried in it
         await self._create(survey, logins.values())
         await self._copy.repair({login: role for role, login in logins.items()})
@@ -196,9 +203,8 @@ class _Move:
 
     async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
         survey = await copier.survey(source, self._tenant.current.username)  # the tenant changed things until now
-        stored_programs, events = await self._tenant.home.server.stored_programs(self._tenant.names)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
-            await copier.dump(source, stored_programs, file)
+            await copier.dump(source, file)
             await copier.restore(target, file)
         try:
             async with asyncio.TaskGroup() as tasks:  # only now, since somebody may have written in spite of all
@@ -209,7 +215,7 @@ class _Move:
         if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
             first = different[0]
             raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
-        await copier.finish(survey, target, events)
+        await copier.finish(survey, target)
 
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
         """Store that the tenant is there, so that whoever works on it next drops what is left behind."""

@@ -24,7 +24,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC
 from functools import partial
-from time import monotonic
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -38,7 +37,6 @@ from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import (
     DROP_LOGINS_SECONDS,
-    TEMPORARY_CONNECTIONS,
     Administrator,
     BaseTenant,
     Found,
@@ -50,7 +48,7 @@ from .. import (
     of_tenant,
 )
 from . import logins, rights, schemas
-from .session import DefinerError, LockedError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
+from .session import DefinerError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -145,12 +143,6 @@ class MySQLServer(Server):
     async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
         return await self._read(names, partial(_problems, wanted=wanted or {}))
 
-    async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        return await self._read(names, _other_grantees)
-
-    async def stored_programs(self, names: Names) -> tuple[str, str]:
-        return await self._read(names, schemas.read_stored_programs)
-
     def steps(self, tenant: BaseTenant) -> MySQLSteps:
         return MySQLSteps(self, tenant)
 
@@ -215,11 +207,6 @@ class MySQLSteps(TenantSteps):
             await logins.create_login(schema, login, password, rights.RIGHTS[role])
             await _restore_definers(schema)
 
-    async def add_dump_login(self, login: str, password: Secret) -> None:
-        """See ``TenantSteps``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
-        async with self._server.schema(self._tenant) as schema:
-            await logins.create_login(schema, login, password, rights.OF_A_DUMP, TEMPORARY_CONNECTIONS)
-
     async def end_logins(self, ending: Collection[str], /) -> None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
             await logins.end(schema, ending)
@@ -261,38 +248,13 @@ class MySQLSteps(TenantSteps):
             await logins.end_in_schema(schema)
             await schemas.make_writable(schema)
 
-    async def freeze(self, freezing: Collection[str], /) -> None:
-        async with self._server.schema(self._tenant, is_long=True) as schema:
-            existing = await logins.accounts(schema)
-            frozen = {*freezing, *await rights.grantees(schema, "INSERT")}
-            frozen |= {each.login for each in existing.values() if each.is_locked}
-            await rights.revoke_access(schema, {*existing} - frozen)  # the login that dumps stays
-            await logins.end(schema, frozen & {*existing, *freezing}, keep_passwords=True)
-            until = monotonic() + logins.ENDING_SECONDS
-            while True:
-                await logins.end_in_schema(schema)
-                await schemas.refuse_prepared(schema)
-                try:
-                    await schema.run(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
-                    return
-                except LockedError:  # who has rights on all schemas writes here
-                    if monotonic() > until:
-                        raise
-
-    async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
-        async with self._server.schema(self._tenant, is_long=True) as schema:
-            await schemas.make_writable(schema)
-            for login in [each for each in await logins.accounts(schema) if each in wanted]:
-                await logins.restore_login(schema, login, wanted[login])
-            await _restore_definers(schema)
-
     async def adopt(self) -> str | None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
             rights.check_name(schema)
             existing = await logins.accounts(schema, [schema.name])
             namesake = existing.pop(schema.name, None)
             ours = [each.login for each in existing.values() if not each.is_locked]
-            owners = await rights.grantees(schema, "CREATE")
+            owners = await rights.owners(schema)
             goes_on = [login for login in ours if login in owners][-1:] or ours[-1:]
             if namesake and not namesake.is_locked and not ours:
                 goes_on = [namesake.login]
@@ -345,13 +307,6 @@ async def _problems(schema: Schema, wanted: Mapping[str, Role]) -> frozenset[Pro
     for login, of_login in should_have.items():
         found |= {problem for *_, problem in await rights.missing_grants(schema, login, of_login)}
     return frozenset(found)
-
-
-async def _other_grantees(schema: Schema) -> tuple[str, ...]:
-    """See ``Server``. Refuses a pattern for other schemas, as ``shut`` does."""
-    others = await rights.access_of_others(schema, await logins.accounts(schema))
-    rights.refuse_wide(schema, others)
-    return tuple(sorted({one.user for one in others}))
 
 
 async def _restore_definers(schema: Schema) -> None:

@@ -116,11 +116,9 @@ async def check_adoption(schema: Schema, login: str) -> None:
     raise ConflictError(f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409)
 
 
-async def create_login(
-    schema: Schema, login: str, password: Secret, wanted: frozenset[str], connections: int | None = None
-) -> None:
-    """Create an account with the rights ``wanted``. Without ``connections``, its limit is that of all logins."""
-    limits = _OPTIONS.format(connections or schema.most)
+async def create_login(schema: Schema, login: str, password: Secret, wanted: frozenset[str]) -> None:
+    """Create an account with the rights ``wanted``."""
+    limits = _OPTIONS.format(schema.most)
     with suppress(DefinerError):
         await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
         await set_rights(schema, login, wanted)
@@ -147,7 +145,7 @@ async def end_stale_sessions(schema: Schema) -> None:
     await _end_threads(schema, earlier)
 
 
-async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
+async def end(schema: Schema, logins: Collection[str]) -> None:
     """Revoke all rights of logins, lock them, and end their sessions, also those of logins that are gone."""
     if not logins:
         return
@@ -160,7 +158,7 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
     until = monotonic() + ENDING_SECONDS
     while True:
         try:
-            failed = await _shut_out(schema, ending, earlier, keep_passwords=keep_passwords)
+            failed = await _shut_out(schema, ending, earlier)
             break
         except LockedError:  # perhaps by their sessions, which can hold the tables of the accounts
             if monotonic() > until or not await _kill_from_inside(schema, ending):
@@ -222,13 +220,11 @@ async def intruders(schema: Schema) -> set[str]:
     return {str(user) for (user,) in found if schema.names.is_login(user) or user == schema.name}
 
 
-async def _shut_out(
-    schema: Schema, logins: Collection[str], earlier: Collection[str], *, keep_passwords: bool
-) -> list[GrantError]:
+async def _shut_out(schema: Schema, logins: Collection[str], earlier: Collection[str]) -> list[GrantError]:
     """Take the rights of logins and of ``earlier`` ones, and lock the logins. Return why this failed for some."""
     changes: list[Callable[[], Awaitable[object]]]
     changes = [partial(set_rights, schema, login, frozenset()) for login in (*logins, *earlier)]
-    changes += [partial(_lock, schema, login, None if keep_passwords else new_password()) for login in logins]
+    changes += [partial(_lock, schema, login) for login in logins]
     failed = list[GrantError]()
     for change in changes:
         try:
@@ -240,11 +236,10 @@ async def _shut_out(
     return failed
 
 
-async def _lock(schema: Schema, login: str, password: Secret | None) -> None:
-    """Lock an account, and stop its open sessions: each may run one statement an hour. None keeps its password."""
+async def _lock(schema: Schema, login: str) -> None:
+    """Lock an account with another password, and stop its open sessions: each may run one statement an hour."""
     limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {schema.most} ACCOUNT LOCK"
-    how, values = ("", (login,)) if password is None else ("IDENTIFIED BY %s ", (login, password))
-    await schema.run(f"ALTER USER %s@'%%' {how}{limits}", *values)
+    await schema.run(f"ALTER USER %s@'%%' IDENTIFIED BY %s {limits}", login, new_password())
 
 
 async def _kill_from_inside(schema: Schema, logins: Iterable[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from attrs import frozen
 
@@ -20,7 +20,6 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
     Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
-OF_A_DUMP = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 # The logins of clients. A thread of the server has no type of connection.
@@ -74,9 +73,9 @@ async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access
     return found
 
 
-async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[str]:
-    """Return the logins that have a right on the whole schema."""
-    query = f"SELECT User FROM mysql.db WHERE Db = %s AND {right.capitalize()}_priv = 'Y'"
+async def owners(schema: Schema) -> set[str]:
+    """Return the logins that may make tables in the whole schema."""
+    query = "SELECT User FROM mysql.db WHERE Db = %s AND Create_priv = 'Y'"
     return {str(user) for (user,) in await schema.run(query, schema.in_grant)}
 
 

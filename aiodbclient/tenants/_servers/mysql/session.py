@@ -271,9 +271,4 @@ def options_of(admin: str) -> dict[str, Any]:
 
 def identifier(name: str) -> str:
     """Return ``name`` as an identifier. Each ``%`` is doubled, because the driver formats statements with ``%``."""
-    return in_backticks(name).replace("%", "%%")
-
-
-def in_backticks(name: str) -> str:
-    """Return ``name`` as an identifier for the client ``mysql``, which formats nothing."""
-    return "`{}`".format(name.replace("`", "``"))
+    return "`{}`".format(name.replace("`", "``")).replace("%", "%%")
