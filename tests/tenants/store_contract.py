@@ -81,8 +81,10 @@ async def is_lost(store: Store, claim: Claim) -> None:
 
 
 async def cancelled_after(steps: int, call: Coroutine[Any, Any, Any]) -> Any:
-    """Cancel ``call`` after a time that grows with ``steps``. Returns what it returned, or None if it was cancelled."""
+    """Cancel ``call`` once it has begun, with ``steps`` a bit later. Returns its result; None if it was cancelled."""
     task = asyncio.ensure_future(call)
+    await asyncio.sleep(0)  # it waits for the store now
+    assert not task.done(), "a store does not block the event loop"
     for _ in range(steps):
         await asyncio.sleep(0.0005 * steps)
     task.cancel()

@@ -16,6 +16,7 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
 from aiodbclient.tenants._servers import BaseTenant, Found
+from aiodbclient.tenants._servers.mysql import logins
 from aiodbclient.tenants._servers.mysql.logins import helper
 from aiodbclient.tenants.errors import GrantError
 
@@ -315,3 +316,20 @@ async def test_helper_left_behind_shuts_nobody_out(server: Server) -> None:
     await tenant.steps.end_stale_sessions()
 
     server.connect(neighbour, secret, other.database)
+
+
+async def test_open_session_may_run_one_statement(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the hour after its login was locked, so that it cannot kill the sessions that kill it."""
+
+    async def kill_nothing(*_: object) -> None:
+        pass
+
+    tenant, login, password = await server.make()
+    session = server.connect(login, password)
+    monkeypatch.setattr(logins, "_end_threads", kill_nothing)
+    await tenant.steps.end_logins([login])
+    run(session, "SELECT 1")
+    with pytest.raises(pymysql.MySQLError, match="max_queries_per_hour") as refused_by_limit:
+        run(session, "SELECT 1")
+    assert refused_by_limit.value.args[0] == 1226
+    session.close()

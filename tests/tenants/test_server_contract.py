@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -19,7 +19,7 @@ from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers import BaseTenant, Found, Server, server_of
+from aiodbclient.tenants._servers import BaseTenant, Found, Server, TenantSteps, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from .leaks import leaks
@@ -362,23 +362,46 @@ async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:
     await tenant.add()
 
 
+async def cut_short(place: Place, tenant: Tenant, step: Callable[[TenantSteps], Awaitable[object]]) -> None:
+    """Cancel a step at its first statement, then at its second one, and so on, until it ends."""
+    for last in count(1):
+        statements = count(1)
+
+        class Cut(BaseTenant):
+            def check_lease(self) -> None:
+                if next(statements) == last:  # noqa: B023  of this run
+                    running.cancel()  # noqa: B023
+
+        running = asyncio.ensure_future(step(place.server.steps(Cut(tenant.names))))
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.result()
+            assert last > 1, "it was never cut short"
+            return
+        await tenant.steps.end_stale_sessions()
+
+
 async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
-    for wait in (0.0, 0.003, 0.01, 0.03, 0.06, 0.1):
-        tenant = Tenant(place.server, place.names())
-        steps = tenant.steps
-        for step in (steps.create, tenant.add, partial(steps.end_logins, tenant.on_record), steps.shut, tenant.add):
-            cut = asyncio.ensure_future(step())
-            await asyncio.sleep(wait)
-            cut.cancel()
-            await asyncio.gather(cut, return_exceptions=True)
-            await steps.end_stale_sessions()
-            if step == tenant.add:  # as its intent says
-                found = await place.server.find(tenant.names)
-                await steps.end_logins(found.logins)
-                assert await steps.drop_logins(found.logins) == ()
-                tenant.on_record.clear()
-            await step()
-        assert await tenant.problems() == frozenset()
+    tenant = Tenant(place.server, place.names())
+
+    async def add(steps: TenantSteps) -> None:
+        found = await place.server.find(tenant.names)  # as the operation that finds a login on record drops it
+        await tenant.steps.end_logins(found.logins)
+        assert await tenant.steps.drop_logins(found.logins) == ()
+        login = tenant.names.new_login([*found.logins, *found.ended])
+        tenant.on_record = {login: Role.OWNER}
+        await steps.add_login(login, Secret(PASSWORD), Role.OWNER)
+
+    await cut_short(place, tenant, lambda steps: steps.create())
+    await cut_short(place, tenant, add)
+    [login] = tenant.logins
+    assert place.enters(tenant.names, login, PASSWORD)
+    await cut_short(place, tenant, lambda steps: steps.end_logins([login]))
+    assert not place.enters(tenant.names, login, PASSWORD)
+    await cut_short(place, tenant, lambda steps: steps.shut())
+    await cut_short(place, tenant, add)
+    assert place.enters(tenant.names, tenant.logins[0], PASSWORD)
+    assert await tenant.problems() == frozenset()
 
 
 async def test_unreachable_server_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:

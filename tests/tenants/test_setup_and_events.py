@@ -87,15 +87,20 @@ async def test_failed_setup_runs_again(place: Place) -> None:
 
 
 async def test_setup_ran_for_each_record(place: Place) -> None:
-    """Whenever a process dies."""
+    """Whenever a process dies. Nobody gets a credential before that."""
+
+    async def setup(credential: Credential) -> None:
+        assert await place.tenants().get(credential.name) is None
+        await migrate(credential)
+
     for last in count(1, 4):
         name = f"n{last}"
 
         def ensuring(tenants: Tenants, name: str = name) -> Any:
             return tenants.ensure(name)
 
-        was_killed = await died(place, last, ensuring, setup=migrate)
-        credential = await place.tenants(setup=migrate).ensure(name)
+        was_killed = await died(place, last, ensuring, setup=setup)
+        credential = await place.tenants(setup=setup).ensure(name)
         await ask(credential, "SELECT * FROM notes")
         if not was_killed:
             return
