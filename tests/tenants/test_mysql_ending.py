@@ -329,7 +329,7 @@ async def test_open_session_may_run_one_statement(server: Server, monkeypatch: p
     monkeypatch.setattr(logins, "_end_threads", kill_nothing)
     await tenant.steps.end_logins([login])
     run(session, "SELECT 1")
-    with pytest.raises(pymysql.MySQLError, match="max_queries_per_hour") as refused_by_limit:
+    with pytest.raises(pymysql.MySQLError, match="max_questions") as refused_by_limit:
         run(session, "SELECT 1")
     assert refused_by_limit.value.args[0] == 1226
     session.close()
