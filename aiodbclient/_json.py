@@ -23,7 +23,7 @@ from ._checks import shown
 from .engines import Engine
 from .errors import InvalidArgumentError
 from .models import (
-    Cluster,
+    ClusterInfo,
     Database,
     KafkaACL,
     MongoUserSettings,
@@ -224,12 +224,12 @@ def _object(model: type, converter: Converter, *, optional: bool) -> Hook:
             lines += [f"  if {name!r} in members: {assign}", f"  else: instance.{name} = {default}"]
     exec("\n".join([*lines, "  return instance"]), names)
     read: Hook = names["read"]
-    if model is Cluster:
+    if model is ClusterInfo:
         return lambda value, _: read(_with_engine(value), model)
     return read
 
 
-_CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribute.name.endswith("connection"))
+_CONNECTIONS = tuple(attribute.name for attribute in fields(ClusterInfo) if attribute.name.endswith("connection"))
 
 
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from ._bulk.run import Run as Run
 from ._http.events import RequestEvent as RequestEvent
 from ._http.retry import RetryPolicy as RetryPolicy
 from .client import DatabaseClient as DatabaseClient
-from .clusters import ClusterClient as ClusterClient
+from .clusters import Cluster as Cluster
 from .clusters import ClustersAPI as ClustersAPI
 from .dbs import DatabasesAPI as DatabasesAPI
 from .engines import Capabilities as Capabilities
 from .engines import Engine as Engine
-from .models import Cluster as Cluster
+from .models import ClusterInfo as ClusterInfo
 from .models import ClusterStatus as ClusterStatus
 from .models import Connection as Connection
 from .models import Database as Database

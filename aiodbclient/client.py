@@ -23,7 +23,7 @@ from ._http.raw import JSON, Params, raw_call
 from ._http.retry import RetryPolicy
 from ._http.transport import TokenProvider, Transport
 from ._masking import Token
-from .clusters import ClusterClient, ClustersAPI
+from .clusters import Cluster, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
 from .rate_limiter import RateLimiter, RateLimitStatus
@@ -139,7 +139,7 @@ class DatabaseClient:
         """The token's hourly limit as the last answer reported it, or None if it did not."""
         return self._transport.rate_limit
 
-    def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> ClusterClient:
+    def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> Cluster:
         """Return a handle on one cluster. Does no I/O, and does not check that the cluster exists.
 
         Args:
@@ -154,7 +154,7 @@ class DatabaseClient:
             raise InvalidArgumentError(f"engine must be an Engine or its slug, not {shown(engine)}")
         given = None if engine is None else Engine.parse(engine)
         id = checked_cluster_id(cluster_id)
-        return ClusterClient(ClusterContext(self._transport, self._cache, id, given, self._options))
+        return Cluster(ClusterContext(self._transport, self._cache, id, given, self._options))
 
     async def request(self, method: str, path: str, params: Params | None = None, json: JSON = None) -> Any:
         """Send a request to the API for which this package has no method.

@@ -1,4 +1,4 @@
-"""Read clusters, and ``ClusterClient``, the handle on one cluster."""
+"""Read clusters, and ``Cluster``, the handle on one cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._http.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
 from .errors import ClusterNotOnlineError, NotFoundError
-from .models import Cluster, ClusterStatus
+from .models import ClusterInfo, ClusterStatus
 from .users import UsersAPI
 
 _MAY_BE_MISSING = 60.0  # seconds for which reads of a new cluster may be a 404 (terraform-provider-digitalocean #361)
@@ -35,7 +35,7 @@ class ClustersAPI:
         self._cache = cache
         self._options = options
 
-    async def list(self, tag_name: str | None = None) -> list[Cluster]:
+    async def list(self, tag_name: str | None = None) -> list[ClusterInfo]:
         """Read the clusters of the account. Safe to repeat and to cancel.
 
         Args:
@@ -46,11 +46,11 @@ class ClustersAPI:
             DatabaseClientError: The clusters could not be read.
         """
         path = LIST_CLUSTERS.path() + tag_query(tag_name)
-        clusters = await read_all(self._transport, LIST_CLUSTERS, path, Cluster, self._options)
+        clusters = await read_all(self._transport, LIST_CLUSTERS, path, ClusterInfo, self._options)
         self._cache.engines.update((cluster.id, cluster.engine) for cluster in clusters)
         return clusters
 
-    async def get(self, cluster_id: str | UUID) -> Cluster:
+    async def get(self, cluster_id: str | UUID) -> ClusterInfo:
         """Read one cluster. Safe to repeat and to cancel.
 
         Args:
@@ -64,7 +64,7 @@ class ClustersAPI:
         return await ClusterContext(self._transport, self._cache, id, None, self._options).read_cluster()
 
 
-class ClusterClient:
+class Cluster:
     """The users and databases of one cluster. ``DatabaseClient.cluster`` returns it, without any I/O.
 
     Attributes:
@@ -80,7 +80,7 @@ class ClusterClient:
         self.dbs: DatabasesAPI = DatabasesAPI(context)
 
     def __repr__(self) -> str:
-        return f"<ClusterClient {self.id} {self.engine or 'engine not known yet'}>"
+        return f"<Cluster {self.id} {self.engine or 'engine not known yet'}>"
 
     @property
     def id(self) -> str:
@@ -92,7 +92,7 @@ class ClusterClient:
         """The engine that you passed or that the client has read since; otherwise None."""
         return self._context.engine
 
-    async def info(self) -> Cluster:
+    async def info(self) -> ClusterInfo:
         """Read the cluster. Safe to repeat and to cancel.
 
         Raises:
@@ -114,7 +114,7 @@ class ClusterClient:
         """
         return await self._context.read_ca()
 
-    async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - the error names it
+    async def wait_online(self, timeout: float = 900.0) -> ClusterInfo:  # noqa: ASYNC109 - the error names it
         """Wait until the cluster is online. A new one takes some minutes. Safe to repeat and to cancel.
 
         It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s. For the first 60 s a
@@ -158,7 +158,7 @@ class ClusterClient:
 
 
 async def request_below(
-    cluster: ClusterClient, method: str, *path: str, params: Params | None = None, json: JSON = None
+    cluster: Cluster, method: str, *path: str, params: Params | None = None, json: JSON = None
 ) -> Any:
     """Send a request below the path of ``cluster``, like ``DatabaseClient.request``. The segments are not encoded."""
     for segment in path:
@@ -169,8 +169,8 @@ async def request_below(
 
 
 def for_work(
-    cluster: ClusterClient, stats: RequestStats, maintenance: MaintenanceWait | None = None, label: str | None = None
-) -> ClusterClient:
+    cluster: Cluster, stats: RequestStats, maintenance: MaintenanceWait | None = None, label: str | None = None
+) -> Cluster:
     """Return ``cluster`` for the work on one name, in a run if there is ``maintenance``; ``label`` is of its events."""
     context = cluster._context.with_stats(stats, maintenance)  # pyright: ignore[reportPrivateUsage]  # of the class above
-    return ClusterClient(context._replace(options=context.options._replace(label=label)))
+    return Cluster(context._replace(options=context.options._replace(label=label)))

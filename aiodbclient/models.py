@@ -273,7 +273,7 @@ def _checked_path(path: object) -> str:
 
 
 @define
-class Cluster:
+class ClusterInfo:
     """A managed database cluster, with the fields that matter for its users and databases.
 
     A field is None if the API does not return it.

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from cost import CLUSTER, local_server
 
 NAMES, WARM_UP = 100_000, 2_000
@@ -35,7 +35,7 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-async def provision(cluster: ClusterClient, count: int) -> float:
+async def provision(cluster: Cluster, count: int) -> float:
     """The highest resident memory during the run, in MiB."""
     highest, taken = resident(), 0
     async for outcome in cluster.users.provision(names(count), concurrency=CONCURRENCY):
@@ -47,7 +47,7 @@ async def provision(cluster: ClusterClient, count: int) -> float:
     return highest
 
 
-async def create(cluster: ClusterClient, count: int) -> None:
+async def create(cluster: Cluster, count: int) -> None:
     left = names(count)
 
     async def worker() -> None:
@@ -59,7 +59,7 @@ async def create(cluster: ClusterClient, count: int) -> None:
             pool.create_task(worker())
 
 
-async def rate(work: Callable[[ClusterClient, int], Awaitable[object]], cluster: ClusterClient) -> float:
+async def rate(work: Callable[[Cluster, int], Awaitable[object]], cluster: Cluster) -> float:
     """Names per second."""
     gc.collect()
     started = perf_counter()

@@ -30,7 +30,7 @@ from typing import Any
 
 from attrs import evolve
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, Window
+from aiodbclient import Cluster, DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Tenants
 
@@ -47,7 +47,7 @@ def names(prefix: str, count: int) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def sandbox(engine: str, rate: str, limiter: RateLimiter) -> AsyncIterator[list[ClusterClient]]:
+async def sandbox(engine: str, rate: str, limiter: RateLimiter) -> AsyncIterator[list[Cluster]]:
     """Start a sandbox in another process. Yields its clusters."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, "--serve", engine, rate), stdout=asyncio.subprocess.PIPE
@@ -138,7 +138,7 @@ async def sign_ups(folder: Path, count: int) -> list[bool]:
     ]
 
 
-async def fill(store: SQLiteStore, clusters: list[ClusterClient], count: int) -> None:
+async def fill(store: SQLiteStore, clusters: list[Cluster], count: int) -> None:
     """Store tenants as if they had been created."""
     model = await Tenants(clusters, store).ensure("model")
 

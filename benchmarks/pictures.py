@@ -26,7 +26,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aiodbclient import ClusterClient, Connection, DatabaseClient, User, UsersAPI
+from aiodbclient import Cluster, Connection, DatabaseClient, User, UsersAPI
 from aiodbclient.sandbox import RecordedRequest, Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 from pacing import LIMIT, Api, windows, with_aiodbclient, with_recipe
@@ -177,7 +177,7 @@ async def reset_user() -> Queries:
 
 
 @asynccontextmanager
-async def cluster() -> AsyncIterator[ClusterClient]:
+async def cluster() -> AsyncIterator[Cluster]:
     async with Sandbox() as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
         yield client.cluster(await sandbox.add_cluster("pg"))
 

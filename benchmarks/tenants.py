@@ -21,7 +21,7 @@ from time import perf_counter
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from aiodbclient.tenants import SQLiteStore, TenantCheckOutcome, TenantOutcome, Tenants
 
 SIGN_UPS, AT_ONCE, BARE_AT_A_TIME = 40, 100, 4
@@ -50,7 +50,7 @@ def names(prefix: str, count: int) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def sandbox() -> AsyncIterator[ClusterClient]:
+async def sandbox() -> AsyncIterator[Cluster]:
     """Start a sandbox in another process. Yields its cluster."""
     command = [sys.executable, "-m", "aiodbclient.sandbox", "--json", "--cluster", "pg", "--rate-limit", "none"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -65,7 +65,7 @@ async def sandbox() -> AsyncIterator[ClusterClient]:
         await process.wait()
 
 
-async def administrator(cluster: ClusterClient) -> str:
+async def administrator(cluster: Cluster) -> str:
     info = await cluster.info()
     assert info.connection is not None
     return info.connection.uri_for(await cluster.users.get("doadmin"), "defaultdb")

@@ -16,12 +16,12 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from aiodbclient import ClusterClient, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.errors import DatabaseClientError, NotFoundError
 from aiodbclient.sandbox import Sandbox
 
 
-async def quickstart(cluster: ClusterClient) -> None:
+async def quickstart(cluster: Cluster) -> None:
     info = await cluster.info()
     users = await cluster.users.list()
     print(f"{info.name}: {info.engine} {info.version}, {info.status}, {len(users)} users, databases {info.db_names}")
@@ -55,7 +55,7 @@ async def remove(what: str, delete: Callable[[str], Awaitable[None]], name: str)
 
 
 @asynccontextmanager
-async def some_cluster() -> AsyncGenerator[ClusterClient]:
+async def some_cluster() -> AsyncGenerator[Cluster]:
     """The cluster that the environment names, or else one in a sandbox."""
     cluster_id = os.environ.get("DIGITALOCEAN_CLUSTER_ID")
     if cluster_id:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient import Cluster, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 
@@ -28,7 +28,7 @@ os.environ.setdefault("TMPDIR", ROOMY)
 tempfile.tempdir = ROOMY
 
 MakeClient = Callable[..., DatabaseClient]
-MakeCluster = Callable[..., ClusterClient]
+MakeCluster = Callable[..., Cluster]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -156,13 +156,13 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
 def make_cluster(make_client: MakeClient) -> MakeCluster:
     """A cluster of ``server``, by a client of its own. Its engine is read if it is None."""
 
-    def make(token: Any = "secret-token", *, engine: str | None = "pg", **options: Any) -> ClusterClient:
+    def make(token: Any = "secret-token", *, engine: str | None = "pg", **options: Any) -> Cluster:
         return make_client(token, **options).cluster(CLUSTER, engine=engine)
 
     return make
 
 
 @pytest.fixture
-def cluster(make_cluster: MakeCluster) -> ClusterClient:
+def cluster(make_cluster: MakeCluster) -> Cluster:
     """A PostgreSQL cluster of ``server``."""
     return make_cluster()

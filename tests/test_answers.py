@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import ClusterClient, RequestEvent, RetryPolicy, errors
+from aiodbclient import Cluster, RequestEvent, RetryPolicy, errors
 
 from .conftest import MakeClient, MakeCluster
 from .server import Server, says
@@ -31,7 +31,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
-async def test_success_of_another_shape_is_invalid(text: str, server: Server, cluster: ClusterClient) -> None:
+async def test_success_of_another_shape_is_invalid(text: str, server: Server, cluster: Cluster) -> None:
     """The error shows no secret."""
     server.will(says(201, text=text))
 
@@ -47,7 +47,7 @@ async def test_success_of_another_shape_is_invalid(text: str, server: Server, cl
 
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\ud83d\\ud83d", "\\uD83D"])
-async def test_password_with_half_a_character_is_invalid(half: str, server: Server, cluster: ClusterClient) -> None:
+async def test_password_with_half_a_character_is_invalid(half: str, server: Server, cluster: Cluster) -> None:
     users = cluster.users
     server.otherwise = says(201, text=f'{{"user": {{"name": "alice", "role": "normal", "password": "hunter2{half}"}}}}')
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 from aiohttp import web
 
-from aiodbclient import Cluster, ClusterClient, Connection, RetryPolicy, errors
+from aiodbclient import Cluster, ClusterInfo, Connection, RetryPolicy, errors
 from aiodbclient._http.transport import LONGEST
 
 from .conftest import MakeClient, MakeCluster
@@ -88,7 +88,7 @@ def peak_memory(*, anew: bool = False) -> int:
     ids=["none", "identity", "gzip", "gzip in chunks", "deflate", "bare deflate"],
 )
 async def test_many_users_in_every_encoding(
-    encoding: str, compress: Callable[[bytes], bytes], chunked: bool, server: Server, cluster: ClusterClient
+    encoding: str, compress: Callable[[bytes], bytes], chunked: bool, server: Server, cluster: Cluster
 ) -> None:
     server.will(sends(compress(USERS.encode()), encoding, chunked=chunked))
 
@@ -160,7 +160,7 @@ async def test_a_bomb_does_not_outlast_the_timeout(server: Server, make_client: 
     ],
     ids=["unasked", "another name", "not gzip", "cut", "not deflate"],
 )
-async def test_undecodable_body_is_an_error(encoding: str, body: bytes, server: Server, cluster: ClusterClient) -> None:
+async def test_undecodable_body_is_an_error(encoding: str, body: bytes, server: Server, cluster: Cluster) -> None:
     server.will(sends(body, encoding))
 
     with pytest.raises((errors.InvalidResponseError, errors.ConnectionLostError)) as caught:
@@ -229,7 +229,7 @@ async def test_a_list_below_a_path_goes_on(server: Server, make_client: MakeClie
         says(200, {"databases": []}),
     )
 
-    only = Cluster(CLUSTER, "n", "pg", connection=Connection(engine="pg"))
+    only = ClusterInfo(CLUSTER, "n", "pg", connection=Connection(engine="pg"))
     assert await make_client(base_url=f"{server.url}/proxy").clusters.list() == [only]
     assert server.calls[1] == ("GET", "/proxy/v2/databases?page=2")
 
@@ -242,9 +242,7 @@ async def test_a_tag_that_cannot_be_is_refused(tag: Any, server: Server, make_cl
     assert server.requests == []
 
 
-async def test_body_in_one_piece_is_bounded(
-    server: Server, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_body_in_one_piece_is_bounded(server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that arrives together with the headers is bounded too."""
     monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 10)
     server.will(says(200, {"dbs": []}))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import (
-    Cluster,
+    ClusterInfo,
     ClusterStatus,
     Connection,
     Database,
@@ -134,7 +134,7 @@ WRONG_IN_CLUSTER: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("model", "member", "wrong"),
     [(User, member, wrong) for member, values in WRONG_IN_USER.items() for wrong in values]
-    + [(Cluster, member, wrong) for member, values in WRONG_IN_CLUSTER.items() for wrong in values],
+    + [(ClusterInfo, member, wrong) for member, values in WRONG_IN_CLUSTER.items() for wrong in values],
 )
 def test_another_shape_is_refused(model: type[Any], member: str, wrong: Any) -> None:
     assert refused({**({"name": "alice"} if model is User else CLUSTER), member: wrong}, model)
@@ -144,11 +144,11 @@ CLUSTER = {"id": "1", "name": "main", "engine": "pg"}
 
 
 def cluster(**members: Any) -> Any:
-    return read(CLUSTER | members, Cluster)
+    return read(CLUSTER | members, ClusterInfo)
 
 
 def test_a_cluster_has_the_returned_members() -> None:
-    assert cluster() == Cluster("1", "main", Engine.PG, connection=Connection(engine=Engine.PG))
+    assert cluster() == ClusterInfo("1", "main", Engine.PG, connection=Connection(engine=Engine.PG))
     assert cluster(engine="cockroach").engine == "cockroach"
     assert (cluster(status="online").status, cluster(status="tired").status) == (ClusterStatus.ONLINE, "tired")
     assert cluster(status="online").status is ClusterStatus.ONLINE  # not an equal string

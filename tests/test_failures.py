@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import ClusterClient, RateLimiter, RetryPolicy, Window, errors
+from aiodbclient import Cluster, RateLimiter, RetryPolicy, Window, errors
 from aiodbclient._http.retry import LOST_STATUSES, next_wait, retry_waits
 
 from .conftest import MakeClient, MakeCluster
@@ -52,7 +52,7 @@ REFUSALS: dict[int, type[errors.APIError]] = {
 
 
 @pytest.fixture
-async def cluster(make_cluster: MakeCluster) -> AsyncIterator[ClusterClient]:
+async def cluster(make_cluster: MakeCluster) -> AsyncIterator[Cluster]:
     async with aiohttp.ClientSession(middlewares=[time_out_if_late]) as session:
         yield make_cluster(session=session)
 
@@ -67,7 +67,7 @@ losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @named(REPEATABLE)
 @losses
 async def test_lost_answer_is_asked_for_again(
-    case: Case, loss: Reply, server: Server, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch
+    case: Case, loss: Reply, server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that is safe to repeat is repeated when its answer is lost."""
     monkeypatch.setattr("aiodbclient.users._LONGEST", 0.01)  # the wait for a reset that timed out
@@ -83,7 +83,7 @@ async def test_lost_answer_is_asked_for_again(
 @pytest.mark.parametrize(
     "loss", [*LOSSES.values(), says(501), says(507, text="<html>error</html>")], ids=[*LOSSES, "501", "507"]
 )
-async def test_lost_create_is_not_repeated(loss: Reply, server: Server, cluster: ClusterClient) -> None:
+async def test_lost_create_is_not_repeated(loss: Reply, server: Server, cluster: Cluster) -> None:
     """Its error says how to settle it. Statuses above 520 are a proxy's; HTTP does not define them."""
     server.will(loss, loss)
 
@@ -99,7 +99,7 @@ async def test_lost_create_is_not_repeated(loss: Reply, server: Server, cluster:
     assert len(server.requests) == 2
 
 
-async def test_error_after_lost_answer_may_have_applied(server: Server, cluster: ClusterClient) -> None:
+async def test_error_after_lost_answer_may_have_applied(server: Server, cluster: Cluster) -> None:
     server.will(hangs_up, fails(422))
 
     with pytest.raises(errors.UnprocessableEntityError) as caught:
@@ -109,7 +109,7 @@ async def test_error_after_lost_answer_may_have_applied(server: Server, cluster:
 
 
 @named(ALL)
-async def test_429_is_waited_out_and_repeated(case: Case, server: Server, cluster: ClusterClient) -> None:
+async def test_429_is_waited_out_and_repeated(case: Case, server: Server, cluster: Cluster) -> None:
     server.will(fails(429, "too_many_requests", retry_after="0.05"), case.reply)
     started = asyncio.get_running_loop().time()
 
@@ -119,7 +119,7 @@ async def test_429_is_waited_out_and_repeated(case: Case, server: Server, cluste
     assert len(server.requests) == 2
 
 
-async def test_retry_after_of_5xx_is_obeyed(server: Server, cluster: ClusterClient) -> None:
+async def test_retry_after_of_5xx_is_obeyed(server: Server, cluster: Cluster) -> None:
     server.will(fails(503, retry_after="0.1"), says(200, {"dbs": []}))
     started = asyncio.get_running_loop().time()
 
@@ -130,7 +130,7 @@ async def test_retry_after_of_5xx_is_obeyed(server: Server, cluster: ClusterClie
 
 @named(ALL)
 @pytest.mark.parametrize("status", REFUSALS)
-async def test_refusal_is_raised_at_once(case: Case, status: int, server: Server, cluster: ClusterClient) -> None:
+async def test_refusal_is_raised_at_once(case: Case, status: int, server: Server, cluster: Cluster) -> None:
     server.will(fails(status, "the_id", "the message"))
 
     with pytest.raises(errors.APIError, match=r"the_id: the message \(request id req-1\)") as caught:
@@ -147,7 +147,7 @@ async def test_refusal_is_raised_at_once(case: Case, status: int, server: Server
 @pytest.mark.parametrize(
     "text", ["already EXISTS", "name_exists", "is taken", "in use", "a duplicate", "not available"]
 )
-async def test_taken_name_has_its_own_error(status: int, text: str, server: Server, cluster: ClusterClient) -> None:
+async def test_taken_name_has_its_own_error(status: int, text: str, server: Server, cluster: Cluster) -> None:
     for answer in (fails(status, id=text), fails(status, message=text)):
         server.will(answer, answer)
         for call in (cluster.users.create, cluster.dbs.create):
@@ -205,7 +205,7 @@ async def test_last_error_is_raised_after_max_tries(case: Case, server: Server, 
     assert caught.value.may_have_applied == (case.method != "GET")
 
 
-async def test_delete_404_after_429_fails(server: Server, cluster: ClusterClient) -> None:
+async def test_delete_404_after_429_fails(server: Server, cluster: Cluster) -> None:
     server.will(fails(429, retry_after="0.05"), fails(404, "not_found"))
 
     with pytest.raises(errors.NotFoundError) as caught:
@@ -214,7 +214,7 @@ async def test_delete_404_after_429_fails(server: Server, cluster: ClusterClient
     assert not caught.value.may_have_applied
 
 
-async def test_delete_404_after_lost_answer_succeeds(server: Server, cluster: ClusterClient) -> None:
+async def test_delete_404_after_lost_answer_succeeds(server: Server, cluster: Cluster) -> None:
     """aiohttp, which repeats a DELETE on a connection that was used before, repeats none of these."""
     server.will(says(200, {"dbs": []}), hangs_up, fails(404, "not_found"))
     await cluster.dbs.list()

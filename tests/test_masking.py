@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aiodbclient
-from aiodbclient import Cluster, ClusterClient, Connection, DatabaseClient, RequestEvent, RetryPolicy, User, errors
+from aiodbclient import Cluster, ClusterInfo, Connection, DatabaseClient, RequestEvent, RetryPolicy, User, errors
 from aiodbclient._masking import Secrets
 
 from .conftest import MakeClient, MakeCluster
@@ -150,7 +150,7 @@ def test_masking_token_in_any_text(text: str, where: int) -> None:
     assert TOKEN not in secrets_of(TOKEN).line(text[:where] + TOKEN + text[where:], 1000)
 
 
-async def test_an_error_quotes_an_answer_on_one_line(server: Server, cluster: ClusterClient) -> None:
+async def test_an_error_quotes_an_answer_on_one_line(server: Server, cluster: Cluster) -> None:
     evil = "x\nCRITICAL root: \x1b[31mfake\r\u2028line\x00"
     server.will(says(400, {"id": evil, "message": evil, "request_id": evil}))
 
@@ -272,7 +272,7 @@ async def test_event_and_log_show_no_secret(
 def test_no_repr_shows_a_credential() -> None:
     user = User("alice", None, "hunter2", "the-cert", "the-key")
     connection = Connection(uri="postgres://doadmin:hunter2@h", password="hunter2", user="doadmin")
-    cluster = Cluster(CLUSTER, "main", "pg", users=[user], connection=connection)
+    cluster = ClusterInfo(CLUSTER, "main", "pg", users=[user], connection=connection)
 
     for value in (user, connection, cluster, str(cluster), [user]):
         assert not any(secret in repr(value) for secret in ("hunter2", "the-cert", "the-key"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient import ClusterClient, DatabaseClient, errors
+from aiodbclient import Cluster, DatabaseClient, errors
 from aiodbclient._http.operations import GET_USER
 
 from .server import CLUSTER, Server, returns_the_user
@@ -19,7 +19,7 @@ NAMES = ["a/b", "x?y", "a#b", "a%2Fb", "ü", "a b", "...", "a/../b", "%2e%2e", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Server, cluster: ClusterClient) -> None:
+async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Server, cluster: Cluster) -> None:
     server.otherwise = returns_the_user()
     users = cluster.users
 
@@ -35,7 +35,7 @@ async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Serve
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "\0", "a\0b", "\ud800", None, 5, b"a", ["a"]])
-async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server, cluster: ClusterClient) -> None:
+async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server, cluster: Cluster) -> None:
     for api in (cluster.users, cluster.dbs):
         for method in (api.get, api.create, api.delete):
             with pytest.raises(errors.InvalidArgumentError, match="nothing was sent"):

@@ -9,7 +9,7 @@ import pytest
 from attrs import frozen
 
 from aiodbclient import (
-    ClusterClient,
+    Cluster,
     Database,
     Engine,
     KafkaACL,
@@ -44,7 +44,7 @@ ABOUT_ALICE = {"user": USER}
 class Case:
     """A call, what it sends, what the API answers, and what the call returns."""
 
-    call: Callable[[ClusterClient], Awaitable[Any]]
+    call: Callable[[Cluster], Awaitable[Any]]
     method: str
     path: str
     body: Any = None
@@ -175,7 +175,7 @@ async def test_cluster_by_id_or_handle(server: Server, make_client: MakeClient) 
     assert client.cluster(CLUSTER).engine is Engine.MYSQL
 
 
-async def test_list_asks_for_largest_pages(server: Server, cluster: ClusterClient) -> None:
+async def test_list_asks_for_largest_pages(server: Server, cluster: Cluster) -> None:
     """A user that moves to the next page while the list is read comes once."""
 
     def page(numbers: range, following: str | None) -> Reply:
@@ -190,7 +190,7 @@ async def test_list_asks_for_largest_pages(server: Server, cluster: ClusterClien
     assert [path for _, path in server.calls] == [f"{ROOT}/users?per_page=200", f"{ROOT}/users?page=2&per_page=200"]
 
 
-async def test_dbs_may_come_under_databases(server: Server, cluster: ClusterClient) -> None:
+async def test_dbs_may_come_under_databases(server: Server, cluster: Cluster) -> None:
     server.will(
         says(200, {"databases": [{"name": "a"}]}),
         says(200, {"databases": [{"name": "a"}], "dbs": [{"name": "b"}]}),

@@ -12,7 +12,7 @@ import yaml
 from openapi_schema_validator import OAS30WriteValidator
 from yarl import URL
 
-from aiodbclient import Cluster, ClusterClient, DatabaseClient, Engine, KafkaACL, UserSettings, models
+from aiodbclient import Cluster, ClusterInfo, DatabaseClient, Engine, KafkaACL, UserSettings, models
 from aiodbclient._http import operations
 from aiodbclient._http.operations import Operation
 
@@ -30,7 +30,7 @@ NAMES = {"clusters": "", "users": "alice", "dbs": "a"}  # that the calls of test
 KAFKA = UserSettings(acl=[KafkaACL("events", models.KafkaPermission.CONSUME), KafkaACL("logs", "admin", id="acl1")])
 
 
-def of_cluster(engine: str, call: Callable[[ClusterClient], Awaitable[Any]]) -> Call:
+def of_cluster(engine: str, call: Callable[[Cluster], Awaitable[Any]]) -> Call:
     return lambda client: call(client.cluster(CLUSTER, engine=engine))
 
 
@@ -59,7 +59,7 @@ def template_of(operation: Operation) -> str:
     return operation.template.replace("{cluster}", "{database_cluster_uuid}").replace("{name}", name)
 
 
-# Members that Cluster omits: work with users and dbs does not need them.
+# Members that ClusterInfo omits: work with users and dbs does not need them.
 NOT_OF_A_CLUSTER = {
     "maintenance_window",
     "metrics_endpoints",
@@ -205,9 +205,9 @@ def differences(answered: Any, result: Any, at: str = "") -> Iterator[str]:
     """The paths where ``result`` lacks a value of the API's answer."""
     if isinstance(answered, dict):
         for key, member in answered.items():
-            if isinstance(result, Cluster) and key == "do_settings":
+            if isinstance(result, ClusterInfo) and key == "do_settings":
                 yield from differences(member["service_cnames"], result.service_cnames, f"{at}.service_cnames")
-            elif not (isinstance(result, Cluster) and key in NOT_OF_A_CLUSTER):
+            elif not (isinstance(result, ClusterInfo) and key in NOT_OF_A_CLUSTER):
                 yield from differences(member, getattr(result, key, "no such field"), f"{at}.{key}")
     elif isinstance(answered, list):
         if not isinstance(result, list) or len(result) != len(answered):

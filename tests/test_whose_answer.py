@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient import Cluster, DatabaseClient, RateLimiter, RetryPolicy, errors
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, hangs_up, late, returns_the_user, says, time_out_if_late
@@ -77,7 +77,7 @@ LOGIN_PAGE = says(200, text="<html>please log in</html>")
 
 
 @pytest.mark.parametrize("reply", [says(202), says(205), says(206), says(200, {"user": {}}), says(200, {}), LOGIN_PAGE])
-async def test_delete_needs_success_without_body(reply: Reply, server: Server, cluster: ClusterClient) -> None:
+async def test_delete_needs_success_without_body(reply: Reply, server: Server, cluster: Cluster) -> None:
     server.will(says(200), says(203), says(204), reply)
     for _ in range(3):
         await cluster.users.delete("alice")
@@ -90,9 +90,7 @@ async def test_delete_needs_success_without_body(reply: Reply, server: Server, c
 
 @pytest.mark.parametrize("case", ABOUT_A_USER)
 @pytest.mark.parametrize("status", [302, 307, 304])
-async def test_redirected_write_may_have_applied(
-    status: int, case: str, server: Server, cluster: ClusterClient
-) -> None:
+async def test_redirected_write_may_have_applied(status: int, case: str, server: Server, cluster: Cluster) -> None:
     server.will(says(status, location="https://elsewhere.example/"))
 
     with pytest.raises(errors.InvalidResponseError) as caught:

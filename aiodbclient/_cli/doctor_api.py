@@ -10,7 +10,7 @@ from time import monotonic
 from attrs import evolve, field, frozen
 
 from .. import (
-    ClusterClient,
+    Cluster,
     KafkaACL,
     KafkaPermission,
     MongoRole,
@@ -47,7 +47,7 @@ class Trial:
     """A trial on one cluster, where all that it makes has a name that begins with ``name``."""
 
     findings: Findings
-    cluster: ClusterClient
+    cluster: Cluster
     engine: Engine | str
     name: str
     pending: set[str] = field(factory=set[str])  # the names that a request without an answer may still create

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from attrs import define
 
-from .. import Cluster, ClusterClient, Connection, DatabaseClient
+from .. import Cluster, ClusterInfo, Connection, DatabaseClient
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL, SQL_ENGINES
 from ..errors import (
     AuthenticationError,
@@ -98,7 +98,7 @@ async def check_token(findings: Findings, client: DatabaseClient) -> None:
         findings.ok("rate limit", f"{limit.limit} requests an hour, {limit.remaining} left")
 
 
-async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: bool, admin: str | None) -> Cluster:
+async def check_cluster(findings: Findings, cluster: Cluster, *, private: bool, admin: str | None) -> ClusterInfo:
     """Whether the cluster is online and has users, and what the token may read of it."""
     info = await cluster.info()
     known = CAPABILITIES.get(info.engine)
@@ -133,7 +133,7 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
 
 
 async def check_server(
-    findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
+    findings: Findings, cluster: Cluster, info: ClusterInfo, *, private: bool, admin: str | None
 ) -> None:
     """Whether the server can be reached, and what the administrator may do."""
     connection = connection_of(info, private=private)
@@ -184,7 +184,7 @@ async def _check_port(findings: Findings, connection: Connection) -> None:
     findings.ok("connection", f"{address} can be reached")
 
 
-async def _check_ca(findings: Findings, cluster: ClusterClient) -> str:
+async def _check_ca(findings: Findings, cluster: Cluster) -> str:
     support = "Without it no server can be verified: ask the provider's support"
     with findings.needed("CA", {DatabaseClientError: support, ssl.SSLError: support}):
         ca = await cluster.ca()

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from .. import Cluster, ClusterClient, Connection
+from .. import Cluster, ClusterInfo, Connection
 from .._http.raw import JSON
 from .._http.waits import until_seen
 from .._masking import Secret
@@ -58,7 +58,7 @@ _KNOWN = ("doadmin", "postgres", "_dodb")  # roles of the provider
 _POOL_SECONDS = 10.0  # for which a new pool may not be ready
 
 
-async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None) -> None:
+async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, private: bool, admin: str | None) -> None:
     """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")

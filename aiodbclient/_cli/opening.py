@@ -19,7 +19,7 @@ from .options import Api
 from .printing import note, span
 
 if TYPE_CHECKING:
-    from .. import Cluster, ClusterClient, DatabaseClient, RateLimiter
+    from .. import Cluster, ClusterInfo, DatabaseClient, RateLimiter
     from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
@@ -86,7 +86,7 @@ async def _say_that_it_waits() -> None:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[str, ClusterClient]:
+async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[str, Cluster]:
     """Return clusters by name, with a request for each that is given by its id, and one for all given by name."""
     async with patiently():
         listed = [] if all(map(is_id, wanted)) else await client.clusters.list()
@@ -96,12 +96,12 @@ async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[s
     return dict(found)
 
 
-async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
+async def find_cluster(client: DatabaseClient, wanted: str) -> Cluster:
     [found] = (await find_clusters(client, [wanted])).values()
     return found
 
 
-async def _by_id(client: DatabaseClient, wanted: str) -> tuple[str, ClusterClient]:
+async def _by_id(client: DatabaseClient, wanted: str) -> tuple[str, Cluster]:
     cluster = client.cluster(UUID(wanted))
     try:
         info = await cluster.info()
@@ -112,7 +112,7 @@ async def _by_id(client: DatabaseClient, wanted: str) -> tuple[str, ClusterClien
     return info.name, client.cluster(cluster.id, info.engine)
 
 
-def _by_name(client: DatabaseClient, clusters: Sequence[Cluster], wanted: str) -> tuple[str, ClusterClient]:
+def _by_name(client: DatabaseClient, clusters: Sequence[ClusterInfo], wanted: str) -> tuple[str, Cluster]:
     found = [cluster for cluster in clusters if cluster.name == wanted]
     if not found:
         names = ", ".join(sorted(cluster.name for cluster in clusters)) or "none"

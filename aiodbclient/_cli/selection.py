@@ -22,7 +22,7 @@ from .progress import Report, called, follow
 from .records import Entries, Records, read_entries
 
 if TYPE_CHECKING:
-    from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
+    from .. import Cluster, DatabaseClient, Failed, RateLimiter, Run
     from ..tenants import TenantRole, Tenants
     from ..tenants._record import OnRecord
 
@@ -153,7 +153,7 @@ async def open_tenants(
         )
 
 
-async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries) -> dict[str, ClusterClient]:
+async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries) -> dict[str, Cluster]:
     """Find the clusters by name, without a request for those that the store knows."""
     if not wanted:
         raise InvalidArgumentError(
@@ -174,7 +174,7 @@ async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries)
     return found
 
 
-def _check_names(names: Iterable[str], clusters: dict[str, ClusterClient], prefix: str) -> None:
+def _check_names(names: Iterable[str], clusters: dict[str, Cluster], prefix: str) -> None:
     problems = list[str]()
     for engine in {each.engine for each in clusters.values() if each.engine is not None}:
         for name in names:

@@ -39,7 +39,7 @@ from .records import names_on_record, read_entries
 from .running import runs
 
 if TYPE_CHECKING:
-    from .. import Cluster, ClusterClient, User
+    from .. import Cluster, ClusterInfo, User
 
 _KINDS = {"db": "database", "user": "user"}
 _UserName = Annotated[str, argument("NAME", "The user.")]
@@ -52,7 +52,7 @@ _IfExists = Annotated[
 
 
 @asynccontextmanager
-async def _opened(place: OnCluster, kind: str = "", name: str = "") -> AsyncGenerator[ClusterClient]:
+async def _opened(place: OnCluster, kind: str = "", name: str = "") -> AsyncGenerator[Cluster]:
     """Open a cluster for one call about a user or a database."""
     async with open_client(place) as client, patiently():
         found = await find_cluster(client, place.cluster)
@@ -109,7 +109,7 @@ async def get_cluster(
     return Exit.DONE
 
 
-def _cluster_row(cluster: Cluster) -> dict[str, object]:
+def _cluster_row(cluster: ClusterInfo) -> dict[str, object]:
     return {name: getattr(cluster, name) for name in ("name", "engine", "version", "status", "region", "id")}
 
 
@@ -291,7 +291,7 @@ async def provision_users(
         return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)
 
 
-async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str], store: str | None) -> None:
+async def _refuse_tenants(found: Cluster, kind: str, names: Sequence[str], store: str | None) -> None:
     """Refuse to change what is a tenant's, by its name or by the store, or the cluster's own."""
     what = f"the {_KINDS[kind]} {{}}"
     for name in names:
@@ -330,7 +330,7 @@ def _logins_of(database: str, engine: Engine | str) -> Callable[[str], bool]:
         return lambda _: False
 
 
-def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:
+def _check_shown(found: Cluster, names: list[str], *, show: bool) -> None:
     """Refuse to create passwords that are not printed and that the API does not return again."""
     known = None if found.engine is None else CAPABILITIES.get(found.engine)
     if not show and not (known is not None and known.returns_passwords):

@@ -17,7 +17,7 @@ from attrs import define, field
 from .._json import Authority, Body, ClusterEngine, encode
 from ..engines import Engine, guard
 from ..errors import DatabaseClientError, PermissionDeniedError
-from ..models import Cluster
+from ..models import ClusterInfo
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
 from .maintenance import MaintenanceWait
@@ -124,10 +124,10 @@ class ClusterContext(NamedTuple):
         guard(await self.learn_engine(), operation.name)
         return await read_all(self.transport, operation, operation.path(self.cluster_id), model, self.options)
 
-    async def read_cluster(self) -> Cluster:
+    async def read_cluster(self) -> ClusterInfo:
         """Read the cluster, and store its engine."""
         call = Call(GET_CLUSTER, GET_CLUSTER.path(self.cluster_id), self.options, self.cluster_id)
-        cluster = (await self.transport.send(call)).read(Cluster)
+        cluster = (await self.transport.send(call)).read(ClusterInfo)
         self.cache.engines[self.cluster_id] = cluster.engine
         return cluster
 

@@ -13,7 +13,7 @@ from time import monotonic
 from .._backoff import expo
 from .._masking import Secrets
 from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
-from ..models import Cluster, ClusterStatus
+from ..models import ClusterInfo, ClusterStatus
 from .call import Call
 from .events import logger
 from .operations import Kind
@@ -22,7 +22,7 @@ from .retry import Failure
 from .transport import Transport
 from .tries import FailedTry, error_of
 
-Read = Callable[[], Awaitable[Cluster]]
+Read = Callable[[], Awaitable[ClusterInfo]]
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
 _PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``

@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from yarl import URL
 
-from ..models import Cluster, Database, User
+from ..models import ClusterInfo, Database, User
 from .call import Call, Options
 from .operations import Operation
 from .response import Response
 from .transport import LONGEST, Transport
 
-ListedT = TypeVar("ListedT", Cluster, User, Database)
+ListedT = TypeVar("ListedT", ClusterInfo, User, Database)
 
 _PER_PAGE = 200  # the most that the API accepts (terraform-provider-digitalocean)
 _MOST_PAGES = 200  # fewer than the requests of a minute
@@ -31,7 +31,7 @@ async def read_all(
         if following is None and not items:
             return page
         before = len(items)
-        items |= {each.id if isinstance(each, Cluster) else each.name: each for each in page}
+        items |= {each.id if isinstance(each, ClusterInfo) else each.name: each for each in page}
         if following is None:
             return list(items.values())
         if len(items) == before:

@@ -25,7 +25,7 @@ from ..errors import (
     ServerError,
     UnprocessableEntityError,
 )
-from ..models import Cluster, Database, User
+from ..models import ClusterInfo, Database, User
 from .call import Call
 from .operations import Kind
 from .retry import LOST_STATUSES, Failure, not_found_is_success
@@ -183,7 +183,7 @@ class Response(NamedTuple):
         found: str | None
         if isinstance(value, (User, Database)):
             found, asked = value.name, self.call.name
-        elif isinstance(value, (Cluster, ClusterEngine)):
+        elif isinstance(value, (ClusterInfo, ClusterEngine)):
             found, asked = value.id, self.call.cluster_id
         else:
             return

@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 from .._bulk.run import OUTAGE, UNANSWERED
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
-from ..clusters import ClusterClient, for_work
+from ..clusters import Cluster, for_work
 from ..engines import CAPABILITIES, Engine
 from ..errors import (
     ConfigurationError,
@@ -102,7 +102,7 @@ def _make_turns() -> Turns:
 class TenantServers:
     """The clusters of one ``Tenants``, each of which is read once, and again after an error of its server."""
 
-    clients: Mapping[str, ClusterClient]  # the API of each, by id
+    clients: Mapping[str, Cluster]  # the API of each, by id
     _admins: Mapping[str, AdminLogin | None]
     _private: bool
     _connection_limit: int | None
@@ -137,7 +137,7 @@ class TenantServers:
                 self.check_engines()
             return self._read[cluster]
 
-    async def _ask(self, client: ClusterClient) -> TenantServer:
+    async def _ask(self, client: Cluster) -> TenantServer:
         if client.engine is not None and client.engine in CAPABILITIES:
             guard_tenants(client.engine)  # before anything is sent
         info = await client.info()
@@ -239,7 +239,7 @@ class ClusterCapacity:
     bytes: int | None = None
 
 
-ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[ClusterClient | str]]
+ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[Cluster | str]]
 
 
 @define(eq=False)
@@ -299,7 +299,7 @@ class Placement:
         if self.choose_cluster is None or (without and len(capacities) == 1):
             return min(free, key=lambda each: each.tenants).cluster
         chosen = await self.choose_cluster(name, capacities)
-        cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
+        cluster = chosen.id if isinstance(chosen, Cluster) else chosen
         if cluster not in self._clusters:
             raise InvalidArgumentError(
                 f"choose_cluster must return one of the clusters of these tenants, or its id, not {cluster!r}; nothing "

@@ -14,7 +14,7 @@ from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from .._masking import hidden
-from ..clusters import ClusterClient
+from ..clusters import Cluster
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
 from ._naming import ROLES, Role, check_tenant
@@ -99,7 +99,7 @@ class Tenants(TenantRole):
 
     def __init__(
         self,
-        cluster: ClusterClient | Sequence[ClusterClient],
+        cluster: Cluster | Sequence[Cluster],
         store: Store,
         *,
         prefix: str = "",
@@ -222,7 +222,7 @@ class Tenants(TenantRole):
     def move(
         self,
         names: GivenNames,
-        to: ClusterClient | str | None = None,
+        to: Cluster | str | None = None,
         *,
         max_frozen: timedelta = timedelta(minutes=10),
     ) -> Run[TenantMoveOutcome]:
@@ -324,10 +324,10 @@ async def _read_sizes(
     return sizes, errors
 
 
-def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[str, ClusterClient]:
+def _checked_clusters(given: Cluster | Sequence[Cluster]) -> dict[str, Cluster]:
     """Return the clusters by id, or raise InvalidArgumentError if there is none, or one twice."""
-    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
-    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+    clusters = [given] if isinstance(given, Cluster) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, Cluster) for each in clusters):
         raise InvalidArgumentError(
             f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
         )

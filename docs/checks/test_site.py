@@ -250,7 +250,7 @@ def test_alias_in_signature_is_explained(site: Path) -> None:
 
 def test_a_field_and_a_member_have_an_anchor(site: Path) -> None:
     models = (site / "reference" / "models.html").read_text()
-    fields = ("User.name", "Cluster.storage_size_mib", "KafkaPermission.PRODUCECONSUME")
+    fields = ("User.name", "ClusterInfo.storage_size_mib", "KafkaPermission.PRODUCECONSUME")
     for name in ("Engine.OPENSEARCH", *(f"aiodbclient.{field}" for field in fields)):
         assert models.count(f'id="{name}"') == 1, name
     measured = " ".join(text_of(site, "reference/models.html").split())

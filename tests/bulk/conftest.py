@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.sandbox import Sandbox
 
 
 @pytest.fixture
-async def pg(sandbox: Sandbox, client: DatabaseClient) -> ClusterClient:
+async def pg(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
     return client.cluster(await sandbox.add_cluster("pg", backend="memory"))
 
 
 @pytest.fixture
-async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> ClusterClient:
+async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
     return client.cluster(await sandbox.add_cluster("mongodb"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, RetryPolicy, Run, UserOutcome, errors
+from aiodbclient import Action, Cluster, DatabaseClient, NewUser, RetryPolicy, Run, UserOutcome, errors
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import html
@@ -26,7 +26,7 @@ async def outcomes_and_error(run: Run[UserOutcome]) -> tuple[list[UserOutcome], 
     return outcomes, None
 
 
-async def test_refused_token_ends_run(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_refused_token_ends_run(sandbox: Sandbox, pg: Cluster) -> None:
     """The names in progress have outcomes, and those without one are unchanged."""
     truth = Truth(sandbox, pg.id)
     sandbox.faults.add("users.create", nth=21, times=10**6, status=401)
@@ -46,7 +46,7 @@ async def test_refused_token_ends_run(sandbox: Sandbox, pg: ClusterClient) -> No
 @pytest.mark.parametrize("outage", [{"cut": True}, {"status": 503}, {"change": html}, {"status": 502, "change": html}])
 @pytest.mark.parametrize("concurrency", [1, 8])
 async def test_outage_ends_run(
-    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, outage: dict[str, Any], concurrency: int
+    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, outage: dict[str, Any], concurrency: int
 ) -> None:
     sandbox.faults.add("users.create", nth=11, times=10**6, **outage)
     sandbox.faults.add("users.get", **outage)
@@ -60,7 +60,7 @@ async def test_outage_ends_run(
     assert sent == {outcome.name for outcome in outcomes}
 
 
-async def test_failures_of_single_names_are_no_outage(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_failures_of_single_names_are_no_outage(sandbox: Sandbox, pg: Cluster) -> None:
     """A name that fails stops no other."""
     for n in range(0, 100, 2):
         sandbox.faults.add("users.create", name=f"t{n}", status=403)
@@ -74,7 +74,7 @@ async def test_failures_of_single_names_are_no_outage(sandbox: Sandbox, pg: Clus
     assert all(isinstance(each, errors.PermissionDeniedError) and not each.may_have_applied for each in failed)
 
 
-async def test_closed_client_ends_run(client: DatabaseClient, pg: ClusterClient) -> None:
+async def test_closed_client_ends_run(client: DatabaseClient, pg: Cluster) -> None:
     async def consume() -> None:
         async for outcome in pg.users.provision(endless(), concurrency=4):
             assert outcome.ok or isinstance(outcome.error, errors.ConfigurationError)
@@ -85,14 +85,14 @@ async def test_closed_client_ends_run(client: DatabaseClient, pg: ClusterClient)
     assert our_tasks() == set()
 
 
-async def test_await_raises_what_ends_run(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_await_raises_what_ends_run(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.list", status=401)
     with pytest.raises(errors.AuthenticationError):
         await pg.users.provision(["a"])
     assert requests(sandbox, "users.create") == 0
 
 
-async def test_run_works_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_run_works_once(sandbox: Sandbox, pg: Cluster) -> None:
     """Also while it works, so it has one consumer."""
     run = pg.users.provision(["a"])
     first = asyncio.ensure_future(run)
@@ -105,7 +105,7 @@ async def test_run_works_once(sandbox: Sandbox, pg: ClusterClient) -> None:
     assert requests(sandbox, "users.create") == 1
 
 
-async def test_dbs_take_no_new_users(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_dbs_take_no_new_users(sandbox: Sandbox, pg: Cluster) -> None:
     [outcome] = await pg.dbs.provision([NewUser("a", readonly=True)])  # type: ignore[list-item]
 
     assert outcome.name == "a"

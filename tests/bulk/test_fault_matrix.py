@@ -16,7 +16,7 @@ import pytest
 
 from aiodbclient import (
     Action,
-    ClusterClient,
+    Cluster,
     DatabaseClient,
     RateLimiter,
     RemovalOutcome,
@@ -71,7 +71,7 @@ class Case:
         return self.what
 
 
-async def provision_rotate_deprovision(case: Case, cluster: ClusterClient) -> None:
+async def provision_rotate_deprovision(case: Case, cluster: Cluster) -> None:
     await case.take(cluster.users.provision([*NEW, KEPT[0]]))
     await case.take(cluster.users.rotate(ROTATED))
     await case.take(cluster.users.deprovision(GONE))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, errors
+from aiodbclient import Action, Cluster, DatabaseClient, errors
 from aiodbclient._http.context import Deletions
 from aiodbclient.sandbox import Sandbox
 
@@ -22,7 +22,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 0.5)
 
 
-async def test_deleted_user_still_listed_is_created(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_deleted_user_still_listed_is_created(sandbox: Sandbox, pg: Cluster) -> None:
     list_deleted_users(sandbox, 30.0)
     await pg.users.provision(["a", "b"])
     await pg.users.deprovision(["a", "b"])
@@ -37,7 +37,7 @@ async def test_deleted_user_still_listed_is_created(sandbox: Sandbox, pg: Cluste
     }
 
 
-async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: Cluster) -> None:
     """Whether this client created it again or another one did, or its deletion was refused."""
     names = ["ours", "theirs", "refused"]
     await pg.users.provision(names)
@@ -55,7 +55,7 @@ async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: C
 
 
 @pytest.mark.usefixtures("quick_looks")
-async def test_late_password_is_read_again(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_late_password_is_read_again(sandbox: Sandbox, pg: Cluster) -> None:
     await pg.users.create("old")
     truth = Truth(sandbox, pg.id)
     delay_passwords(sandbox, ["users.create", "users.reset_auth"], 0.1)
@@ -71,7 +71,7 @@ async def test_late_password_is_read_again(sandbox: Sandbox, pg: ClusterClient) 
 
 
 @pytest.mark.usefixtures("quick_looks")
-async def test_missing_password_is_reset_or_reported(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_missing_password_is_reset_or_reported(sandbox: Sandbox, pg: Cluster) -> None:
     truth = Truth(sandbox, pg.id)
     delay_passwords(sandbox, ["users.create"], 60.0)
 
@@ -107,7 +107,7 @@ async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseC
     assert not truth.reset
 
 
-async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: Cluster) -> None:
     """Found by test_random_faults."""
     await mongodb.users.deprovision(["a"])
     async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
@@ -122,7 +122,7 @@ async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: Clus
 
 
 @pytest.mark.usefixtures("quick_looks")
-async def test_no_reset_without_list(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+async def test_no_reset_without_list(sandbox: Sandbox, mongodb: Cluster) -> None:
     """Found by test_random_faults."""
     await mongodb.users.create("a")
     truth = Truth(sandbox, mongodb.id)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import ClusterClient, errors
+from aiodbclient import Cluster, errors
 from aiodbclient.sandbox import Sandbox
 
 from ..waiting import until
@@ -27,7 +27,7 @@ BOTH = pytest.mark.parametrize("given", [iter, as_async])
 
 
 @BOTH
-async def test_names_are_pulled_as_outcomes_are_taken(sandbox: Sandbox, pg: ClusterClient, given: Make) -> None:
+async def test_names_are_pulled_as_outcomes_are_taken(sandbox: Sandbox, pg: Cluster, given: Make) -> None:
     """A slow loop slows the pulling and the sending."""
     pulled = taken = 0
 
@@ -50,7 +50,7 @@ async def test_names_are_pulled_as_outcomes_are_taken(sandbox: Sandbox, pg: Clus
 
 
 @BOTH
-async def test_iterable_that_raises(sandbox: Sandbox, pg: ClusterClient, given: Make) -> None:
+async def test_iterable_that_raises(sandbox: Sandbox, pg: Cluster, given: Make) -> None:
     """The loop first yields the outcomes of the names before, then raises the error."""
     sandbox.faults.add("users.create", delay=0.05)
     names = set[str]()
@@ -69,7 +69,7 @@ async def test_iterable_that_raises(sandbox: Sandbox, pg: ClusterClient, given: 
     assert names == {"a", "b"}
 
 
-async def test_iterator_that_raises_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_iterator_that_raises_once(sandbox: Sandbox, pg: Cluster) -> None:
     """Nothing is pulled after its exception, although it would go on."""
 
     class Flaky:
@@ -89,7 +89,7 @@ async def test_iterator_that_raises_once(sandbox: Sandbox, pg: ClusterClient) ->
     assert requests(sandbox, "users.create") == 2
 
 
-async def test_iterable_that_raises_stop_async_iteration(pg: ClusterClient) -> None:
+async def test_iterable_that_raises_stop_async_iteration(pg: Cluster) -> None:
     """The run does not end as if these were all names."""
 
     def specs() -> Iterator[str]:
@@ -100,7 +100,7 @@ async def test_iterable_that_raises_stop_async_iteration(pg: ClusterClient) -> N
         await pg.users.provision(specs())
 
 
-async def test_iterable_that_is_cancelled(pg: ClusterClient) -> None:
+async def test_iterable_that_is_cancelled(pg: Cluster) -> None:
     """As after it awaited a cancelled producer: the run does not end as if these were all names."""
 
     async def specs() -> AsyncIterator[str]:
@@ -113,13 +113,13 @@ async def test_iterable_that_is_cancelled(pg: ClusterClient) -> None:
 
 
 @pytest.mark.parametrize("specs", ["a name", b"bytes", 5, None])
-async def test_no_iterable_is_refused_at_once(pg: ClusterClient, specs: Any) -> None:
+async def test_no_iterable_is_refused_at_once(pg: Cluster, specs: Any) -> None:
     for make in (pg.users.provision, pg.users.rotate, pg.users.deprovision, pg.dbs.provision, pg.dbs.deprovision):
         with pytest.raises(errors.InvalidArgumentError, match="iterable of names"):
             make(specs)
 
 
-async def test_invalid_options_are_refused_at_once(pg: ClusterClient) -> None:
+async def test_invalid_options_are_refused_at_once(pg: Cluster) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="if_exists"):
         pg.users.provision(["a"], if_exists="replace")  # type: ignore[arg-type]
     for concurrency in (0, -1, True, 1.5, "4"):

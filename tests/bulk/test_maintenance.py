@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, errors
+from aiodbclient import Action, Cluster, DatabaseClient, Outcome, errors
 from aiodbclient._http import maintenance
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._clusters import Status
@@ -27,7 +27,7 @@ def refused(sandbox: Sandbox) -> int:
     return sum(count for (_, status), count in sandbox.counts.items() if status == 412)
 
 
-async def outcomes_after(sandbox: Sandbox, cluster: ClusterClient, status: Status, run: Any, reads: int = 1) -> Any:
+async def outcomes_after(sandbox: Sandbox, cluster: Cluster, status: Status, run: Any, reads: int = 1) -> Any:
     """Await ``run`` while the cluster has ``status``, and set it online when the run has read it so often."""
     sandbox.set_status(cluster.id, status)
     seen, before = sandbox.counts["clusters.get", 200], refused(sandbox)
@@ -38,7 +38,7 @@ async def outcomes_after(sandbox: Sandbox, cluster: ClusterClient, status: Statu
     return await running
 
 
-async def test_run_waits_until_online(sandbox: Sandbox, pg: ClusterClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_run_waits_until_online(sandbox: Sandbox, pg: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     outcomes = await outcomes_after(sandbox, pg, "resizing", pg.users.provision(f"t{n}" for n in range(300)), reads=4)
 
     assert {outcome.action for outcome in outcomes} == {Action.CREATED}
@@ -48,7 +48,7 @@ async def test_run_waits_until_online(sandbox: Sandbox, pg: ClusterClient, caplo
     assert f"the cluster {pg.id} refuses changes (412): a run waits for it" in caplog.messages
 
 
-async def test_online_cluster_that_refuses_is_asked_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_online_cluster_that_refuses_is_asked_once(sandbox: Sandbox, pg: Cluster) -> None:
     """As during the first backup of a new cluster. Of the 16 names in progress one asks again, and the others wait."""
     sandbox.faults.add("dbs.create", status=412, times=20)
 
@@ -59,7 +59,7 @@ async def test_online_cluster_that_refuses_is_asked_once(sandbox: Sandbox, pg: C
     assert sandbox.counts["clusters.get", 200] <= 1 + 5 + 1  # the engine; one read before each of 5 tries
 
 
-async def test_every_write_waits(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_every_write_waits(sandbox: Sandbox, pg: Cluster) -> None:
     names = [f"t{n}" for n in range(20)]
     for make, action in (
         (pg.users.provision, Action.CREATED),
@@ -74,14 +74,14 @@ async def test_every_write_waits(sandbox: Sandbox, pg: ClusterClient) -> None:
         assert 1 <= refused(sandbox) - before <= 16
 
 
-async def test_mongodb_waits_with_one_write(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+async def test_mongodb_waits_with_one_write(sandbox: Sandbox, mongodb: Cluster) -> None:
     outcomes = await outcomes_after(sandbox, mongodb, "creating", mongodb.users.provision(["a", "b", "c"]))
 
     assert [outcome.action for outcome in outcomes] == [Action.CREATED] * 3
     assert refused(sandbox) == 1
 
 
-async def test_names_fail_after_max_wait(sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient) -> None:
+async def test_names_fail_after_max_wait(sandbox: Sandbox, client: DatabaseClient, pg: Cluster) -> None:
     """Each of them gets an error of its own, and nothing more is sent."""
     sandbox.set_status(pg.id, "forking")
     cluster = client.with_options(max_wait=0.2).cluster(pg.id)
@@ -100,7 +100,7 @@ async def test_names_fail_after_max_wait(sandbox: Sandbox, client: DatabaseClien
     assert [outcome.action for outcome in await cluster.users.provision(["t1"])] == [Action.CREATED]
 
 
-async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: Cluster) -> None:
     """Names that wait are cancelled. A name whose refusal arrives after the stop fails with it."""
     sandbox.set_status(pg.id, "resizing")
     run = pg.users.provision(f"t{n}" for n in range(300))
@@ -110,7 +110,7 @@ async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClien
         assert not outcome.error.may_have_applied
 
 
-async def test_aclose_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_aclose_does_not_wait_for_cluster(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.set_status(pg.id, "resizing")
     run = pg.users.provision(["a", "b"])
     running = asyncio.ensure_future(run)
@@ -121,7 +121,7 @@ async def test_aclose_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterCli
     assert [user.name for user in await pg.users.list()] == ["doadmin"]
 
 
-async def test_failed_read_hides_no_lost_reset(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_failed_read_hides_no_lost_reset(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.reset_auth", status=500, times=1)  # it may have revoked the password
     sandbox.faults.add("users.reset_auth", status=412, nth=2, times=1)
     sandbox.faults.add("clusters.get", cut=True, nth=2, times=5)
@@ -134,7 +134,7 @@ async def test_failed_read_hides_no_lost_reset(sandbox: Sandbox, pg: ClusterClie
 
 
 async def test_each_wait_has_whole_max_wait(
-    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that ended in a lost connection does not count for the next one."""
     ahead = 0.0
@@ -158,7 +158,7 @@ async def test_each_wait_has_whole_max_wait(
     assert outcomes["b"].ok, outcomes["b"].error
 
 
-async def test_other_refusal_ends_wait(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_other_refusal_ends_wait(sandbox: Sandbox, pg: Cluster) -> None:
     await pg.info()
     sandbox.faults.add("users.create", status=412, times=2)
     sandbox.faults.add("users.create", status=422, name="a")
@@ -169,7 +169,7 @@ async def test_other_refusal_ends_wait(sandbox: Sandbox, pg: ClusterClient) -> N
     assert outcomes["b"].ok
 
 
-async def test_refused_write_keeps_its_tries(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_refused_write_keeps_its_tries(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.reset_auth", status=412, times=6)
     sandbox.faults.add("users.reset_auth", status=500, nth=7, times=20)
 
@@ -191,7 +191,7 @@ async def test_token_without_read_scope_waits(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("on", ["users", "dbs"])
-async def test_create_waits_for_new_cluster(sandbox: Sandbox, pg: ClusterClient, on: str) -> None:
+async def test_create_waits_for_new_cluster(sandbox: Sandbox, pg: Cluster, on: str) -> None:
     """A cluster that has just come online answers 404 to creates for some seconds."""
     sandbox.faults.add(f"{on}.create", status=404, times=5)
 
@@ -203,7 +203,7 @@ async def test_create_waits_for_new_cluster(sandbox: Sandbox, pg: ClusterClient,
 
 @pytest.mark.parametrize("is_gone", [False, True])
 async def test_create_404_that_lasts_is_raised(
-    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+    sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch, is_gone: bool
 ) -> None:
     """It lasts a minute although the cluster is online, or the cluster is gone. Later names do not wait again."""
     monkeypatch.setattr(maintenance, "_NEW", HANG if is_gone else 0.3)
@@ -218,7 +218,7 @@ async def test_create_404_that_lasts_is_raised(
     assert sandbox.counts["clusters.get", 200] < 10
 
 
-async def test_single_call_does_not_wait(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_single_call_does_not_wait(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.set_status(pg.id, "resizing")
 
     with pytest.raises(errors.PreconditionFailedError) as caught:
@@ -228,7 +228,7 @@ async def test_single_call_does_not_wait(sandbox: Sandbox, pg: ClusterClient) ->
     assert refused(sandbox) == 1
 
 
-async def test_single_create_404_names_new_cluster(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_single_create_404_names_new_cluster(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("dbs.create", status=404)
 
     with pytest.raises(errors.NotFoundError, match="a cluster that has just come online may not be ready yet"):

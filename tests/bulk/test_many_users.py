@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient
+from aiodbclient import Action, Cluster
 from aiodbclient.sandbox import Sandbox
 
 from ..thorough import first_of
@@ -28,9 +28,7 @@ def break_some(sandbox: Sandbox, operation: str, count: int, seed: int) -> int:
 
 
 @pytest.mark.parametrize("case", first_of([("pg", 500), ("pg", 5_000), ("mongodb", 500)]))
-async def test_outcomes_of_many_users(
-    sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient, case: tuple[str, int]
-) -> None:
+async def test_outcomes_of_many_users(sandbox: Sandbox, pg: Cluster, mongodb: Cluster, case: tuple[str, int]) -> None:
     engine, count = case
     cluster = {"pg": pg, "mongodb": mongodb}[engine]
     truth = Truth(sandbox, cluster.id)

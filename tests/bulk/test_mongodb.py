@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from aiodbclient import Action, ClusterClient, DatabaseClient
+from aiodbclient import Action, Cluster, DatabaseClient
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
 
 
-async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient) -> None:
+async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseClient, mongodb: Cluster) -> None:
     same = client.cluster(mongodb.id, engine="mongodb")
     names = [f"t{n}" for n in range(20)]
 
@@ -20,7 +20,7 @@ async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseCli
     assert sandbox.counts["users.create", 201] == requests(sandbox, "users.create") == 20
 
 
-async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: Cluster) -> None:
     truth = Truth(sandbox, mongodb.id)
     reported: dict[str, str | None] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, UserSettings, errors
+from aiodbclient import Action, Cluster, DatabaseClient, NewUser, UserSettings, errors
 from aiodbclient._bulk import settle
 from aiodbclient.sandbox import Sandbox
 
@@ -25,7 +25,7 @@ def actions(outcomes: Iterable[Any]) -> dict[str, Action]:
     return {name: outcome.action for name, outcome in by_name(outcomes).items()}
 
 
-async def test_outcomes_stream_in_order_of_completion(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_outcomes_stream_in_order_of_completion(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.create", name="slow", delay=0.5)
 
     names = [outcome.name async for outcome in pg.users.provision(["slow", "b", "c"])]
@@ -34,7 +34,7 @@ async def test_outcomes_stream_in_order_of_completion(sandbox: Sandbox, pg: Clus
     assert names[2] == "slow"
 
 
-async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: Cluster) -> None:
     """Nothing is sent for them, whether the user exists or not."""
     await pg.users.create("there")
     sent = requests(sandbox, "users.create")
@@ -57,7 +57,7 @@ async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: ClusterClien
     assert requests(sandbox, "users.create") == sent + 1
 
 
-async def test_duplicate_name_is_sent_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_duplicate_name_is_sent_once(sandbox: Sandbox, pg: Cluster) -> None:
     outcomes = await pg.users.provision(["a", "b", "a"])
 
     (duplicate,) = (outcome for outcome in outcomes if not outcome.ok)
@@ -66,7 +66,7 @@ async def test_duplicate_name_is_sent_once(sandbox: Sandbox, pg: ClusterClient) 
     assert requests(sandbox, "users.create") == 2
 
 
-async def test_second_run_only_lists(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_second_run_only_lists(sandbox: Sandbox, pg: Cluster) -> None:
     """The first one reads no name before its create."""
     names = [f"t{n}" for n in range(40)]
     first = by_name(await pg.users.provision(names))
@@ -84,7 +84,7 @@ async def test_second_run_only_lists(sandbox: Sandbox, pg: ClusterClient) -> Non
 @pytest.mark.parametrize(
     ("if_exists", "action"), [("keep", Action.KEPT), ("reset", Action.RESET), ("error", Action.FAILED)]
 )
-async def test_if_exists(sandbox: Sandbox, pg: ClusterClient, if_exists: Any, action: Action, is_listed: bool) -> None:
+async def test_if_exists(sandbox: Sandbox, pg: Cluster, if_exists: Any, action: Action, is_listed: bool) -> None:
     """The user existed before the run, or somebody else created it after the run read its list."""
     truth = Truth(sandbox, pg.id)
 
@@ -106,9 +106,7 @@ async def test_if_exists(sandbox: Sandbox, pg: ClusterClient, if_exists: Any, ac
         assert outcomes["old"].user.password == truth.passwords["old"]
 
 
-async def test_taken_name_that_is_not_visible(
-    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_taken_name_that_is_not_visible(sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read for a while, then reported as taken."""
     monkeypatch.setattr(settle, "LOOK", 0.01)
     monkeypatch.setattr(settle, "FRESH", 0.05)
@@ -125,7 +123,7 @@ async def test_taken_name_that_is_not_visible(
     assert requests(sandbox, "users.get") >= 2
 
 
-async def test_settings_of_new_users_are_sent(sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient) -> None:
+async def test_settings_of_new_users_are_sent(sandbox: Sandbox, pg: Cluster, mongodb: Cluster) -> None:
     replicating = NewUser("r", settings=UserSettings(pg_allow_replication=True))
     outcomes = by_name(await pg.users.provision([replicating, "plain"]))
 
@@ -138,7 +136,7 @@ async def test_settings_of_new_users_are_sent(sandbox: Sandbox, pg: ClusterClien
     assert sandbox.requests[-1].json == {"name": "m", "readonly": True}
 
 
-async def test_tries_count_requests(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_tries_count_requests(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.create", name="twice", nth=1, status=429)
     sandbox.faults.add("users.create", name="lost", nth=1, cut=True, after=True)
 
@@ -147,7 +145,7 @@ async def test_tries_count_requests(sandbox: Sandbox, pg: ClusterClient) -> None
     assert {outcome.name: outcome.tries for outcome in outcomes} == {"once": 1, "twice": 2, "lost": 2}
 
 
-async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: Cluster) -> None:
     await pg.users.provision(["a", "b"])
     truth = Truth(sandbox, pg.id)
 
@@ -164,7 +162,7 @@ async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: ClusterClient)
     assert {user.name for user in await pg.users.list()} == {"doadmin", "b"}
 
 
-async def test_provision_and_deprovision_dbs(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_provision_and_deprovision_dbs(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("dbs.create", name="lost", nth=1, status=500, after=True)
     sandbox.faults.add("dbs.create", name="not-done", nth=1, cut=True)
 
@@ -202,7 +200,7 @@ async def test_runs_on_several_clusters_alternate(sandbox: Sandbox, client: Data
     sandbox.faults.add("users.create", delay=0.02)
     order: list[str] = []
 
-    async def provision(cluster: ClusterClient) -> None:
+    async def provision(cluster: Cluster) -> None:
         async for outcome in cluster.users.provision((f"t{n}" for n in range(8)), concurrency=2):
             assert outcome.ok
             order.append(cluster.id)
@@ -213,7 +211,7 @@ async def test_runs_on_several_clusters_alternate(sandbox: Sandbox, client: Data
     assert set(order[:12]) == {cluster.id for cluster in clusters}
 
 
-async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient) -> None:
+async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, client: DatabaseClient, pg: Cluster) -> None:
     sandbox.faults.add(nth=1, times=2, status=429, headers={"retry-after": "0.1"})
 
     outcomes = await client.with_options(max_wait=0.0).cluster(pg.id).users.provision(["a"])
@@ -221,7 +219,7 @@ async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, client: DatabaseCl
     assert actions(outcomes) == {"a": Action.CREATED}
 
 
-async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: Cluster) -> None:
     asked = 0
 
     async def token() -> str:

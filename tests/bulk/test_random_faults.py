@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, RateLimiter, RetryPolicy, Run, UserSettings
+from aiodbclient import Action, Cluster, DatabaseClient, NewUser, RateLimiter, RetryPolicy, Run, UserSettings
 from aiodbclient.errors import DatabaseClientError, NameTakenError, NotFoundError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._protocol import RequestedUser
@@ -48,7 +48,7 @@ class Operator(RuleBasedStateMachine):
             retry=RetryPolicy(max_tries=2, base_delay=0.001),
             rate_limiter=RateLimiter([]),
         )
-        self.cluster: ClusterClient = self.client.cluster(cluster_id)
+        self.cluster: Cluster = self.client.cluster(cluster_id)
 
     def teardown(self) -> None:
         self.runner.run(self._end())

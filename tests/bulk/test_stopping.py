@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Run, Window
+from aiodbclient import Action, Cluster, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Run, Window
 from aiodbclient.errors import RateLimitError
 from aiodbclient.sandbox import Sandbox
 
@@ -56,19 +56,19 @@ def slow_creates(sandbox: Sandbox) -> None:
     sandbox.faults.add("users.create", delay=0.02)
 
 
-async def leave_by_break(cluster: ClusterClient) -> None:
+async def leave_by_break(cluster: Cluster) -> None:
     async for _ in cluster.users.provision(endless(), concurrency=CONCURRENCY):
         break
 
 
-async def leave_by_break_and_keep(cluster: ClusterClient) -> None:
+async def leave_by_break_and_keep(cluster: Cluster) -> None:
     run = cluster.users.provision(endless(), concurrency=CONCURRENCY)
     async for _ in run:
         break
     await until(lambda: not our_tasks())  # although the run is still referenced
 
 
-async def leave_by_exception(cluster: ClusterClient) -> None:
+async def leave_by_exception(cluster: Cluster) -> None:
     async def consume() -> None:
         async for outcome in cluster.users.provision(endless(), concurrency=CONCURRENCY):
             raise LookupError(outcome.name)
@@ -77,7 +77,7 @@ async def leave_by_exception(cluster: ClusterClient) -> None:
         await consume()
 
 
-async def leave_by_async_with(cluster: ClusterClient) -> None:
+async def leave_by_async_with(cluster: Cluster) -> None:
     for closing in (aclosing, lambda run: run):
         async with closing(cluster.users.provision(endless(), concurrency=CONCURRENCY)) as run:
             async for _ in run:
@@ -85,7 +85,7 @@ async def leave_by_async_with(cluster: ClusterClient) -> None:
         assert our_tasks() == set()  # at once
 
 
-async def leave_by_aclose_elsewhere(cluster: ClusterClient) -> None:
+async def leave_by_aclose_elsewhere(cluster: Cluster) -> None:
     run = cluster.users.provision(endless(), concurrency=CONCURRENCY)
     begun = asyncio.Event()
 
@@ -105,7 +105,7 @@ async def leave_by_aclose_elsewhere(cluster: ClusterClient) -> None:
     [leave_by_break, leave_by_break_and_keep, leave_by_exception, leave_by_async_with, leave_by_aclose_elsewhere],
 )
 async def test_leaving_cancels_names(
-    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, leave: Callable[[ClusterClient], Awaitable[None]]
+    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, leave: Callable[[Cluster], Awaitable[None]]
 ) -> None:
     """At most twice ``concurrency`` names without an outcome were sent."""
     assert not our_tasks()
@@ -137,7 +137,7 @@ async def cancelled_when(run: Run[Any], is_so: Callable[[], object], *, is_await
 @pytest.mark.parametrize("operation", ["users.list", "users.create"])
 @pytest.mark.parametrize("is_awaited", [False, True])
 async def test_cancelled_task_cancels_run(
-    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, operation: str, is_awaited: bool
+    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, operation: str, is_awaited: bool
 ) -> None:
     sandbox.faults.add(operation, delay=600.0)
     run = pg.users.provision(endless(), concurrency=CONCURRENCY)
@@ -161,7 +161,7 @@ class Stuck:
             self.ended.set()
 
 
-async def test_cancelled_task_cancels_iterable(pg: ClusterClient) -> None:
+async def test_cancelled_task_cancels_iterable(pg: Cluster) -> None:
     names = Stuck()
 
     await cancelled_when(pg.users.provision(names), names.awaited.is_set)
@@ -169,9 +169,7 @@ async def test_cancelled_task_cancels_iterable(pg: ClusterClient) -> None:
 
 
 @pytest.mark.usefixtures("slow_creates")
-async def test_cancelled_run_frees_mongodb_lock(
-    sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient
-) -> None:
+async def test_cancelled_run_frees_mongodb_lock(sandbox: Sandbox, client: DatabaseClient, mongodb: Cluster) -> None:
     run = mongodb.users.provision(endless(), concurrency=CONCURRENCY)
 
     await cancelled_when(run, lambda: requests(sandbox, "users.create"))
@@ -189,7 +187,7 @@ async def stop(run: Run[Any]) -> None:
 
 @pytest.mark.parametrize("end", [aclose, stop])
 async def test_run_that_ends_before_start_sends_nothing(
-    sandbox: Sandbox, pg: ClusterClient, end: Callable[[Run[Any]], Awaitable[None]]
+    sandbox: Sandbox, pg: Cluster, end: Callable[[Run[Any]], Awaitable[None]]
 ) -> None:
     run = pg.users.provision(endless())
     await end(run)
@@ -199,7 +197,7 @@ async def test_run_that_ends_before_start_sends_nothing(
 
 
 @pytest.mark.usefixtures("slow_creates")
-async def test_stop_names_without_outcome_unchanged(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_names_without_outcome_unchanged(sandbox: Sandbox, pg: Cluster) -> None:
     """Each name of which a create was sent has an outcome, with its password."""
     truth = Truth(sandbox, pg.id)
     run = pg.users.provision(endless(), concurrency=CONCURRENCY)
@@ -228,7 +226,7 @@ async def stopped_when(run: Run[Any], is_so: Callable[[], object]) -> list[Any]:
     return outcomes
 
 
-async def test_stop_waits_for_lost_create(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_waits_for_lost_create(sandbox: Sandbox, pg: Cluster) -> None:
     """A create whose answer was lost may have been applied: the run settles it."""
     sandbox.faults.add("users.create", name="a", cut=True, after=True, nth=1)
     sandbox.faults.add("users.get", name="a", delay=0.2)
@@ -238,14 +236,14 @@ async def test_stop_waits_for_lost_create(sandbox: Sandbox, pg: ClusterClient) -
     assert outcome.action is Action.CREATED
 
 
-async def test_stop_cancels_first_reads(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_cancels_first_reads(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.list", delay=600.0)
 
     assert await stopped_when(pg.users.provision(endless()), lambda: requests(sandbox, "users.list")) == []
     assert requests(sandbox, "users.create") == 0
 
 
-async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
+async def test_stop_cancels_waiting_iterable(pg: Cluster) -> None:
     names = Stuck()
 
     [outcome] = await stopped_when(pg.users.provision(names), names.awaited.is_set)
@@ -253,7 +251,7 @@ async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
     assert outcome.name == "a"
 
 
-async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: Cluster) -> None:
     limiter = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=CONCURRENCY)
@@ -263,7 +261,7 @@ async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterCli
     assert limiter.snapshot().waiting == 0
 
 
-async def test_stop_cancels_refused_names(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_cancels_refused_names(sandbox: Sandbox, pg: Cluster) -> None:
     """A write that the API refused with a 429 changed nothing, so its name does not wait for the next try."""
     sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"})
     events = list[RequestEvent]()
@@ -272,7 +270,7 @@ async def test_stop_cancels_refused_names(sandbox: Sandbox, pg: ClusterClient) -
         assert await stopped_when(run, lambda: 429 in {event.status for event in events}) == []
 
 
-async def test_stop_fails_names_refused_later(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_fails_names_refused_later(sandbox: Sandbox, pg: Cluster) -> None:
     """A 429 to a request that was in flight at the stop: its name fails, and does not wait."""
     sandbox.faults.add("users.create", delay=0.3, status=429, headers={"retry-after": "600"})
 
@@ -282,7 +280,7 @@ async def test_stop_fails_names_refused_later(sandbox: Sandbox, pg: ClusterClien
     assert not outcome.error.may_have_applied
 
 
-async def test_stop_cancels_refused_connections(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_cancels_refused_connections(sandbox: Sandbox, pg: Cluster) -> None:
     """A connection that was refused sent nothing."""
     retry, events = RetryPolicy(max_tries=5, base_delay=600.0, max_delay=600.0), list[RequestEvent]()
     nowhere = "http://127.0.0.1:9"

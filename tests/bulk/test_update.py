@@ -8,7 +8,7 @@ import pytest
 
 from aiodbclient import (
     Action,
-    ClusterClient,
+    Cluster,
     DatabaseClient,
     KafkaACL,
     MongoUserSettings,
@@ -26,7 +26,7 @@ from .truth import Truth, requests
 REPLICATING = UserSettings(pg_allow_replication=True)
 
 
-async def provision_one(cluster: ClusterClient, spec: NewUser | str, if_exists: Any = "update") -> Any:
+async def provision_one(cluster: Cluster, spec: NewUser | str, if_exists: Any = "update") -> Any:
     [outcome] = [each async for each in cluster.users.provision([spec], if_exists=if_exists)]
     return outcome
 
@@ -56,7 +56,7 @@ async def test_update_sends_settings(
     assert outcome.user.password == password
 
 
-async def test_update_lost_response(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_update_lost_response(sandbox: Sandbox, pg: Cluster) -> None:
     """A PUT is sent again until its answer can be read."""
     await pg.users.create("alice")
     sandbox.faults.add("users.update", cut=True, after=True, nth=1)
@@ -68,7 +68,7 @@ async def test_update_lost_response(sandbox: Sandbox, pg: ClusterClient) -> None
     assert (await pg.users.get("alice")).settings == REPLICATING
 
 
-async def test_update_creates_missing_user(pg: ClusterClient) -> None:
+async def test_update_creates_missing_user(pg: Cluster) -> None:
     outcome = await provision_one(pg, NewUser("alice", settings=REPLICATING))
 
     assert outcome.action is Action.CREATED
@@ -87,7 +87,7 @@ async def test_update_mysql_plugin_resets_password(sandbox: Sandbox, client: Dat
     assert outcome.user.password != old.password
 
 
-async def test_update_without_settings_keeps(sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient) -> None:
+async def test_update_without_settings_keeps(sandbox: Sandbox, pg: Cluster, mongodb: Cluster) -> None:
     """A name alone changes nothing, nor does MongoDB's ``readonly``: a PUT without databases would remove them."""
     await pg.users.create("alice")
     await mongodb.users.create("alice")
@@ -97,7 +97,7 @@ async def test_update_without_settings_keeps(sandbox: Sandbox, pg: ClusterClient
     assert requests(sandbox, "users.update", "users.reset_auth") == 0
 
 
-async def test_keep_and_reset_send_no_settings(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_keep_and_reset_send_no_settings(sandbox: Sandbox, pg: Cluster) -> None:
     await pg.users.create("alice")
     spec = NewUser("alice", settings=REPLICATING)
 
@@ -108,7 +108,7 @@ async def test_keep_and_reset_send_no_settings(sandbox: Sandbox, pg: ClusterClie
 
 
 @pytest.mark.parametrize("if_exists", ["keep", "update"])
-async def test_settings_of_other_engine_refused(sandbox: Sandbox, pg: ClusterClient, if_exists: str) -> None:
+async def test_settings_of_other_engine_refused(sandbox: Sandbox, pg: Cluster, if_exists: str) -> None:
     """The guard refuses them before the first request, also for a user that exists."""
     await pg.users.create("alice")
     truth = Truth(sandbox, pg.id)

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Awaitable, Callable
 
-from aiodbclient import ClusterClient, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
@@ -15,7 +15,7 @@ from ..tenants.store_contract import claimed
 from .conftest import Command
 
 
-def as_control_panel(command: Command, change: Callable[[ClusterClient], Awaitable[object]]) -> None:
+def as_control_panel(command: Command, change: Callable[[Cluster], Awaitable[object]]) -> None:
     """Change the cluster behind the back of the tenants."""
 
     async def connect() -> None:

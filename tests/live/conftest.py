@@ -12,7 +12,7 @@ import pytest
 
 from aiodbclient import (
     Cluster,
-    ClusterClient,
+    ClusterInfo,
     DatabaseClient,
     KafkaACL,
     KafkaPermission,
@@ -65,7 +65,7 @@ async def client() -> AsyncIterator[DatabaseClient]:
 
 
 @pytest.fixture
-async def info(request: pytest.FixtureRequest, client: DatabaseClient) -> Cluster:
+async def info(request: pytest.FixtureRequest, client: DatabaseClient) -> ClusterInfo:
     """The cluster. Its engine must have users."""
     wanted = request.config.getoption("--cluster")
     found = [each for each in await client.clusters.list() if wanted in (each.id, each.name)]
@@ -77,12 +77,12 @@ async def info(request: pytest.FixtureRequest, client: DatabaseClient) -> Cluste
 
 
 @pytest.fixture
-def cluster(client: DatabaseClient, info: Cluster) -> ClusterClient:
+def cluster(client: DatabaseClient, info: ClusterInfo) -> Cluster:
     return client.cluster(info.id, engine=info.engine)
 
 
 @pytest.fixture
-async def prefix(cluster: ClusterClient) -> AsyncIterator[str]:
+async def prefix(cluster: Cluster) -> AsyncIterator[str]:
     """What the names of the test begin with. Users and databases of such a name are deleted after the test."""
     prefix = f"live-{secrets.token_hex(4)}"
     yield prefix
@@ -95,7 +95,7 @@ async def prefix(cluster: ClusterClient) -> AsyncIterator[str]:
     pytest.fail(f"delete these by hand: {', '.join(left)}")
 
 
-async def delete_all(cluster: ClusterClient, prefix: str) -> list[str]:
+async def delete_all(cluster: Cluster, prefix: str) -> list[str]:
     """Delete the listed users and databases whose name begins with ``prefix``. Returns their names."""
     users = [user.name for user in await cluster.users.list() if user.name.startswith(prefix)]
     dbs = list[str]()
@@ -109,13 +109,13 @@ async def delete_all(cluster: ClusterClient, prefix: str) -> list[str]:
 
 
 @pytest.fixture
-def new_user(info: Cluster, prefix: str) -> Callable[[str], NewUser]:
+def new_user(info: ClusterInfo, prefix: str) -> Callable[[str], NewUser]:
     """Make a user's name and settings of an ending."""
     return lambda end: NewUser(f"{prefix}-{end}", settings=SETTINGS.get(info.engine))
 
 
 @pytest.fixture
-async def user(cluster: ClusterClient, new_user: Callable[[str], NewUser]) -> User:
+async def user(cluster: Cluster, new_user: Callable[[str], NewUser]) -> User:
     """A user that the API made."""
     new = new_user("a")
     return await cluster.users.create(new.name, settings=new.settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiodbclient import Cluster, ClusterClient
+from aiodbclient import Cluster, ClusterInfo
 from aiodbclient.engines import MYSQL, POSTGRESQL
 from aiodbclient.tenants import SQLiteStore, TenantRole, Tenants
 
@@ -19,7 +19,7 @@ async def has_no_problems(tenants: TenantRole, name: str) -> bool:
     return True
 
 
-async def test_tenant_lives_and_goes(cluster: ClusterClient, info: Cluster, prefix: str, tmp_path: Path) -> None:
+async def test_tenant_lives_and_goes(cluster: Cluster, info: ClusterInfo, prefix: str, tmp_path: Path) -> None:
     """`doadmin`, `doadmin-mysql`, `by-sql`: create, rotate, revoke, read-only login, suspend, resume, remove."""
     if info.engine not in POSTGRESQL | MYSQL:
         pytest.skip("needs PostgreSQL or MySQL")

@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient import Cluster, ClusterClient, DatabaseClient, NewUser, User
+from aiodbclient import Cluster, ClusterInfo, DatabaseClient, NewUser, User
 from aiodbclient.engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
 from aiodbclient.errors import NameTakenError, NotFoundError
 
@@ -31,7 +31,7 @@ async def settled(is_so: Callable[[], Awaitable[bool]]) -> bool:
     return await is_so()
 
 
-async def read_soon(cluster: ClusterClient, name: str) -> User:
+async def read_soon(cluster: Cluster, name: str) -> User:
     """Read a new user, which may be missing for a moment."""
     found: list[User] = []
 
@@ -49,7 +49,7 @@ async def test_create_returns_password(user: User) -> None:
     assert user.password
 
 
-async def test_reads_show_new_user(cluster: ClusterClient, user: User) -> None:
+async def test_reads_show_new_user(cluster: Cluster, user: User) -> None:
     """`read-lag`, `password-on-reads`, `password-once`, `settings-on-reads`."""
     read = await read_soon(cluster, user.name)
     if not CAPABILITIES[Engine(cluster.engine or "")].returns_passwords:
@@ -61,20 +61,20 @@ async def test_reads_show_new_user(cluster: ClusterClient, user: User) -> None:
         assert evolve(read.settings, acl=acl) == sent
 
 
-async def test_taken_name_is_refused(cluster: ClusterClient, user: User) -> None:
+async def test_taken_name_is_refused(cluster: Cluster, user: User) -> None:
     """`taken-names`: a create of a taken name is a 409 or 422."""
     with pytest.raises(NameTakenError):
         await cluster.users.create(user.name, settings=SETTINGS.get(cluster.engine or ""))
 
 
-async def test_reset_replaces_password(cluster: ClusterClient, user: User) -> None:
+async def test_reset_replaces_password(cluster: Cluster, user: User) -> None:
     """`reset`: reset_auth returns another password."""
     again = await cluster.users.reset_auth(user.name)
     assert again.password
     assert again.password != user.password
 
 
-async def test_deleted_user_is_gone(cluster: ClusterClient, user: User) -> None:
+async def test_deleted_user_is_gone(cluster: Cluster, user: User) -> None:
     """`deletes`: within ten seconds, reading and deleting a deleted user is a 404."""
 
     async def is_gone() -> bool:
@@ -89,7 +89,7 @@ async def test_deleted_user_is_gone(cluster: ClusterClient, user: User) -> None:
         await cluster.users.delete(user.name)
 
 
-async def test_users_created_at_once(cluster: ClusterClient, new_user: Callable[[str], NewUser]) -> None:
+async def test_users_created_at_once(cluster: Cluster, new_user: Callable[[str], NewUser]) -> None:
     """`writes-at-once`, `names`: four users at once, and names keep their case, digits, _ and -."""
     users = [new_user(end) for end in ("xX_9", "1", "2", "3")]
     async for outcome in cluster.users.provision(users):
@@ -99,7 +99,7 @@ async def test_users_created_at_once(cluster: ClusterClient, new_user: Callable[
         assert removal.error is None, removal.error
 
 
-async def test_database_lives_and_goes(cluster: ClusterClient, prefix: str) -> None:
+async def test_database_lives_and_goes(cluster: Cluster, prefix: str) -> None:
     """`dbs-key`: databases are created, listed and deleted."""
     if not CAPABILITIES[Engine(cluster.engine or "")].dbs:
         pytest.skip(f"a {cluster.engine} has no dbs")
@@ -113,14 +113,14 @@ async def test_database_lives_and_goes(cluster: ClusterClient, prefix: str) -> N
     await cluster.dbs.delete(name)
 
 
-async def test_hourly_limit_is_reported(client: DatabaseClient, info: Cluster) -> None:
+async def test_hourly_limit_is_reported(client: DatabaseClient, info: ClusterInfo) -> None:
     """`hourly-limit`: answers report 5,000 requests an hour."""
     assert info.id
     assert client.rate_limit is not None
     assert client.rate_limit.limit == 5000
 
 
-async def test_login_with_verified_tls(cluster: ClusterClient, info: Cluster, user: User, tmp_path: Path) -> None:
+async def test_login_with_verified_tls(cluster: Cluster, info: ClusterInfo, user: User, tmp_path: Path) -> None:
     """`ca`: the cluster's authority signs its servers' certificates. A user of the API logs in."""
     if info.engine not in POSTGRESQL | MYSQL:
         pytest.skip("needs PostgreSQL or MySQL")

@@ -13,7 +13,7 @@ import pytest
 from attrs import frozen
 from psycopg.sql import Composable
 
-from aiodbclient import ClusterClient, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -49,7 +49,7 @@ class Place:
 
     sandbox: Sandbox
     client: DatabaseClient
-    cluster: ClusterClient
+    cluster: Cluster
     store: SQLiteStore
     prefix: str
     path: Path

@@ -14,7 +14,7 @@ import pymysql
 from attrs import define, field
 from psycopg import AsyncConnection
 
-from aiodbclient import ClusterClient, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
 from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
@@ -38,8 +38,8 @@ class Two:
     client: DatabaseClient
     store: SQLiteStore
     path: Path
-    old: ClusterClient
-    new: ClusterClient
+    old: Cluster
+    new: Cluster
     prefix: str = field(factory=lambda: f"m{next(_used)}_")
 
     def tenants(self, **options: Any) -> Tenants:
@@ -103,7 +103,7 @@ async def enters(credential: Credential) -> bool:
     return True
 
 
-async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[bool, list[str]]:
+async def left_on(tenants: Tenants, cluster: Cluster, name: str) -> tuple[bool, list[str]]:
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
     context = tenants._context
     home = await context.servers.server(cluster.id, RequestStats())

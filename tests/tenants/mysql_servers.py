@@ -12,7 +12,7 @@ import pytest
 from attrs import field, frozen
 from pymysql.cursors import Cursor
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
@@ -35,7 +35,7 @@ IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 10000), 'b'), REPEAT('a', 20000
 class Server:
     """A server behind the sandbox, as the tests see it."""
 
-    cluster: ClusterClient
+    cluster: Cluster
     sql: MySQLServer
     doadmin: str = field(repr=False)
     root: str = field(repr=False)

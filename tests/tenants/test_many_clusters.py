@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient import ClusterClient, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import ClusterCapacity, Problem, ProblemKind, Record, SQLiteStore, TenantAction, Tenants
@@ -43,18 +43,18 @@ class Fleet:
     sandbox: Sandbox
     client: DatabaseClient
     store: SQLiteStore
-    a: ClusterClient
-    b: ClusterClient
+    a: Cluster
+    b: Cluster
     prefix: str
 
-    def tenants(self, *clusters: ClusterClient, **options: Any) -> Tenants:
+    def tenants(self, *clusters: Cluster, **options: Any) -> Tenants:
         return Tenants(clusters, options.pop("store", self.store), **({"prefix": self.prefix} | options))
 
-    async def counts(self, *clusters: ClusterClient, **options: Any) -> list[int]:
+    async def counts(self, *clusters: Cluster, **options: Any) -> list[int]:
         """How many tenants each cluster has."""
         return [each.tenants for each in await self.tenants(*clusters, **options).capacity()]
 
-    async def databases(self, cluster: ClusterClient) -> list[str]:
+    async def databases(self, cluster: Cluster) -> list[str]:
         """The tenants of this test whose database is on the cluster's server."""
         found = [db.name for db in await cluster.dbs.list() if db.name.startswith(self.prefix)]
         return sorted(name.removeprefix(self.prefix) for name in found)
@@ -83,10 +83,10 @@ async def outcomes_of(run: AsyncIterable[Any]) -> dict[str, Any]:
     return {outcome.name: outcome async for outcome in run}
 
 
-def to(cluster: ClusterClient) -> Any:
+def to(cluster: Cluster) -> Any:
     """A ``place`` that sends every tenant to one cluster."""
 
-    async def place(name: str, capacities: Sequence[ClusterCapacity]) -> ClusterClient:
+    async def place(name: str, capacities: Sequence[ClusterCapacity]) -> Cluster:
         return cluster
 
     return place
@@ -189,9 +189,9 @@ async def test_caller_chooses_the_cluster(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
     seen = list[tuple[str, Sequence[ClusterCapacity]]]()
 
-    async def place(name: str, capacities: Sequence[ClusterCapacity]) -> ClusterClient | str:
+    async def place(name: str, capacities: Sequence[ClusterCapacity]) -> Cluster | str:
         seen.append((name, capacities))
-        chosen: dict[str, ClusterClient | str] = {"x": a, "y": b.id, "z": "elsewhere"}
+        chosen: dict[str, Cluster | str] = {"x": a, "y": b.id, "z": "elsewhere"}
         return chosen.get(name, b)
 
     tenants = fleet.tenants(a, b, max_tenants=2, choose_cluster=place)

@@ -11,7 +11,7 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient import ClusterClient
+from aiodbclient import Cluster
 from aiodbclient.errors import UnsupportedOperationError
 from aiodbclient.tenants import Credential, Role, TenantAction, Tenants
 from aiodbclient.tenants._servers.mysql import logins
@@ -59,7 +59,7 @@ async def test_move_is_refused_before_anything(my_place: Place, mysql_root: str)
     other = await my_place.sandbox.add_cluster("mysql", server=mysql_root)
     both = [my_place.cluster, my_place.client.cluster(other)]
 
-    async def choose(*_: object) -> ClusterClient:
+    async def choose(*_: object) -> Cluster:
         return my_place.cluster
 
     tenants = Tenants(both, my_place.store, prefix=my_place.prefix, choose_cluster=choose)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from attrs import evolve
 
-from aiodbclient import Cluster, Connection, DatabaseClient, RateLimiter
+from aiodbclient import ClusterInfo, Connection, DatabaseClient, RateLimiter
 from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import TenantAction, Tenants, _context
@@ -35,7 +35,7 @@ async def behind(place: Place) -> AsyncIterator[Proxy]:
     there = (await place.cluster.info()).connection
     with Proxy(there.port or 0, any_protocol=True) as proxy:
 
-        def through(cluster: Cluster, **options: bool) -> Connection:
+        def through(cluster: ClusterInfo, **options: bool) -> Connection:
             found = connection_of(cluster, **options)
             return evolve(found, host="127.0.0.1", port=proxy.port) if found.port == there.port else found
 

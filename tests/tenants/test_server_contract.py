@@ -14,7 +14,7 @@ import pymysql
 import pytest
 from attrs import evolve, field, frozen
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, ProblemKind, Role
@@ -56,7 +56,7 @@ class Place:
 
     server: Server
     engine: str
-    cluster: ClusterClient
+    cluster: Cluster
     host: str
     port: int
     admin: tuple[str, str, str] = field(repr=False)  # login, password, database

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from aiodbclient import ClusterClient, Engine
+from aiodbclient import Cluster, Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
@@ -25,7 +25,7 @@ from .test_check_and_repair import admin_of
 READS = {"clusters.get", "clusters.ca"}
 
 
-async def make(cluster: ClusterClient, what: str, name: str) -> None:
+async def make(cluster: Cluster, what: str, name: str) -> None:
     """Create a login, a database or both through the API alone, as a stranger would."""
     if what != "login":
         await cluster.dbs.create(name)

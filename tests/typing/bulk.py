@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import assert_type
 
 from aiodbclient import (
-    ClusterClient,
+    Cluster,
     Database,
     DatabaseOutcome,
     Failed,
@@ -31,7 +31,7 @@ async def specs() -> AsyncIterator[str | NewUser]:
     yield NewUser("bob", readonly=True)
 
 
-async def runs(cluster: ClusterClient) -> None:
+async def runs(cluster: Cluster) -> None:
     assert_type(cluster.users.provision(["alice"]), Run[UserOutcome])
     assert_type(
         cluster.users.provision([NewUser("alice"), NewUser("bob")], if_exists="reset", concurrency=4), Run[UserOutcome]

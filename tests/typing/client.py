@@ -14,7 +14,7 @@ import aiohttp
 
 from aiodbclient import (
     Cluster,
-    ClusterClient,
+    ClusterInfo,
     ClusterStatus,
     Connection,
     Database,
@@ -63,24 +63,24 @@ async def using(client: DatabaseClient, cluster_id: UUID) -> None:
     assert_type(client.with_options(max_wait=None, timeout=5, headers={"X-Trace": "7"}), DatabaseClient)
     client.with_options(timeout=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.with_options(bulk=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    assert_type(client.cluster(cluster_id), ClusterClient)
-    assert_type(client.cluster("9cc10173-e9ea-4176-9dbc-a4cee4c4ff30", engine=Engine.PG), ClusterClient)
-    assert_type(client.cluster(cluster_id, engine="pg"), ClusterClient)
+    assert_type(client.cluster(cluster_id), Cluster)
+    assert_type(client.cluster("9cc10173-e9ea-4176-9dbc-a4cee4c4ff30", engine=Engine.PG), Cluster)
+    assert_type(client.cluster(cluster_id, engine="pg"), Cluster)
     client.cluster(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.cluster = None  # type: ignore[method-assign,assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
-    assert_type(await client.clusters.list(), list[Cluster])
-    assert_type(await client.clusters.list(tag_name="production"), list[Cluster])
-    assert_type(await client.clusters.get(cluster_id), Cluster)
+    assert_type(await client.clusters.list(), list[ClusterInfo])
+    assert_type(await client.clusters.list(tag_name="production"), list[ClusterInfo])
+    assert_type(await client.clusters.get(cluster_id), ClusterInfo)
     client.clusters.delete(cluster_id)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-async def one_cluster(cluster: ClusterClient) -> None:
-    assert_type(await cluster.wait_online(timeout=60), Cluster)
+async def one_cluster(cluster: Cluster) -> None:
+    assert_type(await cluster.wait_online(timeout=60), ClusterInfo)
     cluster.id = "x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-async def users(cluster: ClusterClient, settings: UserSettings) -> None:
+async def users(cluster: Cluster, settings: UserSettings) -> None:
     assert_type(await cluster.users.list(), list[User])
     assert_type(await cluster.users.get("alice"), User)
     assert_type(await cluster.users.create("alice", settings=settings), User)
@@ -94,14 +94,14 @@ async def users(cluster: ClusterClient, settings: UserSettings) -> None:
     await cluster.users.update("alice")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-async def dbs(cluster: ClusterClient) -> None:
+async def dbs(cluster: Cluster) -> None:
     assert_type(await cluster.dbs.list(), list[Database])
     assert_type(await cluster.dbs.get("app"), Database)
     assert_type(await cluster.dbs.create("app"), Database)
     await cluster.dbs.update("app")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def models(cluster: Cluster, user: User, connection: Connection, status: RateLimitStatus) -> None:
+def models(cluster: ClusterInfo, user: User, connection: Connection, status: RateLimitStatus) -> None:
     assert_type(cluster.engine, Engine | str)
     assert_type(cluster.tags, list[str])
     assert_type(connection.uri_for(user, database="app", ca_file=Path("ca.pem")), str)

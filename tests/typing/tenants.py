@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, assert_type
 
-from aiodbclient import ClusterClient, Run
+from aiodbclient import Cluster, Run
 from aiodbclient.tenants import (
     ClusterCapacity,
     Credential,
@@ -31,7 +31,7 @@ from aiodbclient.tenants import (
 )
 
 
-async def use(cluster: ClusterClient) -> None:
+async def use(cluster: Cluster) -> None:
     async with SQLiteStore("tenants.db") as store:
         assert_type(store, SQLiteStore)
         tenants = Tenants(cluster, store, prefix="t_", private=True, admin=None)
@@ -60,7 +60,7 @@ async def use(cluster: ClusterClient) -> None:
             assert_type(removed.credential, None)
 
 
-async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
+async def use_the_day_after(cluster: Cluster, store: SQLiteStore) -> None:
     async def setup(credential: Credential) -> None:
         assert_type(credential.since, datetime | None)
         assert_type(credential.role, Role)
@@ -91,8 +91,8 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
     assert_type(tenants.role(Role.WRITER), TenantRole)
 
 
-async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> None:
-    async def place(name: str, rooms: Sequence[ClusterCapacity]) -> ClusterClient | str:
+async def use_many(a: Cluster, b: Cluster, store: SQLiteStore) -> None:
+    async def place(name: str, rooms: Sequence[ClusterCapacity]) -> Cluster | str:
         return min(rooms, key=lambda room: room.tenants).cluster
 
     async def work(credential: Credential) -> int:

@@ -19,7 +19,7 @@ from ..._dsn import is_host
 from ..._masking import Secret
 from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
-from ...models import Cluster, Connection, User
+from ...models import ClusterInfo, Connection, User
 from .._naming import Names, Role
 from .._outcomes import Problem
 from ..errors import GrantError
@@ -292,7 +292,7 @@ def server_of(
         raise ConfigurationError(f"tenants on {engine} need {error.name}: pip install 'aiodbclient[tenants]'") from None
 
 
-def connection_of(cluster: Cluster, *, private: bool) -> Connection:
+def connection_of(cluster: ClusterInfo, *, private: bool) -> Connection:
     """Return the connection for the tenants' programs, public or private."""
     connection = cluster.private_connection if private else cluster.connection
     if connection is None or not connection.host:

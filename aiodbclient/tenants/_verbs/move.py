@@ -11,7 +11,7 @@ from time import monotonic
 
 from attrs import define, evolve, field
 
-from ...clusters import ClusterClient
+from ...clusters import Cluster
 from ...engines import Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
 from .._context import Context, TenantServer
@@ -36,7 +36,7 @@ _TABLES_PER_SECOND = 100
 class MoveTenants(ChangeTenants[TenantMoved]):
     """``Tenants.move``: move each tenant to another cluster."""
 
-    def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta) -> None:
+    def __init__(self, context: Context, to: Cluster | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
         self._to = _checked_target(context, to)
         if not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0):
@@ -250,11 +250,11 @@ class _Move:
         )
 
 
-def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:
+def _checked_target(context: Context, to: Cluster | str | None) -> str | None:
     """Return the id of the cluster to move to, or raise InvalidArgumentError if it is none of the clusters."""
     if to is None and len(context.servers.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
-    cluster = to.id if isinstance(to, ClusterClient) else to
+    cluster = to.id if isinstance(to, Cluster) else to
     if cluster is not None and cluster not in context.servers.clients:
         raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
     return cluster
