@@ -85,7 +85,7 @@ class DatabasesAPI:
             InvalidArgumentError: At once, if an argument is invalid.
             DatabaseClientError: In the loop, if the whole run ends; see Run.
         """
-        return Run(names, ProvisionDatabases(DatabasesAPI, self._context), concurrency)
+        return Run(names, ProvisionDatabases(self._context), concurrency)
 
     def deprovision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
@@ -99,4 +99,4 @@ class DatabasesAPI:
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such database, or FAILED.
         """
-        return Run(names, DeprovisionDatabases(DatabasesAPI, self._context), concurrency)
+        return Run(names, DeprovisionDatabases(self._context), concurrency)

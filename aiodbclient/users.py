@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
-from time import monotonic
-
-from attrs import evolve
 
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.run import Run
 from ._http.context import ClusterContext
-from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
-from ._http.response import Response
-from ._http.tries import was_lost
-from ._http.waits import with_password
+from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, UPDATE_USER
+from ._http.resets import reset_auth
 from ._json import UserChange
-from .engines import capabilities_of
-from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
+from .errors import InvalidArgumentError
 from .models import MySQLSettings, NewUser, User, UserSettings
-
-_LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
-_READING = 7  # times ``base_delay``: how long to read the password, which can be empty right after a reset
 
 
 class UsersAPI:
@@ -85,9 +76,7 @@ class UsersAPI:
             NameTakenError: The name is taken.
         """
         new_user = NewUser(name, mysql_settings, settings, readonly)
-        user = (await self._context.send(CREATE_USER, name, new_user)).read(User)
-        self._context.cache.deletions.forget(self._context.cluster_id, name)
-        return user
+        return (await self._context.send(CREATE_USER, name, new_user)).read(User)
 
     async def update(self, name: str, settings: UserSettings) -> User:
         """Replace the settings of a user. Safe to repeat; a cancelled call may have been applied.
@@ -116,15 +105,7 @@ class UsersAPI:
         Raises:
             NotFoundError: There is no such user. If an earlier try of this call may have deleted it, the call succeeds.
         """
-        check_name(name)
-        deletions, cluster_id = self._context.cache.deletions, self._context.cluster_id
-        deletions.note(cluster_id, name, monotonic())
-        try:
-            (await self._context.send(DELETE_USER, name)).read_nothing()
-        except DatabaseClientError as error:
-            if not (error.may_have_applied or isinstance(error, NotFoundError)):
-                deletions.forget(cluster_id, name)
-            raise
+        (await self._context.send(DELETE_USER, name)).read_nothing()
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give a user a new password. The old one stops working at once.
@@ -146,11 +127,7 @@ class UsersAPI:
             InvalidResponseError: The client sent two resets, and the API does not return the password (MongoDB, or a
                 token without the scope): ``may_have_applied`` is set. Or the answer is not the documented one.
         """
-        response = await self._context.send(RESET_AUTH, name, UserChange(mysql_settings=mysql_settings))
-        user = response.read(User)
-        if was_lost(response.earlier) and user.password is not None:
-            return await _read_back(self, self._context, user, response)
-        return user
+        return await reset_auth(self._context, name, mysql_settings)
 
     def provision(
         self,
@@ -184,7 +161,7 @@ class UsersAPI:
             InvalidArgumentError: At once, if an argument is invalid.
             DatabaseClientError: In the loop, if the whole run ends; see Run.
         """
-        return Run(specs, ProvisionUsers(UsersAPI, self._context, if_exists), concurrency)
+        return Run(specs, ProvisionUsers(self._context, if_exists), concurrency)
 
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
@@ -201,7 +178,7 @@ class UsersAPI:
         Returns:
             The run. Its outcomes are RESET, with the new password, or FAILED.
         """
-        return Run(names, RotateUsers(UsersAPI, self._context), concurrency)
+        return Run(names, RotateUsers(self._context), concurrency)
 
     def deprovision(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
@@ -215,22 +192,4 @@ class UsersAPI:
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
         """
-        return Run(names, DeprovisionUsers(UsersAPI, self._context), concurrency)
-
-
-async def _read_back(users: UsersAPI, context: ClusterContext, user: User, response: Response) -> User:
-    """Return ``user`` with the password that counts after two resets, of which one lost its answer."""
-    # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
-    # noticed.
-    options, delay = response.call.options, response.call.options.retry.base_delay
-    timed_out = any(each.timed_out for each in response.earlier)
-    await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
-    user = evolve(user, password=None)
-    if capabilities_of(context.engine).returns_passwords:
-        user = await with_password(user, lambda: users.get(user.name), _READING * delay, first=delay)
-    if user.password is None:
-        raise response.invalid(
-            "followed another reset whose answer was lost. The server may have performed the two in either order, and "
-            "the password could not be read back"
-        )
-    return user
+        return Run(names, DeprovisionUsers(self._context), concurrency)

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
     for path in sorted((ROOT / "aiodbclient").rglob("*.py"))
 }
+ABOVE_CORE = ("aiodbclient.tenants", "aiodbclient._cli", "aiodbclient.sandbox", "aiodbclient._pytest_plugin")
 PURE = [name for name, text in MODULES.items() if "Pure" in text.partition('"""')[2].partition('"""')[0]]
 
 
@@ -63,10 +65,29 @@ def test_pure_modules_reach_no_io() -> None:
     assert graph.find_shortest_chain("aiodbclient.models", "aiohttp")[-2:] == ("aiodbclient.engines", "aiohttp")
 
 
+def circles(graph: Any) -> list[tuple[str, ...]]:
+    """Return the imports between modules of the core that lead back to their importer, also for types alone."""
+    core = [name for name in graph.modules if not name.startswith(ABOVE_CORE)]
+    imports = [(name, other) for name in core for other in graph.find_modules_directly_imported_by(name)]
+    back = (graph.find_shortest_chain(other, name) for name, other in imports if other in core)
+    return [chain for chain in back if chain is not None]
+
+
+def test_core_has_no_circle_of_imports() -> None:
+    """Not even one for types alone."""
+    graph = grimp.build_graph("aiodbclient", cache_dir=None)
+    for public in graph.find_modules_directly_imported_by("aiodbclient"):  # for type checkers
+        graph.remove_import(importer="aiodbclient", imported=public)
+
+    assert circles(graph) == []
+    # The control: one import upwards.
+    graph.add_import(importer="aiodbclient._bulk.jobs", imported="aiodbclient.users")
+    assert ("aiodbclient.users", "aiodbclient._bulk.jobs") in circles(graph)
+
+
 def test_core_names_no_tenants() -> None:
     """The client stands alone: what is made of it elsewhere is named elsewhere."""
-    above = ("aiodbclient.tenants", "aiodbclient._cli", "aiodbclient.sandbox", "aiodbclient._pytest_plugin")
-    core = {name: text for name, text in MODULES.items() if not name.startswith(above)}
+    core = {name: text for name, text in MODULES.items() if not name.startswith(ABOVE_CORE)}
 
     assert len(core) > 30
     assert [name for name, text in core.items() if "tenant" in text.lower()] == []

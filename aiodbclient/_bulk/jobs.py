@@ -6,18 +6,30 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from typing import Generic, Literal, get_args
 
 from attrs import evolve
 
 from .._http.call import RequestStats
 from .._http.context import ClusterContext
+from .._http.operations import (
+    CREATE_DB,
+    CREATE_USER,
+    DELETE_DB,
+    DELETE_USER,
+    GET_DB,
+    GET_USER,
+    LIST_DBS,
+    LIST_USERS,
+    UPDATE_USER,
+    Operation,
+)
+from .._http.resets import reset_auth
 from .._http.waits import with_password
-from .._json import check_settings, encode
+from .._json import UserChange, check_settings, encode
 from ..engines import capabilities_of, guard
 from ..errors import (
     DatabaseClientError,
@@ -28,53 +40,47 @@ from ..errors import (
     PermissionDeniedError,
     UnsupportedOperationError,
 )
-from ..models import Database, NewUser, User
+from ..models import Database, NewUser, User, UserSettings
 from . import settle
 from .outcomes import Action, DatabaseDone, Failed, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, parse_name
 from .settle import create_and_settle, none_if_not_found, restate_unsettled, send_until_readable
 
-if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
-    from ..dbs import DatabasesAPI  # noqa: F401 - in the base of DatabaseJob
-    from ..users import UsersAPI
-
-ApiT = TypeVar("ApiT")
 IfExists = Literal["keep", "reset", "error", "update"]
 
 
-class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[ApiT, SpecT, DoneT_co]):
-    """A job on one cluster. ``api`` is UsersAPI or DatabasesAPI, whose modules import this one."""
+class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
+    """A job on one cluster. Its calls wait behind all others."""
 
-    def __init__(self, api: Callable[[ClusterContext], ApiT], context: ClusterContext) -> None:
+    def __init__(self, context: ClusterContext) -> None:
         super().__init__(context.transport.limiter)
         self.retry = context.options.retry
-        self._api = api
-        self._context = context.with_stats(RequestStats(), self.maintenance)
-
-    def calls(self, stats: RequestStats) -> ApiT:
-        """Return the calls of ``api`` that wait behind all others. ``stats`` counts their requests."""
-        return self._api(self._context.with_stats(stats))
+        self.cluster = context.with_stats(RequestStats(), self.maintenance)
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
-        engine = await self._context.learn_engine()
+        engine = await self.cluster.learn_engine()
         return capabilities_of(engine).concurrent_user_writes
 
     def failed(self, name: str, error: Exception, tries: int) -> Failed:
         return Failed(name=name, error=error, tries=tries)
 
-    async def delete(self, delete: Callable[[str], Awaitable[None]], name: str, stats: RequestStats) -> Removed:
+    async def delete(self, operation: Operation, name: str, stats: RequestStats) -> Removed:
         """Delete ``name``. A deletion whose answer is unreadable is sent again: a 404 then means that it was done."""
-        action = Action.DELETED
+        cluster, action = self.cluster.with_stats(stats), Action.DELETED
+
+        async def delete() -> None:
+            (await cluster.send(operation, name)).read_nothing()
+
         try:
-            await send_until_readable(partial(delete, name), self.retry)
+            await send_until_readable(delete, self.retry)
         except NotFoundError as error:
             if not error.may_have_applied:
                 action = Action.ABSENT
         return Removed(name=name, action=action, tries=stats.requests)
 
 
-class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
+class UserJob(ClusterJob[NewUser, DoneT_co]):
     """A job on users, given by name or as NewUser."""
 
     returns_passwords = True  # whether reads return passwords, as far as the run knows
@@ -86,10 +92,10 @@ class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
         check_settings(spec)
         return spec
 
-    async def reset(self, users: UsersAPI, spec: NewUser) -> User:
+    async def reset(self, cluster: ClusterContext, spec: NewUser) -> User:
         """Give the user a new password."""
-        user = await send_until_readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
-        user = await self.read_password(users, user)
+        user = await send_until_readable(partial(reset_auth, cluster, spec.name, spec.mysql_settings), self.retry)
+        user = await self.read_password(cluster, user)
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not return the new one: "
@@ -98,20 +104,20 @@ class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
             )
         return user
 
-    async def read_password(self, users: UsersAPI, user: User) -> User:
+    async def read_password(self, cluster: ClusterContext, user: User) -> User:
         """Return ``user`` with its password, or as it was if the API returns none."""
         if not self.returns_passwords:
             return user
-        return await with_password(user, partial(users.get, user.name), settle.FRESH, first=settle.LOOK)
+        return await with_password(user, partial(_get_user, cluster, user.name), settle.FRESH, first=settle.LOOK)
 
 
 class ProvisionUsers(UserJob[UserDone]):
     """Create each user that does not exist. For users that exist, see ``UsersAPI.provision``."""
 
-    def __init__(self, api: Callable[[ClusterContext], UsersAPI], context: ClusterContext, if_exists: IfExists) -> None:
+    def __init__(self, context: ClusterContext, if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
-        super().__init__(api, context)
+        super().__init__(context)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
         self._listed = False
@@ -121,50 +127,51 @@ class ProvisionUsers(UserJob[UserDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await send_until_readable(self.calls(RequestStats()).list, self.retry)
+            existing = await send_until_readable(partial(self.cluster.list, LIST_USERS, User), self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
-        action, user = await self._provision(self.calls(stats), spec)
+        action, user = await self.provision(self.cluster.with_stats(stats), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
 
-    async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
+    async def provision(self, cluster: ClusterContext, spec: NewUser) -> tuple[Action, User]:
+        """Create the user with the calls of ``cluster``, or do what ``if_exists`` says."""
         if spec != NewUser(spec.name):  # before the first request, also for a user that exists
-            guard(await self._context.learn_engine(), "users.create", encode(spec)[1])
-        before = await self._there_before(users, spec.name)
+            guard(await cluster.learn_engine(), "users.create", encode(spec)[1])
+        before = await self._there_before(cluster, spec.name)
         if before is not None:
             is_new, user = False, before
         else:
-            create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
-            is_new, user = await create_and_settle(create, partial(users.get, spec.name), self.retry)
+            create, read = partial(_create_user, cluster, spec), partial(_get_user, cluster, spec.name)
+            is_new, user = await create_and_settle(create, read, self.retry)
         if is_new:
-            return Action.CREATED, await self._password_or_reset(users, spec, user)
+            return Action.CREATED, await self._password_or_reset(cluster, spec, user)
         if self._if_exists == "error":
             raise NameTakenError(f"the user {spec.name!r} exists, and was not changed", status=409)
         if self._if_exists == "update":
-            return await self._update(users, spec, user)
+            return await self._update(cluster, spec, user)
         if self._if_exists == "reset":
-            return Action.RESET, await self.reset(users, spec)
+            return Action.RESET, await self.reset(cluster, spec)
         return Action.KEPT, user
 
-    async def _there_before(self, users: UsersAPI, name: str) -> User | None:
+    async def _there_before(self, cluster: ClusterContext, name: str) -> User | None:
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
-            deletions = self._context.cache.deletions
-            list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
+            deletions = cluster.cache.deletions
+            list_is_right = not deletions.may_be_listed_still(cluster.cluster_id, name, monotonic())
         else:
             list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
         if list_is_right:
             return user
-        return await none_if_not_found(send_until_readable(partial(users.get, name), self.retry))
+        return await none_if_not_found(send_until_readable(partial(_get_user, cluster, name), self.retry))
 
-    async def _password_or_reset(self, users: UsersAPI, spec: NewUser, user: User) -> User:
+    async def _password_or_reset(self, cluster: ClusterContext, spec: NewUser, user: User) -> User:
         """Return a user that this run created, with its password. If the API does not return the password, reset it."""
-        user = await self.read_password(users, user)
+        user = await self.read_password(cluster, user)
         if user.password is not None:
             return user
         if not self._listed:
@@ -174,20 +181,20 @@ class ProvisionUsers(UserJob[UserDone]):
                 may_have_applied=True,
             )
         try:
-            return await self.reset(users, spec)
+            return await self.reset(cluster, spec)
         except DatabaseClientError as error:
             failure = error
         raise restate_unsettled(failure, "it was created, but its password was lost and could not be reset")
 
-    async def _update(self, users: UsersAPI, spec: NewUser, user: User) -> tuple[Action, User]:
+    async def _update(self, cluster: ClusterContext, spec: NewUser, user: User) -> tuple[Action, User]:
         """Send the settings and the authentication plugin of ``spec``, if it has them."""
         action = Action.KEPT
         if spec.settings is not None:
-            updated = await send_until_readable(partial(users.update, spec.name, spec.settings), self.retry)
+            updated = await send_until_readable(partial(_update_user, cluster, spec.name, spec.settings), self.retry)
             action, user = Action.UPDATED, evolve(user, settings=updated.settings or spec.settings)
         if spec.mysql_settings is not None:
             # The API changes a MySQL user's authentication plugin only together with its password.
-            action, user = Action.RESET, await self.reset(users, spec)
+            action, user = Action.RESET, await self.reset(cluster, spec)
         return action, user
 
 
@@ -195,7 +202,7 @@ class RotateUsers(UserJob[UserDone]):
     """Reset the password of each user."""
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
-        user = await self.reset(self.calls(stats), spec)
+        user = await self.reset(self.cluster.with_stats(stats), spec)
         return UserDone(name=spec.name, action=Action.RESET, user=user, tries=stats.requests)
 
 
@@ -203,10 +210,10 @@ class DeprovisionUsers(UserJob[Removed]):
     """Delete each user that exists."""
 
     async def do(self, spec: NewUser, stats: RequestStats) -> Removed:
-        return await self.delete(self.calls(stats).delete, spec.name, stats)
+        return await self.delete(DELETE_USER, spec.name, stats)
 
 
-class DatabaseJob(ClusterJob["DatabasesAPI", str, DoneT_co]):
+class DatabaseJob(ClusterJob[str, DoneT_co]):
     """A job on databases, given by name."""
 
     def parse(self, given: object) -> str:
@@ -223,15 +230,14 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await send_until_readable(self.calls(RequestStats()).list, self.retry)
+            existing = await send_until_readable(partial(self.cluster.list, LIST_DBS, Database), self.retry)
             self._existing = frozenset(db.name for db in existing)
         return at_a_time
 
     async def do(self, spec: str, stats: RequestStats) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
-        dbs = self.calls(stats)
-        is_new, db = await create_and_settle(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
+        is_new, db = await create_db(self.cluster.with_stats(stats), spec)
         action = Action.CREATED if is_new else Action.KEPT
         return DatabaseDone(name=spec, action=action, db=db, tries=stats.requests)
 
@@ -240,4 +246,28 @@ class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
 
     async def do(self, spec: str, stats: RequestStats) -> Removed:
-        return await self.delete(self.calls(stats).delete, spec, stats)
+        return await self.delete(DELETE_DB, spec, stats)
+
+
+async def create_db(cluster: ClusterContext, name: str) -> tuple[bool, Database]:
+    """Create a database unless it exists, and return whether it is new, and it."""
+
+    async def create() -> Database:
+        return (await cluster.send(CREATE_DB, name, Database(name))).read(Database)
+
+    async def read() -> Database:
+        return (await cluster.send(GET_DB, name)).read(Database)
+
+    return await create_and_settle(create, read, cluster.options.retry)
+
+
+async def _get_user(cluster: ClusterContext, name: str) -> User:
+    return (await cluster.send(GET_USER, name)).read(User)
+
+
+async def _create_user(cluster: ClusterContext, spec: NewUser) -> User:
+    return (await cluster.send(CREATE_USER, spec.name, spec)).read(User)
+
+
+async def _update_user(cluster: ClusterContext, name: str, settings: UserSettings) -> User:
+    return (await cluster.send(UPDATE_USER, name, UserChange(settings))).read(User)

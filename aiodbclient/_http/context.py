@@ -21,7 +21,7 @@ from ..models import ClusterInfo
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import GET_CA, GET_CLUSTER, Kind, Operation, check_name
+from .operations import DELETE_USER, GET_CA, GET_CLUSTER, Kind, Operation, check_name
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
@@ -50,10 +50,6 @@ class Deletions:
         for old in tuple(islice(self._sent, 2)):
             if self._sent[old] <= now - _LISTED:
                 del self._sent[old]
-
-    def forget(self, cluster_id: str, name: str) -> None:
-        """Forget a deletion: the API refused it, or the user was created again."""
-        self._sent.pop((cluster_id, name), None)
 
     def may_be_listed_still(self, cluster_id: str, name: str, now: float) -> bool:
         """Whether the API may still list the user although it was deleted."""
@@ -100,6 +96,8 @@ class ClusterContext(NamedTuple):
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
         capabilities = guard(engine, operation.name, settings)
+        if operation is DELETE_USER:
+            self.cache.deletions.note(self.cluster_id, name, monotonic())
         turns = None
         one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
         if one_at_a_time and operation.writes and operation.on == "users":

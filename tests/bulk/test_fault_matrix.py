@@ -51,7 +51,7 @@ NEW = ["new-lost", "new-cut", "new"]
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
-    monkeypatch.setattr("aiodbclient.users._LONGEST", 0.05)
+    monkeypatch.setattr("aiodbclient._http.resets._LONGEST", 0.05)
 
 
 class Case:

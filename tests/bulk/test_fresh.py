@@ -50,7 +50,7 @@ async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: C
     again = by_name(await pg.users.provision(names))
 
     assert {each.action for each in again.values()} == {Action.KEPT}
-    assert (again["ours"].tries, again["refused"].tries) == (0, 0)
+    assert {each.tries for each in again.values()} == {1}  # each is read: the list may be wrong for a minute
     assert again["theirs"].user == theirs
 
 
@@ -147,8 +147,6 @@ def test_deletions_of_last_minute() -> None:
     assert not deletions.may_be_listed_still("cluster", "t9939", now=9999.0)
     assert not deletions.may_be_listed_still("another cluster", "t9999", now=9999.0)
     assert len(deletions._sent) <= 64
-    deletions.forget("cluster", "t9999")
-    assert not deletions.may_be_listed_still("cluster", "t9999", now=9999.0)
     for name, sent_at in (("twice", 20_000.0), ("once", 20_001.0), ("twice", 20_050.0), ("other", 20_070.0)):
         deletions.note("cluster", name, now=sent_at)
     assert deletions.may_be_listed_still("cluster", "twice", now=20_100.0)

@@ -1,0 +1,48 @@
+"""Reset a password, and find out which one counts if an answer was lost."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from .._json import UserChange
+from ..engines import capabilities_of
+from ..models import MySQLSettings, User
+from .context import ClusterContext
+from .operations import GET_USER, RESET_AUTH
+from .response import Response
+from .tries import was_lost
+from .waits import with_password
+
+_LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
+_READING = 7  # times ``base_delay``: how long to read the password, which can be empty right after a reset
+
+
+async def reset_auth(context: ClusterContext, name: str, mysql_settings: MySQLSettings | None) -> User:
+    """Give a user a new password, as ``UsersAPI.reset_auth`` says."""
+    response = await context.send(RESET_AUTH, name, UserChange(mysql_settings=mysql_settings))
+    user = response.read(User)
+    if was_lost(response.earlier) and user.password is not None:
+        return await _read_back(context, user, response)
+    return user
+
+
+async def _read_back(context: ClusterContext, user: User, response: Response) -> User:
+    """Return ``user`` with the password that counts after two resets, of which one lost its answer."""
+    # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
+    # noticed.
+    options, delay = response.call.options, response.call.options.retry.base_delay
+    timed_out = any(each.timed_out for each in response.earlier)
+    await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
+    user = evolve(user, password=None)
+    if capabilities_of(context.engine).returns_passwords:
+
+        async def read() -> User:
+            return (await context.send(GET_USER, user.name)).read(User)
+
+        user = await with_password(user, read, _READING * delay, first=delay)
+    if user.password is None:
+        raise response.invalid(
+            "followed another reset whose answer was lost. The server may have performed the two in either order, and "
+            "the password could not be read back"
+        )
+    return user
