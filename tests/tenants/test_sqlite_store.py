@@ -124,6 +124,21 @@ async def test_empty_file_is_refused(path: Path) -> None:
         await keep(store, "beta")
 
 
+@pytest.mark.parametrize("bytes_", [1, 8_000, 16_000])
+async def test_cut_off_file_is_refused(path: Path, bytes_: int) -> None:
+    """SQLite reads zeros past the end, so a name in the last page would be free."""
+    async with SQLiteStore(path) as store:
+        for number in range(200):
+            await keep(store, f"alpha{number}")
+    async with SQLiteStore(path) as store:  # the control
+        assert (await store.get("alpha0")) is not None
+    os.truncate(path, path.stat().st_size - bytes_)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="is cut off: restore it from a backup"):
+        await SQLiteStore(path).__aenter__()
+    assert path.read_bytes() == before
+
+
 async def test_store_is_created_once(path: Path) -> None:
     for _ in range(10):
         stores = [SQLiteStore(path) for _ in range(8)]

@@ -172,6 +172,14 @@ def _open(path: Path) -> sqlite3.Connection:
         columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
         if columns != _COLUMNS:
             raise StoreError(f"{path} is not a store: it is the SQLite database of another program, or damaged")
+        # SQLite reads zeros past the end of a file that was cut inside of its last page: rows would be missing. A lock
+        # keeps other processes from changing both meanwhile.
+        database.execute("BEGIN")
+        [(size,)] = database.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        is_cut = os.stat(path).st_size < size
+        database.execute("COMMIT")
+        if is_cut:
+            raise StoreError(f"the store {path} is cut off: restore it from a backup")
         if status.st_mode & 0o077:
             os.chmod(path, 0o600)
         # Not WAL: so the store is always one file, even while it is open and after a crash.
