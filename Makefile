@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests start many programs. Each would compile the package if it may not keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check fix coverage mutants storm bench docs reference pictures bench-move
+.PHONY: demo test test-all check fix coverage mutants bench docs reference pictures bench-move
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -42,10 +42,6 @@ coverage: $(VENV)/.dev
 mutants: $(VENV)/.dev
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
-
-# Hostile tenants on MySQL, for a minute.
-storm: $(VENV)/.dev
-	AIODBCLIENT_STORM=1 $(BIN)/python -m pytest tests/tenants/test_mysql_storm.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable . --group bench

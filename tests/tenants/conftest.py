@@ -141,7 +141,7 @@ def mysql_root(mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], 
 @pytest.fixture
 def brief_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each statement of an administrator of MySQL wait for a lock for one second."""
-    monkeypatch.setattr("aiodbclient.tenants._servers.mysql.session.LOCK_SECONDS", 1)
+    monkeypatch.setattr("aiodbclient.tenants._servers.mysql.connection.LOCK_SECONDS", 1)
 
 
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)

@@ -15,7 +15,7 @@ import psycopg
 
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants, _copy
-from aiodbclient.tenants._servers.mysql.session import Cursor
+from aiodbclient.tenants._servers.mysql.connection import Cursor
 
 from .conftest import Place, only
 from .moves import Two

@@ -24,10 +24,6 @@ from .tenant import Tenant
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
-LOCKS_ACCOUNTS = (  # the table of the accounts, in a transaction that calls it
-    "CREATE FUNCTION f(a INT) RETURNS INT DETERMINISTIC "
-    "BEGIN IF a = 1 THEN UPDATE mysql.user SET User = User; END IF; RETURN a; END"
-)
 IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 10000), 'b'), REPEAT('a', 20000))"
 
 

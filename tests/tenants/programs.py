@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._servers.mysql.session import Cursor, Session
+from aiodbclient.tenants._servers.mysql.connection import Cursor, Session
 
 from .moves import run
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pymysql
@@ -13,13 +15,9 @@ import pytest
 from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 
-from aiodbclient._masking import Secret
-from aiodbclient.tenants._servers import BaseTenant
-from aiodbclient.tenants.errors import GrantError
-
 from ..mysql import run
 from ..waiting import until
-from .mysql_servers import DENIED, LOCKS_ACCOUNTS, Server, refused, server
+from .mysql_servers import DENIED, Server, background, refused, server
 
 __all__ = ["server"]
 
@@ -76,6 +74,37 @@ async def test_change_user_enters_live_login(server: Server) -> None:
         assert run(session, "SELECT CURRENT_USER()") == [(f"{login}@%",)]
 
 
+async def test_sessions_that_change_user_for_ever_stop_no_end(server: Server) -> None:
+    """As soon as one is killed, another one begins. None of these began before the login was locked."""
+    tenant, login, _ = await server.make()
+    _, neighbour, password = await server.make()
+    stop, rounds = threading.Event(), [0] * 8
+
+    def stall(number: int) -> None:
+        while not stop.is_set():
+            with suppress(pymysql.MySQLError, AssertionError, OSError):
+                session: Any = server.connect(neighbour, password)
+                with changing(session, login):
+                    rounds[number] += 1
+                    session._sock.settimeout(1)
+                    session._sock.recv(1)  # until it is killed
+
+    threads = [background(partial(stall, number)) for number in range(len(rounds))]
+    try:
+        await until(lambda: all(rounds))
+
+        await asyncio.wait_for(tenant.steps.end_logins([login]), 20)
+        await tenant.steps.shut()
+
+        before = [*rounds]
+        await until(lambda: all(now > then for now, then in zip(rounds, before, strict=True)))  # they went on
+    finally:
+        stop.set()
+        for each in threads:
+            each.join()
+    assert server.sessions(login) == []
+
+
 async def test_usage_while_session_changes_user(server: Server) -> None:
     """On MySQL, SHOW PROCESSLIST waits for it."""
     tenant, login, password = await server.make()
@@ -85,45 +114,6 @@ async def test_usage_while_session_changes_user(server: Server) -> None:
         async with asyncio.timeout(60):
             found = await server.sql.usage()
     assert found[tenant.database][1] == 2
-
-
-@pytest.mark.usefixtures("brief_locks")
-async def test_prepared_transaction_locks_what_triggers_name(server: Server) -> None:
-    """Until it is rolled back. Also the table of the accounts: no right on it is needed."""
-    body = "BEGIN IF new.a = 1 THEN UPDATE mysql.user SET User = User; END IF; END"
-    trigger = f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}"
-    *_, own = await server.enter("CREATE TABLE mine (a INT PRIMARY KEY)", trigger)
-    tenant, *_ = await server.make()
-    for each in ("XA START 'z'", "INSERT INTO mine VALUES (2)", "XA END 'z'", "XA PREPARE 'z'"):
-        run(own, each)
-    own.close()
-    try:
-        with pytest.raises(GrantError, match="Lock wait timeout"):
-            await tenant.repair()
-    finally:
-        with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
-            administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
-    await tenant.repair()
-
-
-@pytest.mark.usefixtures("brief_locks")
-async def test_login_locking_accounts_ended_with_password(server: Server) -> None:
-    """Without it, no statement on an account runs until its session ends, and the error names it."""
-    tenant, login, password, own = await server.enter(LOCKS_ACCOUNTS, "BEGIN", "SELECT f(0)")
-    with pytest.raises(GrantError, match=f"(?s)Lock wait timeout.*hold locks: .*'{login}'"):
-        await tenant.steps.end_logins([login])
-    assert run(own, "SELECT 1") == [(1,)]
-
-    class WithPassword(BaseTenant):
-        def password_of(self, login: str) -> Secret:
-            return Secret(password)
-
-    await server.sql.steps(WithPassword(tenant.names)).end_logins([login])
-
-    assert refused(own, "SELECT 1")
-    assert server.sessions(login) == []
-    with pytest.raises(pymysql.MySQLError, match="denied"):
-        server.connect(login, password)
 
 
 async def test_prepared_statements_of_a_neighbour_stop_no_verb(server: Server) -> None:
@@ -144,17 +134,6 @@ async def test_prepared_statements_of_a_neighbour_stop_no_verb(server: Server) -
         run(theirs, "PREPARE more FROM 'SELECT 1'")
     finally:
         server.as_root("SET GLOBAL max_prepared_stmt_count = DEFAULT")
-
-
-async def test_trigger_on_locked_table_stops_no_removal(server: Server) -> None:
-    """The removal locks no table of the tenant, so it does not lock what a trigger names."""
-    other, *_, theirs = await server.enter("CREATE TABLE held (a INT PRIMARY KEY)")
-    trigger = f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{other.database}`.held SET a = a"
-    tenant, login, *_ = await server.enter("CREATE TABLE mine (a INT PRIMARY KEY)", trigger)
-    run(theirs, "LOCK TABLES held WRITE")
-    await tenant.steps.end_logins([login])
-    await tenant.steps.drop_database()
-    assert not (await server.sql.find(tenant.names)).database
 
 
 async def test_foreign_key_of_another_stops_no_removal(server: Server) -> None:
@@ -185,3 +164,10 @@ async def test_merge_table_outlives_rights_it_was_made_with(server: Server) -> N
     assert refused(theirs, f"SELECT a FROM `{tenant.database}`.mine") in DENIED
     assert refused(theirs, make.format("after")) in DENIED
     assert run(theirs, "SELECT a FROM made_before") == [(7,)]
+
+
+async def test_names_of_tables_are_listed_to_everybody(server: Server) -> None:
+    await server.enter("CREATE TABLE seen (a INT PRIMARY KEY)", name="listed")
+    *_, theirs = await server.enter()
+    listed = "SELECT TABLESPACE_NAME FROM information_schema.TABLESPACES_EXTENSIONS"
+    assert ("listed/seen",) in run(theirs, listed)

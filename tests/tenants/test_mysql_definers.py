@@ -1,85 +1,77 @@
-"""Code of a tenant on MySQL runs as the login that made it: what that means for its end."""
+"""Views and programs of a tenant on MySQL have a definer: what that means for its end."""
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
-
 import pytest
 
+from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Problem, ProblemKind, Role
-from aiodbclient.tenants._servers import BaseTenant, Found
+from aiodbclient.tenants._servers import Found
 from aiodbclient.tenants.errors import GrantError
 
-from ..mysql import run
-from ..waiting import until
+from ..mysql import administrator, run
 from .mysql_servers import DENIED, Server, refused, server
-from .problems import kinds
 from .test_mysql_ending import half_open
 
 __all__ = ["server"]
 
-_used = iter(range(10**6))
-CODE = {
-    "PROCEDURE": "CREATE PROCEDURE o() SELECT 1",
-    "FUNCTION": "CREATE FUNCTION o() RETURNS INT DETERMINISTIC RETURN 1",
-    "VIEW": "CREATE VIEW o AS SELECT * FROM t",
-    "TRIGGER": "CREATE TRIGGER o BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
-    "EVENT": "CREATE EVENT o ON SCHEDULE EVERY 1 YEAR STARTS NOW() + INTERVAL 1 YEAR DO DELETE FROM t",
-}
+TABLE = "CREATE TABLE t (a INT PRIMARY KEY, b VARCHAR(9))"
 
 
-TABLE = "CREATE TABLE t (a INT PRIMARY KEY)"
+async def test_views_of_ended_login_go_on(server: Server) -> None:
+    """With the rights of who uses them, so its account has none and is dropped. The other login runs all the time."""
+    tenant, login, _, own = await server.enter(
+        TABLE,
+        "INSERT INTO t VALUES (1, '50%')",
+        "CREATE VIEW first AS SELECT a, b FROM t WHERE b LIKE '%\\%'",
+        "CREATE ALGORITHM=MERGE VIEW `second ``%s` (`x y`) AS SELECT a FROM first WITH CHECK OPTION",
+        "CREATE SQL SECURITY INVOKER VIEW third AS SELECT CONCAT(b, 'é') c FROM t",
+    )
+    current, secret = await server.add(tenant)
+    reader, password = await server.add(tenant, Role.READER)
+    other = server.connect(current, secret, tenant.database)
+    shown = [run(other, f"SELECT * FROM {view}") for view in ("first", "`second ``%s`", "third")]
+    assert shown == [[(1, "50%")], [(1,)], [("50%é",)]]
+
+    assert await tenant.end(login)
+
+    assert refused(own, "SELECT 1")
+    for session in (other, server.connect(reader, password, tenant.database)):
+        assert [run(session, f"SELECT * FROM {view}") for view in ("first", "`second ``%s`", "third")] == shown
+    assert await server.sql.find(tenant.names) == Found(database=True, logins=(current, reader))
+    assert await tenant.problems() == frozenset()
+    run(other, "CREATE OR REPLACE VIEW first AS SELECT a FROM t")
+    run(other, "DROP VIEW third")
 
 
-@pytest.mark.parametrize("kind", CODE)
-async def test_code_of_ended_login_goes_on(server: Server, kind: str) -> None:
-    """It holds up nothing but the drop of the login."""
-    tenant, login, _, own = await server.enter(TABLE, CODE[kind])
-    second, secret = await server.add(tenant)
-    other = server.connect(second, secret, tenant.database)
+@pytest.mark.usefixtures("brief_locks")
+async def test_view_that_is_held_works_after_repair(server: Server) -> None:
+    tenant, login, *_ = await server.enter(TABLE, "CREATE VIEW v AS SELECT a FROM t")
+    current, secret = await server.add(tenant)
+    other = server.connect(current, secret, tenant.database)
+    run(other, "BEGIN")
+    assert run(other, "SELECT * FROM v") == []
 
     assert not await tenant.end(login)
 
-    assert refused(own, "SELECT 1")
-    assert await server.sql.find(tenant.names) == Found(database=True, logins=(second,), ended=(login,))
-    assert await tenant.problems() == frozenset()
-    run(other, "INSERT INTO t VALUES (2)")
-    if kind == "VIEW":
-        assert run(other, "SELECT * FROM o") == [(2,)]
-    run(other, f"DROP {kind} o")
-    assert await tenant.end(login)
-
-
-async def test_rights_of_code_are_missing_until_repaired(server: Server) -> None:
-    """As after a process that died before it gave them back."""
-    tenant, login, *_ = await server.enter(TABLE, CODE["VIEW"])
-    second, secret = await server.add(tenant)
-    await tenant.steps.end_logins([login])
-    del tenant.on_record[login]
-    other = server.connect(second, secret, tenant.database)
-    assert refused(other, "SELECT * FROM o")
-    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
-
+    run(other, "ROLLBACK")
+    assert refused(other, "SELECT * FROM v") == 1356  # the control: MySQL asks for the rights of the definer
     await tenant.repair()
-
-    assert await tenant.problems() == frozenset()
-    assert run(other, "SELECT * FROM o") == []
+    assert run(other, "SELECT * FROM v") == []
 
 
-async def test_half_open_login_of_code_enters_until_repaired(server: Server) -> None:
-    """It is the one case in which an ended login has rights. ``check`` sees its session."""
-    tenant, login, password, _ = await server.enter(TABLE, CODE["VIEW"])
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
+async def test_half_open_login_of_view_has_no_rights(server: Server, is_ended: bool) -> None:
+    tenant, login, password, _ = await server.enter(TABLE, "CREATE VIEW v AS SELECT * FROM t")
     await server.add(tenant)
     async with half_open(server, login, password) as slow:
-        assert not await tenant.end(login)
-        assert await tenant.problems() == frozenset()
-    assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, login)}
-
-    await tenant.repair()
-
-    assert refused(slow, "SELECT 1")
-    assert await tenant.problems() == frozenset()
+        if is_ended:
+            await tenant.end(login)
+    for read in ("v", "t"):
+        if is_ended:
+            assert refused(slow, f"SELECT * FROM `{tenant.database}`.{read}") in (*DENIED, 1226)
+        else:
+            assert run(slow, f"SELECT * FROM `{tenant.database}`.{read}") == []
 
 
 async def test_half_open_login_of_api_keeps_rights(server: Server) -> None:
@@ -103,7 +95,7 @@ async def test_half_open_login_of_api_keeps_rights(server: Server) -> None:
     assert await tenant.problems() == frozenset()
 
 
-async def test_login_of_code_is_not_made_again(server: Server) -> None:
+async def test_login_of_view_is_not_made_again(server: Server) -> None:
     """Somebody dropped it. MySQL refuses to create it."""
     tenant, login, password, _ = await server.enter("CREATE VIEW o AS SELECT 1")
     server.as_root("DROP USER %s@'%%'", login)
@@ -116,89 +108,25 @@ async def test_login_of_code_is_not_made_again(server: Server) -> None:
     await tenant.steps.add_login(login, password, Role.OWNER)
 
 
-async def test_events_stop_while_a_tenant_is_suspended(server: Server) -> None:
-    """Those of an earlier login go on after it, as they do after a rotation, and one that is running ends."""
-    tenant, login, *_ = await server.enter(
-        "CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY, b TEXT)",
-        "CREATE EVENT revoked ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t (b) VALUES ('revoked')",
-    )
-    rows = partial(server.count, f"`{tenant.database}`.t")
-    second, secret = await server.add(tenant)
-    run(
-        server.connect(second, secret, tenant.database),
-        "CREATE EVENT runs ON SCHEDULE AT NOW() DO "
-        "BEGIN WHILE TRUE DO INSERT INTO t (b) VALUES ('runs'); DO SLEEP(0.2); END WHILE; END",
-    )
-    assert not await tenant.end(login)
-    both = f"SELECT COUNT(DISTINCT b) FROM `{tenant.database}`.t WHERE a > {rows()}"
-    await until(lambda: server.as_root(both) == [(2,)])
+async def test_programs_are_named_before_adoption(server: Server) -> None:
+    """A tenant of a name that differs in its case has some too."""
+    similar, *_ = await server.make(name="PROGRAMS")
+    tenant, login, _, own = await server.enter(TABLE, name="programs")
+    programs = {
+        "procedure p": "PROCEDURE p() SELECT 1",
+        "trigger g": "TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
+        "event e": "EVENT e ON SCHEDULE EVERY 1 YEAR DO DELETE FROM t",
+    }
+    with administrator(server.root) as root:
+        root.execute(f"CREATE PROCEDURE `{similar.database}`.theirs() SELECT 1")
+        root.execute(f"USE `{tenant.database}`")
+        for each in programs.values():
+            root.execute(f"CREATE {each}")
 
-    await tenant.steps.end_logins([login, second])
-    await tenant.steps.drop_logins([login, second])
-    await tenant.steps.shut()
+        with pytest.raises(ConflictError, match=r"event e, procedure p, trigger g; drop them, .*; nothing was changed"):
+            await tenant.steps.adopt()
 
-    before = rows()
-    await an_event_ran(server, times=3)
-    assert rows() == before
-    assert server.sessions(login) == server.sessions(second) == []
-    assert await server.sql.problems(tenant.names, None) == frozenset()
-    tenant.on_record.clear()
-    await server.add(tenant)
-    await until(lambda: rows() > before)
-    server.as_root(f"DROP DATABASE `{tenant.database}`")
-
-
-async def an_event_ran(server: Server, times: int) -> None:
-    """Wait until an event of the superuser's ran so often, once a second: the server runs others meanwhile too."""
-    name = f"clock{next(_used)}"
-    for statement in (
-        f"CREATE DATABASE {name}",
-        f"CREATE TABLE {name}.t (a INT AUTO_INCREMENT PRIMARY KEY)",
-        f"CREATE EVENT {name}.e ON SCHEDULE EVERY 1 SECOND DO INSERT INTO {name}.t VALUES ()",
-    ):
-        server.as_root(statement)
-    await until(lambda: server.count(f"{name}.t") >= times)
-    server.as_root(f"DROP DATABASE {name}")
-
-
-@pytest.mark.parametrize("number", [10, pytest.param(400, marks=pytest.mark.thorough)])
-async def test_many_events_delay_no_suspension(server: Server, number: int) -> None:
-    """Threads of the scheduler are no sessions. Each event kills the sessions of its login."""
-    tenant, login, _, own = await server.enter("CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY)")
-    newest = f"(SELECT MAX(ID) FROM information_schema.PROCESSLIST WHERE USER = '{login}')"
-    body = f"BEGIN INSERT INTO t VALUES (); SET @newest = {newest}; KILL @newest; END"
-    for at in range(number):
-        run(own, f"CREATE EVENT e{at} ON SCHEDULE EVERY 1 SECOND STARTS NOW() + INTERVAL 2 SECOND DO {body}")
-    rows = partial(server.count, f"`{tenant.database}`.t")
-    await until(rows)
-
-    async with asyncio.timeout(120):  # each of the two has a bound of its own
-        await tenant.steps.end_logins([login])
-        await tenant.steps.shut()
-
-    before = rows()
-    await an_event_ran(server, times=2)
-    assert rows() == before
-    await tenant.remove()
-
-
-async def test_adopted_login_of_code_keeps_rights_of_tenant(server: Server) -> None:
-    """The API gave it all rights in every schema."""
-    tenant, first, _ = await server.make()
-    assert await tenant.end(first)
-    old = tenant.database
-    user = await server.cluster.users.create(old)
-    theirs = server.connect(old, user.password or "", tenant.database)
-    run(theirs, "CREATE PROCEDURE p() SELECT User FROM mysql.user")
-    assert await tenant.steps.adopt() == old
-    tenant.on_record[old] = Role.OWNER
-    second, secret = await server.add(tenant)
-    assert await tenant.problems() == frozenset()
-
-    on = BaseTenant(tenant.names)
-    await server.sql.steps(on).end_logins([old])
-    assert on.others_ended == set()  # of others
-    assert not await tenant.end(old)
-
-    assert refused(server.connect(second, secret, tenant.database), "CALL p()") in DENIED
-    assert await tenant.problems() == frozenset()
+        assert run(own, "SELECT a FROM t") == []
+        for each in programs:
+            root.execute(f"DROP {each}")
+    assert await tenant.steps.adopt() == login

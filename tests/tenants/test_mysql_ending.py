@@ -16,13 +16,13 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
 from aiodbclient.tenants._servers import BaseTenant, Found
-from aiodbclient.tenants._servers.mysql import logins
-from aiodbclient.tenants._servers.mysql.logins import helper
+from aiodbclient.tenants._servers.mysql import kill
+from aiodbclient.tenants._servers.mysql.kill import kill_account
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from ..waiting import until
-from .mysql_servers import DENIED, Server, background, refused, server, suppressed
+from .mysql_servers import DENIED, IGNORES_KILL, Server, background, refused, server, suppressed
 
 __all__ = ["server"]
 
@@ -49,47 +49,6 @@ async def test_login_ended_although_sessions_set_password(server: Server) -> Non
     assert server.sessions(login) == []
     with pytest.raises(pymysql.MySQLError):
         server.connect(login, password)
-
-
-async def test_login_ended_although_procedures_kill_sessions(server: Server) -> None:
-    """One statement that began before is no statement that a limit stops."""
-    newest = "(SELECT MAX(ID) FROM information_schema.PROCESSLIST)"
-    tenant, login, password, own = await server.enter(
-        f"CREATE PROCEDURE p() BEGIN DECLARE new BIGINT DEFAULT 0; DECLARE last BIGINT DEFAULT {newest}; "
-        "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; "
-        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END"
-    )
-    held = [server.connect(login, password, tenant.database) for _ in range(3)]
-    threads = [background(partial(run, each, "CALL p()")) for each in held]
-    await until(lambda: server.sleeping(login) == 3)
-    with pytest.raises(pymysql.MySQLError):  # the control: a new session is killed
-        run(server.connect(login, password), "SELECT SLEEP(20)")
-
-    await asyncio.wait_for(tenant.steps.end_logins([login]), 60)
-
-    assert server.sessions(login) == []
-    assert refused(own, "SELECT 1")
-    for thread in threads:
-        thread.join()
-
-
-@pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
-async def test_session_in_code_of_another_login_is_ended(server: Server, is_ended: bool) -> None:
-    """The list of processes shows it as that login. Afterwards it would go on with its own rights of before."""
-    tenant, *_ = await server.enter(
-        "CREATE TABLE t (a INT PRIMARY KEY)",
-        f"CREATE PROCEDURE waits() DO SLEEP({100 if is_ended else 1})",
-        "CREATE PROCEDURE p() SQL SECURITY INVOKER BEGIN CALL waits(); INSERT INTO t VALUES (1); END",
-    )
-    leaked, password = await server.add(tenant)
-    running = background(partial(run, server.connect(leaked, password, tenant.database), "CALL p()"))
-    if is_ended:
-        await until(lambda: server.sleeping(leaked) == 1)
-        assert server.sessions(leaked) == []  # although it is there
-        await tenant.end(leaked)
-
-    await asyncio.to_thread(running.join)
-    assert server.count(f"`{tenant.database}`.t") == (not is_ended)
 
 
 class SlowLogin(pymysql.connections.Connection):
@@ -252,28 +211,6 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     assert refused(own, "SELECT 1")
 
 
-@pytest.mark.usefixtures("brief_locks")
-async def test_trigger_locks_tables_of_others(server: Server) -> None:
-    """``LOCK TABLES`` locks what a trigger names too, and asks for no right on it. No statement may be run there."""
-    tenant, _, _, theirs = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)", "SET SESSION lock_wait_timeout = 1")
-    _, login, _, own = await server.enter()
-    for table, change in ((f"`{tenant.database}`.t", "a = 1"), ("mysql.user", "User = User")):
-        run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
-        body = f"BEGIN IF new.a = 1 THEN UPDATE {table} SET {change}; END IF; END"
-        run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}")
-        assert refused(own, "INSERT INTO mine VALUES (1)") in DENIED
-
-        run(own, "LOCK TABLES mine WRITE")
-        if table == "mysql.user":
-            with pytest.raises(GrantError, match=f"(?s)Lock wait timeout.*hold locks: .*'{login}'"):
-                await tenant.repair()
-        else:
-            assert refused(theirs, "ALTER TABLE t ADD b INT") == 1205
-        run(own, "UNLOCK TABLES")
-        run(own, "DROP TABLE mine")
-    await tenant.repair()
-
-
 async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None:
     """The list of processes shows it to the administrator, and to other sessions of the login."""
     tenant, login, _, own = await server.enter()
@@ -288,6 +225,24 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
 
     running.join()
     assert server.sessions(login) == []
+
+
+async def test_removal_that_still_drops_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many tables, for example. KILL does not stop it, and the administrator is no culprit."""
+    tenant, *_ = await server.make()
+    async with server.sql.schema(BaseTenant(tenant.names)) as earlier:
+        dropping = asyncio.ensure_future(earlier.run(IGNORES_KILL, seconds=60))
+        busy = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_INFO LIKE 'SELECT LOCATE%%'"
+        await until(lambda: server.as_root(f"{busy} AND PROCESSLIST_ID = %s", earlier.session.thread_id()))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(kill, "ENDING_SECONDS", 0.1)
+            with pytest.raises(GrantError, match="an earlier operation on the tenant, such as a removal") as refused:
+                await tenant.steps.end_stale_sessions()
+
+        assert "doadmin" not in str(refused.value)
+        await asyncio.gather(dropping, return_exceptions=True)
+    await tenant.steps.end_stale_sessions()
 
 
 async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
@@ -305,11 +260,11 @@ async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
         assert await works.run("SELECT 1") == [(1,)]
 
 
-async def test_helper_left_behind_shuts_nobody_out(server: Server) -> None:
+async def test_kill_account_left_behind_shuts_nobody_out(server: Server) -> None:
     tenant, *_ = await server.make()
     other, neighbour, secret = await server.make()
     async with server.sql.schema(BaseTenant(tenant.names)) as lost:
-        await helper(lost, neighbour).__aenter__()
+        await kill_account(lost, neighbour).__aenter__()
     with pytest.raises(pymysql.MySQLError, match="denied"):
         server.connect(neighbour, secret)
 
@@ -326,7 +281,7 @@ async def test_open_session_may_run_one_statement(server: Server, monkeypatch: p
 
     tenant, login, password = await server.make()
     session = server.connect(login, password)
-    monkeypatch.setattr(logins, "_end_threads", kill_nothing)
+    monkeypatch.setattr(kill, "_end_threads", kill_nothing)
     await tenant.steps.end_logins([login])
     run(session, "SELECT 1")
     with pytest.raises(pymysql.MySQLError, match="max_questions") as refused_by_limit:

@@ -18,8 +18,8 @@ from aiodbclient.tenants import Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import BaseTenant
 from aiodbclient.tenants._servers.mysql import MySQLServer
-from aiodbclient.tenants._servers.mysql import session as sessions
-from aiodbclient.tenants._servers.mysql.session import Session
+from aiodbclient.tenants._servers.mysql import connection as sessions
+from aiodbclient.tenants._servers.mysql.connection import Session
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator

@@ -152,6 +152,19 @@ async def test_schema_its_tenant_made_read_only(server: Server, step: str) -> No
     run(server.connect(login, password, tenant.database), TABLE)
 
 
+@pytest.mark.parametrize("place", ["TABLESPACE innodb_system", "ENGINE=MyISAM", "ENGINE=InnoDB"])
+async def test_usage_counts_tables_without_own_file(server: Server, place: str) -> None:
+    """The control is one that has a file."""
+    tenant, *_, own = await server.enter(f"CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB) {place}")
+    before, _ = (await server.sql.usage())[tenant.database]
+    run(own, "INSERT INTO t (b) VALUES (REPEAT('x', 8000000))")
+    run(own, "ANALYZE TABLE t")  # as the server does after some seconds
+
+    after, _ = (await server.sql.usage())[tenant.database]
+
+    assert after - before > 7_000_000
+
+
 @pytest.mark.parametrize("similar", ["ALPHA", "Alpha"])
 async def test_code_of_login_with_similar_name(server: Server, similar: str) -> None:
     """It keeps no neighbour. Any visitor may sign up with such a name."""

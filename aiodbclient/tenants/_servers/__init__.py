@@ -88,10 +88,6 @@ class BaseTenant:
     def check_lease(self) -> None:
         """Called before each statement. Raises ClaimLostError if the lease of the claim has expired."""
 
-    def password_of(self, login: str) -> Secret | None:
-        """MySQL: return the password on record of a login, with which its sessions can be ended from inside."""
-        return None
-
 
 # Each method is bounded in time, safe to repeat and to cancel, closes its connections, and fails with GrantError.
 class Server(ABC):

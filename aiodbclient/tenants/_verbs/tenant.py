@@ -148,10 +148,6 @@ class Tenant(BaseTenant):
         there = await self.context.servers.moved_to(self.home.cluster, self.names, self.reporter.stats)
         return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
 
-    def password_of(self, login: str) -> Secret | None:
-        found = [each.password for each in self.on_record.every_credential if each.username == login and each.password]
-        return Secret(found[0]) if found else None
-
     def every_login(self) -> set[str]:
         """All logins that may exist on the server."""
         return {*self.found.logins, *self.on_record.known_logins}

@@ -1,16 +1,15 @@
 r"""``MySQLServer``: what ``Server`` reads, on MySQL. ``MySQLSteps`` has the steps, a method each.
 
 The administrator is the cluster's primary user. It has the usual rights WITH GRANT OPTION and CREATE USER, and may
-neither KILL the sessions of others nor change who code runs as::
+neither KILL the sessions of others nor make a view that runs as another login::
 
     CREATE DATABASE `d`
     CREATE USER login IDENTIFIED BY ... WITH MAX_USER_CONNECTIONS n PASSWORD REQUIRE CURRENT
-    GRANT ALL PRIVILEGES ON `d`.* TO login          with ``_``, ``%`` and ``\`` escaped where GRANT takes a pattern
+    GRANT SELECT, INSERT, ... ON `d`.* TO login     with ``_``, ``%`` and ``\`` escaped where GRANT takes a pattern
 
 GRANT takes a pattern unless the server runs with ``partial_revokes=ON``.
 
-An ended login as which events, routines, views or triggers still run stays, locked, with its rights in the schema. A
-suspended tenant has no rights at all, so its events fail.
+No login may store a program. An ended login has no rights: the views that it made run with those of who uses them.
 
 What a tenant can still do: commit or roll back another user's prepared transaction if it knows its name.
 """
@@ -30,7 +29,7 @@ from attrs import frozen
 
 from ...._masking import Secret
 from ....engines import Engine
-from ....errors import InvalidArgumentError
+from ....errors import ConflictError, InvalidArgumentError
 from ..._credential import verifying_context
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
@@ -47,8 +46,8 @@ from .. import (
     TenantSteps,
     of_tenant,
 )
-from . import logins, rights, schemas
-from .session import DefinerError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
+from . import accounts, kill, rights, schemas
+from .connection import DefinerError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -59,7 +58,6 @@ _PRIVILEGES = """
 SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES
 WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()
 """
-_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 _CONTENT = """
 SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
 UNION ALL SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
@@ -69,6 +67,12 @@ UNION ALL SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s LIMIT 
 _SESSIONS = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
 _IN_SCHEMA = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_DB = %s LIMIT 1"
 _SIZES = "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
+# The schemas of tables without a file of their own: in the system's tablespace, or of another storage engine.
+_WITHOUT_FILE = """
+SELECT DISTINCT SUBSTRING_INDEX(NAME, '/', 1) FROM information_schema.INNODB_TABLES WHERE SPACE_TYPE <> 'Single'
+UNION SELECT DISTINCT TABLE_SCHEMA FROM information_schema.TABLES WHERE ENGINE <> 'InnoDB'
+"""
+_SIZE = "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
 
 T = TypeVar("T")
 
@@ -91,7 +95,8 @@ class MySQLServer(Server):
             [(name, version, connections, clock)] = await self._ask(query)
             privileges = dict(await self._ask(_PRIVILEGES))
         lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
-        lacks += sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES")
+        granted = sorted(rights.RIGHTS[Role.OWNER])
+        lacks += [f"{right} WITH GRANT OPTION" for right in granted if privileges.get(right) != "YES"]
         return Administrator(name, version, tuple(lacks), int(connections), clock.replace(tzinfo=UTC))
 
     async def tenants(self) -> tuple[str, ...]:
@@ -99,12 +104,15 @@ class MySQLServer(Server):
 
     async def usage(self) -> Mapping[str, tuple[int, int]]:
         async with self.sessions.shared():
-            made, sessions, sizes = await self._made(), await self._ask(_SESSIONS), await self._ask(_SIZES)
+            made, sessions = await self._made(), await self._ask(_SESSIONS)
+            used = Counter[str]()
+            for name, size in await self._ask(_SIZES):
+                used[_decoded(name)] += int(size)
+            for schema in {_decoded(name) for (name,) in await self._ask(_WITHOUT_FILE)} & {*made.values()}:
+                with suppress(GrantError):  # a tenant has more tables than can be counted in time
+                    [(size,)] = await self._ask(_SIZE, schema)
+                    used[schema] = max(used[schema], int(size))
         connections = Counter(made.get(user[:-_NUMBER]) or schema_in_use for user, schema_in_use in sessions)
-        used = Counter[str]()
-        for name, size in sizes:
-            schema = re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
-            used[schema] += int(size)
         return {schema: (used[schema], connections[schema]) for schema in made.values()}
 
     async def _made(self) -> dict[str, str]:
@@ -187,7 +195,7 @@ class MySQLSteps(TenantSteps):
 
     async def end_stale_sessions(self) -> None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
-            await logins.end_stale_sessions(schema)
+            await kill.end_stale_sessions(schema)
 
     async def create(self) -> bool:
         async with self._server.schema(self._tenant) as schema:
@@ -196,7 +204,7 @@ class MySQLSteps(TenantSteps):
             rights.check_name(schema)
             await rights.revoke_access(schema)  # before it exists: a next try would find it, and leave them
             if await schema.run(_IN_SCHEMA, schema.name):  # an earlier one of this name: they keep their rights
-                await logins.end_in_schema(schema)
+                await kill.end_in_schema(schema)
             await schema.run(f"CREATE DATABASE {identifier(schema.name)}")
             return True
 
@@ -204,21 +212,21 @@ class MySQLSteps(TenantSteps):
         async with self._server.schema(self._tenant) as schema:
             if not await schemas.exists(schema):  # GRANT takes any name
                 raise schema.error(f"the database {schema.name!r} does not exist")
-            await logins.create_login(schema, login, password, rights.RIGHTS[role])
-            await _restore_definers(schema)
+            await accounts.create_login(schema, login, password, rights.RIGHTS[role])
 
     async def end_logins(self, ending: Collection[str], /) -> None:
+        await self._release_views(ending)  # before, so that they work all the time
         async with self._server.schema(self._tenant, is_long=True) as schema:
-            await logins.end(schema, ending)
+            await accounts.end(schema, ending)
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
         """See ``TenantSteps``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
+        await self._release_views(ended)
         left = {*ended}
         async with self._server.schema(self._tenant, is_long=True) as schema:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
-                    await _restore_definers(schema)
-                    existing = await logins.accounts(schema)
+                    existing = await accounts.accounts(schema)
                     if left.issuperset(existing) and await schemas.exists(schema):
                         left -= {*[*existing][-1:]}
                     for login in sorted(left):
@@ -227,31 +235,37 @@ class MySQLSteps(TenantSteps):
                             left.remove(login)
         return tuple(sorted(left))
 
+    async def _release_views(self, definers: Collection[str]) -> None:
+        """Let the views of logins go on without them, as far as no session holds them up."""
+        with suppress(TimeoutError):
+            async with self._server.schema(self._tenant, is_long=True) as schema, asyncio.timeout(DROP_LOGINS_SECONDS):
+                await schemas.release_views(schema, definers)
+
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
             await schemas.make_writable(schema)
-            existing = await logins.accounts(schema, wanted)
-            await logins.end(schema, await logins.intruders(schema))
+            existing = await accounts.accounts(schema, wanted)
+            await accounts.end(schema, await kill.disabled_logins_inside(schema))
             inside = await rights.strangers_inside(schema, existing)
-            await logins.end_in_schema(schema, await rights.revoke_access(schema, existing) | inside)
+            await kill.end_in_schema(schema, await rights.revoke_access(schema, existing) | inside)
             ours = [each.login for each in existing.values() if each.is_ours and not each.is_locked]
             working = [login for login in ours if login in wanted]
             for login in working:
-                await logins.restore_login(schema, login, wanted[login])
-            await logins.end_elsewhere(schema, working)
-            await _restore_definers(schema)
+                await accounts.restore_login(schema, login, wanted[login])
+            await kill.end_elsewhere(schema, working)
+            await schemas.release_views(schema, [login for login in existing if login not in wanted])
 
     async def shut(self) -> None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
             await rights.revoke_access(schema)
-            await logins.end(schema, await logins.intruders(schema))
-            await logins.end_in_schema(schema)
+            await accounts.end(schema, await kill.disabled_logins_inside(schema))
+            await kill.end_in_schema(schema)
             await schemas.make_writable(schema)
 
     async def adopt(self) -> str | None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
             rights.check_name(schema)
-            existing = await logins.accounts(schema, [schema.name])
+            existing = await accounts.accounts(schema, [schema.name])
             namesake = existing.pop(schema.name, None)
             ours = [each.login for each in existing.values() if not each.is_locked]
             owners = await rights.owners(schema)
@@ -259,11 +273,17 @@ class MySQLSteps(TenantSteps):
             if namesake and not namesake.is_locked and not ours:
                 goes_on = [namesake.login]
             for login in {*ours, *goes_on}:
-                await logins.check_adoption(schema, login)
-            await logins.end(schema, {*ours} - {*goes_on} | await logins.intruders(schema))
+                await accounts.check_adoption(schema, login)
+            if programs := await schemas.programs(schema):
+                raise ConflictError(
+                    f"the database {schema.name!r} has stored programs, which no tenant on MySQL may have: "
+                    f"{', '.join(programs[:20])}; drop them, and run it again; nothing was changed",
+                    status=409,
+                )
+            await accounts.end(schema, {*ours} - {*goes_on} | await kill.disabled_logins_inside(schema))
             await schemas.make_writable(schema)
             inside = await rights.strangers_inside(schema, goes_on)
-            await logins.end_in_schema(schema, await rights.revoke_access(schema, goes_on) | inside)
+            await kill.end_in_schema(schema, await rights.revoke_access(schema, goes_on) | inside)
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:
@@ -274,8 +294,13 @@ class MySQLSteps(TenantSteps):
             await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
 
 
+def _decoded(name: str) -> str:
+    """The schema of a table or file, as InnoDB names it."""
+    return re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
+
+
 async def _find(schema: Schema) -> Found:
-    existing = await logins.accounts(schema, [schema.name])
+    existing = await accounts.accounts(schema, [schema.name])
     others, is_there = existing.pop(schema.name, None), await schemas.exists(schema)
     return Found(
         database=is_there,
@@ -288,17 +313,15 @@ async def _find(schema: Schema) -> Found:
 
 
 async def _problems(schema: Schema, wanted: Mapping[str, Role]) -> frozenset[Problem]:
-    """See ``Server``. An ended login has rights only while code runs as it, and the tenant is not suspended."""
-    existing = await logins.accounts(schema, [schema.name, *wanted])
+    """See ``Server``."""
+    existing = await accounts.accounts(schema, [schema.name, *wanted])
     if (namesake := existing.get(schema.name)) and schema.name not in wanted and not namesake.is_locked:
         del existing[schema.name]  # it is not the tenant's
     ended = {each.login for each in existing.values() if each.is_locked}
     found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await rights.access_of_others(schema, existing)}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*wanted}}
-    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await logins.intruders(schema)}
+    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await kill.disabled_logins_inside(schema)}
     should_have = dict.fromkeys(ended - {*wanted}, frozenset[str]())
-    if should_have and wanted:
-        should_have |= await schemas.rights_of_ended(schema, should_have)
     for account in existing.values():
         if account.login in wanted and account.is_ours:
             should_have[account.login] = rights.RIGHTS[wanted[account.login]]
@@ -307,13 +330,3 @@ async def _problems(schema: Schema, wanted: Mapping[str, Role]) -> frozenset[Pro
     for login, of_login in should_have.items():
         found |= {problem for *_, problem in await rights.missing_grants(schema, login, of_login)}
     return frozenset(found)
-
-
-async def _restore_definers(schema: Schema) -> None:
-    """Give ended logins the rights that stored programs run with, unless all logins of the tenant are ended."""
-    existing = (await logins.accounts(schema, [schema.name])).values()
-    ended = [each.login for each in existing if each.is_locked and each.is_ours]
-    if not ended or not any(schema.names.is_login(each.login) and not each.is_locked for each in existing):
-        return
-    for login, wanted in (await schemas.rights_of_ended(schema, ended)).items():
-        await rights.set_rights(schema, login, wanted)

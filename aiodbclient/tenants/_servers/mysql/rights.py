@@ -12,12 +12,16 @@ from attrs import frozen
 from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
-from .session import Schema, identifier
+from .connection import Schema, identifier
 
-# On the schema. A right that MySQL grants on *.* alone, such as SHOW_ROUTINE, would show the schemas of others.
+# On the schema: none to store a program. A routine, trigger or event runs on after its login has ended, and locks
+# tables that the login has no right on, such as those of the accounts.
+_WRITES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+_DEFINES = frozenset({"CREATE", "DROP", "REFERENCES", "INDEX", "ALTER", "CREATE VIEW", "SHOW VIEW"})
+_PROGRAMS = frozenset({"TRIGGER", "EVENT", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE"})
 RIGHTS: Mapping[Role, frozenset[str]] = {
-    Role.OWNER: frozenset({"ALL PRIVILEGES"}),
-    Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
+    Role.OWNER: _WRITES | _DEFINES | {"CREATE TEMPORARY TABLES", "LOCK TABLES"},
+    Role.WRITER: _WRITES,
     Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
@@ -143,15 +147,15 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
     ]
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
     for on, rights in held.items():
-        beyond = rights
-        if on == own:
-            beyond = rights & {"GRANT OPTION"} if wanted == RIGHTS[Role.OWNER] else rights - wanted
+        if on == own and "ALL PRIVILEGES" in rights and wanted:  # so that what it keeps is never revoked
+            rights = rights - {"ALL PRIVILEGES"} | RIGHTS[Role.OWNER] | _PROGRAMS
+        beyond = rights - wanted if on == own else rights
         whole = beyond & {"ALL PRIVILEGES"}
         for part in (beyond & {"GRANT OPTION"} if whole else beyond, whole):
             if what := ", ".join(sorted(part)):  # in one statement, or MySQL may keep dynamic rights
                 problem = Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {on}")
                 steps.append((f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), problem))
-    if not wanted <= held.get(own, set()):
+    if not wanted <= held.get(own, set()) and "ALL PRIVILEGES" not in held.get(own, set()):
         statement = f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'"
         steps.append((statement, (login,), Problem(ProblemKind.RIGHTS_MISSING)))
     return steps

@@ -1,18 +1,13 @@
-"""A tenant's schema: whether it exists, what it has besides tables, and what acts there without a session.
-
-- Programs: events, routines, views and triggers. They run as the login that made them, which must keep its rights for
-  those of others to work.
-- A schema that is read-only.
-- Prepared transactions, which keep their locks.
-"""
+"""A tenant's schema: whether it exists, the views and programs in it, and what holds it up without a session."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection
+from contextlib import suppress
 
-from ..._naming import Role
-from .rights import RIGHTS
-from .session import Schema, identifier
+from ...errors import GrantError
+from .connection import Schema, identifier
 
 # By the index, which ignores case: without it the server collects the locks of all tenants.
 _HELD = """
@@ -21,13 +16,13 @@ WHERE OBJECT_SCHEMA = %s AND OBJECT_SCHEMA COLLATE utf8mb4_bin = %s
 UNION SELECT OBJECT_NAME FROM performance_schema.metadata_locks
 WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND OBJECT_TYPE = 'TABLE' AND LOCK_STATUS = 'GRANTED' ORDER BY 1
 """
-
-_DEFINERS = """
-SELECT DEFINER FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
-UNION ALL SELECT DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
-UNION ALL SELECT DEFINER FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s
-UNION ALL SELECT DEFINER FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s
+_VIEWS = "SELECT TABLE_NAME, DEFINER FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s"
+_PROGRAMS = """
+SELECT ROUTINE_SCHEMA, ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
+UNION ALL SELECT TRIGGER_SCHEMA, 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
+UNION ALL SELECT EVENT_SCHEMA, 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s
 """
+_CREATE_VIEW = re.compile(r"CREATE (ALGORITHM=\w+) DEFINER=`[^`]+`@`%` SQL SECURITY \w+ VIEW ")
 
 
 async def exists(schema: Schema) -> bool:
@@ -35,10 +30,26 @@ async def exists(schema: Schema) -> bool:
     return any(name == schema.name for (name,) in await schema.run(query, schema.name))
 
 
-async def rights_of_ended(schema: Schema, ended: Collection[str]) -> Mapping[str, frozenset[str]]:
-    """Return the rights of each ended login: the owner's while a program of the schema runs as it, otherwise none."""
-    run_as = {str(definer).removesuffix("@%") for (definer,) in await schema.run(_DEFINERS, *[schema.name] * 4)}
-    return {login: RIGHTS[Role.OWNER] if login in run_as else frozenset() for login in ended}
+async def programs(schema: Schema) -> list[str]:
+    """Return the routines, triggers and events of the schema."""
+    found = await schema.run(_PROGRAMS, *[schema.name] * 3)
+    # The server ignores the case of a schema's name here.
+    return sorted(f"{kind.lower()} {program}" for where, kind, program in found if where == schema.name)
+
+
+async def release_views(schema: Schema, logins: Collection[str]) -> None:
+    """Let the views of logins run with the rights of who uses them, so that they work when the logins have none."""
+    # Nobody but its definer may ALTER a view, but the administrator may replace it. Creating one runs nothing of it.
+    for view, definer in await schema.run(_VIEWS, schema.name):
+        if definer.removesuffix("@%") not in logins:
+            continue
+        of_view = f"{identifier(schema.name)}.{identifier(view)}"
+        with suppress(GrantError):  # it reads a table that is gone, or a session holds it
+            [(_, statement, _, collation)] = await schema.run(f"SHOW CREATE VIEW {of_view}")
+            if made := _CREATE_VIEW.match(statement):
+                await schema.run("SET SESSION collation_connection = %s", collation)
+                rest = statement[made.end() :].replace("%", "%%")
+                await schema.run(f"CREATE OR REPLACE {made[1]} SQL SECURITY INVOKER VIEW {rest}")
 
 
 async def make_writable(schema: Schema) -> None:

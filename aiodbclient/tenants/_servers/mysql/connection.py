@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import aiomysql  # pyright: ignore[reportMissingTypeStubs]
@@ -36,24 +36,11 @@ class PasswordAcceptedError(LoginRefusedError):
 
 
 class DefinerError(GrantError):
-    """An event, routine, trigger or view runs as the login of CREATE USER or DROP USER."""
+    """A view runs as the login of CREATE USER or DROP USER."""
 
 
 class LockedError(GrantError):
     """Another session holds a lock that the statement needs."""
-
-
-class Thread(NamedTuple):
-    """A session of anybody, or an event that runs."""
-
-    number: int
-    user: str  # as whom its code runs now, also in a routine of another definer. This user may KILL it
-    schema: str | None
-    command: str
-    login: str | None = None  # as whom it logged in
-
-    def is_of(self, users: Collection[str]) -> bool:
-        return self.user in users or self.login in users
 
 
 # MySQL 8 manual, "Server Error Message Reference".
@@ -116,7 +103,8 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
         # The server's mode changes what quotes and || mean, and SHOW GRANTS.
         await self.rows(
             f"SET SESSION autocommit = 1, sql_mode = '', lock_wait_timeout = {LOCK_SECONDS}, "
-            f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}"
+            f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}, "
+            "information_schema_stats_expiry = 0"  # otherwise sizes are up to a day old
         )
         query = "SELECT @@partial_revokes = 1, @@max_connections"
         [(self.literal_names, self.max_connections)] = await self.rows(query)
@@ -148,18 +136,6 @@ class Session(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no typ
         # The repr of a ``Secret`` hides it.
         of, shown = f"tenant {tenant!r}: " if tenant else "", statement % tuple(map(repr, values))
         raise kind(f"{of}MySQL refused a statement: {reason}", tenant=tenant, statement=shown)
-
-    async def threads(self) -> list[Thread]:
-        """Return the threads that the session may see."""
-        # In bytes: a statement may be no valid text, and then ``information_schema.PROCESSLIST`` fails.
-        await self.rows("SET SESSION character_set_results = binary")
-        listed = await self.rows("SHOW PROCESSLIST")
-        await self.rows("SET SESSION character_set_results = utf8mb4")
-        logged_in = dict(await self.rows("SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads"))
-        return [
-            Thread(number, user.decode(), schema and schema.decode(), command.decode(), logged_in.get(number))
-            for number, user, _, schema, command, *_ in listed
-        ]
 
     async def aclose(self) -> None:
         """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""

@@ -1,0 +1,130 @@
+"""The accounts of a tenant's logins.
+
+A new account has no rights. Its login can change neither its limits nor PASSWORD REQUIRE CURRENT, so no session of it
+can set another password without the current one.
+
+The server removes the password from its logs. While the statement runs, who has PROCESS can see it: the administrator
+and the users that the API makes. Each of them may set the password of any login.
+
+A login that ends loses its rights first, so who enters later, or resists, can do nothing. A limit of one statement an
+hour stops its open sessions, because the server applies it to them too. Then ``kill`` ends them. Each step is done for
+all logins before the next step. So a login that resists does not protect the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from functools import partial
+
+from attrs import frozen
+
+from ...._masking import Secret
+from ....errors import ConflictError
+from ..._credential import new_password
+from ..._naming import Role
+from ...errors import GrantError
+from .connection import DefinerError, LockedError, Schema
+from .kill import end_sessions
+from .rights import RIGHTS, set_rights
+
+_OPTIONS = (
+    "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
+    "PASSWORD REQUIRE CURRENT"
+)
+
+
+@frozen
+class Account:
+    login: str
+    is_locked: bool
+    connections: int  # at a time; 0 is no limit
+    keeps_password: bool  # a session needs the current password to set another one
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a tenant's login was made or ended here. The API makes its users without a limit."""
+        return self.connections > 0 or self.keeps_password
+
+
+async def accounts(schema: Schema, others: Collection[str] = ()) -> dict[str, Account]:
+    """Return the accounts of the tenant's form, in the order of their numbers, and those of ``others``."""
+    names, more = schema.names, [schema.names.stem, *others]  # IN takes no empty list
+    query = (
+        "SELECT User, account_locked = 'Y', max_user_connections, COALESCE(Password_require_current, 'N') = 'Y' "
+        "FROM mysql.user WHERE Host = '%%' "
+        f"AND (User BETWEEN %s AND %s OR User IN ({', '.join(['%s'] * len(more))})) ORDER BY User"
+    )
+    rows = await schema.run(query, names.stem, f"{names.stem}g", *more)
+    return {
+        str(login): Account(str(login), bool(locked), int(most), bool(keeps))
+        for login, locked, most, keeps in rows
+        if names.is_login(login) or login in others
+    }
+
+
+async def check_adoption(schema: Schema, login: str) -> None:
+    """Raise ConflictError for a login that the administrator may not end later."""
+    reason = "it is the administrator"
+    if login != schema.session.user:
+        try:
+            await schema.run("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)  # as it is
+            return
+        except GrantError as refused:
+            reason = f"the administrator may not alter it ({refused})"
+    raise ConflictError(f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409)
+
+
+async def create_login(schema: Schema, login: str, password: Secret, wanted: frozenset[str]) -> None:
+    """Create an account with the rights ``wanted``."""
+    limits = _OPTIONS.format(schema.most)
+    with suppress(DefinerError):
+        await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
+        await set_rights(schema, login, wanted)
+        return
+    raise schema.error(
+        f"the login {login!r} is gone, and a view still runs as it, so MySQL does not create it again: drop the view "
+        "(information_schema.VIEWS shows its DEFINER), or rotate the tenant, and run it again"
+    )
+
+
+async def restore_login(schema: Schema, login: str, role: Role) -> None:
+    """Set the rights and limits of a login, and unlock it. Its password stays."""
+    await set_rights(schema, login, RIGHTS[role])
+    await schema.run(f"ALTER USER %s@'%%' {_OPTIONS.format(schema.most)} ACCOUNT UNLOCK", login)
+
+
+async def end(schema: Schema, logins: Collection[str]) -> None:
+    """Revoke all rights of logins, lock them, and end their sessions, also those of logins that are gone."""
+    if not logins:
+        return
+    existing = [login for login in await accounts(schema, {*logins, schema.name}) if login in logins]
+    failed = await _lock_out(schema, existing)
+    try:
+        await end_sessions(schema, logins)
+    except GrantError as error:
+        failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+async def _lock_out(schema: Schema, logins: Collection[str]) -> list[GrantError]:
+    """Take the rights of logins, and lock them. Return why this failed for some."""
+    changes: list[Callable[[], Awaitable[object]]]
+    changes = [partial(set_rights, schema, login, frozenset()) for login in logins]
+    changes += [partial(_lock, schema, login) for login in logins]
+    failed = list[GrantError]()
+    for change in changes:
+        try:
+            await change()
+        except LockedError:  # so are the accounts of all
+            raise
+        except GrantError as error:
+            failed.append(error)
+    return failed
+
+
+async def _lock(schema: Schema, login: str) -> None:
+    """Lock an account with another password, and stop its open sessions: each may run one statement an hour."""
+    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {schema.most} ACCOUNT LOCK"
+    await schema.run(f"ALTER USER %s@'%%' IDENTIFIED BY %s {limits}", login, new_password())
