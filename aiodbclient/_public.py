@@ -1,15 +1,5 @@
 """The public names of ``aiodbclient``. ``X as X`` exports a name to type checkers."""
 
-from ._bulk.outcomes import Action as Action
-from ._bulk.outcomes import DatabaseDone as DatabaseDone
-from ._bulk.outcomes import DatabaseOutcome as DatabaseOutcome
-from ._bulk.outcomes import Failed as Failed
-from ._bulk.outcomes import Outcome as Outcome
-from ._bulk.outcomes import RemovalOutcome as RemovalOutcome
-from ._bulk.outcomes import Removed as Removed
-from ._bulk.outcomes import UserDone as UserDone
-from ._bulk.outcomes import UserOutcome as UserOutcome
-from ._bulk.run import Run as Run
 from ._http.events import RequestEvent as RequestEvent
 from ._http.retry import RetryPolicy as RetryPolicy
 from .client import DatabaseClient as DatabaseClient
@@ -35,7 +25,4 @@ from .models import User as User
 from .models import UserRole as UserRole
 from .models import UserSettings as UserSettings
 from .rate_limiter import RateLimiter as RateLimiter
-from .rate_limiter import RateLimitStatus as RateLimitStatus
-from .rate_limiter import Snapshot as Snapshot
-from .rate_limiter import Window as Window
 from .users import UsersAPI as UsersAPI

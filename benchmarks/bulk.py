@@ -39,7 +39,7 @@ async def provision(cluster: Cluster, count: int) -> float:
     """The highest resident memory during the run, in MiB."""
     highest, taken = resident(), 0
     async for outcome in cluster.users.provision(names(count), concurrency=CONCURRENCY):
-        assert outcome.ok, outcome.error
+        assert outcome.error is None, outcome.error
         taken += 1
         if taken % 500 == 0:
             highest = max(highest, resident())

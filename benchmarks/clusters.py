@@ -30,7 +30,8 @@ from typing import Any
 
 from attrs import evolve
 
-from aiodbclient import Cluster, DatabaseClient, RateLimiter, Window
+from aiodbclient import Cluster, DatabaseClient, RateLimiter
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Tenants
 

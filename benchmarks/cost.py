@@ -21,8 +21,9 @@ from typing import Any
 
 import aiohttp
 
-from aiodbclient import DatabaseClient, RateLimiter, Window
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import NotFoundError
+from aiodbclient.rate_limiter import Window
 
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 # The last digit of the id selects the users that the server lists: of PostgreSQL, half with settings; or of one engine.

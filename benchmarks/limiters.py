@@ -22,8 +22,9 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field
 
-from aiodbclient import DatabaseClient, RateLimiter, Window
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import MaxWaitError, RateLimitError
+from aiodbclient.rate_limiter import Window
 from tests.pacing.limiters import LIMITERS, Limiter, Sliding
 from tests.pacing.table import ROWS
 

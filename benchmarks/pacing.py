@@ -25,7 +25,8 @@ import backoff
 from aiolimiter import AsyncLimiter
 from attrs import define, frozen
 
-from aiodbclient import DatabaseClient, RateLimiter, Window
+from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 
 LIMIT = 250

@@ -87,9 +87,9 @@ class Tenant:
 
     async def change(self, clock: Clock) -> None:
         await clock.until(ROTATE)
-        assert [outcome.ok async for outcome in self.tenants.rotate(["alpha"])] == [True]
+        assert [outcome.error is None async for outcome in self.tenants.rotate(["alpha"])] == [True]
         await clock.until(REVOKE)
-        assert [outcome.ok async for outcome in self.tenants.revoke_previous(["alpha"])] == [True]
+        assert [outcome.error is None async for outcome in self.tenants.revoke_previous(["alpha"])] == [True]
 
 
 @define

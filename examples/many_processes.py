@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import sys
 
-from aiodbclient import DatabaseClient, RateLimiter, Window
+from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 
 WINDOW = Window(limit=40, seconds=1.0)  # leave ``windows`` out for the provider's

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 
-from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window
+from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import TenantEvent
 

@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, says, stalls

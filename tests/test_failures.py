@@ -10,8 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import Cluster, RateLimiter, RetryPolicy, Window, errors
+from aiodbclient import Cluster, RateLimiter, RetryPolicy, errors
 from aiodbclient._http.retry import LOST_STATUSES, next_wait, retry_waits
+from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient, MakeCluster
 from .server import (

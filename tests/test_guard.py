@@ -20,10 +20,10 @@ from aiodbclient import (
     RateLimiter,
     RetryPolicy,
     UserSettings,
-    Window,
     errors,
 )
 from aiodbclient.engines import CAPABILITIES, guard
+from aiodbclient.rate_limiter import Window
 from aiodbclient.tenants._naming import guard_tenants
 
 from .conftest import MakeClient, MakeCluster

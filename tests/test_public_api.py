@@ -12,14 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 import aiodbclient
-from aiodbclient import errors, rate_limiter, sandbox, tenants
+from aiodbclient import bulk, errors, rate_limiter, sandbox, tenants
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = (aiodbclient, errors, rate_limiter, tenants, tenants.errors, sandbox)
+MODULES = (aiodbclient, bulk, errors, rate_limiter, tenants, tenants.errors, sandbox)
 
 
 def public_names(module: ModuleType) -> list[str]:
     own = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__]
+    own = [name for name in vars(bulk) if name[0].isalpha()] if module is bulk else own
     return sorted(name for name in getattr(module, "__all__", own) if not name.startswith("_") and name != "errors")
 
 

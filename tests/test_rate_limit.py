@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient, MakeCluster
@@ -53,7 +54,7 @@ async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_cluste
     users = make_cluster(rate_limiter=limiter, engine="mongodb").users
 
     async def take() -> None:
-        assert all(outcome.ok for outcome in await users.rotate(f"user{n}" for n in range(4)))
+        assert all(outcome.error is None for outcome in await users.rotate(f"user{n}" for n in range(4)))
 
     batch = asyncio.create_task(take())
     await until(lambda: limiter.snapshot().waiting)
@@ -172,10 +173,11 @@ async def test_run_expects_its_duration(server: Server, make_cluster: MakeCluste
     async with aclosing(run):
         outcomes = aiter(run)
         for _ in range(4):
-            assert (await anext(outcomes)).ok
+            assert (await anext(outcomes)).error is None
         waiting = asyncio.ensure_future(anext(outcomes))
         await until(lambda: limiter.snapshot().waiting)
         assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
         waiting.cancel()
         await asyncio.wait([waiting])
-    assert users.rotate(f"user{n}" for n in range(10)).expected is None
+    async with users.rotate(f"user{n}" for n in range(10)) as unknown:
+        assert unknown.expected is None

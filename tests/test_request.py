@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RateLimiter, RequestEvent, Window, errors
+from aiodbclient import RateLimiter, RequestEvent, errors
 from aiodbclient._http.call import RequestStats
 from aiodbclient.clusters import for_work, request_below
+from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, says

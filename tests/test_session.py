@@ -18,7 +18,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiodbclient import DatabaseClient, RateLimiter, RateLimitStatus, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient.rate_limiter import RateLimitStatus, Window
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, says, serve, stalls

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, User, UserSettings, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, User, UserSettings, errors
+from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls

@@ -1,17 +1,19 @@
 """The outcome of each name of a bulk run. Pure.
 
 ``UserOutcome`` and the others are unions of a success and ``Failed``. ``if outcome.error is None`` narrows the union to
-the success for type checkers; for mypy ``if outcome.ok`` does too.
+the success for type checkers.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from ..models import Database, User
+
+_SHOWN = 5  # names of failures in the message of BulkError
 
 
 class Action(StrEnum):
@@ -52,21 +54,12 @@ class Outcome:
     error: Exception | None
     tries: int = 0
 
-    @property
-    def ok(self) -> bool:
-        """Whether it succeeded."""
-        return self.error is None
-
 
 @frozen(kw_only=True)
 class Done(Outcome):
     """The outcome of a name that succeeded."""
 
     error: None = None
-
-    @property
-    def ok(self) -> Literal[True]:
-        return True
 
 
 @frozen(kw_only=True)
@@ -85,9 +78,36 @@ class Failed(Outcome):
     user: ClassVar[None] = None
     db: ClassVar[None] = None
 
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+
+
+class Outcomes(list[OutcomeT]):
+    """The outcomes of a run, one for each name, in the order of the names."""
+
     @property
-    def ok(self) -> Literal[False]:
-        return False
+    def failed(self) -> list[Failed]:
+        """The outcomes of the names that failed."""
+        return [outcome for outcome in self if isinstance(outcome, Failed)]
+
+    def raise_for_errors(self) -> None:
+        """Raise BulkError if a name failed."""
+        if failed := self.failed:
+            names = ", ".join(outcome.name for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
+            message = f"{len(failed)} of {len(self)} names failed: {names}"
+            error = BulkError(message, [outcome.error for outcome in failed])
+            error.outcomes = self
+            raise error
+
+
+class BulkError(ExceptionGroup[Exception]):
+    """Some names of a run failed. Its ``exceptions`` are their errors.
+
+    Attributes:
+        outcomes: The outcomes of all names, also of those that succeeded.
+    """
+
+    outcomes: Outcomes[Any]
 
 
 @frozen(kw_only=True)

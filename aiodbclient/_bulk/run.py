@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator, Iterable, Sized
 from datetime import timedelta
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -23,7 +25,7 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from .outcomes import Done, Failed, Outcome
+from .outcomes import Done, Failed, Outcome, Outcomes
 
 SpecT = TypeVar("SpecT")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -70,6 +72,9 @@ class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
 class Run(Generic[OutcomeT_co]):
     """A bulk run. ``outcomes = await run``, or ``async for outcome in run`` to get each outcome as soon as it is known.
 
+    ``await`` returns Outcomes, in the order of the names; ``async for`` yields them in the order of completion. A run
+    does nothing before: if it is neither awaited nor iterated, there is a RuntimeWarning.
+
     A failed name is an outcome too (``outcome.error``), and does not stop the others. A slow loop slows the sending: at
     most twice ``concurrency`` names are in progress or have an outcome that the loop has not taken. A run works once.
 
@@ -88,6 +93,8 @@ class Run(Generic[OutcomeT_co]):
     If the cluster refuses changes with a 412, because it is being resized or made, the run waits until it is online.
     After the client's ``max_wait``, or 15 minutes, its names fail with ClusterNotOnlineError.
     """
+
+    _iterated = True  # until ``__init__`` has ended
 
     def __init__(
         self: Run[DoneT | FailedT],
@@ -110,10 +117,13 @@ class Run(Generic[OutcomeT_co]):
         self._tasks: dict[asyncio.Task[None], RequestStats | None] = {}
         self._queue: asyncio.Queue[Any] = asyncio.Queue()  # outcomes, and tasks that have ended
         self._permits = asyncio.Semaphore(0)  # names that may be begun, which bounds ``_queue``
-        self._iterated = self._stopped = False
+        self._begun: dict[int, tuple[Any, RequestStats]] = {}  # what was given without an outcome yet, by its place
+        self._place = 0  # among the names, of the outcome that was yielded last
+        self._stopped = False
         self._failure: BaseException | None = None  # what ends the run
         self._unanswered = 0  # failed names in a row without a usable answer
         self._done = 0  # names with an outcome
+        self._iterated = False
 
     async def __aiter__(self) -> AsyncIterator[OutcomeT_co]:
         if self._iterated:
@@ -127,15 +137,21 @@ class Run(Generic[OutcomeT_co]):
                 if isinstance(item, asyncio.Task):
                     self._end_task(item)
                 else:
-                    yield item
+                    self._place, outcome = item
+                    yield outcome
                     self._permits.release()
         finally:
             await self.aclose()
         if self._failure is not None:
             raise self._failure
 
-    def __await__(self) -> Generator[Any, None, list[OutcomeT_co]]:
+    def __await__(self) -> Generator[Any, None, Outcomes[OutcomeT_co]]:
         return self._collect().__await__()
+
+    def __del__(self) -> None:
+        if not (self._iterated or self._stopped):
+            message = "a run was never awaited or iterated: nothing was done"
+            warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,12 +202,18 @@ class Run(Generic[OutcomeT_co]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    async def _collect(self) -> list[OutcomeT_co]:
-        return [outcome async for outcome in self]
+    async def _collect(self) -> Outcomes[OutcomeT_co]:
+        placed: list[tuple[int, Any]] = [(self._place, outcome) async for outcome in self]
+        last = max(placed, key=itemgetter(0), default=(0,))[0]
+        for place, (given, stats) in self._begun.items():  # ``stop`` cancelled them
+            if place < last:  # so that the outcomes are of the first names, without a gap
+                error = DatabaseClientError("the run was stopped before this name was changed: run it again")
+                placed.append((place, self._job.failed(_name_of(given), error, stats.requests)))
+        return Outcomes(outcome for _, outcome in sorted(placed, key=itemgetter(0)))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._tasks[task] = RequestStats()
+        self._tasks.setdefault(task, RequestStats())  # an eager task has stored its own by now
         task.add_done_callback(self._queue.put_nowait)
 
     def _end_task(self, task: asyncio.Task[None]) -> None:
@@ -217,19 +239,21 @@ class Run(Generic[OutcomeT_co]):
         while True:
             stats = self._tasks[task] = RequestStats()
             await self._permits.acquire()
-            given = await self._next_spec()
+            place, given = await self._next_spec()
             if given is _END:
                 return
+            self._begun[place] = given, stats
             outcome = await self._outcome_of(given, stats)
             self._tasks[task] = None
-            self._queue.put_nowait(outcome)
+            del self._begun[place]
+            self._queue.put_nowait((place, outcome))
             self._note(outcome)
 
-    async def _next_spec(self) -> Any:
-        """Return what the caller gave for the next name, or ``_END``."""
+    async def _next_spec(self) -> tuple[int, Any]:
+        """Return the place of the next name, and what the caller gave for it, or ``_END``."""
         async with self._pulling:
             if self._stopped or self._specs_ended:
-                return _END
+                return self._pulled, _END
             self._specs_ended = True  # also if the iterable raises
             if isinstance(self._specs, AsyncIterator):
                 given = await anext(self._specs, _END)
@@ -240,11 +264,10 @@ class Run(Generic[OutcomeT_co]):
             else:
                 self._specs_ended = False
                 self._pulled += 1
-            return given
+            return self._pulled, given
 
     async def _outcome_of(self, given: Any, stats: RequestStats) -> Outcome:
-        name = getattr(given, "name", given)
-        name = name if isinstance(name, str) else repr(given)
+        name = _name_of(given)
         error: Exception
         try:
             spec = self._job.parse(given)
@@ -277,6 +300,11 @@ class Run(Generic[OutcomeT_co]):
             self._failure = _error_of_run(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()
+
+
+def _name_of(given: Any) -> str:
+    name = getattr(given, "name", given)
+    return name if isinstance(name, str) else repr(given)
 
 
 def _cancelled_elsewhere(requests: int) -> DatabaseClientError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -21,7 +21,8 @@ from .printing import note, printable, some, span, write
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import Action, Failed, RateLimiter, Run
+    from .. import RateLimiter
+    from ..bulk import Action, Failed, Run
 
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
 _TICK = 0.2  # s between two drawings of the bar
@@ -83,7 +84,7 @@ def called(name: str, role: str) -> str:
 
 
 async def follow(
-    runs: Sequence[tuple[str, Run[Any]]],
+    runs: Iterable[tuple[str, Run[Any]]],
     report: Report,
     *,
     names: Sequence[str],
@@ -91,7 +92,7 @@ async def follow(
     missing: Mapping[str, str] = {},
 ) -> int:
     """Do runs one after the other, each for a role, over ``names`` with their roles."""
-    from .. import Failed  # slow to import, and not needed for help
+    from ..bulk import Failed
 
     bar = Bar(len(missing) + len(names), limiter)
     work = _Work([*missing, *names], report, bar)

@@ -22,7 +22,8 @@ from .progress import Report, called, follow
 from .records import Entries, Records, read_entries
 
 if TYPE_CHECKING:
-    from .. import Cluster, DatabaseClient, Failed, RateLimiter, Run
+    from .. import Cluster, DatabaseClient, RateLimiter
+    from ..bulk import Failed, Run
     from ..tenants import TenantRole, Tenants
     from ..tenants._record import OnRecord
 
@@ -56,13 +57,13 @@ class Opened(Records):
 
     async def run(self, begin: Callable[[Any, list[str]], Run[Any]], report: Report) -> int:
         """Begin a run for each role that has names, and ``follow`` them."""
-        runs = [(role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its]
+        runs = ((role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its)
         return await self.follow(runs, report)
 
     def in_role(self, role: Role) -> TenantRole:
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
-    async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report) -> int:
+    async def follow(self, runs: Iterable[tuple[str, Run[Any]]], report: Report) -> int:
         """Do the runs, print the outcomes, and return the exit code."""
         names = [called(name, role) for role, its in self.names.items() for name in its]
         code = await follow(runs, report, names=names, limiter=self.limiter, missing=self.missing)

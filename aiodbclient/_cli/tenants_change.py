@@ -39,7 +39,7 @@ from .running import runs
 from .selection import Opened, TenantReport, names_in, open_selection, open_tenants
 
 if TYPE_CHECKING:
-    from .. import Action
+    from ..bulk import Action
     from ..tenants import Problem
 
 _UNDONE = {"rotate": "rotate", "provision": "provision", "prepare": "move", "move": "move"}  # what ``repair`` undoes

@@ -33,7 +33,7 @@ from .running import runs
 from .selection import TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
-    from .. import Action, Failed
+    from ..bulk import Action, Failed
     from ..tenants import Credential
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -81,7 +81,7 @@ async def exec_tenants(
             parts = [part for part in (names[:first], names[first:]) if part]
             report = _ProgramReport(output, place.verbose, opened=opened)
             work = partial(_run_quietly, program, report.begun)
-            each_part = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
+            each_part = ((role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts)
             return await opened.follow(each_part, report)
     async with open_records(place) as on_record:
         credentials, missing = on_record.credentials(wanted, role)

@@ -28,7 +28,7 @@ from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
-    from .. import Action
+    from ..bulk import Action
     from ..tenants import Credential, Problem, TenantChecked
 
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, Cluster, DatabaseClient, NewUser, RetryPolicy, Run, UserOutcome, errors
+from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, errors
+from aiodbclient.bulk import Action, Run, UserOutcome
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import html
@@ -38,8 +39,10 @@ async def test_refused_token_ends_run(sandbox: Sandbox, pg: Cluster) -> None:
     assert "names without an outcome were not changed" in str(error)
     assert requests(sandbox, "users.create") <= 20 + 4
     assert len(outcomes) == requests(sandbox, "users.create")
-    assert set(truth.created) == {outcome.name for outcome in outcomes if outcome.ok}
-    assert all(isinstance(outcome.error, errors.AuthenticationError) for outcome in outcomes if not outcome.ok)
+    assert set(truth.created) == {outcome.name for outcome in outcomes if outcome.error is None}
+    assert all(
+        isinstance(outcome.error, errors.AuthenticationError) for outcome in outcomes if outcome.error is not None
+    )
     assert our_tasks() == set()
 
 
@@ -55,7 +58,7 @@ async def test_outage_ends_run(
     outcomes, error = await outcomes_and_error(cluster.users.provision(endless(), concurrency=concurrency))
 
     assert "names in a row got no usable answer" in str(error)
-    assert len([outcome for outcome in outcomes if not outcome.ok]) <= 5 + 2 * concurrency
+    assert len([outcome for outcome in outcomes if outcome.error is not None]) <= 5 + 2 * concurrency
     sent = {request.name for request in sandbox.requests if request.operation == "users.create"}
     assert sent == {outcome.name for outcome in outcomes}
 
@@ -68,7 +71,7 @@ async def test_failures_of_single_names_are_no_outage(sandbox: Sandbox, pg: Clus
     outcomes, error = await outcomes_and_error(pg.users.provision((f"t{n}" for n in range(100)), concurrency=4))
 
     assert error is None
-    assert {outcome.name for outcome in outcomes if outcome.ok} == {f"t{n}" for n in range(1, 100, 2)}
+    assert {outcome.name for outcome in outcomes if outcome.error is None} == {f"t{n}" for n in range(1, 100, 2)}
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     assert len(failed) == 50
     assert all(isinstance(each, errors.PermissionDeniedError) and not each.may_have_applied for each in failed)
@@ -77,7 +80,7 @@ async def test_failures_of_single_names_are_no_outage(sandbox: Sandbox, pg: Clus
 async def test_closed_client_ends_run(client: DatabaseClient, pg: Cluster) -> None:
     async def consume() -> None:
         async for outcome in pg.users.provision(endless(), concurrency=4):
-            assert outcome.ok or isinstance(outcome.error, errors.ConfigurationError)
+            assert outcome.error is None or isinstance(outcome.error, errors.ConfigurationError)
             await client.aclose()
 
     with pytest.raises(errors.ConfigurationError, match="closed"):

@@ -14,19 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import (
-    Action,
-    Cluster,
-    DatabaseClient,
-    RateLimiter,
-    RemovalOutcome,
-    RetryPolicy,
-    Run,
-    UserDone,
-    UserOutcome,
-    Window,
-    errors,
-)
+from aiodbclient import Cluster, DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient.bulk import Action, RemovalOutcome, Run, UserDone, UserOutcome
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import hide_new_users

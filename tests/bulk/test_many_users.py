@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, Cluster
+from aiodbclient import Cluster
+from aiodbclient.bulk import Action
 from aiodbclient.sandbox import Sandbox
 
 from ..thorough import first_of

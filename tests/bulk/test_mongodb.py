@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from aiodbclient import Action, Cluster, DatabaseClient
+from aiodbclient import Cluster, DatabaseClient
+from aiodbclient.bulk import Action
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests

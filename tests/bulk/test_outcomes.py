@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+import warnings
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 
-from aiodbclient import Action, Cluster, DatabaseClient, NewUser, UserSettings, errors
+from aiodbclient import Cluster, DatabaseClient, NewUser, UserSettings, bulk, errors
 from aiodbclient._bulk import settle
+from aiodbclient.bulk import Action
 from aiodbclient.sandbox import Sandbox
 
+from ..waiting import settle as settled
+from ..waiting import until
 from .truth import Truth, requests
 
 
 def by_name(outcomes: Iterable[Any]) -> dict[str, Any]:
     found = {outcome.name: outcome for outcome in outcomes}
-    assert all(outcome.ok == (outcome.action is not Action.FAILED) for outcome in found.values())
+    assert all((outcome.error is None) == (outcome.action is not Action.FAILED) for outcome in found.values())
     return found
 
 
@@ -34,6 +40,85 @@ async def test_outcomes_stream_in_order_of_completion(sandbox: Sandbox, pg: Clus
     assert names[2] == "slow"
 
 
+async def test_awaited_outcomes_in_order_of_names(sandbox: Sandbox, pg: Cluster) -> None:
+    """Also for duplicates, and names that fail. Somebody zips them."""
+    sandbox.faults.add("users.create", name="slow", delay=0.3)
+    names = ["slow", "b", "b", "", "c"]
+
+    outcomes = await pg.users.provision(names)
+
+    for name, outcome in zip(names, outcomes, strict=True):
+        assert outcome.name == name
+    assert [outcome.error is None for outcome in outcomes] == [True, True, False, False, True]
+    assert outcomes.failed == [outcomes[2], outcomes[3]]
+
+
+async def test_stopped_outcomes_are_of_first_names(sandbox: Sandbox, pg: Cluster) -> None:
+    """A name that ``stop`` cancelled fails if a later name has an outcome. It was not changed."""
+    sandbox.faults.add("users.create", status=429, headers={"retry-after": "3600"})
+    run = pg.users.provision(["waits", "doadmin", "waits too"], concurrency=2)
+
+    async def stop() -> None:
+        await until(lambda: sandbox.counts["users.create", 429])
+        await settled()
+        run.stop()
+
+    outcomes, _ = await asyncio.gather(run, stop())
+
+    assert [(outcome.name, outcome.action) for outcome in outcomes] == [
+        ("waits", Action.FAILED),
+        ("doadmin", Action.KEPT),
+    ]
+    assert isinstance(outcomes[0].error, errors.DatabaseClientError)
+    assert not outcomes[0].error.may_have_applied
+
+
+async def test_raise_for_errors(sandbox: Sandbox, pg: Cluster) -> None:
+    sandbox.faults.add("users.create", status=422, name="b")
+
+    outcomes = await pg.users.provision(["a", "b"])
+
+    with pytest.raises(bulk.BulkError, match="1 of 2 names failed: b") as failed:
+        outcomes.raise_for_errors()
+    assert failed.value.outcomes is outcomes
+    assert [type(error) for error in failed.value.exceptions] == [errors.UnprocessableEntityError]
+    assert outcomes[0].user is not None
+    assert str(outcomes[0].user.password) not in repr(failed.value)
+    bulk.Outcomes(outcomes[:1]).raise_for_errors()
+
+
+async def test_run_never_awaited_warns(pg: Cluster) -> None:
+    """As a coroutine does. Not one that was closed, stopped or used, or that could not be made."""
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        pg.users.deprovision(["a"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pg.users.deprovision(["a"]).stop()
+        await pg.users.deprovision(["a"]).aclose()
+        await pg.users.deprovision(["a"])
+        with pytest.raises(errors.InvalidArgumentError):
+            pg.users.deprovision("a")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+async def test_eager_tasks_finish_writes_after_stop(sandbox: Sandbox, pg: Cluster) -> None:
+    """``stop`` lets a write in flight finish, also if tasks start eagerly (Python 3.12)."""
+    if sys.version_info < (3, 12):
+        pytest.skip("Python 3.12 brought eager tasks")
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    sandbox.faults.add("users.create", delay=0.3, after=True)
+    run = pg.users.provision([f"t{n}" for n in range(16)])
+
+    async def stop() -> None:
+        await until(lambda: len([each for each in sandbox.requests if each.operation == "users.create"]) == 16)
+        run.stop()
+
+    outcomes, _ = await asyncio.gather(run, stop())
+
+    assert len(outcomes) == 16
+
+
 async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: Cluster) -> None:
     """Nothing is sent for them, whether the user exists or not."""
     await pg.users.create("there")
@@ -48,8 +133,8 @@ async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: Cluster) -> 
 
     outcomes = await pg.users.provision([*specs, "fine"])
 
-    assert [outcome.name for outcome in outcomes if outcome.ok] == ["fine"]
-    failed = [outcome for outcome in outcomes if not outcome.ok]
+    assert [outcome.name for outcome in outcomes if outcome.error is None] == ["fine"]
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
     assert len(failed) == len(specs)
     for outcome in failed:
         assert isinstance(outcome.error, errors.InvalidArgumentError | errors.UnsupportedOperationError)
@@ -60,7 +145,7 @@ async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: Cluster) -> 
 async def test_duplicate_name_is_sent_once(sandbox: Sandbox, pg: Cluster) -> None:
     outcomes = await pg.users.provision(["a", "b", "a"])
 
-    (duplicate,) = (outcome for outcome in outcomes if not outcome.ok)
+    (duplicate,) = (outcome for outcome in outcomes if outcome.error is not None)
     assert duplicate.name == "a"
     assert "duplicate" in str(duplicate.error)
     assert requests(sandbox, "users.create") == 2
@@ -202,7 +287,7 @@ async def test_runs_on_several_clusters_alternate(sandbox: Sandbox, client: Data
 
     async def provision(cluster: Cluster) -> None:
         async for outcome in cluster.users.provision((f"t{n}" for n in range(8)), concurrency=2):
-            assert outcome.ok
+            assert outcome.error is None
             order.append(cluster.id)
 
     await asyncio.gather(*map(provision, clusters))
@@ -233,6 +318,6 @@ async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: Clu
         sandbox.faults.add("users.create", name="a", status=401)
         outcomes = by_name(await client.cluster(pg.id).users.provision(["a", "b"]))
 
-    assert outcomes["b"].ok
+    assert outcomes["b"].error is None
     assert isinstance(outcomes["a"].error, errors.DatabaseClientError)
     assert outcomes["a"].error.may_have_applied

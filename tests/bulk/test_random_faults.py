@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiodbclient import Action, Cluster, DatabaseClient, NewUser, RateLimiter, RetryPolicy, Run, UserSettings
+from aiodbclient import Cluster, DatabaseClient, NewUser, RateLimiter, RetryPolicy, UserSettings
+from aiodbclient.bulk import Action, Run
 from aiodbclient.errors import DatabaseClientError, NameTakenError, NotFoundError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._protocol import RequestedUser

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, Cluster, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Run, Window
+from aiodbclient import Cluster, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy
+from aiodbclient.bulk import Action, Run
 from aiodbclient.errors import RateLimitError
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 
 from ..waiting import HANG, until

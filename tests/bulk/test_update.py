@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from aiodbclient import (
-    Action,
     Cluster,
     DatabaseClient,
     KafkaACL,
@@ -18,6 +17,7 @@ from aiodbclient import (
     UserSettings,
     errors,
 )
+from aiodbclient.bulk import Action
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import html

@@ -8,9 +8,10 @@ import signal
 
 import pytest
 
-from aiodbclient import RateLimiter, Window
+from aiodbclient import RateLimiter
 from aiodbclient._cli import running
 from aiodbclient._cli.progress import LINE_EVERY, Bar
+from aiodbclient.rate_limiter import Window
 
 from ..thorough import first_of
 from ..waiting import wait_until

@@ -10,8 +10,9 @@ from typing import Any
 import pydo.aio
 import pytest
 
-from aiodbclient import Capabilities, RateLimiter, Window, errors
+from aiodbclient import Capabilities, RateLimiter, errors
 from aiodbclient.engines import CAPABILITIES
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox, _provider
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import errors as tenant_errors

@@ -48,9 +48,9 @@ async def test_each_tenant_is_migrated(
 ) -> None:
     """All at once, each in its own database."""
     tenants = aiodbclient_tenants
-    assert all([outcome.ok async for outcome in tenants.provision(NAMES)])
+    assert all([outcome.error is None async for outcome in tenants.provision(NAMES)])
     outcomes = [outcome async for outcome in tenants.each(page[recipe], concurrency=len(NAMES))]
-    assert [(outcome.name, outcome.error) for outcome in outcomes if not outcome.ok] == []
+    assert [(outcome.name, outcome.error) for outcome in outcomes if outcome.error is not None] == []
     there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
     assert there == dict.fromkeys(NAMES, expected)
 
@@ -64,7 +64,7 @@ async def test_command_migrates_each_tenant(page: dict[str, Any], sandbox: Sandb
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         tenants = Tenants(client.cluster(cluster_id), store)
-        assert all([outcome.ok async for outcome in tenants.provision(NAMES[:3])])
+        assert all([outcome.error is None async for outcome in tenants.provision(NAMES[:3])])
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DIGITALOCEAN_TOKEN": sandbox.token,

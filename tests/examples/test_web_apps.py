@@ -20,7 +20,8 @@ from litestar import Litestar
 import aiohttp_app
 import fastapi_app
 import litestar_app
-from aiodbclient import Window, errors
+from aiodbclient import errors
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore
 from aiodbclient.tenants import errors as tenant_errors

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 from prometheus_metrics import record_metrics, record_tenants

@@ -13,9 +13,10 @@ from statistics import mean, median
 
 from attrs import define, field, frozen
 
-from aiodbclient import RateLimiter, Window
+from aiodbclient import RateLimiter
 from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
+from aiodbclient.rate_limiter import Window
 
 from .limiters import LIMITERS, Clock, Limiter, Outage, Refusal, Refusing, Sliding, Slow, UsedHour, Windows, at_random
 from .world import VirtualLoop, live, optimum

@@ -7,10 +7,11 @@ import random
 
 import pytest
 
-from aiodbclient import RateLimiter, Window
+from aiodbclient import RateLimiter
 from aiodbclient._pacing.cooldown import ConcurrencyLimit, Cooldown
 from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
+from aiodbclient.rate_limiter import Window
 
 from .world import VirtualLoop, virtual
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from aiodbclient import RateLimitStatus
 from aiodbclient._headers import wait_after_429
+from aiodbclient.rate_limiter import RateLimitStatus
 
 RESET = 1444931833
 GARBAGE = ["", " ", "many", "-1", "1_000", "1e3", "5000.0", "٣", "9" * 30, "9" * 5000, "nan", "inf", "0x10", "\x00"]

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RateLimiter, Window
+from aiodbclient import RateLimiter
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, MaxWaitError
+from aiodbclient.rate_limiter import Window
 
 from ..waiting import settle
 from .world import VirtualLoop, live, virtual

@@ -11,7 +11,8 @@ from attrs import define
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiodbclient import RateLimiter, Window
+from aiodbclient import RateLimiter
+from aiodbclient.rate_limiter import Window
 
 from .limiters import Windows
 from .table import ROWS, Api, Figure, Run, call_paced, spread

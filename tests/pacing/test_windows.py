@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient import RateLimiter, Window
+from aiodbclient import RateLimiter
 from aiodbclient._pacing.limiter import Slots
 from aiodbclient._pacing.windows import SlidingWindowLog
 from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.rate_limiter import Window
 
 from .world import VirtualLoop, optimum, virtual
 

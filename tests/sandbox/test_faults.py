@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import Window
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 from aiodbclient.sandbox import _faults as faults
 

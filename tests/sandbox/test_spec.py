@@ -15,7 +15,7 @@ import pytest
 import yaml
 from openapi_schema_validator import OAS30ReadValidator
 
-from aiodbclient import Window
+from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 
 from ..requirements import description

@@ -254,15 +254,15 @@ async def test_check_during_changes_of_others(place: Place, seconds: float, monk
     monkeypatch.setattr(check, "examine", slowly)
     names = [f"n{number}" for number in range(3)]
     tenants = place.tenants()
-    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    assert all([outcome.error is None async for outcome in tenants.provision(names)])
     checks = 0
 
     async def rotate() -> None:
         async with SQLiteStore(place.path) as store:
             others = Tenants(place.cluster, store, prefix=place.prefix)
             while checks < 3:
-                assert all([outcome.ok async for outcome in others.rotate(names)])
-                assert all([outcome.ok async for outcome in others.revoke_previous(names)])
+                assert all([outcome.error is None async for outcome in others.rotate(names)])
+                assert all([outcome.error is None async for outcome in others.revoke_previous(names)])
 
     async with asyncio.TaskGroup() as group:
         rotating = group.create_task(rotate())

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import DatabaseClient, RateLimiter, Window
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import AuthenticationError, ConfigurationError, InvalidArgumentError, MaxWaitError
+from aiodbclient.rate_limiter import Window
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
@@ -30,7 +31,7 @@ async def test_each_returns_values_without_requests(six: Place) -> None:
     before = len(six.sent())
     outcomes = {each.name: each async for each in six.tenants().each(work)}
     assert {name: each.value for name, each in outcomes.items()} == {name: six.prefix + name for name in "abcdef"}
-    assert {(each.action, each.ok, each.error, each.tries) for each in outcomes.values()} == {
+    assert {(each.action, each.error is None, each.error, each.tries) for each in outcomes.values()} == {
         (TenantAction.DONE, True, None, 0)
     }
     assert [each.name async for each in six.tenants().each(work, ["c", "a"], concurrency=1)] == ["c", "a"]
@@ -47,7 +48,7 @@ async def test_each_exception_fails_one_tenant(six: Place) -> None:
         return 1
 
     outcomes = {each.name: each async for each in six.tenants().each(work, [*"abcdef", "nobody"])}
-    failed = {name: each for name, each in outcomes.items() if not each.ok}
+    failed = {name: each for name, each in outcomes.items() if each.error is not None}
     assert isinstance(failed.pop("nobody").error, TenantNotFoundError)
     assert {name: each.error for name, each in failed.items()} == errors
     assert {(each.value, each.action) for each in failed.values()} == {(None, TenantAction.FAILED)}

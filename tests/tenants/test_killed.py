@@ -26,11 +26,11 @@ async def prepare(place: Place, verb: str, name: str) -> str:
     credential = await tenants.ensure(name)
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
     if verb == "revoke-previous":
-        assert (await only(tenants.rotate([name]))).ok
+        assert (await only(tenants.rotate([name]))).error is None
     if verb == "adopt":
         await place.store.discard(name)
     if verb == "resume":
-        assert (await only(tenants.suspend([name]))).ok
+        assert (await only(tenants.suspend([name]))).error is None
     if verb == "remove":
         await tenants.role("reader").ensure(name)
     if verb == "repair":
@@ -82,7 +82,7 @@ async def assert_finished(
         if verb == "suspend":
             assert await tenants.get(name) is None
             assert (await only(tenants.check([name]))).problems == ()
-            assert (await only(tenants.resume([name]))).ok
+            assert (await only(tenants.resume([name]))).error is None
         if verb == "remove":
             assert not [login for login in await place.logins() if login.startswith(f"{name}_")]
             assert place.prefix + name not in [db.name for db in await place.cluster.dbs.list()]

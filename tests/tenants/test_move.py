@@ -13,8 +13,8 @@ from typing import IO, Any
 import pytest
 from attrs import evolve
 
-from aiodbclient import Failed
 from aiodbclient._http.call import RequestStats
+from aiodbclient.bulk import Failed
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants, copy_records
 from aiodbclient.tenants._copy import postgres as copying

@@ -192,7 +192,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
 @pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.thorough)])
 async def test_failed_tenant_stops_no_other_move(two: Two, number: int) -> None:
     tenants, names = two.tenants(), [f"n{each}" for each in range(number)]
-    assert all([each.ok async for each in tenants.provision(names)])
+    assert all([each.error is None async for each in tenants.provision(names)])
     bad = present(await tenants.get("n3"))
     await sql(
         bad, "CREATE TABLE t AS SELECT 1 AS n", "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"

@@ -99,7 +99,7 @@ async def test_prepared_transaction_stops_removal_alone(tenants: Tenants) -> Non
         for each in (f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
             run(own, each)
 
-    assert (await only(tenants.rotate(["alpha"]))).ok
+    assert (await only(tenants.rotate(["alpha"]))).error is None
     assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
     removed = await only(tenants.remove(["alpha"]))

@@ -74,7 +74,7 @@ async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
 
 async def test_outage_error_for_each_tenant(anywhere: Place) -> None:
     async with behind(anywhere) as proxy:
-        assert all([outcome.ok async for outcome in anywhere.tenants().provision(NAMES)])
+        assert all([outcome.error is None async for outcome in anywhere.tenants().provision(NAMES)])
         proxy.add(cut=True)
         errors = [outcome.error async for outcome in anywhere.tenants().check()]
         assert len({id(error) for error in errors}) == len(NAMES)
@@ -128,7 +128,7 @@ async def test_server_stops_during_check(anywhere: Place) -> None:
     """It stops at messages of a check in turn."""
     async with behind(anywhere) as proxy:
         tenants = anywhere.tenants()
-        assert all([outcome.ok async for outcome in tenants.provision(NAMES)])
+        assert all([outcome.error is None async for outcome in tenants.provision(NAMES)])
         failed = 0
         for number in count(1, 9):
             outage = proxy.add(nth=number, cut=True)
@@ -151,7 +151,7 @@ async def test_server_stops_during_repair(anywhere: Place) -> None:
     users = anywhere.cluster.users
     async with behind(anywhere) as proxy:
         tenants = anywhere.tenants()
-        assert all([outcome.ok async for outcome in tenants.provision(NAMES[:2])])
+        assert all([outcome.error is None async for outcome in tenants.provision(NAMES[:2])])
         failed = 0
         for number in count(1, 21):
             before = {name: await tenants.get(name) for name in NAMES[:2]}
@@ -171,7 +171,7 @@ async def test_server_stops_during_repair(anywhere: Place) -> None:
             proxy.rules.clear()
             assert stopped or errors == []
             failed += bool(errors)
-            assert all([outcome.ok async for outcome in tenants.repair(all=True)])
+            assert all([outcome.error is None async for outcome in tenants.repair(all=True)])
             assert {outcome.problems async for outcome in tenants.check()} == {()}
             assert await anywhere.logins() == sorted(await logins_on_record(anywhere))
             if not stopped:

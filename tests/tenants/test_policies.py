@@ -165,7 +165,7 @@ async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
     assert isinstance((await only(place.tenants().rotate(all=True))).error, RotationPendingError)
 
     assert not await refusal(first)
-    assert (await only(place.tenants().repair(all=True))).ok
+    assert (await only(place.tenants().repair(all=True))).error is None
     assert not await refusal(first)
 
 
@@ -173,7 +173,7 @@ async def test_three_crontabs_rotate_each_once(place: Place) -> None:
     """The same one on three machines: each tenant is rotated once, and no credential in use ends."""
     names = [f"n{number}" for number in range(5)]
     async with clocked(place) as (store, tenants):
-        assert all([outcome.ok async for outcome in tenants.provision(names)])
+        assert all([outcome.error is None async for outcome in tenants.provision(names)])
 
         async def machine(days: int, verb: str, age: int) -> list[Any]:
             async with ClockedStore(place.path) as its_own:

@@ -92,7 +92,7 @@ async def test_repair_finishes_removal(anywhere: Place) -> None:
     repaired = await only(tenants.repair(all=True))
 
     assert repaired.action is TenantAction.DELETED
-    assert repaired.ok
+    assert repaired.error is None
     assert repaired.problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
     await gone(anywhere)
     assert await refusal(credential)

@@ -189,7 +189,7 @@ async def test_the_longest_names_have_roles(anywhere: Place) -> None:
     prefix = anywhere.prefix
     names = ["l" * (62 - len(prefix)) + "1", "l" * (62 - len(prefix)) + "2"]
     tenants = anywhere.tenants()
-    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    assert all([outcome.error is None async for outcome in tenants.provision(names)])
     seen = set[str]()
     for role in ("reader", "writer"):
         outcomes = [outcome async for outcome in tenants.role(role).provision(names)]

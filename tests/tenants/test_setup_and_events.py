@@ -41,7 +41,7 @@ async def test_setup_runs_before_credential_is_returned(place: Place) -> None:
     assert await ask(credential, "SELECT * FROM notes") == []
     assert await tenants.ensure("alpha") == credential
     rotated = await only(tenants.rotate(all=True))
-    assert rotated.ok
+    assert rotated.error is None
     await tenants.role("reader").ensure("alpha")
     assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
     assert len(seen) == 1  # once for a new tenant, and for nothing else
@@ -73,7 +73,7 @@ async def test_failed_setup_runs_again(place: Place) -> None:
     tenants = place.tenants(setup=setup)
     outcomes = {outcome.name: outcome async for outcome in tenants.provision(["alpha", "beta"])}
     assert repr(outcomes["alpha"].error) == "RuntimeError('no extension')"
-    assert outcomes["beta"].ok
+    assert outcomes["beta"].error is None
     assert await tenants.get("alpha") is None
     with pytest.raises(RuntimeError, match="no disk"):
         await tenants.ensure("alpha")

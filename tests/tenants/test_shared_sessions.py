@@ -45,7 +45,7 @@ async def are_none_left(admin: Credential) -> bool:
 async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants, admin = anywhere.tenants(), await admin_of(anywhere)
     names = [f"n{number}" for number in range(8)]
-    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    assert all([outcome.error is None async for outcome in tenants.provision(names)])
     logins = list[object]()
     borrowed = SharedSessions.session
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from aiodbclient import Outcome
+from aiodbclient.bulk import Outcome
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Tenants
 

@@ -58,7 +58,7 @@ async def test_the_stores_server_goes_away_in_the_middle(place: Place, restartab
         records = {record.name: record async for record in store.records()}
         assert made <= set(records)
         assert all(records[name].current or records[name].intended for name in made)
-        assert {outcome.name async for outcome in tenants.provision(NAMES) if outcome.ok} == set(NAMES)
+        assert {outcome.name async for outcome in tenants.provision(NAMES) if outcome.error is None} == set(NAMES)
         credentials = await on_record(store)
 
     assert reported.items() <= credentials.items()

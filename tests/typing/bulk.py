@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import assert_type
 
-from aiodbclient import (
-    Cluster,
-    Database,
-    DatabaseOutcome,
-    Failed,
-    NewUser,
-    Outcome,
-    RateLimiter,
-    RemovalOutcome,
-    Run,
-    User,
-    UserOutcome,
-    Window,
-    errors,
-)
+from aiodbclient import Cluster, Database, NewUser, RateLimiter, User, errors
+from aiodbclient.bulk import DatabaseOutcome, Failed, Outcome, Outcomes, RemovalOutcome, Run, UserOutcome
+from aiodbclient.rate_limiter import Window
 
 
 async def names() -> AsyncIterator[str]:
@@ -48,7 +36,10 @@ async def runs(cluster: Cluster) -> None:
     cluster.users.provision([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     cluster.users.provision([], if_exists="skip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     cluster.dbs.provision([NewUser("a")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    assert_type(await cluster.users.provision(["alice"]), list[UserOutcome])
+    outcomes = await cluster.users.provision(["alice"])
+    assert_type(outcomes, Outcomes[UserOutcome])
+    assert_type(outcomes.failed, list[Failed])
+    print(outcomes[0].ok)  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def a_success_holds_its_user(run: Run[UserOutcome]) -> None:
@@ -59,7 +50,7 @@ async def a_success_holds_its_user(run: Run[UserOutcome]) -> None:
             assert_type(outcome, Failed)
             assert_type(outcome.error, Exception)
             assert_type(outcome.user, None)
-        if outcome.ok is True:
+        if outcome.error is None:
             assert_type(outcome.user, User)
         match outcome:
             case Failed():

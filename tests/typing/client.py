@@ -21,12 +21,11 @@ from aiodbclient import (
     DatabaseClient,
     Engine,
     RateLimiter,
-    RateLimitStatus,
     RetryPolicy,
     User,
     UserSettings,
-    Window,
 )
+from aiodbclient.rate_limiter import RateLimitStatus, Window
 
 
 async def a_new_token() -> str:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, assert_type
 
-from aiodbclient import Cluster, Run
+from aiodbclient import Cluster
+from aiodbclient.bulk import Run
 from aiodbclient.tenants import (
     ClusterCapacity,
     Credential,
