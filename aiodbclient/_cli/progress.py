@@ -104,6 +104,7 @@ async def follow(
                 work.take(Failed(name=name, error=InvalidArgumentError(why)), "")
             for role, run in runs:
                 if work.stopped or work.error is not None or (report.runs_programs and work.failed):
+                    run.stop()  # it does not begin
                     break
                 work.run = run
                 async with run:
