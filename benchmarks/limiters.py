@@ -5,7 +5,7 @@
 In real time: each limiter is a server of its own on loopback, the client is a ``DatabaseClient`` as it comes, and the
 loop is 16 workers that sleep for ``retry-after`` (one second without it) and try again. Then a run goes beside a second
 program that spends half of the documented limit, in scaled windows. In virtual time: the rows of
-``tests/pacing/table.py``, which the tests check too.
+``tests/pacing/table.py`` and ``beside_run.py``, which the tests check too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from statistics import mean
 from time import monotonic, perf_counter
@@ -25,8 +25,9 @@ from attrs import define, field
 from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import MaxWaitError, RateLimitError
 from aiodbclient.rate_limiter import Window
+from tests.pacing import beside_run
 from tests.pacing.limiters import LIMITERS, Limiter, Sliding
-from tests.pacing.table import ROWS
+from tests.pacing.table import ROWS, Figure
 
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 AT_ONCE = 16
@@ -162,15 +163,18 @@ async def main() -> None:
     await beside(options.scale)
 
 
-def print_virtual_rows() -> None:
-    print(f"In virtual time\n  {'':64} {'loop':>8} {'ours':>8} {'at most':>8}")
-    for row in ROWS:
+def print_rows(rows: Iterable[Callable[[], Iterator[Figure]]], other: str) -> None:
+    print(f"  {'':70} {other:>8} {'ours':>8} {'at most':>8}")
+    for row in rows:
         for figure in row():
             loop = "" if figure.loop is None else f"{figure.loop:.2f}"
             verdict = "" if figure.holds else "  MISSES"
-            print(f"  {figure.name:64} {loop:>8} {figure.ours:8.3f} {figure.at_most:8.2f}{verdict}", flush=True)
+            print(f"  {figure.name:70} {loop:>8} {figure.ours:8.3f} {figure.at_most:8.2f}{verdict}", flush=True)
 
 
 if __name__ == "__main__":
     asyncio.run(main())
-    print_virtual_rows()
+    print("In virtual time, beside a plain loop")
+    print_rows(ROWS, "loop")
+    print("In virtual time, single calls beside a bulk run, and a limiter without a reserve")
+    print_rows((*beside_run.ROWS, beside_run.price), "without")

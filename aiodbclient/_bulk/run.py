@@ -173,7 +173,7 @@ class Run(Generic[OutcomeT_co]):
             return None
         begun = sum(stats is not None and stats.requests > 0 for stats in self._tasks.values())
         names = 0 if self._stopped else self._total - self._done - begun
-        return timedelta(seconds=limiter.estimate_wait(names - 1) if names else 0.0)
+        return timedelta(seconds=limiter.estimate_wait(names - 1, bulk=True) if names else 0.0)
 
     def stop(self) -> None:
         """Begin no more names. The loop ends after the outcomes of the names in progress.

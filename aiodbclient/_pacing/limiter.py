@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from operator import attrgetter
@@ -26,6 +27,12 @@ _NO_WAIT = 0.05  # seconds: the windows have room
 _HANGING = 1.0  # seconds without a response, after which a request does not hold up others
 _order = attrgetter("order")
 
+# Chosen by simulation, which ``benchmarks/limiters.py`` prints.
+_REMEMBERED = 600.0  # seconds of single calls, by which the reserve for them is sized
+_LEAST_SEEN = 60.0  # seconds, in which the first ones came
+_MOST_REMEMBERED = 10_000  # calls
+_LOOK_AGAIN = 60.0  # seconds: the reserve shrinks without an event
+
 
 @define(eq=False)
 class Slot:
@@ -38,22 +45,41 @@ class Slot:
     deadline: float = math.inf  # when its ``max_wait`` ends
     woken: asyncio.Future[DatabaseClientError | None] = field(init=False)  # the error says why it gets none
 
+    @property
+    def is_bulk(self) -> bool:
+        return self.order[0]
+
 
 class Slots:
     """The slots of all windows, and what a 429 allows."""
-
-    __slots__ = ("_concurrency", "_logs", "_recent", "cooldown", "in_flight")
 
     def __init__(self, windows: Sequence[Window], share: float) -> None:
         self.in_flight = 0
         self.cooldown = Cooldown()
         self._logs = [SlidingWindowLog(window, share) for window in windows]  # the shortest first
+        self._bulk_logs = [SlidingWindowLog(window, share) for window in windows]  # only the requests of bulk calls
+        self._bulk_in_flight = 0
+        self._single = deque[float](maxlen=_MOST_REMEMBERED)  # when the last single calls began
+        self._first_single = math.inf  # when the first of all did
         self._concurrency = ConcurrencyLimit()
         self._recent: dict[Slot, None] = {}  # in flight, in order; not those sent before a cooldown, or that hang
 
     def count_used(self, now: float) -> tuple[int, ...]:
         """Count the slots of each window that answered requests hold."""
         return tuple(log.count_used(now) for log in self._logs)
+
+    def expect(self, now: float) -> None:
+        """Count a single call, by which the reserve for such calls is sized."""
+        if self._logs:
+            self._single.append(now)
+            self._first_single = min(self._first_single, now)
+
+    def reserve(self, log: SlidingWindowLog, now: float) -> int:
+        """Return how many slots of a window bulk calls leave to single calls, which may hold some of them already."""
+        while self._single and self._single[0] <= now - _REMEMBERED:
+            self._single.popleft()
+        expected = len(self._single) * log.seconds / min(_REMEMBERED, max(_LEAST_SEEN, now - self._first_single))
+        return min(log.limit // 2, math.ceil(1.25 * expected + 5)) if expected >= 1 else 0
 
     def take(self, slot: Slot, now: float) -> bool:
         """Take a slot if one is free, and return whether it did."""
@@ -62,9 +88,14 @@ class Slots:
         for log in self._logs:
             if log.count_used(now) + self.in_flight >= log.limit:
                 return False
+        if slot.is_bulk:
+            for log in self._bulk_logs:
+                if log.count_used(now) + self._bulk_in_flight >= log.limit - self.reserve(log, now):
+                    return False
         if self._concurrency.is_on and self._count_recent(now) + 1 > self._concurrency.at_most(now):
             return False
         self.in_flight += 1
+        self._bulk_in_flight += slot.is_bulk
         self._recent[slot] = None
         slot.is_held, slot.sent_at = True, now
         return True
@@ -73,9 +104,10 @@ class Slots:
         """Free a slot: one window from ``counted_at``, or now if the API did not count the request."""
         slot.is_held = False
         self.in_flight -= 1
+        self._bulk_in_flight -= slot.is_bulk
         self._recent.pop(slot, None)
         if counted_at is not None:
-            for log in self._logs:
+            for log in (*self._logs, *self._bulk_logs) if slot.is_bulk else self._logs:
                 log.add(counted_at)
 
     def accept(self, slot: Slot, now: float) -> None:
@@ -99,20 +131,24 @@ class Slots:
         self.free(slot, None)
         return was_first_try
 
-    def estimate_wait(self, ahead: int, now: float) -> float:
+    def estimate_wait(self, ahead: int, now: float, *, bulk: bool = False) -> float:
         """Estimate the seconds that a call waits with so many calls ``ahead`` of it."""
         when = max(now, self.cooldown.ends_at)
         for log in self._logs:
             when = max(when, log.free_at(now, self.in_flight, ahead))
+        for log in self._bulk_logs if bulk else ():
+            when = max(when, log.free_at(now, self._bulk_in_flight, ahead, self.reserve(log, now)))
         longest = self._logs[-1] if self._logs else None
-        if longest is not None and ahead >= longest.limit:  # one longest window later, the shorter ones are empty again
-            full, rest = divmod(ahead, longest.limit)
-            when = max(when, now + self.estimate_wait(rest, now) + full * longest.seconds)
+        if longest is not None:
+            limit = longest.limit - (self.reserve(longest, now) if bulk else 0)
+            if ahead >= limit:  # one longest window later, the shorter ones are empty again
+                full, rest = divmod(ahead, limit)
+                when = max(when, now + self.estimate_wait(rest, now, bulk=bulk) + full * longest.seconds)
         return when - now
 
-    def next_at(self, now: float) -> float:
+    def next_at(self, now: float, *, bulk: bool) -> float:
         """Return when a slot may be free, if no response comes before."""
-        wait = self.estimate_wait(0, now)
+        wait = self.estimate_wait(0, now, bulk=bulk)
         if wait <= 0 and self._recent:  # too many are in flight
             return next(iter(self._recent)).sent_at + _HANGING
         return now + wait
@@ -191,10 +227,13 @@ class RateLimiter:
     def _take(self, slot: Slot | None = None, *, bulk: bool = False) -> Slot | None:
         """Return a slot as ``acquire`` does, or None if the call would have to wait."""
         now = monotonic()
+        is_new = slot is None
         if slot is None:
             slot = Slot((bulk, next(self._places)))
         if slot.ready_at > now or self._queue or not self._slots.take(slot, now):
             return None
+        if is_new and not bulk:
+            self._slots.expect(now)
         return slot
 
     async def acquire(self, slot: Slot | None = None, *, bulk: bool = False, max_wait: float | None = None) -> Slot:
@@ -211,6 +250,8 @@ class RateLimiter:
         """
         if slot is None:
             slot = Slot((bulk, next(self._places)))
+            if not bulk:
+                self._slots.expect(monotonic())
         if self._take(slot) is None:
             await self._wait(slot, max_wait, monotonic())
         return slot
@@ -238,9 +279,9 @@ class RateLimiter:
         if self._queue:
             self._serve(now)
 
-    def estimate_wait(self, ahead: int) -> float:
-        """Estimate the seconds that a call waits with so many calls ``ahead`` of it."""
-        return self._slots.estimate_wait(ahead, monotonic())
+    def estimate_wait(self, ahead: int, *, bulk: bool = False) -> float:
+        """Estimate the seconds that a call waits with so many calls ``ahead`` of it. Those of ``bulk`` wait longer."""
+        return self._slots.estimate_wait(ahead, monotonic(), bulk=bulk)
 
     async def _wait(self, slot: Slot, max_wait: float | None, now: float) -> None:
         loop = asyncio.get_running_loop()
@@ -259,7 +300,7 @@ class RateLimiter:
             async with asyncio.timeout(max_wait):
                 error = await slot.woken
         except TimeoutError:
-            error = None if slot.is_held else no_slot(self.estimate_wait(self._place_of(slot)))
+            error = None if slot.is_held else no_slot(self.estimate_wait(self._place_of(slot), bulk=slot.is_bulk))
             self._leave(slot)
         except (asyncio.CancelledError, GeneratorExit):
             self._leave(slot)
@@ -279,7 +320,8 @@ class RateLimiter:
             first = self._queue[0]
             if not first.woken.done():  # otherwise it was cancelled, and has not run yet
                 if not self._slots.take(first, now):
-                    next_at = min(next_at, self._next_slot_at(first, now))
+                    latest = now + _LOOK_AGAIN if first.is_bulk else math.inf
+                    next_at = min(next_at, self._next_slot_at(first, now), latest)
                     break
                 first.woken.set_result(None)
             del self._queue[0]
@@ -292,18 +334,18 @@ class RateLimiter:
 
     def _next_slot_at(self, first: Slot, now: float) -> float:
         """Return when a slot may be free for the ``first`` call in the queue, and log a long wait."""
-        next_at = self._slots.next_at(now)
+        next_at = self._slots.next_at(now, bulk=first.is_bulk)
         if next_at - now > _WORTH_LOGGING and next_at > self._announced + _WORTH_LOGGING:
             self._announced = next_at
             why, count = self._slots.explain(next_at, now), self._count_waiting()
             calls = "1 call waits" if count == 1 else f"{count} calls wait"
-            advice = "" if first.order[0] else "; max_wait= bounds it"  # not the wait of a bulk run
+            advice = "" if first.is_bulk else "; max_wait= bounds it"  # not the wait of a bulk run
             logger.warning("waiting %.1f s for the rate limit, %s: %s%s", next_at - now, why, calls, advice)
         return next_at
 
     def _fail_if_late(self, slot: Slot, now: float) -> None:
         if slot.deadline < math.inf:
-            wait = max(self._slots.estimate_wait(self._place_of(slot), now), slot.ready_at - now)
+            wait = max(self._slots.estimate_wait(self._place_of(slot), now, bulk=slot.is_bulk), slot.ready_at - now)
             if wait > slot.deadline - now or slot.deadline <= now:
                 self._fail(slot, no_slot(wait))
 

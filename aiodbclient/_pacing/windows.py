@@ -65,13 +65,13 @@ class SlidingWindowLog:
             answered.popleft()
         return len(answered)
 
-    def free_at(self, now: float, in_flight: int, ahead: int) -> float:
+    def free_at(self, now: float, in_flight: int, ahead: int, kept: int = 0) -> float:
         """Return when a request with ``ahead`` others before it may go, if those in flight are answered now."""
         # Line up who holds or takes a slot: the answered requests, those in flight, those ahead. A request may go when
         # the one ``limit`` places before it gives up its slot. So each ``limit`` requests ahead take one window.
-        used = self.count_used(now)
-        windows, place = divmod(ahead, self.limit)
-        rank = place + used + in_flight - self.limit
+        used, limit = self.count_used(now), self.limit - kept
+        windows, place = divmod(ahead, limit)
+        rank = place + used + in_flight - limit
         if rank < 0:
             return now + windows * self.seconds
         return (self._answered[rank] if rank < used else now) + (windows + 1) * self.seconds

@@ -76,12 +76,12 @@ class Run:
     ended: list[float] = field(factory=list)
 
 
-async def call_paced(limiter: RateLimiter, api: Api, max_wait: float | None = None) -> None:
+async def call_paced(limiter: RateLimiter, api: Api, max_wait: float | None = None, *, bulk: bool = False) -> None:
     """Call as the transport does."""
     loop, slot = asyncio.get_running_loop(), None
     while True:
         asked = loop.time()
-        slot = await limiter.acquire(slot, max_wait=max_wait)
+        slot = await limiter.acquire(slot, bulk=bulk, max_wait=max_wait)
         if max_wait is not None:
             max_wait = max(0.0, max_wait - (loop.time() - asked))
         refusal = await _send(limiter, api, slot)

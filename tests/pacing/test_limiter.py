@@ -225,7 +225,7 @@ async def test_ten_thousand_waiters_leave_nothing_behind(loop: VirtualLoop) -> N
     await spend(limiter, 250)
     assert loop.timers() == 0
     tasks = [
-        asyncio.create_task(limiter.acquire(bulk=n % 2 == 0, max_wait=10_000 if n % 3 == 0 else None))
+        asyncio.create_task(limiter.acquire(bulk=n % 2 == 0, max_wait=20_000 if n % 3 == 0 else None))
         for n in range(10_000)
     ]
     await settle()

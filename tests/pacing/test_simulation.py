@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from aiodbclient import RateLimiter
 from aiodbclient.rate_limiter import Window
 
+from .beside_run import ROWS as ROWS_BESIDE_RUN
 from .limiters import Windows
 from .table import ROWS, Api, Figure, Run, call_paced, spread
 from .world import VirtualLoop, live, optimum
@@ -197,7 +198,7 @@ def test_batch_takes_the_least_time(count: int, scale: float, at_once: int) -> N
 KNOWN = {"beside one who spends half of 250 in 15 s: 429s": 0.21}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
+@pytest.mark.parametrize("row", [*ROWS, *ROWS_BESIDE_RUN], ids=lambda row: row.__name__)
 def test_row_within_bounds(row: Callable[[], Iterator[Figure]]) -> None:
     """``benchmarks/limiters.py`` prints the table."""
     figures = list(row())
