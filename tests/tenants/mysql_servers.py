@@ -75,8 +75,10 @@ class Server:
         [(number,)] = self.as_root(f"SELECT COUNT(*) FROM {table}")
         return int(number)
 
-    def connect(self, login: str, password: str, db: str | None = None) -> pymysql.Connection[Cursor]:
-        """A session, which is closed at the end of the test."""
+    def connect(
+        self, login: str, password: str, db: str | None = None, address: str | None = None
+    ) -> pymysql.Connection[Cursor]:
+        """A session, from another ``address`` than the administrator's, which is closed at the end of the test."""
         options = self.sql._admin
         session = pymysql.connect(
             host=options["host"],
@@ -84,6 +86,7 @@ class Server:
             user=login,
             password=password,
             database=db,
+            bind_address=address,
             autocommit=True,
             ssl={"check_hostname": False},
         )
