@@ -198,20 +198,31 @@ async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha:
     assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
 
 
-async def test_copy_without_a_row_fails_move(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [
+        ("DELETE FROM t WHERE n = 2", "public.t has 2 here, and 1 there"),
+        ("UPDATE t SET n = 3 WHERE n = 2", "public.t has other values there"),
+        ("UPDATE t SET b = 'z' WHERE n = 2", "public.t has other values there"),
+        ("DROP TABLE t", "public.t has 2 here, and nothing there"),
+    ],
+)
+async def test_copy_that_differs_fails_move(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, lost: str, how: str
+) -> None:
     restore = copying.PostgresCopier.restore
 
     async def restore_less(copier: copying.PostgresCopier, target: Any, file: IO[bytes]) -> None:
         await restore(copier, target, file)
-        await sql(target, "DELETE FROM t WHERE n = 2")
+        await sql(target, lost)
 
     tenants = two.tenants()
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1), (2)")
+    await sql(alpha, "CREATE TABLE t (n int, b bytea)", "INSERT INTO t VALUES (1, NULL), (2, 'x')")
     with monkeypatch.context() as patched:
         patched.setattr(copying.PostgresCopier, "restore", restore_less)
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
-    assert "the copy differs: public.t has 2 here, and 1 there" in str(failed.error)
+    assert f"the copy differs: {how}" in str(failed.error)
     assert await sql(alpha, "SELECT n FROM t") == [(1,), (2,)]
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
+from aiodbclient.tenants._verbs import move
 from aiodbclient.tenants.errors import MoveError
 
 from . import servers
@@ -108,6 +110,81 @@ async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
             await _refused(two, await two.tenants().ensure("alpha"), r"is older than")
     here.close()
     there.close()
+
+
+OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and what the error names
+    "member of an extension": (
+        ("CREATE EXTENSION hstore", "INSERT INTO t VALUES (1)", "ALTER EXTENSION hstore ADD TABLE t"),
+        "public.t is a member of the extension 'hstore', so a dump leaves out what is in it: run ALTER EXTENSION "
+        '"hstore" DROP TABLE public.t',
+    ),
+    "rights of a login": (
+        ("GRANT SELECT ON t TO SESSION_USER",),
+        "table public.t names the login '{login}', which ends with the move: grant to '{owner}' instead",
+    ),
+    "objects of a login": (
+        ("GRANT ALL ON SCHEMA public TO SESSION_USER", "SET ROLE NONE", "CREATE TABLE mine (n int)"),
+        "table public.mine belongs to '{login}': make '{owner}' its owner, or drop it",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+async def test_obstacle_is_named_before_freeze(two: Two, alpha: Credential, what: str) -> None:
+    statements, why = OBSTACLES[what]
+    [(owner,)] = await sql(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
+    await sql(alpha, *statements)
+    await _refused(two, alpha, why.format(login=alpha.username, owner=owner))
+
+
+async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential) -> None:
+    """Its program has the only connection that it allows."""
+    await sql(alpha, f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
+    await _refused(two, alpha, f'too many connections for database "{alpha.database}": close sessions of the tenant')
+
+
+async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> None:
+    """A schema that begins like ``public``, more columns than a function has arguments, and settings of its values."""
+    many = ", ".join(f"c{number} int DEFAULT {number}" for number in range(120))
+    await sql(
+        alpha,
+        'CREATE SCHEMA "public x"',
+        f'CREATE TABLE "public x".t ({many})',
+        'INSERT INTO "public x".t DEFAULT VALUES',
+        "CREATE TABLE t AS SELECT now() AS at, 1.1::float8 AS f, bytea '\\x00ff' AS b, NULL::int AS n",
+        f"ALTER DATABASE \"{alpha.database}\" SET bytea_output = 'escape'",
+        f"ALTER DATABASE \"{alpha.database}\" SET DateStyle = 'SQL, DMY'",
+        f"ALTER DATABASE \"{alpha.database}\" SET TimeZone = 'Asia/Tokyo'",
+        f'ALTER DATABASE "{alpha.database}" SET extra_float_digits = -10',
+    )
+    moved = await only(two.tenants().move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, 'SELECT c119 FROM "public x".t') == [(119,)]
+
+
+NAP = "CREATE OR REPLACE FUNCTION nap() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN {}RETURN true; END'"
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_preparation_ends(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, suspended: bool) -> None:
+    """Though a function of an index, which the trial makes too, sleeps for ever."""
+    monkeypatch.setattr(move, "_PREPARATION_SECONDS", 3.0)
+    index = "CREATE INDEX i ON t (n) WHERE nap()"
+    await sql(alpha, "CREATE TABLE t (n int)", NAP.format(""), index, NAP.format("PERFORM pg_sleep(3600); "))
+    tenants = two.tenants()
+    if suspended:
+        await only(tenants.suspend(["alpha"]))
+    async with asyncio.timeout(60):
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert re.search(
+        r"was not copied without its rows within [34]\.?\d* s: does a function of an index or constr", str(failed.error)
+    )
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    current = alpha if not suspended else present((await only(tenants.resume(["alpha"]))).credential)
+    await sql(current, NAP.format(""))  # the control
+    assert (await only(tenants.move(["alpha"], to=two.new))).error is None
 
 
 async def _refused(two: Two, credential: Credential, why: str) -> None:

@@ -37,6 +37,7 @@ _LOOK = 0.2  # s between two looks at how much was copied
 # Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
 _FOLDERS = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/*/bin", "/usr/local/opt/*/bin"
 _ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|mysql\S*: ", re.IGNORECASE)
+_TOO_LARGE = re.compile(rb"invalid memory alloc request size|out of memory|Cannot enlarge string buffer")
 _VERSION = re.compile(r"(?:\(PostgreSQL\)|Ver|from) (\d+)\.(\d+)")
 
 
@@ -101,8 +102,8 @@ class Copier(ABC):
         """Restore a dump, which may be hostile."""
 
     @abstractmethod
-    async def count(self, credential: Credential) -> Mapping[str, str]:
-        """The number of rows of each table, and where each sequence is."""
+    async def count(self, credential: Credential, *, members: bool = False) -> Mapping[str, str]:
+        """Of each table, or of those of extensions, its rows and sums of hashes of its values; where sequences are."""
 
     @abstractmethod
     async def finish(self, survey: Survey, target: Credential) -> None:
@@ -233,4 +234,5 @@ async def _watch(file: IO[bytes] | None, patience: float) -> None:
 def _reason(errors: bytes, code: int) -> str:
     """The first error that a program reports. The lines after it may quote a statement or a row: they are left out."""
     first = next((line for line in errors.decode(errors="replace").splitlines() if _ERROR.match(line)), "")
-    return first[:_LONGEST_REASON].strip() or (f"signal {-code}" if code < 0 else f"exit code {code}")
+    too_large = " (a row is too large to be copied: make its values smaller)" if _TOO_LARGE.search(errors) else ""
+    return f"{first[:_LONGEST_REASON].strip() or (f'signal {-code}' if code < 0 else f'exit code {code}')}{too_large}"

@@ -27,6 +27,11 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
+# Of our sessions: of them depends how values look, which are compared.
+_SETTINGS_OF_A_SESSION = SQL("""
+SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = '';
+SET DateStyle = ISO; SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = hex
+""")
 
 _DATABASE = SQL("""
 SELECT pg_database_size(d.oid), d.datconnlimit, pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
@@ -51,13 +56,40 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_
 AND (s.setrole = to_regrole(quote_ident(%(login)s))::oid OR s.setrole = 0 AND s.setdatabase <> 0)
 AND split_part(each, '=', 1) <> 'role'
 """)
-# The statement that counts the rows of each table, or reads where a sequence is.
+# The statement that counts the rows of each table, and sums up a hash of each column; or reads where a sequence is. It
+# calls no function, cast or operator of a tenant: the columns are of PostgreSQL's own types, and are not generated.
 _COUNTS = SQL("""
-SELECT format('SELECT %L, %s FROM %I.%I', nspname || '.' || relname, CASE relkind WHEN 'S'
-    THEN 'last_value::text || '' '' || is_called' ELSE 'count(*)::text' END, nspname, relname)
+SELECT format('SELECT %%L, %%s FROM %%I.%%I%%s', nspname || '.' || relname,
+  CASE relkind WHEN 'S' THEN 'last_value::text || '' '' || is_called'
+    ELSE concat_ws(', ', 'array_to_string(ARRAY[count(*)', (
+        SELECT string_agg(
+            format('coalesce(sum(hashtextextended(%%I::text COLLATE "C", 0)), 0)', attname), ', ' ORDER BY attnum)
+        FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+        AND atttypid = ANY (%(types)s::regtype[]))) || '], '' '')' END,
+  nspname, relname, CASE WHEN relkind = 'r' THEN ' ' || extcondition[array_position(extconfig, c.oid)] END)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+LEFT JOIN pg_extension e ON e.oid = d.refobjid
 WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-AND n.nspname !~ '^pg_toast' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY c.oid
+AND n.nspname !~ '^pg_toast' AND (NOT %(members)s OR e.oid IS NOT NULL AND c.oid <> ALL (coalesce(extconfig, '{}')))
+ORDER BY c.oid
+""")
+_NUMBERS, _TEXTS = "bool int2 int4 int8 numeric float4 float8", "text varchar bpchar uuid jsonb bytea"
+_HASHED = f"{_NUMBERS} {_TEXTS} date time timestamp timestamptz".split()
+_MEMBERS_OF = SQL("""
+SELECT e.extname, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+JOIN pg_extension e ON e.oid = d.refobjid WHERE nspname || '.' || relname = %(name)s
+""")
+# What no other server has: objects of other roles than the owner, and rights of the tenant's logins.
+_OBSTACLES = SQL("""
+SELECT pg_describe_object(classid, objid, objsubid), rolname, deptype = 'o' FROM pg_shdepend s
+JOIN pg_roles r ON r.oid = refobjid
+WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND refclassid = 'pg_authid'::regclass
+AND (deptype = 'o' AND rolname <> %(owner)s AND classid NOT IN ('pg_default_acl'::regclass, 'pg_extension'::regclass)
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = s.classid AND d.objid = s.objid AND d.deptype = 'e')
+  OR deptype IN ('a', 'r') AND rolname ~ %(form)s) ORDER BY 3 DESC, 1 LIMIT 1
 """)
 _BLOCKED = SQL("""
 SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
@@ -65,10 +97,10 @@ SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
 WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s) ORDER BY 1
 """)
 _COUNT_LARGE_OBJECTS = SQL("SELECT 'large objects', count(*)::text FROM pg_largeobject_metadata")
-# How the entries begin that are left out.
+# The entries that are left out, without the role at their end.
 _THERE = SQL("""
-SELECT kind || extname || ' ' FROM pg_extension, (VALUES ('EXTENSION - '), ('COMMENT - EXTENSION ')) AS of (kind)
-UNION ALL SELECT 'SCHEMA - ' || nspname || ' ' FROM pg_namespace
+SELECT kind || extname FROM pg_extension, (VALUES ('EXTENSION - '), ('COMMENT - EXTENSION ')) AS of (kind)
+UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace
 """)
 
 _Ask: TypeAlias = Callable[..., Awaitable[list[Any]]]
@@ -78,7 +110,8 @@ class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
     without_rows = "--schema-only"
-    timeouts = ""  # what overrides the time-outs that a tenant set on its database or login
+    # What overrides the settings of the database, the login or the server, of which ``money`` has another text in each.
+    options = ""
 
     @staticmethod
     def refusal(source: str, target: str) -> str:
@@ -101,7 +134,7 @@ class PostgresCopier(Copier):
         timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
         if at_least >= _NEW_SETTING:
             timeouts.append("transaction_timeout")
-        copier.timeouts = " ".join(f"-c {timeout}=0" for timeout in timeouts)
+        copier.options = " ".join([*(f"-c {timeout}=0" for timeout in timeouts), "-c lc_monetary=C"])
         return copier
 
     async def survey(self, source: Credential, login: str) -> Survey:
@@ -110,9 +143,16 @@ class PostgresCopier(Copier):
             extensions = await ask(_EXTENSIONS, {"owner": self.names.owner, "form": self.names.login_pattern})
             ((tables, locks),) = await ask(_LOCKS)
             settings = await ask(_SETTINGS, {"login": login})
+            obstacles = await ask(_OBSTACLES, {"owner": self.names.owner, "form": self.names.login_pattern})
         if tables > locks * _PART_OF_LOCKS:
             raise GrantError(
                 f"it has {tables:,} tables, and pg_dump would take most of the {locks:,} locks of the server"
+            )
+        for what, role, is_owned in obstacles:
+            if is_owned:
+                raise GrantError(f"{what} belongs to {role!r}: make {self.names.owner!r} its owner, or drop it")
+            raise GrantError(
+                f"{what} names the login {role!r}, which ends with the move: grant to {self.names.owner!r} instead"
             )
         facts = {"limit": limit, "locale": locale, "settings": settings}
         return Survey(bytes=size, tables=tables, extensions=tuple(extensions), facts=facts)
@@ -124,12 +164,20 @@ class PostgresCopier(Copier):
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
             raise GrantError(f"encoding and locale differ: {here} and {there}")
         await super().try_copy(survey, source, target)
+        counted, copied = [await self.count(each, members=True) for each in (source, target)]
+        for name in [name for name, found in counted.items() if copied.get(name) != found]:
+            async with self._session(source) as ask:
+                for extension, kind, quoted in await ask(_MEMBERS_OF, {"name": name}):
+                    raise GrantError(
+                        f"{quoted} is a member of the extension {extension!r}, so a dump leaves out what is in it: run "
+                        f"ALTER EXTENSION {Identifier(extension).as_string(None)} DROP {kind} {quoted}, or empty it"
+                    )
         async with self._session(target) as ask:
             await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
     async def dump(self, source: Credential, file: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with _environment_of(source, self.timeouts) as environment:
+        with _environment_of(source, self.options) as environment:
             command = [self.tools.dump, *options, *more, _place_of(source)]
             await self._unblocked(source, run(command, environment, stdout=file))
 
@@ -154,7 +202,7 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with (
             NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
-            _environment_of(target, self.timeouts) as environment,
+            _environment_of(target, self.options) as environment,
         ):
             listed.writelines(f"{each}\n" for each in entries)
             listed.flush()
@@ -169,19 +217,19 @@ class PostgresCopier(Copier):
         file.seek(0)
         listing = await text_of([self.tools.restore, "--list"], file)
         async with self._session(target) as ask:
-            there = tuple(entry for (entry,) in await ask(_THERE))
+            there = {entry for (entry,) in await ask(_THERE)}
         entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
         return [
             line
             for line, entry in entries
-            if not entry.startswith(there)
+            if entry.rpartition(" ")[0] not in there
             and (entry.endswith(f" {self.names.owner}") or not entry.startswith("DEFAULT ACL "))
         ]
 
-    async def count(self, credential: Credential) -> Mapping[str, str]:
+    async def count(self, credential: Credential, *, members: bool = False) -> Mapping[str, str]:
         async with self._session(credential) as ask:
-            found = dict(await ask(_COUNT_LARGE_OBJECTS))
-            counts = [verbatim(text) for (text,) in await ask(_COUNTS)]
+            found = {} if members else dict(await ask(_COUNT_LARGE_OBJECTS))
+            counts = [verbatim(text) for (text,) in await ask(_COUNTS, {"types": _HASHED, "members": members})]
             for at in range(0, len(counts), _AT_ONCE):
                 found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
@@ -207,15 +255,17 @@ class PostgresCopier(Copier):
     @asynccontextmanager
     async def _session(self, credential: Credential) -> AsyncGenerator[_Ask]:
         """A session as the owner of the tenant's objects, without a bound of time for its statements."""
-        options = options_from(credential.uri.partition("?")[0]) | {"options": self.timeouts}
+        options = options_from(credential.uri.partition("?")[0]) | {"options": self.options}
         ca = None if credential.ca is None else CAFile(credential.ca)
         try:
             server = await connect(options, ca, 0, "aiodbclient")  # 0: its version is not known
         except psycopg.Error as error:
-            raise GrantError(f"PostgreSQL refused a login to copy the database: {one_line(error)}") from None
+            reason = one_line(error)
+            advice = ": close sessions of the tenant, or raise the limit" if "too many connections" in reason else ""
+            raise GrantError(f"PostgreSQL refused a login to copy the database: {reason}{advice}") from None
         async with server:
             ask = partial(rows, server)
-            await ask(SQL("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''"))
+            await ask(_SETTINGS_OF_A_SESSION)
             await ask(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
             yield ask
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from time import monotonic
+from typing import TypeVar
 
 from attrs import define, evolve, field
 
@@ -29,6 +30,9 @@ from .provision import conflict
 from .tenant import Tenant
 
 _AT_A_TIME = 4  # tenants
+_PREPARATION_SECONDS = 120.0  # and for each table. A tenant's function may run for ever in a restore
+_SLACK = 10  # how much longer than estimated what has no ``max_frozen`` may take
+T = TypeVar("T")
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
 
@@ -137,27 +141,36 @@ class _Move:
         password = new_password()
         await tenant.steps.add_dump_login(dump_login, password)
         source = tenant.home.credential(tenant.names, Role.READER, dump_login, password)
-        survey = await copier.survey(source, current.username)
+        survey = await self._within(_PREPARATION_SECONDS, "surveyed", copier.survey(source, current.username))
         kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
         # As a machine of two processors copies.
         seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
         if current.suspended is None and seconds > self._job.max_frozen:
             await undo_move(tenant)
             return kept
-        record = await self._prepare(copier, survey, source, logins)
+        allowed = _PREPARATION_SECONDS + _SLACK * survey.tables / _TABLES_PER_SECOND
+        preparing = self._prepare(copier, survey, source, logins)
+        why = ": does a function of an index or constraint run for long?"
+        record = await self._within(allowed, "copied without its rows", preparing, why)
         assert record.current is not None
         self._frozen_at = monotonic()
         await tenant.begin(Verb.MOVE, other_cluster=self._there.cluster)  # ``get`` returns None
         await tenant.steps.freeze([each for each in tenant.every_login() if each != dump_login])
-        frozen = asyncio.timeout(None if current.suspended else self._job.max_frozen)
-        try:
-            async with frozen:
-                await self._transfer(copier, source, record.current)
-        except TimeoutError:
-            if not frozen.expired():
-                raise
-            raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
+        allowed = self._job.max_frozen
+        if current.suspended is not None:
+            allowed = max(allowed, _PREPARATION_SECONDS + _SLACK * seconds)
+        await self._within(allowed, "copied", self._transfer(copier, source, record.current))
         return await self._commit(kept, record)
+
+    async def _within(self, seconds: float, done: str, doing: Awaitable[T], why: str = "") -> T:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await doing
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        raise self._error(f"it was not {done} within {seconds:.3g} s{why}")
 
     async def _undo(self, error: BaseException) -> None:
         try:
@@ -212,9 +225,10 @@ class _Move:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         counted, copied = [each.result() for each in counting]
-        if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
-            first = different[0]
-            raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
+        for name in [name for name, found in counted.items() if copied.get(name) != found]:
+            here, there = [each.get(name, "nothing").split()[0] for each in (counted, copied)]
+            how = f"has {here} here, and {there} there" if here != there else "has other values there"
+            raise self._error(f"the copy differs: {name} {how}")
         await copier.finish(survey, target)
 
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
