@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -243,29 +242,49 @@ async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatc
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
-async def test_move_within_max_frozen(two: Two, tenants: Tenants, alpha: Credential) -> None:
+def stuck(monkeypatch: pytest.MonkeyPatch, *, frozen: bool) -> asyncio.Event:
+    """Let each dump of the trial, or of the ``frozen`` database, wait for ever. Return an event that it has begun."""
+    dump, begun = copying.PostgresCopier.dump, asyncio.Event()
+
+    async def waiting(copier: copying.PostgresCopier, source: Any, file: IO[bytes], *more: str) -> None:
+        if ("--schema-only" in more) != frozen:
+            begun.set()
+            await asyncio.Event().wait()
+        await dump(copier, source, file, *more)
+
+    monkeypatch.setattr(copying.PostgresCopier, "dump", waiting)
+    return begun
+
+
+async def test_move_within_max_frozen(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=100)))
     assert kept.error is None
     assert (kept.action, kept.bytes > 1_000_000) == (TenantAction.KEPT, True)
-    too_slow = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=400)))
-    if too_slow.error is not None:
-        assert "it was not copied within 0.4 s" in str(too_slow.error)
-        assert await enters(alpha)
-        assert await left_on(tenants, two.new, "alpha") == (False, [])
+    stuck(monkeypatch, frozen=True)
+    too_slow = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(seconds=1)))
+    assert isinstance(too_slow.error, MoveError)
+    assert "it was not copied within 1 s" in str(too_slow.error)
+    assert await enters(alpha)
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
 
 
-async def test_a_cancelled_move_leaves_the_tenant_open(two: Two, tenants: Tenants, alpha: Credential) -> None:
-    await sql(alpha, "CREATE TABLE t (n int)")
-    for seconds in (0.1, 0.4, 0.8):
-        moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
-        await asyncio.sleep(seconds)
-        moving.cancel()
-        with suppress(asyncio.CancelledError):
-            await moving
-            break
-        credential = present(await tenants.get("alpha"))
-        assert await enters(credential)
-    await only(tenants.repair(["alpha"]))
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_cancelled_move_is_undone(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """The tenant is open again, and nothing is left of the copy."""
+    begun = stuck(monkeypatch, frozen=frozen)
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+    await begun.wait()
+    assert (await tenants.get("alpha"), await enters(alpha)) == ((None, False) if frozen else (alpha, True))
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+    assert await tenants.get("alpha") == alpha
+    assert await enters(alpha)
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 

@@ -14,12 +14,14 @@ from attrs import evolve
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
+from aiodbclient.tenants._servers.postgres import databases
 from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only, present
 from .managed import INSTALLED
 from .moves import Two, assert_survives, enters, left_on, moved_beside, moved_while_written, opened, sql
 from .problems import kinds
+from .programs import session_of
 from .servers import RestartablePostgres
 
 
@@ -85,6 +87,29 @@ async def test_prepared_transaction_stops_move(two: Two, tenants: Tenants, alpha
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert await sql(moved.credential, "SELECT count(*) FROM t") == [(0,)]
+
+
+async def test_transaction_prepared_in_freeze_stops_move(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session prepares it after the first look, and before it is terminated. A copy would not have its rows."""
+    empty = databases._empty
+    async with session_of(alpha) as ask:
+        await ask("CREATE TABLE t (n int)")
+
+        async def meanwhile(session: Any, *logins: Any) -> None:
+            if logins:  # it freezes
+                await ask("BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'")
+            await empty(session, *logins)
+
+        monkeypatch.setattr(databases, "_empty", meanwhile)
+        moved = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(moved.error, MoveError)
+    assert f"has the prepared transaction '{two.prefix}'" in str(moved.error)
+    assert await sql(alpha, f"COMMIT PREPARED '{two.prefix}'", "SELECT n FROM t") == [(1,)]
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SELECT n FROM t") == [(1,)]
 
 
 async def test_move_ends_rights_of_others(two: Two, alpha: Credential) -> None:
