@@ -21,6 +21,8 @@ _PANELS = ("Arguments", "Options")  # these come first
 _FIRST = ("--cluster", "--store", "-o")  # of the common options: these are needed most
 _EXAMPLE = "\n\nExample: "  # in a docstring, before its last paragraph
 
+_SYNONYMS = {"remove": "delete", "delete": "remove"}  # one group has the one, another has the other
+
 # Each group of commands: what it is for, and where its commands are.
 _GROUPS = {
     "clusters": (
@@ -33,7 +35,7 @@ _GROUPS = {
             "list": "users_and_dbs.list_users",
             "get": "users_and_dbs.get_user",
             "create": "users_and_dbs.create_user",
-            "delete": "users_and_dbs.delete_user",
+            "delete": "users_and_dbs.delete_users",
             "reset": "users_and_dbs.reset_user",
             "provision": "users_and_dbs.provision_users",
         },
@@ -74,7 +76,7 @@ _GROUPS = {
             "copy": "store.copy_store",
             "rekey": "store.rekey_store",
             "keygen": "store.make_key",
-            "forget": "store.forget_record",
+            "forget": "store.forget_records",
         },
     ),
 }
@@ -128,6 +130,12 @@ class Command(_Help, TyperCommand):
 
 
 class Group(_Help, TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        meant = _SYNONYMS.get(args[0])
+        if args[0] not in self.commands and meant in self.commands:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{meant}'?")
+        return super().resolve_command(ctx, args)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)

@@ -22,7 +22,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask on the terminal whether to go on, unless ``yes``, and raise typer.Abort if not."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not has_terminal():
         raise InvalidArgumentError(f"{question} There is no terminal to ask on: add --yes. Nothing was changed")
     termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
     with interruptible():
@@ -31,6 +31,8 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def confirm_ending(question: str, number: int, chosen: Chosen, ending: Ending) -> None:
     """Ask before ``number`` names lose something, and refuse ``--yes`` without ``--max`` for names not typed."""
+    if ending.dry_run:
+        return
     if ending.most is not None and number > ending.most:
         raise InvalidArgumentError(f"{number} are selected, more than --max {ending.most}. Nothing was changed")
     if ending.yes and ending.most is None and not chosen.is_typed:
@@ -39,6 +41,11 @@ def confirm_ending(question: str, number: int, chosen: Chosen, ending: Ending) -
         )
     if number:
         confirm(question, yes=ending.yes)
+
+
+def has_terminal() -> bool:
+    """Whether somebody can answer. The standard input may be closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 @contextmanager

@@ -35,11 +35,11 @@ async def examine(
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
     findings = Findings(output)
-    async with open_client(place) as client:
+    async with open_client() as client:
         try:
             await check_token(findings, client)
         except StepFailedError:
-            return Exit.SOME_FAILED
+            return Exit.UNUSABLE
         clusters = await find_clusters(client, place.clusters or await _clusters_in(store))
         if store is not None:
             await check_store(findings, store, [each.id for each in clusters.values()])

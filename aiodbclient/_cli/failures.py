@@ -26,8 +26,10 @@ class Exit(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 some failed or do not exist, 2 bad usage or an error of the system, 3 stopped early, 4 the "
-    "API or the store failed, 5 `check` found a problem, 130 ended at once by Ctrl-C."
+    "API or the store failed, 5 `check` found a problem, whether or not others failed, 130 ended at once by Ctrl-C."
 )
+# Whatever the name.
+_UNUSABLE = errors.AuthenticationError, errors.PermissionDeniedError, errors.RateLimitError, errors.ServerError
 _SCOPES = (
     "tenants need the scopes database:read and database:view_credentials, changes of users and databases also "
     "database:create, database:update and database:delete"
@@ -78,18 +80,19 @@ def advice_for(error: Exception) -> str:
             return ""
 
 
+def is_down(error: Exception) -> bool:
+    """Whether the API or the store failed, so that no other name fares better."""
+    if isinstance(error, tenant_errors.ClaimLostError):
+        return False
+    kinds = errors.TransportError, errors.MaxWaitError, tenant_errors.StoreError, *_UNUSABLE
+    return isinstance(error, kinds)
+
+
 def code_of(error: errors.DatabaseClientError) -> Exit:
     match error:
         case errors.ConfigurationError() | errors.InvalidArgumentError() | errors.UnsupportedOperationError():
             return Exit.BAD_USAGE
-        case (
-            errors.AuthenticationError()
-            | errors.PermissionDeniedError()
-            | errors.RateLimitError()
-            | errors.ServerError()
-        ):
-            return Exit.UNUSABLE
         case errors.APIError() | tenant_errors.CapacityError():
-            return Exit.SOME_FAILED
+            return Exit.UNUSABLE if isinstance(error, _UNUSABLE) else Exit.SOME_FAILED
         case _:
             return Exit.UNUSABLE

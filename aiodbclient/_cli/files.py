@@ -23,6 +23,8 @@ _MOST_BYTES = 32 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_BEGINS = re.compile(r"\s*([\[{-]|users:)")  # no name begins like this
+# What a column of names may be called by mistake. A tenant of such a name needs the line `name` before it.
+_HEADINGS = {"names", "tenant", "tenants", "user", "users", "username", "login", "database", "customer", "id"}
 _LISTS = {str(list), str(Sequence)}
 
 
@@ -58,6 +60,8 @@ def read_text(file: Path) -> str:
     try:
         with interruptible():
             if str(file) == "-":
+                if sys.stdin is None:
+                    raise InvalidArgumentError("--from -: the standard input is closed")
                 data = sys.stdin.buffer.read(_MOST_BYTES + 1)
             else:
                 with file.open("rb") as opened:
@@ -114,6 +118,8 @@ def _rows(where: str, text: str) -> Iterator[tuple[int, str]]:
             raise InvalidArgumentError(f"{where} has the column `name` twice")
         reader.fieldnames = columns
         if "name" not in columns:
+            if columns[0] in _HEADINGS:
+                raise InvalidArgumentError(f"{where}: the first line is `{columns[0]}`, and must be `name` for a CSV")
             yield from ((number, line.strip()) for number, line in lines)
             return
         for row in reader:

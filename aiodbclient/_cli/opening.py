@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,6 @@ from uuid import UUID
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 from ..tenants._stores.sealing import Seal
 from ..tenants.errors import StoreError
-from .options import Api
 from .printing import note, span
 
 if TYPE_CHECKING:
@@ -27,23 +27,19 @@ KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 _ENTRY_POINTS = "aiodbclient.stores"
 
 
-def rate_limiter(api: Api) -> RateLimiter:
+def rate_limiter() -> RateLimiter:
     """Return the provider's rate limit, or no limit for a sandbox."""
     from ..client import checked_base_url, default_limiter  # slow to import
 
-    return default_limiter(api.budget, checked_base_url(None))
+    return default_limiter(os.environ.get("AIODBCLIENT_BUDGET"), checked_base_url(None))
 
 
 @asynccontextmanager
-async def open_client(
-    api: Api | None = None, limiter: RateLimiter | None = None, *, offline: bool = False
-) -> AsyncGenerator[DatabaseClient]:
+async def open_client(limiter: RateLimiter | None = None, *, offline: bool = False) -> AsyncGenerator[DatabaseClient]:
     """Open a client with the environment's token and proxy, or an ``offline`` one, which needs no token."""
     from .. import DatabaseClient  # slow to import
 
     token = "unused" if offline else _token()
-    if limiter is None and api is not None:
-        limiter = rate_limiter(api)
     async with DatabaseClient(token, rate_limiter=limiter, trust_env=True) as client:
         yield client
 
@@ -93,7 +89,8 @@ async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[s
         found = [await _by_id(client, each) if is_id(each) else _by_name(client, listed, each) for each in wanted]
     if len({each.id for _, each in found}) < len(found):
         raise InvalidArgumentError(f"--cluster {', '.join(wanted)}: the same cluster twice")
-    return dict(found)
+    names = Counter(name for name, _ in found)
+    return {name if names[name] == 1 else each.id: each for name, each in found}
 
 
 async def find_cluster(client: DatabaseClient, wanted: str) -> Cluster:

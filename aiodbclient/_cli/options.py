@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -107,7 +108,6 @@ class Api:
         timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", common=True)
     ] = None
     verbose: Annotated[bool, option("--verbose", help="Print errors with their details.", common=True)] = False
-    budget: Annotated[str | None, option("--budget", envvar="AIODBCLIENT_BUDGET", hidden=True)] = None
 
 
 @frozen(kw_only=True)
@@ -167,8 +167,15 @@ class Chosen:
 class Ending:
     """The consent to end something."""
 
+    dry_run: Annotated[bool, option("--dry-run", help="Print what it would do, and change nothing.")] = False
     most: Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")] = None
     yes: YesOption = False
+
+    def preview(self, would: str | Callable[[Any], str]) -> Callable[[Any], str] | None:
+        """Return what a command ``would`` do to a record, for ``--dry-run``; None if it is to do it."""
+        if not self.dry_run:
+            return None
+        return would if callable(would) else lambda _: would
 
 
 def suggest(place: OnCluster | Stored, *words: str) -> str:

@@ -41,9 +41,9 @@ def some(texts: Sequence[str], between: str = ", ") -> str:
     return f"{between.join(texts[:FEW])}{more}"
 
 
-def counted(names: Sequence[str]) -> str:
-    """The first of the names, and how many there are."""
-    return f"{some(names)} ({len(names)})"
+def counted(names: Sequence[str], what: str = "tenants") -> str:
+    """The names and how many there are, or only how many if there are more than a few."""
+    return f"{some(names)} ({len(names)})" if len(names) <= FEW else f"{len(names)} {what}"
 
 
 def span(seconds: float) -> str:

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from ..errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from ..tenants.errors import StoreError
-from .failures import Exit, code_of, message_of
+from .failures import Exit, code_of, is_down, message_of
 from .options import TIMEOUT_GRACE
 from .output import Output
 from .printing import note, printable, some, span, write
@@ -65,8 +65,8 @@ class Report:
         """Say what helps the names that failed."""
         return []
 
-    def next_step(self) -> str:
-        """Say what to do after a stop."""
+    def next_step(self, left: Sequence[str]) -> str:
+        """Say what to do after a stop, with the names that are ``left``."""
         return "run the same command again"
 
     async def settled(self, outcome: Any, role: str) -> Any:
@@ -212,6 +212,8 @@ class _Work:
             return Exit.STOPPED
         if self.left:  # after a program that failed
             note(self._how_far(begun))
+        if self.failed and len(self.failed) == len(self.ended) and all(is_down(each.error) for each, _ in self.failed):
+            return Exit.UNUSABLE
         return Exit.SOME_FAILED if self.failed else Exit.DONE
 
     def _how_far(self, begun: Sequence[str]) -> str:
@@ -222,7 +224,7 @@ class _Work:
             "left": len(self.left) - len(begun),
         }
         parts = [f"{count} {what}" for what, count in counts.items() if count or what in ("done", "left")]
-        return f"{', '.join(parts)}. To go on, {self.report.next_step()}"
+        return f"{', '.join(parts)}. To go on: {self.report.next_step(self.left)}"
 
 
 class Bar:

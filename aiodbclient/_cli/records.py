@@ -106,8 +106,13 @@ class Records:
         ids = {record.cluster for name, record in self.records[role].items() if name in names}
         return ", ".join(name for id, name in self.clusters.items() if id in ids) or self.cluster
 
-    def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
-        """Select the names that are on record, or all for None, and say why the others are not."""
+    def select(
+        self, wanted: Sequence[str] | None, role: Role, *, corrects: bool = True
+    ) -> tuple[list[str], dict[str, str]]:
+        """Select the names that are on record, or all for None, and say why the others are not.
+
+        It ``corrects`` a misspelled name, unless the command destroys something.
+        """
         there = {*self.records[role], *(self.entries.damaged if role is Role.OWNER else ())}
         if wanted is None:
             if not there and (why := self.elsewhere()):
@@ -118,7 +123,7 @@ class Records:
         missing, candidates = dict[str, str](), self.records[Role.OWNER].keys() - set(wanted)
         for name in wanted:
             if name not in there:
-                missing[name] = self._why_missing(name, role, candidates if len(missing) < FEW else ())
+                missing[name] = self._why_missing(name, role, candidates if corrects and len(missing) < FEW else ())
         return [name for name in wanted if name in there], missing
 
     def say_how_many(self, *roles: Role) -> None:

@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, evolve, field, frozen
@@ -13,10 +15,13 @@ from attrs import define, evolve, field, frozen
 from ..errors import InvalidArgumentError, NameTakenError
 from ..tenants import Role
 from ..tenants._naming import guard_tenants, names_of
+from ..tenants._record import OnRecord
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
+from .failures import Exit
 from .files import read_names
 from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
+from .output import Output
 from .printing import FEW, note, some
 from .progress import Report, called, follow
 from .records import Entries, Records, read_entries
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     from .. import Cluster, DatabaseClient, RateLimiter
     from ..bulk import Failed, Run
     from ..tenants import TenantRole, Tenants
-    from ..tenants._record import OnRecord
 
 
 @frozen(kw_only=True, slots=False)
@@ -55,10 +59,32 @@ class Opened(Records):
         found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
         return [each for each in found if each is not None]
 
-    async def run(self, begin: Callable[[Any, list[str]], Run[Any]], report: Report) -> int:
-        """Begin a run for each role that has names, and ``follow`` them."""
+    async def run(
+        self,
+        begin: Callable[[Any, list[str]], Run[Any]],
+        report: Report,
+        would: Callable[[OnRecord], str] | None = None,
+    ) -> int:
+        """Begin a run for each role that has names, and ``follow`` them; or list what it ``would`` do to each."""
+        if would is not None:
+            return self._preview(report.output, would)
         runs = ((role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its)
         return await self.follow(runs, report)
+
+    def _preview(self, output: Output, would: Callable[[OnRecord], str]) -> int:
+        chosen = [(role, name) for role, its in self.names.items() for name in its]
+        found = [self.records[role].get(name) or OnRecord.read(name, role, None) for role, name in chosen]
+        rows = [
+            {"name": each.name, "role": each.role.value}
+            | self.home(each.cluster, as_json=output.as_json)
+            | {"would": would(each)}
+            for each in found
+        ]
+        for name, why in self.missing.items():
+            note(f"{name}: {why}")
+        output.rows(rows, empty="no tenant is selected")
+        note("--dry-run: nothing was changed")
+        return self.entries.end(Exit.SOME_FAILED if self.missing else Exit.DONE)
 
     def in_role(self, role: Role) -> TenantRole:
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
@@ -113,7 +139,7 @@ async def open_records(place: Stored) -> AsyncGenerator[Records]:
         entries = await read_entries(store)
         clusters = entries.find(place.clusters) if place.clusters else entries.clusters()
         if clusters is None:
-            async with open_client(place) as client:
+            async with open_client() as client:
                 found = await find_clusters(client, place.clusters or ())
                 clusters = {cluster.id: name for name, cluster in found.items()}
         yield Records(place=place, store=store, entries=entries, clusters=clusters)
@@ -121,13 +147,19 @@ async def open_records(place: Stored) -> AsyncGenerator[Records]:
 
 @asynccontextmanager
 async def open_tenants(
-    place: Stored, *, make: bool = False, new: Iterable[str] = (), more: Sequence[str] = (), **options: Any
+    place: Stored,
+    *,
+    make: bool = False,
+    new: Iterable[str] = (),
+    more: Sequence[str] = (),
+    dry_run: bool = False,
+    **options: Any,
 ) -> AsyncGenerator[Opened]:
     """Open the store and its clusters, with ``more``; ``make`` creates the store, if all ``new`` can be names."""
-    from ..tenants import Tenants  # slow to import
+    from ..tenants import SQLiteStore, Tenants  # slow to import
 
     async with AsyncExitStack() as stack:
-        limiter, entries, store = rate_limiter(place), Entries(), None
+        limiter, entries, store = rate_limiter(), Entries(), None
         if not (make and is_missing(place.store)):  # that one is created last, so that a mistake leaves none behind
             store = await stack.enter_async_context(open_store(place.store, make=make))
             entries = await read_entries(store)
@@ -136,10 +168,13 @@ async def open_tenants(
         there = {known.get(each, each) for each in wanted}
         wanted += [each for each in more if known.get(each, each) not in there]
         offline = not isinstance(place, Place) and entries.find(wanted) is not None
-        client = await stack.enter_async_context(open_client(place, limiter, offline=offline))
+        client = await stack.enter_async_context(open_client(limiter, offline=offline))
         found = await _find(client, wanted, entries)
         _check_names(new, found, place.prefix)
-        if store is None:
+        if store is None and dry_run:  # an empty one that nobody sees
+            folder = stack.enter_context(TemporaryDirectory())
+            store = await stack.enter_async_context(SQLiteStore(Path(folder) / "tenants.db"))
+        elif store is None:
             store = await stack.enter_async_context(open_store(place.store, make=True))
         if isinstance(place, Place):
             options |= {"private": place.private, "connection_limit": place.connection_limit}
@@ -206,6 +241,7 @@ async def open_selection(
     among: Callable[[OnRecord], bool] | None = None,
     default_all: bool = False,
     partly: bool = False,
+    destroys: bool = False,
     **options: Any,
 ) -> AsyncGenerator[Opened]:
     """Find the chosen tenants in each of the roles, with ``--all`` those ``among`` the records."""
@@ -213,7 +249,7 @@ async def open_selection(
     async with open_tenants(place, **options) as opened:
         names, missing = dict[Role, list[str]](), dict[str, str]()
         for role in roles:
-            names[role], lacking = opened.select(wanted, role)
+            names[role], lacking = opened.select(wanted, role, corrects=not destroys)
             if role is roles[0]:  # with --role all, not each tenant has each role
                 missing = lacking
             if wanted is None and among is not None:

@@ -7,12 +7,13 @@ from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError
 from ..tenants._stores.base import BaseStore
-from .asking import confirm
+from .asking import confirm_ending
 from .failures import Exit
+from .files import read_names
 from .opening import KEY_VARIABLE, keys_in, open_store, shown
-from .options import STORE_VARIABLE, YesOption, argument
-from .output import Output
-from .printing import printable, write
+from .options import STORE_VARIABLE, Chosen, Ending, FromOption, TenantNames, argument, store_option
+from .output import ListOutput, Output
+from .printing import counted, printable, write
 from .records import read_entries
 from .running import runs
 
@@ -22,7 +23,7 @@ _StoreArgument = Annotated[str, argument("STORE", _HELP, envvar=STORE_VARIABLE)]
 
 
 @runs
-async def list_store(store: _StoreArgument, output: Output) -> int:
+async def list_store(store: _StoreArgument, output: ListOutput) -> int:
     """List the records of a store, of all clusters. Sends nothing to the API.
 
     Example: aiodbclient store list tenants.db
@@ -45,32 +46,31 @@ async def list_store(store: _StoreArgument, output: Output) -> int:
 
 
 @runs
-async def forget_record(
-    words: Annotated[
-        list[str], argument("STORE NAME", f"The store, and the tenant. Default of STORE: ${STORE_VARIABLE}.")
-    ],
+async def forget_records(
     output: Output,
-    yes: YesOption = False,
+    store: Annotated[str, store_option(_HELP)],
+    ending: Ending,
+    names: TenantNames = None,
+    file: FromOption = None,
 ) -> int:
-    """Remove the record of a tenant, also if it is damaged. Its logins and its database stay as they are.
+    """Remove the records of tenants, also damaged ones. Their logins and databases stay as they are.
 
-    To remove the tenant itself, use `tenants remove`. To take over again what stays, use `tenants provision --adopt`.
+    To remove a tenant itself, use `tenants remove`. To take over again what stays, use `tenants provision --adopt`.
 
-    Example: aiodbclient store forget copy.db beta
+    Example: aiodbclient store forget beta --store copy.db
     """
-    *stores, name = words
-    store = stores[0] if stores else os.environ.get(STORE_VARIABLE)
-    if not store or not name or len(stores) > 1:
-        raise InvalidArgumentError(f"give STORE and NAME, or set ${STORE_VARIABLE} and give NAME")
-    async with open_store(store, called="STORE") as opened:
+    wanted = read_names(names, file)
+    async with open_store(store) as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} does not support removing a record")
-        confirm(
-            f"Remove the record of {name} from {shown(store)}? Its password is lost, its logins and database stay.",
-            yes=yes,
-        )
-        await opened.discard(name)
-    output.done(f"{printable(name)}: forgotten", name=name, action="forgotten")
+        question = f"Remove the record of {counted(wanted)} from {shown(store)}? The passwords are lost"
+        question += ", the logins and databases stay."
+        confirm_ending(question, len(wanted), Chosen(names=names, file=file), ending)
+        for name in wanted:
+            if not ending.dry_run:
+                await opened.discard(name)
+            done = "would be forgotten" if ending.dry_run else "forgotten"
+            output.done(f"{printable(name)}: {done}", name=name, action=done)
     return Exit.DONE
 
 

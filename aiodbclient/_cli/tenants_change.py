@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,7 +101,7 @@ async def provision_tenants(
     names: TenantNames = None,
     file: FromOption = None,
     role: RoleOption = Role.OWNER,
-    adopt: Annotated[bool, option("--adopt", help="Take over what exists and is not on record.")] = False,
+    adopt: Annotated[bool, option("--adopt", help="Take over databases that the store does not have.")] = False,
     max_tenants: MaxTenantsOption = None,
     show: ShowOption = False,
 ) -> int:
@@ -117,7 +117,8 @@ async def provision_tenants(
     chosen = Chosen(names=names, file=file)
     wanted = names_in(chosen) or []
     is_owner = role is Role.OWNER
-    async with open_tenants(place, make=is_owner, new=wanted if is_owner else (), max_tenants=max_tenants) as opened:
+    new = wanted if is_owner else ()
+    async with open_tenants(place, make=is_owner, new=new, dry_run=ending.dry_run, max_tenants=max_tenants) as opened:
         if going := opened.half_removed(wanted, role):
             question = _REMOVAL.format(counted(going), opened.homes_of(going, role))
             confirm_ending(f"{question} Then they are created again.", len(going), chosen, ending)
@@ -127,11 +128,13 @@ async def provision_tenants(
                 f"Take over {counted(unseen)}: the logins, and the databases with all data? "
                 f"They are not on record in {shown(place.store)}, and may be in another store."
             )
-            confirm(question, yes=ending.yes)
+            confirm(question, yes=ending.yes or ending.dry_run)
         opened = evolve(opened, wanted=wanted, names={role: wanted})
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
+        verb = "adopt, or create" if adopt else "create"
+        would = ending.preview(lambda record: "keep" if record.name in on_record else verb)
         if_exists: Literal["adopt", "error"] = "adopt" if adopt else "error"
-        return await opened.run(lambda tenants, names: tenants.provision(names, if_exists=if_exists), report)
+        return await opened.run(lambda tenants, names: tenants.provision(names, if_exists=if_exists), report, would)
 
 
 @runs
@@ -140,7 +143,7 @@ async def repair_tenants(chosen: Chosen, place: Place, output: Output, ending: E
 
     Readers and writers of a tenant are repaired with it.
 
-    Where it says so (-o json: `credential_changed`), deliver the credential on record.
+    If it prints that a credential is new, give it to the tenant's programs (-o json: `credential_changed`).
 
     Example: aiodbclient tenants repair --all
     """
@@ -148,7 +151,7 @@ async def repair_tenants(chosen: Chosen, place: Place, output: Output, ending: E
         if going := opened.half_removed(opened.names[Role.OWNER]):
             confirm_ending(_REMOVAL.format(counted(going), opened.homes_of(going)), len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
-        return await opened.run(lambda tenants, names: tenants.repair(names), report)
+        return await opened.run(lambda tenants, names: tenants.repair(names), report, ending.preview("repair"))
 
 
 @define
@@ -163,8 +166,8 @@ class _RotationReport(_ChangeReport):
         said = f"{kept} kept"
         return super().summary(counts).replace(said, f"{said} ({' or '.join(reasons)})" if reasons else said)
 
-    def next_step(self) -> str:
-        return super().next_step() + ("" if self.skips_young else ", with --older-than 1h")
+    def next_step(self, left: Sequence[str]) -> str:
+        return super().next_step(left) + ("" if self.skips_young else ", with --older-than 1h")
 
 
 @runs
@@ -194,7 +197,9 @@ async def rotate_tenants(
             confirm_ending(question, len(due), chosen, ending)
         report = _RotationReport(output, place.verbose, opened=opened, show=show, skips_young=older_than is not None)
         return await opened.run(
-            lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force), report
+            lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
+            report,
+            ending.preview(lambda record: "keep" if is_suspended(record) or is_young(record, older_than) else "rotate"),
         )
 
 
@@ -204,7 +209,7 @@ def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[OnRec
 
 
 def _listed(due: list[OnRecord]) -> str:
-    return counted([called(each.name, each.role) for each in due])
+    return counted([called(each.name, each.role) for each in due], "logins")
 
 
 async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
@@ -231,7 +236,7 @@ async def revoke_previous(
     ending: Ending,
     role: RolesOption = "owner",
     older_than: Annotated[
-        timedelta | None, duration_option("--older-than", "Skip later rotations, such as 1d.")
+        timedelta | None, duration_option("--older-than", "Keep logins that were replaced later, such as 1d.")
     ] = None,
     unused: Annotated[bool, option("--unused", help="Keep logins that have open sessions.")] = False,
 ) -> int:
@@ -241,14 +246,16 @@ async def revoke_previous(
 
     Example: aiodbclient tenants revoke-previous --all --older-than 1d
     """
-    async with open_selection(place, chosen, roles_of(role)) as opened:
+    async with open_selection(place, chosen, roles_of(role), destroys=True) as opened:
         due = _previous_logins(opened, older_than)
-        sessions = "sessions" if ending.yes or not due else await _count_sessions(opened, due)
+        sessions = "sessions" if ending.yes or ending.dry_run or not due else await _count_sessions(opened, due)
         question = f"Revoke the previous logins of {_listed(due)}, and end their {sessions}?"
         confirm_ending(question, len(due), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
         return await opened.run(
-            lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused), report
+            lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused),
+            report,
+            ending.preview(lambda record: "revoke" if record in due else "keep"),
         )
 
 
@@ -260,12 +267,12 @@ async def suspend_tenants(chosen: Chosen, place: Place, output: Output, ending: 
 
     Example: aiodbclient tenants suspend gamma --yes
     """
-    async with open_selection(place, chosen, among=lambda record: not is_suspended(record)) as opened:
+    async with open_selection(place, chosen, among=lambda record: not is_suspended(record), destroys=True) as opened:
         going = opened.names[Role.OWNER]
         question = f"Suspend {counted(going)} on {opened.homes_of(going)}, and end their sessions?"
         confirm_ending(question, len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
-        return await opened.run(lambda tenants, names: tenants.suspend(names), report)
+        return await opened.run(lambda tenants, names: tenants.suspend(names), report, ending.preview("suspend"))
 
 
 @runs
@@ -277,6 +284,15 @@ async def resume_tenants(chosen: Chosen, place: Place, output: Output, show: Sho
     async with open_selection(place, chosen, among=is_suspended) as opened:
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
         return await opened.run(lambda tenants, names: tenants.resume(names), report)
+
+
+@define
+class _RemovalReport(_ChangeReport):
+    ignores_absent: bool = False
+
+    def next_step(self, left: Sequence[str]) -> str:
+        by_name = self.opened.wanted is not None and not self.ignores_absent  # those that are gone are not on record
+        return super().next_step(left) + (", with --ignore-absent" if by_name else "")
 
 
 @runs
@@ -299,7 +315,7 @@ async def remove_tenants(
     Example: aiodbclient tenants remove gamma
     """
     among = None if older_than is None else partial(is_suspended, before=datetime.now(UTC) - older_than)
-    async with open_selection(place, chosen, [role], among=among, partly=True) as opened:
+    async with open_selection(place, chosen, [role], among=among, partly=True, destroys=True) as opened:
         if not ignore_absent or any((role, name) in opened.others for name in opened.missing):
             opened = opened.whole()
         else:
@@ -308,8 +324,10 @@ async def remove_tenants(
         what = "logins, databases with all data, and records" if role is Role.OWNER else f"the {role} logins"
         question = f"Remove {counted(going)} from {opened.homes_of(going, role)}: {what}?"
         confirm_ending(question, len(going), chosen, ending)
-        report = _ChangeReport(output, place.verbose, opened=opened)
-        return await opened.run(lambda tenants, names: tenants.remove(names, suspended_for=older_than), report)
+        report = _RemovalReport(output, place.verbose, opened=opened, ignores_absent=ignore_absent)
+        return await opened.run(
+            lambda tenants, names: tenants.remove(names, suspended_for=older_than), report, ending.preview("remove")
+        )
 
 
 @define
@@ -343,7 +361,7 @@ async def move_tenants(
     ending: Ending,
     to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
     max_frozen: Annotated[
-        timedelta | None, duration_option("--max-frozen", "Keep tenants that would be frozen for longer. Default: 10m.")
+        timedelta | None, duration_option("--max-frozen", "Do not move a tenant whose copy takes longer. Default: 10m.")
     ] = None,
 ) -> int:
     """Move tenants to another cluster.
@@ -367,4 +385,5 @@ async def move_tenants(
         confirm_ending(question, len(elsewhere), chosen, ending)
         report = _MoveReport(output, place.verbose, opened=opened, target=name)
         most = {} if max_frozen is None else {"max_frozen": max_frozen}
-        return await opened.run(lambda tenants, names: tenants.move(names, target, **most), report)
+        would = ending.preview(lambda record: "keep" if record.cluster == target else "move")
+        return await opened.run(lambda tenants, names: tenants.move(names, target, **most), report, would)

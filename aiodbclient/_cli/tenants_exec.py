@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -21,7 +20,7 @@ from attrs import asdict, define, field, frozen
 from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .app import PROGRAM
-from .asking import SIGNALS
+from .asking import SIGNALS, has_terminal
 from .credentials import environment_of
 from .failures import Exit
 from .options import Chosen, RoleOption, Stored, option
@@ -125,6 +124,13 @@ class _ProgramReport(TenantReport):
         names = [name for its in self.opened.names.values() for name in its if name in ended]
         return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
 
+    def next_step(self, left: Sequence[str]) -> str:
+        # The program's arguments are not repeated: they may hold a secret.
+        chosen = [name for role, its in self.opened.names.items() for name in its if called(name, role) in left]
+        with NamedTemporaryFile("w", prefix="aiodbclient-left-", suffix=".csv", delete=False) as file:
+            file.write("\n".join(["name", *chosen, ""]))
+        return f"run the same command with --from {file.name} in place of the names"
+
     async def unfinished(self) -> Sequence[str]:
         return self.begun
 
@@ -179,7 +185,7 @@ def _pass_on_signals(process: Process) -> None:
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, process.send_signal, number)
-    if sys.stdin.isatty():
+    if has_terminal():
         loop.add_signal_handler(signal.SIGINT, lambda: None)
 
 

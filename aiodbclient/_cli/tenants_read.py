@@ -20,7 +20,7 @@ from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write
 from .failures import Exit, message_of
 from .opening import shown
 from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, Stored, option
-from .output import CredentialOutput, Output
+from .output import CredentialOutput, ListOutput, Output
 from .printing import FEW, note, sized, some, span, write
 from .progress import Alike
 from .records import Records, is_suspended
@@ -37,10 +37,10 @@ _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "be
 
 
 @runs
-async def list_tenants(output: Output, place: Stored) -> int:
+async def list_tenants(output: ListOutput, place: Stored) -> int:
     """List the tenants in the store.
 
-    It sends no request if the store knows the clusters. The column `pending` names the command to run next.
+    It reads the store alone, if that has tenants of the clusters. The column `pending` names the command to run next.
 
     Example: aiodbclient tenants list
     """
@@ -70,10 +70,10 @@ def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, obj
 
 
 @runs
-async def list_capacity(output: Output, place: Stored, max_tenants: MaxTenantsOption = None) -> int:
+async def list_capacity(output: ListOutput, place: Stored, max_tenants: MaxTenantsOption = None) -> int:
     """List how many tenants each cluster has.
 
-    It sends no request if the store knows the clusters. Tenants of all prefixes count.
+    It reads the store alone, if that has tenants of the clusters. Tenants of all prefixes count.
 
     Example: aiodbclient tenants capacity --max-tenants 2000
     """
@@ -103,8 +103,8 @@ async def show_tenants(
 ) -> int:
     """Print stored credentials.
 
-    Without names: of all tenants. It sends no request if the store knows the clusters. With -o k8s, --ca-file is the
-    path of the mounted ca.crt.
+    Without names, it prints those of all tenants. It reads the store alone, if that has tenants of the clusters. With
+    -o k8s, --ca-file is the path of the mounted ca.crt.
 
     Example: aiodbclient tenants show alpha -o uri --ca-file ca.pem
     """
@@ -200,8 +200,8 @@ async def check_tenants(
 ) -> int:
     """Check whether tenants work.
 
-    It changes nothing. Without names: all. Their readers and writers are checked with them. Exits with 5 if one has a
-    problem. What each problem means is in docs/how-to/troubleshooting.md.
+    It changes nothing. Without names, it checks all tenants. It checks their readers and writers too. Exits with 5 if
+    a tenant has a problem. docs/how-to/troubleshooting.md explains each problem.
 
     Example: aiodbclient tenants check alpha
     """
@@ -215,7 +215,7 @@ async def check_tenants(
             code = await opened.run(lambda tenants, names: tenants.check(names), report)
     if report.broken and code in (Exit.DONE, Exit.SOME_FAILED):
         _say_what_helps(opened, report.broken)
-        code = Exit.DIFFERENT if code == Exit.DONE else code
+        code = Exit.DIFFERENT
     return code
 
 
@@ -272,7 +272,7 @@ def _has_newer_login(opened: Opened, name: str, problems: Sequence[Problem]) -> 
 
 
 @runs
-async def show_usage(chosen: Chosen, place: Place, output: Output) -> int:
+async def show_usage(chosen: Chosen, place: Place, output: ListOutput) -> int:
     """Print the size and the connections of tenants.
 
     The largest comes first. Without names: of all.

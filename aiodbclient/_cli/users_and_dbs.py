@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,8 +15,8 @@ from ..tenants._naming import is_derived, is_reserved, names_of
 from .asking import confirm, confirm_ending
 from .completion import cluster_names
 from .failures import Exit
-from .files import read_users
-from .opening import find_cluster, open_client, open_store, patiently, rate_limiter, shown
+from .files import read_names, read_users
+from .opening import find_cluster, is_missing, open_client, open_store, patiently, rate_limiter, shown
 from .options import (
     CLUSTER_VARIABLE,
     STORE_VARIABLE,
@@ -32,7 +32,7 @@ from .options import (
     store_option,
     suggest,
 )
-from .output import Output
+from .output import ListOutput, Output
 from .printing import counted, note, printable, some
 from .progress import Report, follow
 from .records import names_on_record, read_entries
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"db": "database", "user": "user"}
 _UserName = Annotated[str, argument("NAME", "The user.")]
+_UserNames = Annotated[list[str] | None, argument("NAME", "The users.")]
 _DbName = Annotated[str, argument("NAME", "The database.")]
 _StoreOption = Annotated[str | None, store_option("Refuse what is a tenant's in this store.")]
 _IfExists = Annotated[
@@ -54,7 +55,7 @@ _IfExists = Annotated[
 @asynccontextmanager
 async def _opened(place: OnCluster, kind: str = "", name: str = "") -> AsyncGenerator[Cluster]:
     """Open a cluster for one call about a user or a database."""
-    async with open_client(place) as client, patiently():
+    async with open_client() as client, patiently():
         found = await find_cluster(client, place.cluster)
         try:
             yield found
@@ -76,12 +77,12 @@ async def _changing(place: OnCluster, kind: str, name: str) -> AsyncGenerator[No
 
 
 @runs
-async def list_clusters(output: Output, api: Api) -> int:
+async def list_clusters(output: ListOutput, api: Api) -> int:
     """List the account's clusters.
 
     Example: aiodbclient clusters list
     """
-    async with open_client(api) as client, patiently():
+    async with open_client() as client, patiently():
         rows = [_cluster_row(each) for each in await client.clusters.list()]
     output.rows(rows, empty="the account has no clusters")
     return Exit.DONE
@@ -99,7 +100,7 @@ async def get_cluster(
 
     Example: aiodbclient clusters get tenants-prod
     """
-    async with open_client(api) as client, patiently():
+    async with open_client() as client, patiently():
         info = await (await find_cluster(client, name)).info()
     row = _cluster_row(info)
     row |= {"port": info.connection.port, "tls": info.connection.ssl, "host": info.connection.host}
@@ -114,7 +115,7 @@ def _cluster_row(cluster: ClusterInfo) -> dict[str, object]:
 
 
 @runs
-async def list_dbs(output: Output, place: OnCluster) -> int:
+async def list_dbs(output: ListOutput, place: OnCluster) -> int:
     """List the databases of a cluster.
 
     Example: aiodbclient dbs list
@@ -167,7 +168,7 @@ async def delete_db(
 
 
 @runs
-async def list_users(output: Output, place: OnCluster, show: ShowOption = False) -> int:
+async def list_users(output: ListOutput, place: OnCluster, show: ShowOption = False) -> int:
     """List the users of a cluster.
 
     Example: aiodbclient users list
@@ -205,19 +206,40 @@ async def create_user(output: Output, place: OnCluster, name: _UserName, show: S
 
 
 @runs
-async def delete_user(
-    output: Output, place: OnCluster, name: _UserName, store: _StoreOption = None, yes: YesOption = False
+async def delete_users(
+    output: Output,
+    place: OnCluster,
+    ending: Ending,
+    names: _UserNames = None,
+    file: FromOption = None,
+    store: _StoreOption = None,
 ) -> int:
-    """Delete a user. What is a tenant's, or the cluster's own, is refused: use `tenants remove`.
+    """Delete users. What is a tenant's, or the cluster's own, is refused: use `tenants remove`.
+
+    If a user does not exist, it is absent in the end, and this exits with 1.
 
     Example: aiodbclient users delete reporting
     """
-    async with _opened(place, "user", name) as found:
-        await _refuse_tenants(found, "user", [name], store)
-        confirm(f"Delete the user {name} of {place.cluster}?", yes=yes)
-        async with _changing(place, "user", name):
-            await found.users.delete(name)
-    output.done(f"deleted the user {printable(name)}", name=name, action="deleted")
+    wanted = read_names(names, file)
+    limiter = rate_limiter()
+    async with open_client(limiter) as client:
+        found = await find_cluster(client, place.cluster)
+        await _refuse_tenants(found, "user", wanted, store)
+        there = {user.name for user in await found.users.list()}
+        going = [name for name in wanted if name in there]
+        if ending.dry_run:
+            return _preview(output, {name: "delete" if name in there else "nothing: it is absent" for name in wanted})
+        question = f"Delete {counted(going, 'users')} of {place.cluster}?"
+        confirm_ending(question, len(going), Chosen(names=names, file=file), ending)
+        runs = [("", found.users.deprovision(wanted))]
+        code = await follow(runs, _UserReport(output, place.verbose), names=wanted, limiter=limiter)
+    return Exit.SOME_FAILED if code == Exit.DONE and len(going) < len(wanted) else code
+
+
+def _preview(output: Output, would: Mapping[str, str]) -> int:
+    """Print what a command would do to each name."""
+    output.rows({"name": name, "would": verb} for name, verb in would.items())
+    note("--dry-run: nothing was changed")
     return Exit.DONE
 
 
@@ -263,7 +285,7 @@ async def provision_users(
     output: Output,
     place: OnCluster,
     ending: Ending,
-    names: Annotated[list[str] | None, argument("NAME", "The users.")] = None,
+    names: _UserNames = None,
     file: FromOption = None,
     if_exists: _IfExists = "keep",
     show: ShowOption = False,
@@ -278,14 +300,19 @@ async def provision_users(
     """
     users = read_users(names, file)
     wanted = [user.name for user in users]
-    limiter = rate_limiter(place)
-    async with open_client(place, limiter) as client:
+    limiter = rate_limiter()
+    async with open_client(limiter) as client:
         found = await find_cluster(client, place.cluster)
-        await _refuse_tenants(found, "user", wanted, store)
+        # Nothing is lost by a provision, so the store may not exist yet.
+        known = store if store is None or if_exists == "reset" or not is_missing(store) else None
+        await _refuse_tenants(found, "user", wanted, known)
         _check_shown(found, wanted, show=show)
+        if ending.dry_run:
+            there = {user.name for user in await found.users.list()}
+            return _preview(output, {name: if_exists if name in there else "create" for name in wanted})
         if if_exists == "reset":
             going = [user.name for user in await found.users.list() if user.name in wanted]
-            question = f"Give {counted(going)} new passwords? The old ones stop working at once."
+            question = f"Give {counted(going, 'users')} new passwords? The old ones stop working at once."
             confirm_ending(question, len(going), Chosen(names=names, file=file), ending)
         run = found.users.provision(users, if_exists=if_exists)
         return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)

@@ -123,7 +123,7 @@ def test_tenants_of_lost_store_are_found(command: Command, names: list[str]) -> 
     a, b = names[:2]
     prefix = ["--prefix", f"{names[0].replace('-', '_')}_"]  # others have tenants on this server
     assert command("tenants", "provision", a, b, *prefix, *command.place).code == 0
-    assert command("store", "forget", command.store, b, "--yes").code == 0
+    assert command("store", "forget", b, "--store", command.store, "--yes").code == 0
     found = command("tenants", "check", "--not-on-record", *prefix, *command.place)
     assert (found.code, f"{b}: not_on_record" in found.out) == (5, True)
     assert f"{b}: the database is not in this store. Is it the right store?" in found.err

@@ -198,15 +198,15 @@ def test_failed_token_says_what_to_do(command: Command) -> None:
     """A token is wrong, or lacks a scope; that it may not create is found by the trial alone."""
     sandbox = command.sandbox
     may_not_create = ["database:read", "database:view_credentials", "database:update", "database:delete"]
-    for token, check, advice in (
-        ("hunter2-wrong", "token", "Make a new one"),
-        (sandbox.add_token(["tag:read"]), "token", "Give the token the scope database:read"),
-        (sandbox.add_token(["database:read"]), "passwords", "the scope database:view_credentials"),
-        (sandbox.add_token(may_not_create), "login", "Give the token the scope database:create"),
+    for token, code, check, advice in (
+        ("hunter2-wrong", 4, "token", "Make a new one"),
+        (sandbox.add_token(["tag:read"]), 4, "token", "Give the token the scope database:read"),
+        (sandbox.add_token(["database:read"]), 1, "passwords", "the scope database:view_credentials"),
+        (sandbox.add_token(may_not_create), 1, "login", "Give the token the scope database:create"),
     ):
         command.environment["DIGITALOCEAN_TOKEN"] = token
         done = command("doctor", "--cluster", command.cluster_id, "--try")
-        assert (done.code, results(done.out)[check]) == (1, "FAIL")
+        assert (done.code, results(done.out)[check]) == (code, "FAIL")
         assert advice in done.out
     assert results(done.out)["removed"] == "ok"
     done = doctor(command)
@@ -243,7 +243,7 @@ def test_unusable_cluster_is_named(command: Command) -> None:
             assert found in f"{failed['found']}. {failed['do']}"
     command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
     done = doctor(command)
-    assert (done.code, results(done.out)["API"]) == (1, "FAIL")
+    assert (done.code, results(done.out)["API"]) == (4, "FAIL")
 
 
 def test_missing_rights_are_reported(command: Command) -> None:

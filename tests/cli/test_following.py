@@ -54,7 +54,7 @@ def test_signal_finishes_what_is_in_flight(memory: Command, number: signal.Signa
     assert (stopped.code, 0 < len(printed) < len(MANY)) == (3, True)
     assert printed == users(memory)
     left = len(MANY) - len(printed)
-    said = f"stopped early: {len(printed)} done, {left} left. To go on, run the same command again\n"
+    said = f"stopped early: {len(printed)} done, {left} left. To go on: run the same command again\n"
     assert stopped.err.endswith(said), stopped.err
     memory.sandbox.faults.clear()
     assert memory("users", "provision", *MANY).out == f"{left} created, {len(printed)} kept\n"

@@ -133,7 +133,7 @@ def test_reference_is_generated() -> None:
         ),
         ("users list", "Missing option '--cluster'"),
         ("users list --cluster a,b", "this command is for one cluster, and 2 are given: add --cluster a"),
-        ("store forget a", "give STORE and NAME, or set $AIODBCLIENT_STORE and give NAME"),
+        ("store forget a", "Missing option '--store'"),
         ("users plan", "No such command 'plan'"),
         ("users delete a --not-a-tenant --cluster c", "No such option: --not-a-tenant"),
     ],

@@ -68,7 +68,7 @@ def test_no_flag_lifts_refusal(command: Command, names: list[str]) -> None:
     command.provision(names[0])
     place = ["--store", command.store, *command.on]
     for verb in ENDING:
-        for option in ("--not-a-tenant", "--force", "-f", "--max=9"):
+        for option in ("--not-a-tenant", "--force", "-f"):
             command(*verb, names[0], option, "--yes", *place).fails(2, "No such option")
         assert command(*verb, names[0], "--yes", *place).code == 2
     assert command("tenants", "check", *command.place).code == 0

@@ -51,8 +51,10 @@ def test_record_is_forgotten(command: Command, names: list[str]) -> None:
     """``forget`` asks, removes the record, and leaves the tenant. STORE may come from the environment."""
     a, b = names[:2]
     command.provision(a, b)
-    command("store", "forget", command.store, a).fails(2, "Its password is lost, its logins and database stay.")
-    assert command("store", "forget", command.store, a, "--yes").out == f"{a}: forgotten\n"
+    command("store", "forget", a, "--store", command.store).fails(
+        2, "The passwords are lost, the logins and databases stay."
+    )
+    assert command("store", "forget", a, "--store", command.store, "--yes").out == f"{a}: forgotten\n"
     command.environment["AIODBCLIENT_STORE"] = command.store
     forgotten = command("store", "forget", b, "--yes", "-o", "json").objects()
     assert forgotten == [{"name": b, "action": "forgotten"}]

@@ -87,7 +87,8 @@ def test_one_typo_changes_nothing(command: Command, names: list[str]) -> None:
         verb, *options = line.split()
         done = command("tenants", verb, b, typo, *command.place, *options)
         assert (done.code, "1 failed\n" in done.out + done.err) == (1, True), (verb, done)
-        assert f"{typo}: not on record. Did you mean {a}?\n" in done.err
+        corrects = verb in ("rotate", "resume", "repair", "exec")  # none of the others gives back what it takes
+        assert f"{typo}: not on record{f'. Did you mean {a}?' if corrects else ''}\n" in done.err
         assert "nothing was done for the other names either\n" in done.err
     assert on_record(command) == before
     assert not (command.folder / "ran").exists()
@@ -229,19 +230,24 @@ def test_damaged_record_stops_no_other(command: Command, names: list[str]) -> No
     checked = command("tenants", "check", *command.place)
     assert (checked.code, checked.out.splitlines()[-1]) == (4, "2 checked: all well")
     command("tenants", "exec", "--all", *command.place, "--", "true").fails(4, "2 done\n")
-    assert command("store", "forget", command.store, b, "--yes").out == f"{b}: forgotten\n"
+    assert command("store", "forget", b, "--store", command.store, "--yes").out == f"{b}: forgotten\n"
     assert command("tenants", "check", *command.place).code == 0
 
 
 def test_table_has_whole_values(command: Command, names: list[str]) -> None:
-    """No value is folded or cut on a narrow terminal: people copy them."""
+    """No value is folded or cut, since people copy them. On a narrow terminal each has a line."""
     command.provision(*names[:2])
-    _, screen = command.terminal("tenants", "list", *command.place, columns=40).end()
-    lines = screen.replace("\r", "").splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *names[:2]]
     titles = ["name", "role", "cluster", "state", "age", "pending", "username"]
-    assert lines[0].split() == titles
-    assert lines[1].split()[:4] == [names[0], "owner", command.cluster, "ready"]
+    for columns in (200, 60):
+        _, screen = command.terminal("tenants", "list", *command.place, columns=columns).end()
+        lines = [line.split() for line in screen.replace("\r", "").splitlines()]
+        if columns == 200:
+            assert [line[0] for line in lines] == ["name", *names[:2]]
+            assert (lines[0], lines[1][:4]) == (titles, [names[0], "owner", command.cluster, "ready"])
+            continue
+        assert [line[0] for line in lines if line] == titles * 2
+        assert [line[1] for line in lines[:4]] == [names[0], "owner", command.cluster, "ready"]
+        assert max(map(len, screen.splitlines())) <= columns
 
 
 def test_usage_has_a_total(command: Command, names: list[str]) -> None:
