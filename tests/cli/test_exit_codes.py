@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from aiodbclient.tenants._record import Verb
 
 from .conftest import COMMAND, PATIENCE, Command
 
-DOWN = {"status": 503, "headers": {"retry-after": "0"}}
+DOWN: dict[str, Any] = {"status": 503, "headers": {"retry-after": "0"}}
 
 # What is wrong, the commands on two tenants of which the first one works, and their exit code.
 TABLE: list[tuple[str, list[str], Exit]] = [
@@ -50,8 +51,8 @@ def test_table(command: Command, names: list[str], wrong: str, lines: list[str],
 
 @pytest.mark.usefixtures("no_waits")
 @pytest.mark.parametrize(("fault", "code"), [(DOWN, 4), ({"status": 404}, 1), ({"status": 422}, 1)])
-def test_single_call(command: Command, fault: dict[str, object], code: int) -> None:
-    command.sandbox.faults.add("users.get", **fault)  # type: ignore[arg-type]
+def test_single_call(command: Command, fault: dict[str, Any], code: int) -> None:
+    command.sandbox.faults.add("users.get", **fault)
     assert command("users", "get", "doadmin", *command.on).code == code
 
 
