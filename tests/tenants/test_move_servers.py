@@ -104,6 +104,7 @@ async def test_transaction_prepared_in_freeze_stops_move(
 
         monkeypatch.setattr(databases, "_empty", meanwhile)
         moved = await only(tenants.move(["alpha"], to=two.new))
+    monkeypatch.undo()
     assert isinstance(moved.error, MoveError)
     assert f"has the prepared transaction '{two.prefix}'" in str(moved.error)
     assert await sql(alpha, f"COMMIT PREPARED '{two.prefix}'", "SELECT n FROM t") == [(1,)]
