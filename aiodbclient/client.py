@@ -55,8 +55,7 @@ class DatabaseClient:
             limiter with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in the
             environment, for a sandbox on this machine: no limits.
         max_wait: Seconds that a call may wait for the rate limit and, on MongoDB, for the cluster's other user writes.
-            If it would wait longer, it raises MaxWaitError. A bulk run only waits so long for a cluster that refuses
-            changes. None: as long as it takes, for such a cluster 15 minutes.
+            If it would wait longer, it raises MaxWaitError. None: as long as it takes. A bulk run is not bounded by it.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.
         trust_env: Whether to read the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
@@ -82,7 +81,7 @@ class DatabaseClient:
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
         rate_limiter: RateLimiter | None = None,
-        max_wait: float | None = None,
+        max_wait: float | None = 90.0,
         on_event: Callable[[RequestEvent], object] | None = None,
         trust_env: bool = False,
     ) -> None:

@@ -51,6 +51,7 @@ T = TypeVar("T")
 # (documentation of Aiven, who runs the databases for the provider).
 FRESH = 10.0
 LOOK = FIRST
+PERFORMED = 1.0  # seconds after which the server has performed a reset whose answer could not be read
 
 REFUSED = ConflictError, UnprocessableEntityError
 Request = Callable[[], Awaitable[T]]

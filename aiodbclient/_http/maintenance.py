@@ -25,7 +25,7 @@ from .tries import FailedTry, error_of
 Read = Callable[[], Awaitable[ClusterInfo]]
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
-_PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``
+_PATIENCE = 900.0  # seconds that a run waits, as ``wait_online``
 _NEW = 60.0  # seconds for which a cluster that is online may answer 404 to creates
 
 
@@ -63,8 +63,7 @@ class _ClusterState:
         self, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
     ) -> Response:
         """Under the caller's lock, send the refused ``call`` when the cluster is online, until it is not refused."""
-        patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
-        deadline = monotonic() + patience
+        deadline = monotonic() + _PATIENCE
         logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)
         for wait in until_online():
             try:
@@ -85,7 +84,7 @@ class _ClusterState:
                 break
             await transport.sleep(min(wait, left))
         self.failure = (
-            f"the cluster {call.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status "
+            f"the cluster {call.cluster_id} has refused changes for {_PATIENCE:g} s ({refusal.status}), and its status "
             f"is {self.status or 'not known'}: run it again when the cluster is online"
         )
         raise self.not_online(call, failed, transport.secrets)

@@ -36,7 +36,7 @@ T = TypeVar("T")
 # Success statuses that do not confirm a DELETE: 202 means "not done yet"; 205 and 206 make no sense for a DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
 # The API or a gateway timed out. The server may still work on the request.
-_TIMED_OUT_STATUSES = frozenset({504, 522, 524})
+_TIMED_OUT_STATUSES = frozenset({408, 504, 522, 524})
 _BY_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -49,7 +49,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
 }
 # The API description documents no error for a taken name. For a user the API answers "already exists", for a connection
 # pool "pool name is not available" (terraform-provider-digitalocean #925).
-_TAKEN = ("exists", "taken", "in use", "duplicate", "not available")
+_TAKEN = ("already exists", "name is not available")
 _LINE = 500  # characters of an id, a message or a request id
 _LONGEST_ERROR = 1 << 16  # bytes of an error that the client decodes
 
@@ -147,7 +147,8 @@ class Response(NamedTuple):
             failure = Failure.THROTTLED
         elif status in LOST_STATUSES:
             failure = Failure.LOST
-        return FailedTry(failure, error, is_unclear=kind is ServerError, timed_out=status in _TIMED_OUT_STATUSES)
+        unclear = failure is Failure.LOST or kind is ServerError
+        return FailedTry(failure, error, is_unclear=unclear, timed_out=status in _TIMED_OUT_STATUSES)
 
     def _undocumented(self) -> FailedTry:
         """Return the failure of a response that is neither a success nor an error, such as a redirect."""

@@ -48,8 +48,8 @@ RULES: Mapping[Failure, Mapping[Kind, RetryDecision]] = MappingProxyType(
         }.items()
     }
 )
-# 520 to 524: Cloudflare, in front of the API, got no valid answer from it (godo #142).
-LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
+# 408: a gateway gave up, as with 504. 520 to 524: Cloudflare, in front of the API, got no valid answer (godo #142).
+LOST_STATUSES = frozenset({408, 500, 502, 503, 504, *range(520, 525)})
 
 
 def not_found_is_success(kind: Kind) -> bool:
@@ -72,8 +72,8 @@ class RetryPolicy:
 
     Args:
         max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
-            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the limiter's
-            shortest window after its first one.
+            token after a 401 does not count. Nor does a 429 in a run or if the call has a ``max_wait``, or within the
+            limiter's shortest window after its first one.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
 

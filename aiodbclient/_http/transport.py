@@ -147,10 +147,10 @@ class Transport:
                 raise
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
-        """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""
+        """Whether the last try counts: not a 429 of a run, nor one that ``max_wait`` bounds or whose window is full."""
         if failed[-1].failure is not Failure.THROTTLED:
             return True
-        if call.options.max_wait is not None and not call.options.bulk:
+        if call.options.bulk or call.options.max_wait is not None:
             return False
         first = next(each.ended for each in failed if each.failure is Failure.THROTTLED)
         window = min((window.seconds for window in self.limiter.windows), default=0.0)

@@ -82,12 +82,12 @@ async def test_mongodb_waits_with_one_write(sandbox: Sandbox, mongodb: Cluster) 
     assert refused(sandbox) == 1
 
 
-async def test_names_fail_after_max_wait(sandbox: Sandbox, client: DatabaseClient, pg: Cluster) -> None:
+async def test_names_fail_after_patience(sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them gets an error of its own, and nothing more is sent."""
+    monkeypatch.setattr(maintenance, "_PATIENCE", 0.2)
     sandbox.set_status(pg.id, "forking")
-    cluster = client.with_options(max_wait=0.2).cluster(pg.id)
 
-    outcomes = await cluster.users.provision(f"t{n}" for n in range(300))
+    outcomes = await pg.users.provision(f"t{n}" for n in range(300))
 
     assert len(outcomes) == 300
     for outcome in outcomes:
@@ -98,7 +98,7 @@ async def test_names_fail_after_max_wait(sandbox: Sandbox, client: DatabaseClien
     assert len({id(outcome.error) for outcome in outcomes}) == 300
     assert refused(sandbox) <= 16
     sandbox.set_status(pg.id, "online")
-    assert [outcome.action for outcome in await cluster.users.provision(["t1"])] == [Action.CREATED]
+    assert [outcome.action for outcome in await pg.users.provision(["t1"])] == [Action.CREATED]
 
 
 async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: Cluster) -> None:
@@ -134,9 +134,7 @@ async def test_failed_read_hides_no_lost_reset(sandbox: Sandbox, pg: Cluster) ->
     assert outcome.error.may_have_applied
 
 
-async def test_each_wait_has_whole_max_wait(
-    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_wait_has_whole_patience(sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait that ended in a lost connection does not count for the next one."""
     ahead = 0.0
     monkeypatch.setattr(maintenance, "monotonic", lambda: monotonic() + ahead)
@@ -145,7 +143,6 @@ async def test_each_wait_has_whole_max_wait(
     sandbox.faults.add("users.reset_auth", status=412, name="b", times=2)
     for name in "ab":
         await pg.users.create(name)
-    cluster = client.with_options(max_wait=60.0).cluster(pg.id)
 
     async def names() -> AsyncIterator[str]:
         nonlocal ahead
@@ -153,7 +150,7 @@ async def test_each_wait_has_whole_max_wait(
         ahead = 3600.0
         yield "b"
 
-    outcomes: dict[str, Outcome] = {each.name: each for each in await cluster.users.rotate(names(), concurrency=1)}
+    outcomes: dict[str, Outcome] = {each.name: each for each in await pg.users.rotate(names(), concurrency=1)}
 
     assert isinstance(outcomes["a"].error, errors.ConnectionLostError)
     assert outcomes["b"].error is None, outcomes["b"].error
