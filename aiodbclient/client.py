@@ -13,9 +13,9 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
-from ._checks import check_seconds, shown
+from ._checks import shown
 from ._dsn import is_loopback
-from ._http.call import Options, problem_of
+from ._http.call import Options, changed, check_options
 from ._http.context import ClientCache, ClusterContext
 from ._http.events import RequestEvent
 from ._http.operations import checked_cluster_id
@@ -70,8 +70,6 @@ class DatabaseClient:
         InvalidArgumentError: An argument is invalid.
     """
 
-    __slots__ = ("_cache", "_options", "_transport", "clusters")
-
     def __init__(
         self,
         token: str | TokenProvider | None = None,
@@ -88,7 +86,7 @@ class DatabaseClient:
         secret = token if callable(token) else Token(environment_token() if token is None else token)
         del token  # a traceback can show local variables
         options = Options(max_wait, timeout, retry)
-        _check_options(options)
+        check_options(options)
         if session is not None and not hasattr(session, "request"):
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {shown(session)}")
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
@@ -155,7 +153,7 @@ class DatabaseClient:
         id = checked_cluster_id(cluster_id)
         return Cluster(ClusterContext(self._transport, self._cache, id, given, self._options))
 
-    async def request(self, method: str, path: str, params: Params | None = None, json: JSON = None) -> Any:
+    async def request(self, method: str, path: str, *, params: Params | None = None, json: JSON = None) -> Any:
         """Send a request to the API for which this package has no method.
 
         ```python
@@ -213,23 +211,13 @@ class DatabaseClient:
         Raises:
             InvalidArgumentError: A value is invalid, such as a header that would replace the token.
         """
-        given = {"max_wait": max_wait, "timeout": timeout, "retry": retry, "headers": headers}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
-        if isinstance(headers, Mapping):
-            changes["headers"] = dict(headers)  # the caller may change it later
-        options = self._options._replace(**changes)
-        del headers, given, changes  # a header may be a secret, and a traceback can show local variables
-        _check_options(options)
+        options = changed(self._options, max_wait=max_wait, timeout=timeout, retry=retry, headers=headers)
+        del headers  # a header may be a secret, and a traceback can show local variables
+        check_options(options)
         client = object.__new__(DatabaseClient)
         client._transport = self._transport
         client._use(self._cache, options)
         return client
-
-
-def _check_options(options: Options) -> None:
-    check_seconds("timeout", options.timeout)
-    if problem := problem_of(options):
-        raise InvalidArgumentError(problem)
 
 
 def environment_token() -> str:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
 from time import monotonic
+from types import EllipsisType
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 from ._checks import check_seconds
-from ._http.call import Options, RequestStats
+from ._http.call import Options, RequestStats, changed, check_options
 from ._http.context import ClientCache, ClusterContext
 from ._http.maintenance import MaintenanceWait, until_online
 from ._http.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._http.pages import read_all
 from ._http.raw import JSON, Params, raw_call
+from ._http.retry import RetryPolicy
 from ._http.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
-from .errors import ClusterNotOnlineError, NotFoundError
-from .models import ClusterInfo, ClusterStatus
+from .errors import ClusterNotOnlineError, InvalidArgumentError, NotFoundError
+from .models import ClusterInfo, ClusterStatus, Connection, User
 from .users import UsersAPI
 
 _MAY_BE_MISSING = 60.0  # seconds for which reads of a new cluster may be a 404 (terraform-provider-digitalocean #361)
@@ -28,14 +32,12 @@ _MAY_BE_MISSING = 60.0  # seconds for which reads of a new cluster may be a 404 
 class ClustersAPI:
     """``client.clusters``: the account's database clusters, read-only."""
 
-    __slots__ = ("_cache", "_options", "_transport")
-
     def __init__(self, transport: Transport, cache: ClientCache, options: Options) -> None:
         self._transport = transport
         self._cache = cache
         self._options = options
 
-    async def list(self, tag_name: str | None = None) -> list[ClusterInfo]:
+    async def list(self, *, tag_name: str | None = None) -> list[ClusterInfo]:
         """Read the clusters of the account. Safe to repeat and to cancel.
 
         Args:
@@ -72,8 +74,6 @@ class Cluster:
         dbs: The calls on its databases.
     """
 
-    __slots__ = ("_context", "dbs", "users")
-
     def __init__(self, context: ClusterContext) -> None:
         self._context = context
         self.users: UsersAPI = UsersAPI(context)
@@ -100,6 +100,54 @@ class Cluster:
         """
         return await self._context.read_cluster()
 
+    def with_options(
+        self,
+        *,
+        max_wait: float | EllipsisType | None = ...,
+        timeout: float | EllipsisType = ...,
+        retry: RetryPolicy | EllipsisType = ...,
+        headers: Mapping[str, str] | EllipsisType = ...,
+    ) -> Cluster:
+        """Return this handle with other options for its calls, as ``DatabaseClient.with_options`` does."""
+        options = changed(self._context.options, max_wait=max_wait, timeout=timeout, retry=retry, headers=headers)
+        del headers  # a header may be a secret, and a traceback can show local variables
+        check_options(options)
+        return Cluster(self._context._replace(options=options))
+
+    async def uri_for(
+        self,
+        user: User,
+        database: str | None = None,
+        *,
+        private: bool = False,
+        ca_file: str | os.PathLike[str] | None = None,
+    ) -> str:
+        """Return the URI for ``user`` and ``database``, as ``Connection.uri_for`` does.
+
+        A client reads the cluster once for this, and remembers its connection.
+
+        Args:
+            user: As ``create``, ``ensure``, ``get`` or ``reset_auth`` returned it, with its password.
+            database: None for the connection's default database.
+            private: Whether to use the host in the cluster's VPC.
+            ca_file: As for ``Connection.uri_for``.
+
+        Raises:
+            InvalidArgumentError: The user's password or the host is unknown, or an argument is invalid.
+            UnsupportedOperationError: The engine has no users.
+            NotFoundError: There is no such cluster.
+        """
+        check = Connection(host="localhost", engine=self.engine or Engine.PG)  # before anything is sent
+        check.uri_for(user, database, ca_file=ca_file)
+        connections, key = self._context.cache.connections, (self.id, private)
+        if key not in connections:
+            info = await self.info()
+            found = info.private_connection if private else info.connection
+            if found is None or not found.host:
+                raise InvalidArgumentError(f"the cluster {self.id} has no such connection (is it still being created?)")
+            connections[key] = found
+        return connections[key].uri_for(user, database, ca_file=ca_file)
+
     async def ca(self) -> str:
         """Read the certificate of the authority (CA) that signed the certificates of the cluster's servers.
 
@@ -114,7 +162,7 @@ class Cluster:
         """
         return await self._context.read_ca()
 
-    async def wait_online(self, timeout: float = 900.0) -> ClusterInfo:  # noqa: ASYNC109 - the error names it
+    async def wait_online(self, *, timeout: float = 900.0) -> ClusterInfo:  # noqa: ASYNC109 - the error names it
         """Wait until the cluster is online. A new one takes some minutes. Safe to repeat and to cancel.
 
         It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s. For the first 60 s a

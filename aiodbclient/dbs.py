@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
-from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases
+from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases, create_db
 from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
-from ._bulk.run import Run
+from ._bulk.run import Run, parse_name
 from ._http.context import ClusterContext
 from ._http.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 from .models import Database
@@ -20,8 +20,6 @@ class DatabasesAPI:
     Every method can raise the errors of ``aiodbclient.errors``. Two of them mean that nothing was sent:
     UnsupportedOperationError (Redis and Valkey), and InvalidArgumentError (a name that a URL cannot hold).
     """
-
-    __slots__ = ("_context",)
 
     def __init__(self, context: ClusterContext) -> None:
         self._context = context
@@ -45,7 +43,7 @@ class DatabasesAPI:
         """Create a database. Not safe to repeat: the second call raises NameTakenError.
 
         The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set: read
-        the name back with ``get``. A cancelled call may have been applied too. ``provision`` settles both for you.
+        the name back with ``get``. A cancelled call may have been applied too. ``ensure`` settles both for you.
 
         Args:
             name: The database.
@@ -54,6 +52,14 @@ class DatabasesAPI:
             NameTakenError: The name is taken.
         """
         return (await self._context.send(CREATE_DB, name, Database(name))).read(Database)
+
+    async def ensure(self, name: str) -> Database:
+        """Return the database, created unless it exists. Safe to repeat; to a cancelled call, call it again.
+
+        Args:
+            name: The database.
+        """
+        return (await create_db(self._context, parse_name(name)))[1]
 
     async def delete(self, name: str) -> None:
         """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.

@@ -23,8 +23,6 @@ class UsersAPI:
     a URL cannot hold, or an argument of the wrong type).
     """
 
-    __slots__ = ("_context",)
-
     def __init__(self, context: ClusterContext) -> None:
         self._context = context
 
@@ -53,6 +51,7 @@ class UsersAPI:
     async def create(
         self,
         name: str,
+        *,
         mysql_settings: MySQLSettings | None = None,
         settings: UserSettings | None = None,
         readonly: bool | None = None,
@@ -60,7 +59,7 @@ class UsersAPI:
         """Create a user. Not safe to repeat: the second call raises NameTakenError.
 
         The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set and
-        says what to do. A cancelled call may have been applied too. ``provision`` settles these cases for you.
+        says what to do. A cancelled call may have been applied too. ``ensure`` settles these cases for you.
 
         Args:
             name: The user.
@@ -77,6 +76,25 @@ class UsersAPI:
         """
         new_user = NewUser(name, mysql_settings, settings, readonly)
         return (await self._context.send(CREATE_USER, name, new_user)).read(User)
+
+    async def ensure(self, name: str | NewUser, *, if_exists: IfExists = "keep") -> User:
+        """Return the user, created unless it exists. Safe to repeat; to a cancelled call, call it again.
+
+        It reads the user first, which ``create`` does not. If the answer to the create is lost, it reads the user back,
+        and creates it again if it is missing. If the API does not return its password, it resets the password.
+
+        Args:
+            name: The user, or a NewUser with settings.
+            if_exists: As for ``provision``.
+
+        Returns:
+            The user. If it was created or reset, with its current password; otherwise with it if the API returns it.
+
+        Raises:
+            NameTakenError: The user exists, and ``if_exists`` is ``"error"``.
+        """
+        job = ProvisionUsers(self._context, if_exists)
+        return await job.ensure(self._context, job.parse(name))
 
     async def update(self, name: str, settings: UserSettings) -> User:
         """Replace the settings of a user. Safe to repeat; a cancelled call may have been applied.
@@ -107,7 +125,7 @@ class UsersAPI:
         """
         (await self._context.send(DELETE_USER, name)).read_nothing()
 
-    async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
+    async def reset_auth(self, name: str, *, mysql_settings: MySQLSettings | None = None) -> User:
         """Give a user a new password. The old one stops working at once.
 
         Safe to repeat. A cancelled call may have been applied; the password is then unknown, so reset it again.
@@ -132,8 +150,8 @@ class UsersAPI:
     def provision(
         self,
         specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
-        if_exists: IfExists = "keep",
         *,
+        if_exists: IfExists = "keep",
         concurrency: int | None = None,
     ) -> Run[UserOutcome]:
         """Create the users that do not exist. Safe to run again; to stop or cancel it, see Run.

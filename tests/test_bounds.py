@@ -237,7 +237,7 @@ async def test_a_list_below_a_path_goes_on(server: Server, make_client: MakeClie
 @pytest.mark.parametrize("tag", ["\ud800", 5, b"x"])
 async def test_a_tag_that_cannot_be_is_refused(tag: Any, server: Server, make_client: MakeClient) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=r"tag_name.*nothing was sent"):
-        await make_client().clusters.list(tag)
+        await make_client().clusters.list(tag_name=tag)
 
     assert server.requests == []
 

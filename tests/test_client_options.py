@@ -55,6 +55,20 @@ async def test_with_options_changes_no_other_client(server: Server, make_client:
     assert ("x-trace" in third, "x-other" in third) == (False, False)
 
 
+async def test_cluster_with_options(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = DBS
+    cluster = make_client().cluster(CLUSTER, engine="pg")
+
+    await cluster.with_options(headers={"X-Trace": "7"}).dbs.list()
+    await cluster.dbs.list()
+
+    assert ["x-trace" in request.headers for request in server.requests] == [True, False]
+    with pytest.raises(errors.InvalidArgumentError, match="Authorization is set by the client"):
+        cluster.with_options(headers={"Authorization": "Bearer another"})
+    with pytest.raises(errors.InvalidArgumentError, match="the value of X-A must be printable"):
+        cluster.with_options(headers={"X-A": "a\r\nb"})
+
+
 async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
     limiter = RateLimiter([Window(1, 3600.0)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from aiodbclient import ClusterStatus, errors
+from aiodbclient import ClusterStatus, User, errors
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, says, stalls
@@ -101,7 +101,7 @@ async def test_wait_online_bounds_a_read_that_hangs(server: Server, make_cluster
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None, True])
 async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_cluster: MakeCluster, seconds: Any) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="timeout"):
-        await make_cluster(engine=None).wait_online(seconds)
+        await make_cluster(engine=None).wait_online(timeout=seconds)
 
     assert server.requests == []
 
@@ -142,3 +142,49 @@ async def test_replica_needs_its_engine(server: Server, make_client: MakeClient)
     assert (await client.cluster(CLUSTER, engine="pg").users.create("alice")).password == "x"
     with pytest.raises(errors.NotFoundError, match=r"id of a replica, pass its engine: client\.cluster\(id, engine="):
         await client.cluster(CLUSTER).users.create("bob")
+
+
+async def test_uri_for_reads_cluster_once(server: Server, make_cluster: MakeCluster) -> None:
+    connection = {"host": "db.example", "port": 25060, "database": "defaultdb", "ssl": True}
+    cluster_json = {
+        "id": CLUSTER,
+        "name": "main",
+        "engine": "pg",
+        "connection": connection,
+        "private_connection": connection | {"host": "private.example"},
+    }
+    server.otherwise = says(200, {"database": cluster_json})
+    cluster = make_cluster()
+    alice = User("alice", password="p@ss")
+
+    assert await cluster.uri_for(alice) == "postgresql://alice:p%40ss@db.example:25060/defaultdb?sslmode=require"
+    assert await cluster.uri_for(alice, "app", ca_file="ca.pem") == (
+        "postgresql://alice:p%40ss@db.example:25060/app?sslmode=verify-full&sslrootcert=ca.pem"
+    )
+    assert len(server.requests) == 1
+    assert "@private.example" in await cluster.uri_for(alice, private=True)
+
+
+@pytest.mark.parametrize(
+    ("user", "options"),
+    [(User("alice"), {}), ("alice", {}), (User("a", password="p"), {"database": ""}), (None, {})],
+)
+@pytest.mark.parametrize("engine", ["pg", None])
+async def test_uri_for_refuses_before_it_sends(
+    user: Any, options: dict[str, Any], engine: str | None, server: Server, make_cluster: MakeCluster
+) -> None:
+    with pytest.raises(errors.InvalidArgumentError):
+        await make_cluster(engine=engine).uri_for(user, **options)
+
+    assert server.requests == []
+
+
+async def test_uri_for_without_connection(server: Server, make_cluster: MakeCluster) -> None:
+    """Of a cluster that is being created. The next call reads it again."""
+    server.otherwise = says(200, {"database": {"id": CLUSTER, "name": "main", "engine": "pg"}})
+    cluster = make_cluster()
+
+    for _ in range(2):
+        with pytest.raises(errors.InvalidArgumentError, match="no such connection"):
+            await cluster.uri_for(User("alice", password="p"))
+    assert len(server.requests) == 2

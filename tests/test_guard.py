@@ -155,7 +155,7 @@ async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make
     with pytest.raises(errors.UnsupportedOperationError):
         await users.update("alice", UserSettings(pg_allow_replication=True))
     with pytest.raises(errors.UnsupportedOperationError):
-        await users.reset_auth("alice", MYSQL)
+        await users.reset_auth("alice", mysql_settings=MYSQL)
 
     assert server.requests == []
 

@@ -15,7 +15,7 @@ from aiodbclient._http.operations import GET_USER
 
 from .server import CLUSTER, Server, returns_the_user
 
-NAMES = ["a/b", "x?y", "a#b", "a%2Fb", "ü", "a b", "...", "a/../b", "%2e%2e", "a;b", "a+b", "日本", "'\"", "a\\b", "\n"]
+NAMES = ["a/b", "x?y", "a#b", "a%2Fb", "ü", "a b", "...", "a/../b", "%2e%2e", "a;b", "a+b", "日本", "'\"", "a\\b"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,7 +34,9 @@ async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Serve
     assert server.requests[3].body == {"name": name}
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "\0", "a\0b", "\ud800", None, 5, b"a", ["a"]])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "\0", "a\0b", "w3\r", "a\tb", "a\x7f", "a\x85", "\ud800", None, 5, b"a", ["a"]]
+)
 async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server, cluster: Cluster) -> None:
     for api in (cluster.users, cluster.dbs):
         for method in (api.get, api.create, api.delete):
@@ -44,7 +46,7 @@ async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server
     assert server.requests == []
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_segment_holds_no_part_of_a_path(name: str) -> None:
     if name in (".", ".."):
         return

@@ -81,7 +81,7 @@ CASES = {
         "advanced_pg",
     ),
     "users.create for mysql": Case(
-        lambda c: c.users.create("alice", SHA2),
+        lambda c: c.users.create("alice", mysql_settings=SHA2),
         "POST",
         "/users",
         {"name": "alice", **SHA2_JSON},
@@ -127,7 +127,7 @@ CASES = {
     "users.delete": Case(lambda c: c.users.delete("alice"), "DELETE", "/users/alice", None, None, None),
     "users.reset_auth": Case(lambda c: c.users.reset_auth("alice"), "POST", "/users/alice/reset_auth", {}),
     "users.reset_auth for mysql": Case(
-        lambda c: c.users.reset_auth("alice", SHA2),
+        lambda c: c.users.reset_auth("alice", mysql_settings=SHA2),
         "POST",
         "/users/alice/reset_auth",
         SHA2_JSON,

@@ -88,7 +88,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
     def parse(self, given: object) -> NewUser:
         spec = NewUser(given) if isinstance(given, str) else given
         if not isinstance(spec, NewUser) or not isinstance(spec.name, str):
-            raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
+            raise InvalidArgumentError(f"a user is a name or a NewUser, not {given!r}; nothing was sent")
         check_settings(spec)
         return spec
 
@@ -141,6 +141,7 @@ class ProvisionUsers(UserJob[UserDone]):
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
         self._listed = False
+        self._reads_first = False  # whether it reads each name instead of the list
 
     async def prepare(self) -> int:
         """Read which users exist."""
@@ -154,11 +155,16 @@ class ProvisionUsers(UserJob[UserDone]):
         return at_a_time
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
-        action, user = await self.provision(self.cluster.with_stats(stats), spec)
+        action, user = await self._provision(self.cluster.with_stats(stats), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
 
-    async def provision(self, cluster: ClusterContext, spec: NewUser) -> tuple[Action, User]:
-        """Create the user with the calls of ``cluster``, or do what ``if_exists`` says."""
+    async def ensure(self, cluster: ClusterContext, spec: NewUser) -> User:
+        """Do the work on one name with single calls of ``cluster``, without a run."""
+        self._listed = self._reads_first = True
+        self.returns_passwords = capabilities_of(await cluster.learn_engine()).returns_passwords
+        return (await self._provision(cluster, spec))[1]
+
+    async def _provision(self, cluster: ClusterContext, spec: NewUser) -> tuple[Action, User]:
         if spec != NewUser(spec.name):  # before the first request, also for a user that exists
             guard(await cluster.learn_engine(), "users.create", encode(spec)[1])
         before = await self._there_before(cluster, spec.name)
@@ -184,7 +190,8 @@ class ProvisionUsers(UserJob[UserDone]):
             deletions = cluster.cache.deletions
             list_is_right = not deletions.may_be_listed_still(cluster.cluster_id, name, monotonic())
         else:
-            list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
+            # ``settle`` explains why.
+            list_is_right = not self._reads_first and (self.returns_passwords or not self._listed)
         if list_is_right:
             return user
         return await none_if_not_found(send_until_readable(partial(_get_user, cluster, name), self.retry))

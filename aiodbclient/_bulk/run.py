@@ -331,4 +331,4 @@ def parse_name(given: object) -> str:
     """Return ``given`` if it is a name."""
     if isinstance(given, str):
         return given
-    raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
+    raise InvalidArgumentError(f"a name is a string, not {given!r}; nothing was sent")

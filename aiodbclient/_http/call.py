@@ -6,11 +6,13 @@ from asyncio import Lock
 from collections.abc import Mapping
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attrs import define
 
+from .._checks import check_seconds
 from ..engines import Engine
+from ..errors import InvalidArgumentError
 from .operations import Operation
 from .retry import RetryPolicy
 
@@ -47,7 +49,21 @@ class Options(NamedTuple):
         return "<Options>"  # a header may be a secret
 
 
-def problem_of(options: Options) -> str | None:
+def changed(options: Options, **given: Any) -> Options:
+    """Return ``options`` with what is ``given``, and not ``...``. They are not checked yet."""
+    if isinstance(given["headers"], Mapping):
+        given["headers"] = dict(given["headers"])  # the caller may change it later
+    return options._replace(**{name: value for name, value in given.items() if value is not ...})
+
+
+def check_options(options: Options) -> None:
+    """Refuse invalid options. Delete other references to the headers before, for tracebacks."""
+    check_seconds("timeout", options.timeout)
+    if problem := _problem_of(options):
+        raise InvalidArgumentError(problem)
+
+
+def _problem_of(options: Options) -> str | None:
     """Return what is invalid in what the caller set, or None."""
     # It does not raise: a traceback with local variables would show the headers, and they may be secrets.
     max_wait, headers = options.max_wait, options.headers

@@ -17,7 +17,7 @@ from attrs import define, field
 from .._json import Authority, Body, ClusterEngine, encode
 from ..engines import Engine, guard
 from ..errors import DatabaseClientError, PermissionDeniedError
-from ..models import ClusterInfo
+from ..models import ClusterInfo, Connection
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
 from .maintenance import MaintenanceWait
@@ -64,6 +64,7 @@ class ClientCache:
     engines: dict[str, Engine | str] = field(factory=dict)
     forbidden: dict[str, float] = field(factory=dict)  # when the API said that the token may not read the cluster
     cas: dict[str, str] = field(factory=dict)  # as PEM
+    connections: dict[tuple[str, bool], Connection] = field(factory=dict)  # for ``uri_for``; True: the private one
     reads: dict[tuple[object, ...], asyncio.Future[None]] = field(factory=dict)  # other calls wait for them
     turns: dict[str, WriteTurns] = field(factory=dict)
     deletions: Deletions = field(factory=Deletions)

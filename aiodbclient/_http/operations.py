@@ -85,7 +85,9 @@ def check_name(name: object) -> None:
     # Proxies and URL libraries resolve dots: a DELETE of the user ``..`` would delete the cluster.
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {shown(name)}; nothing was sent")
-    if name in ("", ".", "..") or "\0" in name:
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", name):  # such as the end of a line in a file
+        raise InvalidArgumentError(f"the name {shown(name)} has a control character; nothing was sent")
+    if name in ("", ".", ".."):
         raise InvalidArgumentError(
             f"{shown(name)} cannot be the name of a user or a db in a URL's path; nothing was sent"
         )

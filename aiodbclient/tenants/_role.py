@@ -34,8 +34,6 @@ class TenantRole:
     ``move`` of a tenant take its readers and writers with it. What ``Tenants`` says of all its methods holds here too.
     """
 
-    __slots__ = ("_context",)
-
     def __init__(self, context: Context) -> None:
         self._context = context
 
@@ -45,7 +43,7 @@ class TenantRole:
         role = "" if self._context.role is Role.OWNER else f" {self._context.role}"
         return f"<{type(self).__name__}{role} of {where} in {self._context.store!r}>"
 
-    async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
+    async def ensure(self, name: str, *, if_exists: IfExists = "error") -> Credential:
         """Return the credential of the tenant ``name``. If it has none on record, create its database and login first.
 
         The credential is stored before it is returned. A second call, in any process, returns the same one; two calls
@@ -103,7 +101,7 @@ class TenantRole:
             assert entry.record is not None
             yield entry.record
 
-    def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
+    def provision(self, names: GivenNames, *, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``.
 
         Args:

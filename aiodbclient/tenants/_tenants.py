@@ -95,8 +95,6 @@ class Tenants(TenantRole):
             ``setup``, ``on_event`` or ``choose_cluster`` is not callable.
     """
 
-    __slots__ = ()
-
     def __init__(
         self,
         cluster: Cluster | Sequence[Cluster],
@@ -222,8 +220,8 @@ class Tenants(TenantRole):
     def move(
         self,
         names: GivenNames,
-        to: Cluster | str | None = None,
         *,
+        to: Cluster | str | None = None,
         max_frozen: timedelta = timedelta(minutes=10),
     ) -> Run[TenantMoveOutcome]:
         """Move each tenant, with its readers and writers, to another cluster of these ``Tenants``.

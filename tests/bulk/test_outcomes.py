@@ -181,7 +181,7 @@ async def test_if_exists(sandbox: Sandbox, pg: Cluster, if_exists: Any, action: 
 
     if is_listed:
         await pg.users.create("old")
-    outcomes = by_name(await pg.users.provision(specs(), if_exists))
+    outcomes = by_name(await pg.users.provision(specs(), if_exists=if_exists))
 
     assert actions(outcomes.values()) == {"old": action, "new": Action.CREATED}
     assert truth.reset == ({"old": 1} if if_exists == "reset" else {})

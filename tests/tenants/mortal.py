@@ -27,7 +27,7 @@ PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
 
 WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "ensure": lambda tenants, name: tenants.ensure(name),
-    "adopt": lambda tenants, name: tenants.ensure(name, "adopt"),
+    "adopt": lambda tenants, name: tenants.ensure(name, if_exists="adopt"),
     "reader": lambda tenants, name: tenants.role("reader").ensure(name),
     "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
     "revoke-previous": lambda tenants, name: only(tenants.revoke_previous([name])),

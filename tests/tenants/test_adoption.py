@@ -57,7 +57,7 @@ async def test_adoption_keeps_newest_login(anywhere: Place, new: SQLiteStore) ->
     first = await tenants.ensure("gamma")
     second = present((await only(tenants.rotate(["gamma"]))).credential)
 
-    adopted = await Tenants(anywhere.cluster, new, prefix=anywhere.prefix).ensure("gamma", "adopt")
+    adopted = await Tenants(anywhere.cluster, new, prefix=anywhere.prefix).ensure("gamma", if_exists="adopt")
 
     assert adopted.username > second.username > first.username
     assert not await refusal(adopted)
@@ -69,7 +69,7 @@ async def test_the_older_of_two_stores_is_told_so(anywhere: Place, new: SQLiteSt
     """A verb that changes a tenant refuses if a login is newer than all on record: `adopt` is the way back."""
     old, after = anywhere.tenants(), Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
     await old.ensure("gamma")
-    adopted = await after.ensure("gamma", "adopt")
+    adopted = await after.ensure("gamma", if_exists="adopt")
 
     for run in (old.rotate(["gamma"]), old.suspend(["gamma"]), old.repair(["gamma"]), old.remove(["gamma"])):
         error = (await only(run)).error
@@ -79,7 +79,7 @@ async def test_the_older_of_two_stores_is_told_so(anywhere: Place, new: SQLiteSt
     assert not await refusal(adopted)
 
     await anywhere.store.discard("gamma")
-    again = await old.ensure("gamma", "adopt")
+    again = await old.ensure("gamma", if_exists="adopt")
     assert not await refusal(again)
     assert not await refusal(adopted)
 
@@ -92,7 +92,7 @@ async def test_adopt_suspended_tenant(anywhere: Place, new: SQLiteStore) -> None
     assert (await only(tenants.suspend(["gamma"]))).error is None
     after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
 
-    adopted = await after.ensure("gamma", "adopt")
+    adopted = await after.ensure("gamma", if_exists="adopt")
 
     await ask(adopted, "INSERT INTO t VALUES (1)")
     assert await refusal(old)
@@ -106,7 +106,7 @@ async def test_adoption_ends_readers(anywhere: Place, new: SQLiteStore) -> None:
     await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)")
     before = await anywhere.tenants().role("reader").ensure("gamma")
     after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
-    await after.ensure("gamma", "adopt")
+    await after.ensure("gamma", if_exists="adopt")
     assert await refusal(before)
 
     reader = await after.role("reader").ensure("gamma")
@@ -122,7 +122,7 @@ async def test_adoption_ends_readers(anywhere: Place, new: SQLiteStore) -> None:
 async def test_reserved_name_is_not_adopted(place: Place) -> None:
     for name in ("defaultdb", "doadmin", "_dodb"):
         with pytest.raises(ValueError, match="it is reserved"):
-            await place.tenants(prefix="").ensure(name, "adopt")
+            await place.tenants(prefix="").ensure(name, if_exists="adopt")
 
 
 async def test_check_reports_lost_tenant(anywhere: Place, new: SQLiteStore) -> None:

@@ -421,7 +421,7 @@ async def test_check_after_restore_finds_moved_tenant(two: Two, alpha: Credentia
             assert f"is on the cluster {two.new.id}: it was moved after this store was copied" in str(error)
 
         await restored.discard("alpha")
-        adopted = await Tenants(two.new, restored, prefix=two.prefix).ensure("alpha", "adopt")
+        adopted = await Tenants(two.new, restored, prefix=two.prefix).ensure("alpha", if_exists="adopt")
         assert await sql(adopted, "SELECT n FROM t") == [(7,)]
 
 

@@ -67,7 +67,7 @@ async def test_move_is_refused_before_anything(my_place: Place, mysql_root: str)
     with closing(connect(alpha)) as own:
         requests = len(my_place.sandbox.requests)
 
-        refused = await only(tenants.move(["alpha"], other))
+        refused = await only(tenants.move(["alpha"], to=other))
 
         assert isinstance(refused.error, UnsupportedOperationError)
         assert "MySQL cannot be moved" in str(refused.error)

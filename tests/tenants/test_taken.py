@@ -63,9 +63,9 @@ async def everything(place: Place) -> tuple[list[Any], list[str]]:
 async def test_invalid_if_exists_refused(place: Place, if_exists: Any) -> None:
     tenants = place.tenants()
     with pytest.raises(InvalidArgumentError, match='if_exists must be "error" or "adopt"'):
-        await tenants.ensure("alpha", if_exists)
+        await tenants.ensure("alpha", if_exists=if_exists)
     with pytest.raises(InvalidArgumentError, match="if_exists must be"):
-        tenants.provision(["alpha"], if_exists)
+        tenants.provision(["alpha"], if_exists=if_exists)
     assert place.sent() == []
 
 
@@ -119,7 +119,7 @@ async def test_database_made_by_others_after_crash(anywhere: Place, verb: str) -
     await ask(admin, "INSERT INTO theirs VALUES (1)")
     assert await place.logins() == []
     if verb == "provision":
-        assert (await only(place.tenants().provision(["shop"], "adopt"))).action is TenantAction.ADOPTED
+        assert (await only(place.tenants().provision(["shop"], if_exists="adopt"))).action is TenantAction.ADOPTED
 
 
 @pytest.mark.parametrize("verb", ["provision", "repair", "remove"])

@@ -26,7 +26,7 @@ async def runs(cluster: Cluster) -> None:
     )
     assert_type(cluster.users.provision(name for name in ("alice", "bob")), Run[UserOutcome])
     assert_type(cluster.users.provision(names()), Run[UserOutcome])
-    assert_type(cluster.users.provision(specs(), "error"), Run[UserOutcome])
+    assert_type(cluster.users.provision(specs(), if_exists="error"), Run[UserOutcome])
     assert_type(cluster.users.provision(["alice"], if_exists="update"), Run[UserOutcome])
     assert_type(cluster.users.rotate(["alice"]), Run[UserOutcome])
     assert_type(cluster.users.deprovision(names()), Run[RemovalOutcome])

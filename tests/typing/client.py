@@ -76,6 +76,8 @@ async def using(client: DatabaseClient, cluster_id: UUID) -> None:
 
 async def one_cluster(cluster: Cluster) -> None:
     assert_type(await cluster.wait_online(timeout=60), ClusterInfo)
+    assert_type(cluster.with_options(timeout=5, max_wait=None), Cluster)
+    assert_type(await cluster.uri_for(User("alice"), "app", private=True, ca_file=Path("ca.pem")), str)
     cluster.id = "x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -83,13 +85,14 @@ async def users(cluster: Cluster, settings: UserSettings) -> None:
     assert_type(await cluster.users.list(), list[User])
     assert_type(await cluster.users.get("alice"), User)
     assert_type(await cluster.users.create("alice", settings=settings), User)
+    assert_type(await cluster.users.ensure("alice", if_exists="reset"), User)
     assert_type(await cluster.users.update("alice", settings), User)
     assert_type(await cluster.users.reset_auth("alice"), User)
     deleting = cluster.users.delete("alice")
     assert_type(await deleting, None)
 
     await cluster.users.get(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await cluster.users.create("alice", settings)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await cluster.users.create("alice", settings)  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
     await cluster.users.update("alice")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
@@ -97,6 +100,7 @@ async def dbs(cluster: Cluster) -> None:
     assert_type(await cluster.dbs.list(), list[Database])
     assert_type(await cluster.dbs.get("app"), Database)
     assert_type(await cluster.dbs.create("app"), Database)
+    assert_type(await cluster.dbs.ensure("app"), Database)
     await cluster.dbs.update("app")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
