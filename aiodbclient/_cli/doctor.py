@@ -26,8 +26,8 @@ async def examine(
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, FAIL with what to do, or a note.
 
-    Without --try it only reads. With it, it proves what this package assumes of the provider: it creates logins and a
-    tenant called doctor-..., and removes them whatever happens, within two minutes and 60 requests.
+    Without --try, it only reads. With --try, it creates logins and a tenant called doctor-..., runs the operations on
+    them, and removes them whatever happens, within two minutes and 60 requests.
 
     Example: aiodbclient doctor --try
     """
