@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from attrs import define, field, fields
+from attrs import field, fields, frozen
 
 from ._dsn import dsn
 from ._masking import masked
@@ -73,7 +73,7 @@ class MongoRole(StrEnum):
     """MongoDB's ``dbAdmin``: it manages indexes and statistics."""
 
 
-@define
+@frozen
 class MySQLSettings:
     """Settings of a MySQL user, for ``create`` and ``reset_auth``."""
 
@@ -81,7 +81,7 @@ class MySQLSettings:
     """How the user proves its password."""
 
 
-@define
+@frozen
 class KafkaACL:
     """What a Kafka user may do with some topics."""
 
@@ -93,7 +93,7 @@ class KafkaACL:
     """The server's id of this permission; None in what you send."""
 
 
-@define
+@frozen
 class OpenSearchACL:
     """What an OpenSearch user may do with some indexes."""
 
@@ -103,25 +103,25 @@ class OpenSearchACL:
     """What the user may do with them. The API uses ``deny`` if it is missing."""
 
 
-@define
+@frozen
 class MongoUserSettings:
     """What a MongoDB user may do in which databases."""
 
-    databases: Sequence[str] | None = None
+    databases: Sequence[str] | None = field(default=None, hash=False)
     """The names of its databases. ``admin`` means all databases of the cluster."""
     role: MongoRole | str | None = None
     """Its role in each of them."""
 
 
-@define
+@frozen
 class UserSettings:
     """Settings of a user. Each belongs to one engine, and the client refuses it for others. None is not sent."""
 
     pg_allow_replication: bool | None = None
     """PostgreSQL: whether the user may replicate. The API uses False if it is missing."""
-    acl: Sequence[KafkaACL] | None = None
+    acl: Sequence[KafkaACL] | None = field(default=None, hash=False)
     """Kafka: what the user may do with which topics."""
-    opensearch_acl: Sequence[OpenSearchACL] | None = None
+    opensearch_acl: Sequence[OpenSearchACL] | None = field(default=None, hash=False)
     """OpenSearch: what the user may do with which indexes."""
     mongo_user_settings: MongoUserSettings | None = None
     """MongoDB: the user's databases, and its role there."""
@@ -136,7 +136,7 @@ class UserRole(StrEnum):
     """Every user that was created."""
 
 
-@define
+@frozen
 class User:
     """A login of a cluster."""
 
@@ -161,7 +161,7 @@ USER_SECRETS = tuple(attribute.name for attribute in fields(User) if attribute.r
 """The members that only a token with the scope ``database:view_credentials`` reads."""
 
 
-@define
+@frozen
 class NewUser:
     """A user to create: the arguments of ``users.create`` as one value, for ``users.provision``."""
 
@@ -176,7 +176,7 @@ class NewUser:
     ``settings.mongo_user_settings``."""
 
 
-@define
+@frozen
 class Database:
     """A database of a cluster."""
 
@@ -199,7 +199,7 @@ class ClusterStatus(StrEnum):
     """It is being copied into a new cluster."""
 
 
-@define
+@frozen
 class Connection:
     """Where a cluster listens, and its default login.
 
@@ -224,7 +224,7 @@ class Connection:
     """The cluster's engine, which decides what ``uri_for`` writes."""
     protocol: str | None = None
     """The scheme of ``uri``, such as ``mongodb+srv``, if the API returns it."""
-    application_ports: dict[str, int] = field(factory=dict[str, int])
+    application_ports: dict[str, int] = field(factory=dict[str, int], hash=False)
     """Ports by service name, such as a schema registry, if the API returns them (source: godo)."""
 
     def uri_for(self, user: User, database: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> str:
@@ -272,7 +272,7 @@ def _checked_path(path: object) -> str:
     return text
 
 
-@define
+@frozen
 class ClusterInfo:
     """A managed database cluster, with the fields that matter for its users and databases.
 
@@ -297,11 +297,11 @@ class ClusterInfo:
     """The slug of the size of its nodes."""
     created_at: datetime | None = None
     """When it was created, with its time zone."""
-    tags: list[str] = field(factory=list[str])
+    tags: list[str] = field(factory=list[str], hash=False)
     """Its tags."""
-    db_names: list[str] = field(factory=list[str])
+    db_names: list[str] = field(factory=list[str], hash=False)
     """The names of its databases."""
-    users: list[User] = field(factory=list[User])
+    users: list[User] = field(factory=list[User], hash=False)
     """Its users. Their passwords are returned under the same conditions as by ``users.list``."""
     connection: Connection = field(factory=Connection)
     """How to reach it from anywhere. The API may return no fields (None) while the cluster is being created."""
@@ -321,5 +321,5 @@ class ClusterInfo:
     """OpenSearch: where its dashboard listens."""
     schema_registry_connection: Connection | None = None
     """Kafka: where its schema registry listens."""
-    service_cnames: list[str] = field(factory=list[str])
+    service_cnames: list[str] = field(factory=list[str], hash=False)
     """Your own host names for the cluster."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from attrs.exceptions import FrozenInstanceError
 
 from aiodbclient import (
     ClusterInfo,
@@ -249,3 +250,16 @@ def test_members_that_are_none_are_not_written() -> None:
     assert written(Database("a"))[0] == {"name": "a"}
     several = NewUser("a", MySQLSettings("x"), UserSettings(pg_allow_replication=False, acl=[]), readonly=False)
     assert written(several)[1] == ["mysql_settings", "readonly", "settings.acl", "settings.pg_allow_replication"]
+
+
+def test_results_are_frozen_and_hashable() -> None:
+    """Two reads of the same answer are one member of a set."""
+    body = b'{"user": {"name": "a", "settings": {"acl": [{"topic": "t", "permission": "admin"}]}, "password": "p"}}'
+    cluster = b'{"database": {"id": "1", "name": "c", "engine": "kafka", "tags": ["t"], "connection": {"host": "h"}}}'
+    for read, field in (
+        (lambda: decode(body, "user", User), "password"),
+        (lambda: decode(cluster, "database", ClusterInfo), "tags"),
+    ):
+        assert len({read(), read()}) == 1
+        with pytest.raises(FrozenInstanceError):
+            setattr(read(), field, None)
