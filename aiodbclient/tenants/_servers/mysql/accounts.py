@@ -14,7 +14,6 @@ all logins before the next step. So a login that resists does not protect the ot
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 from functools import partial
 
 from attrs import frozen
@@ -27,6 +26,7 @@ from ...errors import GrantError
 from .connection import DefinerError, LockedError, Schema
 from .kill import end_sessions
 from .rights import RIGHTS, set_rights
+from .schemas import release_views
 
 _OPTIONS = (
     "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
@@ -78,14 +78,13 @@ async def check_adoption(schema: Schema, login: str) -> None:
 async def create_login(schema: Schema, login: str, password: Secret, wanted: frozenset[str]) -> None:
     """Create an account with the rights ``wanted``."""
     limits = _OPTIONS.format(schema.most)
-    with suppress(DefinerError):
-        await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
-        await set_rights(schema, login, wanted)
-        return
-    raise schema.error(
-        f"the login {login!r} is gone, and a view still runs as it, so MySQL does not create it again: drop the view "
-        "(information_schema.VIEWS shows its DEFINER), or rotate the tenant, and run it again"
-    )
+    statement = f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}"
+    try:
+        await schema.run(statement, login, password)
+    except DefinerError:  # somebody dropped it, and left a view of it
+        await release_views(schema, [login])
+        await schema.run(statement, login, password)
+    await set_rights(schema, login, wanted)
 
 
 async def restore_login(schema: Schema, login: str, role: Role) -> None:
