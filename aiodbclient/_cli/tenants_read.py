@@ -245,8 +245,13 @@ def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple
             "the database is not in this store. Is it the right store? If the tenant is yours, `tenants provision "
             "--adopt` takes it over. If it is on record for another cluster, `store forget` it first",
         )
+    if "run " in found.get("database_missing", ""):
+        return ("its database has another name, or no right of the tenant. Run what the problem says",)
     if "database_missing" in found:
-        return ("the database is gone. Restore it from a backup, or remove and provision the tenant",)
+        return (
+            "the database is gone. Is it on a cluster that you did not name? Add it with `--cluster`. Otherwise "
+            "restore the database from a backup",
+        )
     if opened.half_removed([name]):
         return ("a removal that began is not finished. `tenants remove` or `tenants repair` does it",)
     if "login_missing" in found and found.get("unfinished") == Verb.SUSPEND:

@@ -26,7 +26,7 @@ class Role(StrEnum):
     """The rights of a tenant's login in the tenant's database.
 
     Attributes:
-        OWNER: All rights: it owns the database.
+        OWNER: All rights on what is in the database.
         WRITER: Read and change data. It creates no tables.
         READER: Read data.
     """
@@ -67,7 +67,7 @@ class Names:
     database: str  # the tenant's name with the prefix of the ``Tenants``
     stem: str  # with which the names of its logins and roles begin
     login_pattern: str  # a regular expression of the databases for the names of its logins
-    owner: str  # PostgreSQL: the role without LOGIN that owns the database
+    owner: str  # PostgreSQL: the role without LOGIN that owns what is in the database
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -62,12 +62,13 @@ class ProblemKind(StrEnum):
     Attributes:
         LOGIN_MISSING: The stored login does not exist.
         PASSWORD_REFUSED: The server refuses the stored password.
-        DATABASE_MISSING: The database does not exist. Its data is lost, unless NOT_ON_RECORD names another cluster.
-        RIGHTS_MISSING: The tenant's owner does not own the database, or the login lacks rights of its role.
+        DATABASE_MISSING: The database does not exist, has another name, or is another tenant's. NOT_ON_RECORD beside it
+            names another cluster that has it.
+        RIGHTS_MISSING: The administrator does not own the database, or a login lacks rights of its role.
         OPEN_TO_OTHERS: A login of another tenant or person can connect to the database, or has a session there.
-        OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,
-            or the tenant owns something in another database.
-        TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
+        OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights.
+        TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``, or a reader that
+            may write.
         UNKNOWN_LOGIN: A login that is not on record can log in: an ended one, as after a failover, or a newer one, as
             after a restore of the store.
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not revoked yet.
@@ -182,27 +183,28 @@ class TenantMoved(TenantDone):
     Attributes:
         frozen: How long no login of the tenant could enter.
         bytes: The size of the database before.
-        shut_out: Others who had rights on the database: they end with the move, also with one that fails.
         left: Why the earlier database is not dropped yet, such as that its cluster is away; "" if it is. ``repair``
             drops it. Nobody can log in to it.
     """
 
     frozen: timedelta = timedelta(0)
     bytes: int = 0
-    shut_out: tuple[str, ...] = ()
     left: str = ""
 
 
+@frozen(kw_only=True)
 class TenantRemoved(Done):
     """The result of a removal: DELETED, ABSENT if none was stored, or KEPT if it is not suspended for so long.
 
     Attributes:
         credential: Always None.
+        left: Other databases that have objects of the tenant, such as a copy that you made. They stay, and belong to a
+            role ``aiodbclient_gone_...``.
     """
 
-    __slots__ = ()
     action: TenantAction
     credential: ClassVar[None] = None
+    left: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

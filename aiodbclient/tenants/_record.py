@@ -256,8 +256,8 @@ def no_database(name: str, database: str, there: str | None) -> NotFoundError | 
             "cluster alone",
         )
     return NotFoundError(
-        f"{what} does not exist, and what was in it is lost",
+        f"{what} does not exist on its cluster",
         status=404,
-        advice="remove the tenant, if it was removed after the backup of the store; otherwise restore the database "
-        "from a backup of the cluster",
+        advice="if it was moved, add the cluster where it is (--cluster); otherwise restore the database from a backup "
+        "of the cluster. Only if the tenant was removed after the backup of the store, remove it here too",
     )

@@ -80,12 +80,16 @@ class Managed:
                 rows = [] if cursor.description is None else cursor.fetchall()
         return rows
 
+    def as_admin(self, statement: LiteralString, database: str = "defaultdb") -> list[Any]:
+        """A session of the administrator, who owns the tenants' databases."""
+        with Connection.connect(self.admin, dbname=database, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return [] if cursor.description is None else cursor.fetchall()
+
     def let_in(self, tenant: Tenant, guest: str) -> None:
-        """A tenant lets another role into its database, and create there."""
-        self.run(
-            tenant,
-            f"GRANT CONNECT ON DATABASE {tenant.database} TO {guest}; GRANT USAGE, CREATE ON SCHEMA public TO {guest}",
-        )
+        """An administrator lets another role into a tenant's database. A tenant cannot."""
+        self.as_admin(f"GRANT CONNECT ON DATABASE {tenant.database} TO {guest}")
+        self.run(tenant, f"GRANT USAGE, CREATE ON SCHEMA public TO {guest}")
 
     def make(self, tenant: str) -> Names:
         """As the API: create a database, and a login of its name."""
@@ -107,6 +111,10 @@ class Managed:
         for _ in range(logins):
             await tenant.add()
         return tenant
+
+    def owner_of(self, database: str) -> str:
+        [(owner,)] = self.api(f"SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = '{database}'")
+        return str(owner)
 
     def exists(self, role: str) -> bool:
         return bool(self.api(f"SELECT FROM pg_roles WHERE rolname = '{role}'"))

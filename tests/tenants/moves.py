@@ -86,6 +86,21 @@ async def run(connection: Any, *statements: str) -> list[Any]:
     return rows
 
 
+async def administrator_of(cluster: Cluster, database: str) -> str:
+    """The URI with which the administrator of a cluster enters a database."""
+    connection = (await cluster.info()).connection
+    assert connection is not None
+    return connection.uri_for(await cluster.users.get("doadmin"), database)
+
+
+async def administer(cluster: Cluster, *statements: str) -> None:
+    """Run statements as the administrator of a cluster."""
+    uri = await administrator_of(cluster, "defaultdb")
+    async with await AsyncConnection.connect(uri, autocommit=True) as session:
+        for statement in statements:
+            await session.execute(statement.encode())
+
+
 async def sql(credential: Credential, *statements: str) -> list[Any]:
     """Run statements as a tenant's program, and return the rows of the last one."""
     connection = await connected(credential)

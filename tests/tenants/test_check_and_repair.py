@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 
 from aiodbclient.engines import Engine
-from aiodbclient.errors import NotFoundError
+from aiodbclient.errors import ConflictError, NotFoundError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
@@ -70,14 +70,15 @@ async def open_to_others(place: Place, credential: Credential) -> None:
     other = f"{place.prefix}stranger"
     await place.cluster.users.create(other)
     if credential.engine == Engine.PG:
-        await ask(credential, f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
+        await ask(await admin_of(place), f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
     else:
         await grant(place, credential, f"GRANT SELECT ON {{}}.* TO '{other}'@'%'")
 
 
 async def take_rights(place: Place, credential: Credential) -> None:
     if credential.engine == Engine.PG:
-        await ask(credential, f'REVOKE ALL ON DATABASE "{credential.database}" FROM CURRENT_USER')
+        owner = names_of(credential.name, credential.engine, place.prefix).owner
+        await ask(await admin_of(place), f'REVOKE TEMPORARY ON DATABASE "{credential.database}" FROM "{owner}"')
         return
     await grant(place, credential, f"REVOKE ALL ON {{}}.* FROM '{credential.username}'@'%'")
 
@@ -131,7 +132,7 @@ async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind)
     if problem is ProblemKind.DATABASE_MISSING:
         refused = await only(tenants.repair(["alpha"]))
         assert isinstance(refused.error, NotFoundError)
-        assert "what was in it is lost" in str(refused.error)
+        assert "does not exist on its cluster" in str(refused.error)
         assert (await only(tenants.check(["alpha"]))).problems == found.problems
         assert isinstance((await only(tenants.rotate(["alpha"]))).error, NotFoundError)
         return
@@ -300,18 +301,78 @@ async def test_expired_password_replaced_with_login(with_superuser: tuple[Place,
     assert (await only(tenants.check())).problems == ()
 
 
-async def test_a_tenant_whose_database_was_renamed_is_removed(with_superuser: tuple[Place, Credential]) -> None:
-    place, superuser = with_superuser
-    tenants = place.tenants()
+async def renamed(admin: Credential, *pairs: tuple[str, str]) -> None:
+    """Rename databases as the administrator, once nobody is in them."""
+    for before, after in pairs:
+        connected = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{before}'"
+        while await ask(admin, connected):
+            await asyncio.sleep(0.01)
+        await ask(admin, f'ALTER DATABASE "{before}" RENAME TO "{after}"')
+
+
+async def test_renamed_database_is_named_and_refused(place: Place) -> None:
+    """Neither removed nor made again, and no hint says so. What the hint says helps."""
+    tenants, admin = place.tenants(), await admin_of(place)
     credential = await tenants.ensure("alpha")
-    await ask(superuser, f'ALTER DATABASE "{credential.database}" RENAME TO "{place.prefix}renamed"')
-    assert ProblemKind.DATABASE_MISSING in kinds_of((await only(tenants.check())).problems)
+    await ask(credential, "CREATE TABLE kept AS SELECT generate_series(1, 50)")
+    other = f"{place.prefix}renamed"
+    await renamed(admin, (credential.database, other))
 
-    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
+    [problem] = (await only(tenants.check())).problems
+    assert (problem.kind, other in problem.detail) == (ProblemKind.DATABASE_MISSING, True)
+    for run in (tenants.repair, tenants.rotate, tenants.suspend, tenants.remove):
+        refused = await only(run(["alpha"]))
+        assert isinstance(refused.error, ConflictError)
+        assert f"is named '{other}'" in str(refused.error)
+    assert await ask(credential, "SELECT count(*) FROM kept", database=other) == [(50,)]
 
-    assert await place.store.get("alpha") is None
-    assert await refusal(credential, database=f"{place.prefix}renamed")
-    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
+    hint = problem.detail.rpartition("run ")[2]
+    await renamed(admin, (other, f"{other}_x"), (f"{other}_x", other))  # nobody is in it any more
+    await ask(admin, hint)
+    assert (await only(tenants.check())).problems == ()
+    assert await ask(credential, "SELECT count(*) FROM kept") == [(50,)]
+
+
+async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
+    """A repair gave each customer the other's data."""
+    tenants, admin = place.tenants(), await admin_of(place)
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    for each in (alpha, beta):
+        await ask(each, f"CREATE TABLE mine AS SELECT '{each.name}' AS mine")
+    third = f"{place.prefix}third"
+    exchange = (alpha.database, third), (beta.database, alpha.database), (third, beta.database)
+    await renamed(admin, *exchange)
+
+    checked = [outcome async for outcome in tenants.check()]
+    assert [kinds_of(each.problems) for each in checked] == [{ProblemKind.DATABASE_MISSING}] * 2
+    for run in (tenants.repair, tenants.suspend, tenants.remove):
+        async for refused in run(["alpha", "beta"]):
+            assert isinstance(refused.error, ConflictError)
+            assert "is another's" in str(refused.error)
+
+    await renamed(admin, *exchange)
+    assert [each.problems async for each in tenants.check()] == [(), ()]
+    for each in (alpha, beta):
+        assert await ask(each, "TABLE mine") == [(each.name,)]
+
+
+async def test_restored_database_becomes_tenants_again(place: Place) -> None:
+    tenants, admin = place.tenants(), await admin_of(place)
+    credential = await tenants.ensure("alpha")
+    await ask(credential, "CREATE TABLE kept AS SELECT generate_series(1, 50)")
+    backup = f"{place.prefix}backup"
+    await renamed(admin, (credential.database, f"{backup}_old"))
+    await ask(
+        admin, f'CREATE DATABASE "{credential.database}" TEMPLATE "{backup}_old"', f'DROP DATABASE "{backup}_old"'
+    )
+
+    [problem] = (await only(tenants.check())).problems
+    assert "is not the tenant's" in problem.detail
+    assert isinstance((await only(tenants.repair(["alpha"]))).error, ConflictError)
+    await ask(admin, problem.detail.rpartition("run ")[2].partition(", and then")[0])
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert (await only(tenants.check())).problems == ()
+    assert await ask(credential, "SELECT count(*) FROM kept") == [(50,)]
 
 
 async def test_connection_limit_set_again(place: Place) -> None:

@@ -18,7 +18,8 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 from ..thorough import first_of
-from .moves import close, connected, run, sql
+from .clients import client_of
+from .moves import administrator_of, close, connected, run, sql
 from .programs import ask
 
 # Pairs that a pattern, truncation or case folding would confuse, and names that need quotes.
@@ -83,7 +84,9 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(
 
         one, other = credentials["a"], credentials["abc"]
         own = [(each.username, each.database) for each in credentials.values()]
-        async with await AsyncConnection.connect(other.uri, autocommit=True) as letting_in:
+        async with client_of(sandbox) as client:
+            admin = await administrator_of(client.cluster(cluster), "defaultdb")
+        async with await AsyncConnection.connect(admin, autocommit=True) as letting_in:
             rows = await letting_in.execute(MAY_CONNECT, [*map(list, zip(*own, strict=True))])
             assert {*await rows.fetchall()} == {*own}
             pair = Identifier(other.database or ""), Identifier(one.username)  # the control

@@ -30,7 +30,7 @@ from aiodbclient.tenants.errors import (
 )
 
 from .conftest import only, present
-from .moves import Two, close, connected, enters, left_on, run, sql
+from .moves import Two, administer, close, connected, enters, left_on, run, sql
 from .problems import kinds
 
 # Without its role, a login may do nothing in the database: what ``pg_restore`` makes after the table is refused.
@@ -129,13 +129,14 @@ async def test_move_finishes_removal_of_reader(two: Two) -> None:
 
 
 async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that a program changes until the freeze."""
+    """Those that the administrator changes until the freeze."""
     repair = PostgresSteps.repair
 
     async def meanwhile(steps: PostgresSteps, wanted: Mapping[str, Role]) -> None:  # of the copy
-        await sql(
-            alpha,
+        await administer(
+            two.old,
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
+            f'ALTER DATABASE {alpha.database} SET search_path = "odd, name", public',
             f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
             f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
         )
@@ -147,6 +148,7 @@ async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch
     assert moved.error is None
     assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
     assert await sql(moved.credential, "SHOW default_transaction_read_only") == [("on",)]
+    assert await sql(moved.credential, "SHOW search_path") == [('"odd, name", public',)]
     limit = "SELECT datconnlimit FROM pg_database WHERE datname = current_database()"
     assert await sql(moved.credential, limit) == [(7,)]
 

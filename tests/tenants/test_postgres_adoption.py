@@ -7,10 +7,13 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+from attrs import evolve
 from psycopg import Connection
 
+from aiodbclient import Engine
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Problem, ProblemKind, Role
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import Found
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
@@ -85,7 +88,7 @@ async def test_adopted_login_keeps_its_rights(
         managed.api(f"ALTER DATABASE {old} OWNER TO {old}")
     can(managed, older, old)
     found, before = await server.find(older.names), owners(managed)
-    assert found == Found(database=True, namesake=True, is_foreign=True)
+    assert evolve(found, misplaced="") == Found(database=True, namesake=True, is_foreign=True)
     with (
         closing(managed.open(evil.logins[0], older.database)) as neighbour,
         closing(managed.open(old, older.database)) as its,
@@ -102,14 +105,14 @@ async def test_adopted_login_keeps_its_rights(
     can(managed, older, old)
     can(managed, older, new)
     assert await older.problems() == frozenset()
-    assert owners(managed) == before | {older.database: older.owner}
+    assert owners(managed) == before | {older.database: "doadmin"}
     managed.run(
         older, "DROP TABLE theirs, its_own, s.meanwhile; SELECT lo_unlink(4711); CREATE TABLE t (x int)", login=new
     )
 
     assert await older.end(old)
     assert await older.problems() == frozenset()
-    assert owners(managed) == before | {older.database: older.owner}
+    assert owners(managed) == before | {older.database: "doadmin"}
 
 
 async def test_adopted_login_keeps_objects_elsewhere(managed: Managed, server: PostgresServer, older: Tenant) -> None:
@@ -215,16 +218,23 @@ async def test_what_is_not_the_tenants_is_a_conflict(managed: Managed, older: Te
     managed.run(older, "INSERT INTO theirs VALUES (1)", login=older.database)
 
 
-async def test_killed_creation_is_finished(managed: Managed, evil: Tenant) -> None:
-    name = evil.database
-    assert await evil.end(*evil.logins)
-    managed.api(f"ALTER DATABASE {name} OWNER TO doadmin")
-    managed.api(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    assert not await evil.steps.create()
-    assert owners(managed)[evil.database] == evil.owner
-    await evil.add()
+async def test_killed_creation_is_finished(managed: Managed, server: PostgresServer) -> None:
+    """Whether the process died when the database was closed, or before the schema ``public`` was the owner role's."""
+    tenant = Tenant(server, names_of("killed", Engine.PG))
+    managed.as_admin("CREATE DATABASE killed TEMPLATE template0 ALLOW_CONNECTIONS false")
+    for _ in range(2):
+        assert not await tenant.steps.create()
+        await tenant.add()
+        managed.run(tenant, "CREATE TABLE t (); DROP TABLE t")
+        managed.api("ALTER SCHEMA public OWNER TO pg_database_owner", "killed")
+    await tenant.remove()
 
-    managed.api(f"ALTER DATABASE {name} OWNER TO doadmin")
-    assert not await evil.steps.create()
-    assert owners(managed)[evil.database] == "doadmin"
-    assert managed.api(f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{evil.owner}'") == [(False,)]
+
+async def test_database_of_administrator_is_not_opened(managed: Managed, server: PostgresServer) -> None:
+    """One that a process did not make: somebody else made it after the process died."""
+    tenant = Tenant(server, names_of("somebodys", Engine.PG))
+    managed.as_admin("CREATE DATABASE somebodys")
+    assert not await tenant.steps.create()
+    assert (await server.find(tenant.names)).is_foreign
+    assert not managed.exists(tenant.owner)
+    managed.drop("somebodys")

@@ -18,7 +18,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only, present
 from .managed import Managed
-from .moves import Two, sql
+from .moves import Two, administer, sql
 from .tenant import PASSWORD, Tenant
 
 LONG = ",".join(f'"{number:060}"' for number in range(5_000))
@@ -27,14 +27,12 @@ LONG = ",".join(f'"{number:060}"' for number in range(5_000))
 @pytest.mark.parametrize(
     "setting", ["search_path = {long}", "role = '{long}'", "session_authorization = '{long}'"], ids=str.split
 )
-@pytest.mark.parametrize("what", ["DATABASE {database}", "ROLE {login}"])
 async def test_long_setting_prevents_no_test_of_login(
-    managed: Managed, server: PostgresServer, victim: Tenant, what: str, setting: str
+    managed: Managed, server: PostgresServer, victim: Tenant, setting: str
 ) -> None:
     """Since PostgreSQL 18 the server sends search_path at each login, and others in warnings."""
     login = victim.logins[0]
-    change = f"ALTER {what} SET {setting}".format(long=LONG, database=victim.database, login=login)
-    managed.run(victim, "SET ROLE NONE" if what.startswith("ROLE") else "SELECT 1", change)
+    managed.run(victim, "SET ROLE NONE", f"ALTER ROLE {login} SET {setting}".format(long=LONG))
     assert await server.log_in(victim.names, login, Secret(PASSWORD)) is None
     assert await server.log_in(victim.names, login, Secret("wrong")) is not None
     assert await victim.end(login)
@@ -85,8 +83,8 @@ async def test_unknown_grantee_stops_move_before_freeze(two: Two, tenants: Tenan
     "statements",
     [
         ["ALTER DATABASE {database} SET default_transaction_read_only = on"],
-        ["SET ROLE NONE", "ALTER ROLE {login} SET default_transaction_read_only = on"],
-        ["SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"],
+        ["SET ROLE NONE; ALTER ROLE {login} SET default_transaction_read_only = on"],
+        ["SET ROLE NONE; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"],
         [
             "CREATE TABLE t AS SELECT generate_series(1, 20000) AS n",
             "ALTER DATABASE {database} SET transaction_timeout = 1",
@@ -95,7 +93,9 @@ async def test_unknown_grantee_stops_move_before_freeze(two: Two, tenants: Tenan
 )
 async def test_settings_and_default_rights_stop_no_move(two: Two, alpha: Credential, statements: list[str]) -> None:
     tenants = two.tenants()
-    await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
+    for each in statements:
+        text = each.format(database=alpha.database, login=alpha.username)
+        await (administer(two.old, text) if text.startswith("ALTER DATABASE") else sql(alpha, text))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
 
@@ -105,9 +105,10 @@ async def test_refused_object_keeps_no_other_back(managed: Managed, victim: Tena
     login = victim.logins[0]
     managed.api("CREATE SCHEMA theirs", victim.database)
     managed.api(f"GRANT USAGE, CREATE ON SCHEMA theirs TO {login}", victim.database)
+    managed.as_admin(f"ALTER DATABASE {victim.database} SET exit_on_error = on")
     managed.run(
         victim,
-        f"GRANT CREATE ON SCHEMA public TO {login}; ALTER DATABASE {victim.database} SET exit_on_error = on",
+        f"GRANT CREATE ON SCHEMA public TO {login}",
         "SET ROLE NONE; CREATE TABLE theirs.t (); CREATE TABLE public.t ()",
     )
     assert not await victim.end(login)

@@ -29,33 +29,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 1.0)
 
 
-PLANT = """
-CREATE FUNCTION public.go() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
-'BEGIN ALTER ROLE CURRENT_USER PASSWORD ''mine''; END'; GRANT EXECUTE ON FUNCTION public.go() TO PUBLIC
-"""
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_neighbours_lock_on_login_is_ended(
-    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
-) -> None:
-    """A neighbour calls a function of the login that sets its password, and does not commit."""
-    login = victim.logins[0]
-    managed.let_in(evil, login)
-    managed.run(victim, f"SET ROLE NONE; {PLANT}", database=evil.database)
-    with closing(managed.open(evil.logins[0], evil.database)) as session:
-        began, ending = time.monotonic(), BaseTenant(victim.names)
-        session.execute("BEGIN; SELECT public.go()")
-        await server.steps(ending).end_logins([login])
-        assert time.monotonic() - began > sessions.PATIENCE_SECONDS
-    assert ending.others_ended == {evil.logins[0]}
-    assert not managed.lets_in(login, "defaultdb", "mine")
-    assert await victim.steps.drop_logins([login]) == ()
-    with pytest.raises(psycopg.OperationalError):
-        session.execute("SELECT 1")
-    assert managed.lets_in(evil.logins[0], evil.database)  # it lost a session, and no right
-
-
 STEPS: dict[str, Callable[[Tenant, TenantSteps], Awaitable[object]]] = {
     "add_login": lambda victim, steps: victim.add(),
     "repair": lambda victim, steps: steps.repair(victim.on_record),
@@ -70,15 +43,10 @@ STEPS: dict[str, Callable[[Tenant, TenantSteps], Awaitable[object]]] = {
 async def test_lock_on_database_delays_no_step(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, step: str
 ) -> None:
-    """Its own session locks the row; a neighbour's locks the object, by a setting of its login there."""
-    managed.run(victim, f"GRANT TEMPORARY ON DATABASE {victim.database} TO PUBLIC")
+    """A neighbour locks the database, by a setting of its login there."""
+    managed.as_admin(f"GRANT TEMPORARY ON DATABASE {victim.database} TO PUBLIC")
     on = BaseTenant(victim.names)
-    with (
-        closing(managed.open(victim.logins[0], "defaultdb")) as own,
-        closing(managed.open(evil.logins[0], "defaultdb")) as theirs,
-    ):
-        own.execute("BEGIN")
-        own.execute(f"ALTER DATABASE {victim.database} CONNECTION LIMIT 50")
+    with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
         theirs.execute("SET ROLE NONE; BEGIN")
         theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
         await STEPS[step](victim, server.steps(on))
@@ -152,11 +120,11 @@ async def test_four_lock_holders_stop_nobody_else(
     hostile = [await managed.tenant(f"holder{number}", server, logins=1) for number in range(4)]
     for tenant in hostile:
         session = managed.open(tenant.logins[0], "defaultdb")
-        session.execute("BEGIN")
-        session.execute(f"ALTER DATABASE {tenant.database} CONNECTION LIMIT 50")
+        session.execute("SET ROLE NONE; BEGIN")
+        session.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {tenant.database} SET work_mem = '1MB'".encode())
         locks(session)
 
-    blocked = [asyncio.create_task(tenant.add()) for tenant in hostile]
+    blocked = [asyncio.create_task(tenant.steps.drop_database()) for tenant in hostile]
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'doadmin' AND wait_event_type = 'Lock'"
     await until(lambda: managed.api(waiting) == [(4,)])
     other = await managed.tenant("not-held", server, logins=1)

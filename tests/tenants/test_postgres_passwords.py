@@ -97,7 +97,7 @@ async def test_check_reports_unusable_password(place: Place, rounds: int | None)
 async def test_new_password_has_few_rounds(managed: Managed, victim: Tenant) -> None:
     if managed.version < 16:
         pytest.skip("there is no such setting")
-    managed.run(victim, f"ALTER DATABASE {victim.database} SET scram_iterations = 2147483647")
+    managed.as_admin(f"ALTER DATABASE {victim.database} SET scram_iterations = 2147483647")
 
     async with never_blocked():
         await victim.add()

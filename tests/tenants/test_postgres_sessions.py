@@ -69,13 +69,12 @@ async def test_cancelled_step_over_tls_leaves_no_backend(place: Place) -> None:
     server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
     alpha = Tenant(server, names_of("alpha", Engine.PG, place.prefix), {credential.username: Role.OWNER})
     waiting = (
-        "SELECT FROM pg_stat_activity WHERE query LIKE '%IS_TEMPLATE false%' AND state = 'active' "
+        "SELECT FROM pg_stat_activity WHERE query LIKE '%REVOKE ALL ON DATABASE%' AND state = 'active' "
         "AND pid <> pg_backend_pid()"
     )
-    async with await AsyncConnection.connect(credential.uri) as hostile:
-        await hostile.execute(f"ALTER DATABASE {alpha.database} IS_TEMPLATE true")
-        await hostile.commit()
-        await hostile.execute(f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7")
+    await ask(admin, f"GRANT CONNECT ON DATABASE {alpha.database} TO PUBLIC")
+    async with await AsyncConnection.connect(admin.uri) as locking:
+        await locking.execute(f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7".encode())
 
         call = asyncio.create_task(alpha.repair())
         async with asyncio.timeout(20):

@@ -30,7 +30,7 @@ from .dying import begun, leave
 from .moves import close, connected
 from .problems import kinds
 from .programs import ask, refusal, session_of
-from .test_check_and_repair import make_login
+from .test_check_and_repair import admin_of, make_login
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
 
@@ -130,14 +130,16 @@ async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) ->
 
 
 async def test_nothing_planted_survives_suspension(anywhere: Place) -> None:
-    """Its open sessions, and a neighbour that it let in. See ``test_postgres_leaving`` for transactions."""
+    """Its open sessions, and a neighbour that the administrator let in."""
     tenants = anywhere.tenants()
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
     reader = await tenants.role("reader").ensure("alpha")
     await ask(alpha, "CREATE TABLE t (x int PRIMARY KEY)")
     credentials = [alpha, reader]
     if alpha.engine == Engine.PG:
-        await ask(alpha, f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION')
+        await ask(
+            await admin_of(anywhere), f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION'
+        )
         credentials.append(evolve(beta, uri=alpha.database.join(beta.uri.rsplit(beta.database, 1))))
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session_of(each)) for each in credentials]

@@ -106,8 +106,12 @@ class Copier(ABC):
         """Of each table, or of those of extensions, its rows and sums of hashes of its values; where sequences are."""
 
     @abstractmethod
+    def database_settings(self, survey: Survey) -> tuple[int, list[tuple[str, str]]]:
+        """The limit of connections and the settings of the database, which the administrator copies."""
+
+    @abstractmethod
     async def finish(self, survey: Survey, target: Credential) -> None:
-        """Copy the settings of the database."""
+        """Copy the settings of the login."""
 
 
 def copier_of() -> type[Copier]:

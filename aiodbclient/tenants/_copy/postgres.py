@@ -234,16 +234,18 @@ class PostgresCopier(Copier):
                 found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
 
+    def database_settings(self, survey: Survey) -> tuple[int, list[tuple[str, str]]]:
+        settings = [(name, value) for of_login, _, name, value in survey.facts["settings"] if not of_login]
+        return survey.facts["limit"], settings
+
     async def finish(self, survey: Survey, target: Credential) -> None:
-        database = Identifier(target.database)
         async with self._session(target) as ask:
-            await ask(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, Literal(survey.facts["limit"])))
+            await ask(SQL("SET ROLE NONE"))
             for of_login, in_database, name, value in survey.facts["settings"]:
-                what = SQL("DATABASE {}").format(database)
-                if of_login:
-                    where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
-                    what = SQL("ROLE {}{}").format(Identifier(target.username), where)
-                await ask(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
+                if not of_login:
+                    continue
+                where = SQL(" IN DATABASE {}").format(Identifier(target.database)) if in_database else SQL("")
+                what = SQL("ROLE {}{}").format(Identifier(target.username), where)
                 if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
                     await ask(SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value)))
                     continue

@@ -73,9 +73,10 @@ class Found:
     namesake: bool = False  # whether a login that others made has the name of the database, and may log in
     is_foreign: bool = False  # whether the database shows that ``create`` did not make it
     is_shut: bool = False  # PostgreSQL: whether ``shut`` was its last step. MySQL cannot know it
+    misplaced: str = ""  # PostgreSQL: the tenant's database has another name, and the one of its name is another's
 
     def __bool__(self) -> bool:
-        return self.database or self.namesake or bool(self.logins)
+        return self.database or self.namesake or bool(self.logins) or bool(self.misplaced)
 
 
 @define(eq=False, repr=False)
@@ -129,10 +130,6 @@ class Server(ABC):
         """Compare the database, its logins and their rights with ``wanted``, the role of each login by its name."""
         # ``wanted`` is None for a suspended tenant. Another login that may log in is UNKNOWN_LOGIN. Tests no password.
 
-    async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        """PostgreSQL: return who else has rights on the database, which ``freeze`` revokes."""
-        return ()
-
     @abstractmethod
     def steps(self, tenant: BaseTenant) -> TenantSteps:
         """The steps that change one tenant. Connects to nothing yet."""
@@ -179,7 +176,7 @@ class TenantSteps(ABC):
     @abstractmethod
     async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
         """Drop ended logins, give the tenant what they own in its database, and return those that others hold up."""
-        # What they own elsewhere is dropped. Ends no session of others, and tries for ``DROP_LOGINS_SECONDS`` in all.
+        # One that owns something elsewhere stays. Ends no session of others. Tries for ``DROP_LOGINS_SECONDS`` in all.
 
     @abstractmethod
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
@@ -209,8 +206,15 @@ class TenantSteps(ABC):
     async def drop_database(self) -> None:
         """Drop the database, and end every session in it, whosever it is."""
 
-    async def forget(self, role: Role | None = None) -> None:
-        """PostgreSQL: drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped."""
+    async def forget(self, role: Role | None = None) -> tuple[str, ...]:
+        """PostgreSQL: drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped.
+
+        Return the databases in which they own something: they are left, under other names.
+        """
+        return ()
+
+    async def copy_settings(self, limit: int, settings: Sequence[tuple[str, str]]) -> None:
+        """PostgreSQL: give the database a limit of connections and settings, each a name and a value."""
         return
 
     async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:

@@ -339,15 +339,20 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
 
     async def change(self, tenant: Tenant) -> TenantRemoved:
         action = TenantAction.ABSENT if tenant.on_record.is_empty else TenantAction.DELETED
+        left: tuple[str, ...] = ()
         if action is TenantAction.DELETED and tenant.role is Role.OWNER:
-            await remove(tenant)
+            left = await remove(tenant)
         elif action is TenantAction.DELETED:
             await remove_role(tenant, tenant.role)
-        return TenantRemoved(name=tenant.names.tenant, action=action)
+        return TenantRemoved(name=tenant.names.tenant, action=action, left=left)
 
 
-async def remove(tenant: Tenant) -> None:
-    """Remove a tenant: end its logins, so that nothing of it works, drop its database, then drop the logins."""
+async def remove(tenant: Tenant) -> tuple[str, ...]:
+    """Remove a tenant: end its logins, so that nothing of it works, drop its database, then drop the logins.
+
+    Return the other databases that have objects of it.
+    """
+    left: tuple[str, ...] = ()
     logins = tenant.every_login()
     is_anothers = tenant.record.current is None and tenant.found.is_foreign  # made after a process died
     await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made
@@ -356,9 +361,10 @@ async def remove(tenant: Tenant) -> None:
         await tenant.steps.drop_database()
     await tenant.drop_ended(*logins)
     if not is_anothers:
-        await tenant.steps.forget()
+        left = await tenant.steps.forget()
     await tenant.delete()
     tenant.context.placement.leave(tenant.home.cluster)
+    return left
 
 
 async def remove_role(tenant: Tenant, role: Role) -> None:

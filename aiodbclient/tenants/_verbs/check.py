@@ -130,6 +130,8 @@ async def _compare(home: TenantServer, names: Names, tenant: OnRecord) -> set[Pr
         problems.add(Problem(ProblemKind.UNFINISHED, str(intent.verb)))
     if tenant.left_behind is not None:
         problems.add(Problem(ProblemKind.LEFT_BEHIND, tenant.left_behind))
+    if found.misplaced:
+        return problems | {Problem(ProblemKind.DATABASE_MISSING, found.misplaced)}
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if tenant.state is State.SUSPENDED:

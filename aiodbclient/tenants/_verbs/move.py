@@ -103,7 +103,6 @@ class _Move:
     _tenant: Tenant
     _there: TenantServer
     _copy: TenantSteps
-    _others: tuple[str, ...] = field(init=False, default=())  # who has rights on the database, which end with the move
     _frozen_at: float | None = field(init=False, default=None)
 
     async def run(self) -> TenantMoved:
@@ -119,7 +118,6 @@ class _Move:
         found = await there.server.find(tenant.names)
         if found:
             raise conflict(tenant, there, found)
-        self._others = await tenant.home.server.other_grantees(tenant.names)
         roles = [role for role in Role if tenant.on_record.of_role(role).current is not None]
         dump_login, *names = tenant.new_logins(1 + len(roles), also=found.ended)
         logins = dict(zip(roles, names, strict=True))
@@ -199,6 +197,7 @@ class _Move:
         record = await tenant.at(self._there, self._copy).add_logins(logins)
         assert record.current is not None
         await copier.try_copy(survey, source, record.current)
+        await self._copy.copy_settings(*copier.database_settings(survey))
         await self._copy.drop_database()  # and what was tried in it
         await self._create(survey, logins.values())
         await self._copy.repair({login: role for role, login in logins.items()})
@@ -230,6 +229,7 @@ class _Move:
             how = f"has {here} here, and {there} there" if here != there else "has other values there"
             raise self._error(f"the copy differs: {name} {how}")
         await copier.finish(survey, target)
+        await self._copy.copy_settings(*copier.database_settings(survey))
 
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
         """Store that the tenant is there, so that whoever works on it next drops what is left behind."""
@@ -247,19 +247,16 @@ class _Move:
             await self._copy.drop_logins(logins)
             await self._copy.shut()
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
-        outcome = evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen, shut_out=self._others)
+        outcome = evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen)
         self._job.moved[outcome.name] = outcome  # before it is stored
         await tenant.commit(evolve(record, current=credential, roles=roles))
         return outcome
 
     def _error(self, reason: str, advice: str = "") -> MoveError:
         here, there = self._tenant.home.cluster, self._there.cluster
-        ended = ""
-        if self._frozen_at is not None and self._others:
-            ended = f". The rights on its database of {', '.join(self._others)} have ended"
         return MoveError(
             f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
-            f"it is on the cluster {here}{ended}",
+            f"it is on the cluster {here}",
             advice=advice,
         )
 

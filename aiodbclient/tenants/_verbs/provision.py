@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from attrs import evolve
 
-from ...errors import ConflictError, InvalidArgumentError, NameTakenError
+from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
 from .._context import AWAY, Context, TenantServer
 from .._credential import Credential
 from .._naming import Role
@@ -166,8 +166,19 @@ async def _verb_for(tenant: Tenant, if_exists: IfExists) -> Verb:
         for other, found in await servers.elsewhere(home, tenant.names, tenant.reporter.stats):
             if found:  # as after a store was lost
                 raise conflict(tenant, other, found)
+    if not tenant.found and if_exists == "adopt" and tenant.on_record.intent is None:
+        raise NotFoundError(
+            f"the cluster {tenant.home.cluster} has no database {tenant.names.database!r} to adopt; nothing was "
+            "changed",
+            status=404,
+            advice="name the cluster that has it, or provision the tenant without adopting",
+        )
     if not tenant.found:
         return Verb.PROVISION
+    if tenant.found.misplaced and not tenant.found.database:
+        raise ConflictError(
+            f"tenant {tenant.names.tenant!r}: {tenant.found.misplaced}; nothing was changed", status=409
+        )
     if if_exists == "error":
         raise conflict(tenant, tenant.home, tenant.found)
     return Verb.ADOPT

@@ -135,6 +135,12 @@ class Tenant(BaseTenant):
                 advice="use that store, or remove the record with `store forget`, and provision the tenant again with "
                 'if_exists="adopt"',
             )
+        if self.found.misplaced and self.record.current is not None:
+            raise ConflictError(
+                f"the tenant {self.names.tenant!r} has another database than the record says: {self.found.misplaced}; "
+                "nothing was changed",
+                status=409,
+            )
         if self.found.is_shut and not ends_logins and lacks_login(self.on_record, self.found):
             raise ConflictError(
                 f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is shut, "

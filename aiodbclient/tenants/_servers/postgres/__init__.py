@@ -18,19 +18,19 @@ from typing import Any, TypeVar
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
 from ...._masking import Secret
 from ....engines import Engine
 from ....errors import InvalidArgumentError
 from ..._credential import verifying_context
 from ..._libpq import one_line
-from ..._naming import OF_A_GROUP, ROLES, Names, Role, names_of
+from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import DROP_LOGINS_SECONDS, Administrator, BaseTenant, Found, Server, SharedSessions, TenantSteps, of_tenant
 from . import databases, grants, logins, objects
-from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, entered, options_from, rows
+from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, options_from, rows
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
@@ -52,21 +52,29 @@ SELECT datname FROM pg_database WHERE datallowconn AND EXISTS (
     SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
 ORDER BY datname
 """)
-# ``create`` makes a closed database, which is the administrator's until it has an owner role, and while it is shut.
+# A database is the tenant's if its owner role, whose name has the digest, may create in it. ``create`` makes a closed
+# one, on which nobody has a right yet.
 _FOUND = SQL(f"""
-SELECT d.oid IS NOT NULL,
-       coalesce(pg_get_userbyid(datdba) <> %(owner)s AND (datdba <> me.oid OR datallowconn AND EXISTS (
-           SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)), false),
-       coalesce(datdba = me.oid, false),
+SELECT d.oid IS NOT NULL, coalesce(datdba = me.oid AND NOT datallowconn AND datacl IS NULL, false),
+       ARRAY(SELECT privilege_type FROM aclexplode(datacl) WHERE grantee = o.oid),
+       ARRAY(SELECT DISTINCT pg_get_userbyid(grantee)::text FROM aclexplode(datacl)
+             WHERE privilege_type = 'CREATE' AND grantee NOT IN (0, datdba) ORDER BY 1),
+       ARRAY(SELECT e.datname::text FROM pg_shdepend s JOIN pg_database e ON e.oid = s.objid
+             WHERE refclassid = 'pg_authid'::regclass AND refobjid = o.oid AND classid = 'pg_database'::regclass
+               AND deptype = 'a' AND e.datconnlimit <> -2 AND e.oid IS DISTINCT FROM d.oid AND EXISTS (
+                   SELECT FROM aclexplode(e.datacl) WHERE grantee = o.oid AND privilege_type = 'CREATE') ORDER BY 1),
        ARRAY(SELECT rolname::text FROM pg_roles WHERE {grants.IS_LOGIN} AND rolcanlogin ORDER BY 1),
        ARRAY(SELECT rolname::text FROM pg_roles WHERE {grants.IS_LOGIN} AND NOT rolcanlogin ORDER BY 1),
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(database)s AND rolcanlogin)
-FROM pg_roles me LEFT JOIN pg_database d ON datname = %(database)s AND datconnlimit <> -2
+FROM pg_roles me LEFT JOIN pg_roles o ON o.rolname = %(owner)s
+LEFT JOIN pg_database d ON d.datname = %(database)s AND d.datconnlimit <> -2
 WHERE me.rolname = current_user
 """)
-# Those of suspended tenants belong to the administrator.
-_DATABASES = SQL("SELECT datname, pg_get_userbyid(datdba), current_user FROM pg_database WHERE datconnlimit <> -2")
-_OWNERS = SQL("SELECT rolname FROM pg_roles WHERE NOT rolcanlogin AND rolname ~ %s")
+# Each database, and who may create in it.
+_DATABASES = SQL("""
+SELECT datname, ARRAY(SELECT pg_get_userbyid(grantee)::text FROM aclexplode(datacl) WHERE privilege_type = 'CREATE')
+FROM pg_database WHERE datconnlimit <> -2
+""")
 _SESSIONS = SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = %s")
 _USAGE = SQL("""
 SELECT datname, pg_database_size(d.oid), (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
@@ -107,28 +115,29 @@ class PostgresServer(Server):
         return {name: (size, open_) for name, size, open_ in await self.ask(_USAGE, made)}
 
     async def _made(self) -> list[str]:
-        """The databases that ``create`` made: each has an owner role, which owns it unless it is shut."""
-        async with self.sessions.shared():
-            databases = await self.ask(_DATABASES)
-            owners, found = {role for (role,) in await self.ask(_OWNERS, OF_A_GROUP)}, list[str]()
-        for name, belongs_to, admin in databases:
+        """The databases that ``create`` made: the owner role of each may create in it."""
+        found = list[str]()
+        for name, creators in await self.ask(_DATABASES):
             with suppress(InvalidArgumentError):
-                owner = names_of(name, Engine.PG).owner
-                if owner in owners and belongs_to in (admin, owner):
+                if names_of(name, Engine.PG).owner in creators:
                     found.append(name)
         return found
 
     async def find(self, names: Names) -> Found:
         form = {"stem": names.stem, "form": names.login_pattern}
         rows = await self.ask(_FOUND, **form, database=names.database, owner=names.owner)
-        [(database, is_foreign, is_administrators, may, ended, namesake)] = rows
+        [(database, is_new, rights, creators, renamed, may, ended, namesake)] = rows
+        is_foreign = database and not is_new and "CREATE" not in rights
         return Found(
             database=database,
             logins=tuple(may),
             ended=tuple(ended),
             namesake=namesake,
             is_foreign=is_foreign,
-            is_shut=is_administrators and not is_foreign,
+            is_shut="CREATE" in rights and "CONNECT" not in rights,
+            misplaced=_misplaced(names, creators if is_foreign else None, renamed)
+            if is_foreign or (renamed and not database)
+            else "",
         )
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
@@ -153,15 +162,12 @@ class PostgresServer(Server):
             return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
 
         found = await self.sessions.read(outside)
-        roles = [role for role in ROLES if role in known.values()]
-        if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
+        has_groups = any(role is not Role.OWNER for role in known.values())
+        if not has_groups or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.turns, self.steps(BaseTenant(names)).opened(names.database) as session:
-            inside = await grants.missing_grants_inside(session, roles)
+            inside = await grants.missing_grants_inside(session, known)
         return found | {problem for step in inside for problem in step.problems}
-
-    async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        return tuple(await self.sessions.read(lambda server: databases.other_grantees(Session(names, server))))
 
     def steps(self, tenant: BaseTenant) -> PostgresSteps:
         return PostgresSteps(self, tenant)
@@ -203,12 +209,14 @@ class PostgresSteps(TenantSteps):
 
     async def create(self) -> bool:
         is_new = await self._step(databases.create)
-        await self._step(databases.open_new)  # a step of its own: repeated, it would find that the database is not new
+        # A step of its own: repeated, the first one would find that the database is not new.
+        if await self._step(databases.open_new):
+            await self._step(partial(grants.complete_inside, wanted={}), self.names.database)
         return is_new
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
-        await self._step(partial(grants.complete_inside, roles=[role]), self.names.database)
+        await self._step(partial(grants.complete_inside, wanted={self.names.group(role): role}), self.names.database)
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         stored = await logins.verifier(password)
@@ -233,10 +241,10 @@ class PostgresSteps(TenantSteps):
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         await self._step(partial(grants.complete, wanted=wanted))
-        if roles := [role for role in ROLES if role in wanted.values()]:
-            await self._step(partial(grants.complete_inside, roles=roles), self.names.database)
         async with self._server.reclaims:
             await objects.reclaim(self.opened, wanted)
+        # Last, since readers get their rights on what was reclaimed.
+        await self._step(partial(grants.complete_inside, wanted=wanted), self.names.database)
 
     async def shut(self) -> None:
         await self._step(databases.shut)
@@ -254,6 +262,7 @@ class PostgresSteps(TenantSteps):
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
+        await self._step(partial(grants.complete_inside, wanted={}), self.names.database)
         async with self._server.reclaims:  # ``problems`` reports what the administrator may not give
             await objects.take_objects(self.opened)
         return login
@@ -261,13 +270,19 @@ class PostgresSteps(TenantSteps):
     async def drop_database(self) -> None:
         await self._step(databases.drop)
 
-    async def forget(self, role: Role | None = None) -> None:
-        names = self.names
-        if role is None and (await self._server.find(names)).database:
-            raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
+    async def forget(self, role: Role | None = None) -> tuple[str, ...]:
+        names, left = self.names, list[str]()
+        if role is None:
+            found = await self._server.find(names)
+            if found.database and not found.is_foreign:
+                raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
         roles = [names.owner, *names.groups] if role is None else [names.group(role)]
         for (present,) in await self._server.ask(logins.PRESENT, roles):
-            await objects.forget(self.opened, present)
+            left += await objects.forget(self.opened, present)
+        return tuple(sorted({*left}))
+
+    async def copy_settings(self, limit: int, settings: Sequence[tuple[str, str]]) -> None:
+        await self._step(partial(databases.copy_settings, limit=limit, settings=settings))
 
     async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
         await self._step(partial(databases.add_extensions, extensions=extensions), self.names.database)
@@ -296,10 +311,8 @@ class PostgresSteps(TenantSteps):
         watch, until = Watch(self._tenant, self.opened), monotonic() + ENDING_SECONDS
         while True:
             try:
-                async with self._server.turns:
-                    opened = self.opened() if database is None else entered(self.opened, database)
-                    async with opened as session, watch.over(session):
-                        return await do(session)
+                async with self._server.turns, self.opened(database) as session, watch.over(session):
+                    return await do(session)
             except BlockedError as error:
                 blocked = error
             if monotonic() > until:
@@ -307,3 +320,19 @@ class PostgresSteps(TenantSteps):
                     raise of_tenant(self.names, f"{watch.seen}, so it was not finished: {blocked}")
                 raise blocked
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _misplaced(names: Names, creators: Sequence[str] | None, renamed: Sequence[str]) -> str:
+    """Say whose the database of the tenant's name is, if there is one, and where the tenant's own is."""
+    database, owner = [Identifier(each).as_string(None) for each in (names.database, names.owner)]
+    reasons = list[str]()
+    if creators:
+        reasons.append(f"the database {names.database!r} is another's: {', '.join(creators)} may create in it")
+    elif creators is not None:
+        reasons.append(f"the database {names.database!r} is not the tenant's: {names.owner} may not create in it")
+    if renamed:
+        rename = f"ALTER DATABASE {Identifier(renamed[0]).as_string(None)} RENAME TO {database}"
+        reasons.append(f"the tenant's own is named {', '.join(map(repr, renamed))}: run {rename}")
+    else:
+        reasons.append(f"if you restored it, run GRANT CREATE ON DATABASE {database} TO {owner}, and then repair")
+    return "; ".join(reasons)

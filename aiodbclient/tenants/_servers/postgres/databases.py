@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from functools import partial
 from time import monotonic
 from typing import LiteralString
 
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from ....errors import ConflictError
-from ..._naming import Role
+from ..._naming import OF_A_GROUP, Role
 from ...errors import GrantError
 from .grants import (
+    ALL,
     ATTRIBUTES,
-    closing_steps,
+    CONNECT,
+    GrantStep,
     complete,
-    group_steps,
+    database_steps,
+    grant_on_database,
     need_database,
     read_database,
     read_logins,
@@ -29,6 +33,7 @@ from .sessions import (
     DeniedError,
     ExistsError,
     Session,
+    Statement,
     StatementTimeoutError,
     end_all,
     end_opening,
@@ -39,8 +44,14 @@ from .sessions import (
 REMOVAL_SECONDS = 70.0
 _EMPTY_SECONDS = 20.0
 
-# Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
-_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
+# Whose it is, whether it is left of an interrupted DROP DATABASE, whether it allows connections, and whether it is the
+# tenant's: its owner role may create in it, or ``create`` has just made it, and nobody has a right on it yet.
+_STATE = SQL("""
+SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn,
+       NOT datallowconn AND datacl IS NULL OR EXISTS (
+           SELECT FROM aclexplode(datacl) WHERE pg_get_userbyid(grantee) = %s AND privilege_type = 'CREATE')
+FROM pg_database WHERE datname = %s
+""")
 # Sessions of any login, and of roles that were dropped. A superuser's is the provider's, and cannot be ended.
 # MATERIALIZED: otherwise the planner may call pg_terminate_backend before it checks the conditions.
 _END_OTHERS = SQL(f"""
@@ -57,11 +68,6 @@ _SET_TIMEOUTS = SQL(f"""
 SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END, false) {_TIMEOUTS}
 """)
 _RESET_TIMEOUTS = SQL(f"SELECT set_config(name, reset_val, false) {_TIMEOUTS}")
-# DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
-_LONG_STATEMENTS = SQL("""
-SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
-  AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
-""")
 
 
 async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
@@ -72,9 +78,9 @@ async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Co
 
 
 async def shut(session: Session) -> None:
-    """Revoke the rights of others on the database, and end all sessions in it."""
+    """Revoke all rights but one, by which the database stays the tenant's, and end all sessions in it."""
     if await read_database(session) is not None:
-        # The administrator's until ``create_login``: code of the owner role elsewhere could let somebody in.
+        await need_database(session)
         await complete(session, None)
         await _empty(session)
 
@@ -83,10 +89,8 @@ async def freeze(session: Session, logins: Collection[str]) -> None:
     """Revoke all rights on the database except those of the login that dumps it, and end all sessions in it."""
     await refuse_prepared(session)
     names, database = session.names, await need_database(session)
-    readers = {login.name for login in await read_logins(session) if login.inherits and login.name not in logins}
-    # As a member of the owner role, a login could grant itself CONNECT from another database.
-    steps = await role_steps(session, names.owner, (), readers)
-    await take(session, [*steps, *closing_steps(session, database, readers)])
+    dumping = [login.name for login in await read_logins(session) if login.inherits and login.name not in logins]
+    await take(session, [*database_steps(session, database, {names.owner: ALL}, dumping)])
     await _empty(session, logins)
     await refuse_prepared(session)
 
@@ -110,68 +114,70 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
 
 
 async def drop(session: Session) -> None:
-    """Shut a database that is open, and drop it."""
+    """Lock all out of a database that is open, and drop it."""
     names, name = session.names, Identifier(session.names.database)
-    for owner, is_left, allows in await session.run(_STATE, names.database):
-        if owner not in {session.admin, names.owner}:
-            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
+    for owner, is_left, allows, is_ours in await session.run(_STATE, names.owner, names.database):
+        if owner != session.admin:
+            await need_database(session)
+        if not is_ours and not is_left:
+            raise session.error(f"the database {names.database!r} is not the tenant's, and was not dropped")
         if allows and not is_left:
             await shut(session)
             await refuse_prepared(session)
-        elif owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
-            await session.run_with([names.owner], SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
-        if not is_left:
-            text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
-            await session.run(SQL(text).format(name))
-        await _drop(session)
-
-
-async def _drop(session: Session) -> None:
-    drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
-    await session.run(_SET_TIMEOUTS, f"{REMOVAL_SECONDS * 1000:.0f}")
-    try:
-        await session.run(drop)
-        return
-    except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
-        raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
-    except StatementTimeoutError as error:
-        found = await session.run(_LONG_STATEMENTS, REMOVAL_SECONDS)
-        named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
-        reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
-    finally:
-        await session.run(_RESET_TIMEOUTS)
-    raise session.error(f"{reason}; the logins are ended: run it again")
+            await session.run(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        await session.run(_SET_TIMEOUTS, f"{REMOVAL_SECONDS * 1000:.0f}")
+        try:
+            await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
+            raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
+        except StatementTimeoutError as error:
+            reason = f"{error}: it waits for each process of the server, and one of them is in a long statement"
+            raise session.error(f"{reason}; the logins are ended: run it again") from None
+        finally:
+            await session.run(_RESET_TIMEOUTS)
 
 
 async def create(session: Session) -> bool:
     """Create the database, closed to all. Return whether it is new."""
     if await read_database(session) is not None:
         return False
-    for _, is_left, _ in await session.run(_STATE, session.names.database):
-        if is_left:  # of an interrupted DROP DATABASE: nobody can enter it, and it can only be dropped
-            await drop(session)
+    await drop(session)  # what is left of an interrupted DROP DATABASE: nobody can enter it
     name = Identifier(session.names.database)
     await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
     return True
 
 
-async def open_new(session: Session) -> None:
-    """Give a closed database its owner role, and open it. Any other database is left as it is."""
-    database = await need_database(session)
-    if not database.connections and database.owner in (session.names.owner, session.admin):
+async def open_new(session: Session) -> bool:
+    """Give a closed database of the administrator its owner role, and open it. Return whether it is the tenant's."""
+    names = session.names
+    [(owner, _, allows, is_ours)] = await session.run(_STATE, names.owner, names.database)
+    if is_ours and owner == session.admin and not allows:
         await complete(session, {})
+    return bool(is_ours)
 
 
 async def create_group(session: Session, role: Role) -> None:
     """Create the group of the readers or writers, who may connect."""
+    group, database = session.names.group(role), await need_database(session)
     present = [login.name for login in await read_logins(session)]  # they stay members
-    await take(session, await group_steps(session, await need_database(session), role, (), present))
+    steps = await role_steps(session, group, (), present)
+    if "CONNECT" not in database.privileges.get(group, ()):
+        steps.append(GrantStep(grant_on_database(session, group, CONNECT)))
+    await take(session, steps)
 
 
-async def other_grantees(session: Session) -> list[str]:
-    names, database = session.names, await need_database(session)
-    others = [each for each in database.privileges if not names.is_ours(each)]
-    return sorted(each or "PUBLIC" for each in others if each not in (database.owner, session.admin))
+async def copy_settings(session: Session, limit: int, settings: Sequence[tuple[str, str]]) -> None:
+    """Give the database a limit of connections, and settings, of which ``pg_db_role_setting`` has these values."""
+    database = Identifier(session.names.database)
+    changes: list[Statement] = [SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, Literal(limit))]
+    for name, value in settings:
+        change = SQL("ALTER DATABASE {} SET {}").format(database, Identifier(*name.split(".")))
+        if name in _LISTS:
+            changes.append(SQL("SELECT set_config({}, {}, true)").format(Literal(name), Literal(value)))
+            changes.append(SQL("{} FROM CURRENT").format(change))
+        else:
+            changes.append(SQL("{} TO {}").format(change, Literal(value)))
+    await session.run_with([], *changes)
 
 
 async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
@@ -185,6 +191,9 @@ async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]
         except ExistsError as error:  # something that it creates: no other try would help
             raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
 
+
+# The settings whose value is a list of quoted names, which a literal would quote again.
+_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 
 # Adoption.
 
@@ -217,13 +226,16 @@ SELECT FROM pg_namespace WHERE nspname = %s AND NOT EXISTS (
 
 async def login_to_adopt(session: Session) -> str | None:
     """Return the login that goes on. Raise ConflictError if it or the database is not the tenant's to take."""
-    names, database = session.names, await need_database(session)
+    names, database = session.names, await read_database(session) or await need_database(session)
     logins = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
     login, reasons = logins[0][0] if logins else None, list[str]()
     if database.owner not in {session.admin, names.owner} and await session.run(_OWNER_BEYOND, database.owner):
         reasons.append(
             f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
         )
+    for role, privileges in database.privileges.items():
+        if "CREATE" in privileges and role != names.owner and re.search(OF_A_GROUP, role):
+            reasons.append(f"the database {names.database!r} is another tenant's: {role!r} may create in it")
     for (reason,) in await session.run(_CANNOT_ADOPT, ours=[login] if login else []):
         reasons.append(f"the login {login!r} cannot be adopted: {reason}")
     if reasons:

@@ -1,16 +1,20 @@
 """The rights of a tenant's database and roles on PostgreSQL: what they are, and the steps that are missing.
 
-A role without login, the *owner role*, owns the database. As the administrator (the cluster's primary user)::
+The administrator (the cluster's primary user) owns the database, so nobody else lets anybody in. A role without login,
+the *owner role*, may create in it, and owns what is in it::
 
-    CREATE ROLE owner NOLOGIN
     CREATE DATABASE d TEMPLATE template0 ALLOW_CONNECTIONS false    closed: no other tenant may enter in between
-    ALTER DATABASE d OWNER TO owner
-    REVOKE ALL ON DATABASE d FROM PUBLIC                            as the owner role, and from all others
-    GRANT CONNECT ON DATABASE d TO CURRENT_USER                     because it does not inherit the owner's rights
+    CREATE ROLE owner NOLOGIN
+    REVOKE ALL ON DATABASE d FROM PUBLIC
+    GRANT ALL ON DATABASE d TO owner                                from now on it is the tenant's, whatever its name
     ALTER DATABASE d ALLOW_CONNECTIONS true
+    ALTER SCHEMA public OWNER TO owner                              in the database
     CREATE ROLE login LOGIN NOINHERIT ...                           a member of the owner role
     ALTER ROLE login SET role = 'owner'
     GRANT CONNECT ON DATABASE d TO login                            the last one
+
+While the tenant is suspended, only the owner role has a right on the database: CREATE, without which nobody could tell
+whose it is.
 
 A *group*, a role without login, has the rights of readers or of writers, and their logins are its members. In the
 tenant's database, as the owner role, on each object of the owner::
@@ -24,7 +28,7 @@ tenant's database, as the owner role, on each object of the owner::
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import LiteralString
 
 from attrs import frozen
@@ -39,21 +43,14 @@ CONNECTIONS: LiteralString = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
 """
-# What is to be altered are settings with which a tenant could prevent logins, writes or the drop of its database. Its
-# others stay, such as a limit of connections below the server's.
+# A privilege that a role may grant to others ends with "*".
 _DATABASE = SQL("""
-SELECT pg_get_userbyid(datdba), datallowconn,
-       ARRAY(SELECT format('RESET %%I', name)
-             FROM pg_db_role_setting, unnest(setconfig) AS setting, split_part(setting, '=', 1) AS name
-             WHERE setrole = 0 AND setdatabase = d.oid AND name IN ('role', 'session_authorization',
-                   'default_transaction_read_only', 'local_preload_libraries', 'transaction_timeout') ORDER BY 1)
-       || ARRAY(SELECT 'IS_TEMPLATE false' WHERE datistemplate)
-       || ARRAY(SELECT 'CONNECTION LIMIT -1' WHERE datconnlimit = 0),
-       (SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
-            SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, json_agg(DISTINCT privilege_type)
-            FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) GROUP BY 1) AS granted (name, privileges)),
-       ARRAY(SELECT DISTINCT pg_get_userbyid(grantee)::text FROM aclexplode(datacl)
-             WHERE is_grantable AND grantee <> datdba)
+SELECT pg_get_userbyid(datdba), datallowconn, (
+    SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
+        SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END,
+               json_agg(DISTINCT privilege_type || CASE WHEN is_grantable THEN '*' ELSE '' END)
+        FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee <> datdba
+        GROUP BY 1) AS granted (name, privileges))
 FROM pg_database d WHERE datname = %s AND datconnlimit <> -2
 """)
 # The memberships in a role, one for each who granted it. See GRANT in PostgreSQL's manual for the options.
@@ -76,6 +73,9 @@ SELECT rolname, attribute FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER')
     (rolcreatedb, 'CREATEDB'), (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
 WHERE rolname = ANY (%(ours)s) AND has
 """
+ALL: Sequence[LiteralString] = ("CREATE", "TEMPORARY", "CONNECT")
+CONNECT: Sequence[LiteralString] = ("CONNECT",)
+CREATE: Sequence[LiteralString] = ("CREATE",)  # of the owner role of a suspended tenant
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 
 
@@ -86,7 +86,7 @@ class GrantStep:
     statement: Composed
     problems: Sequence[Problem] = (Problem(ProblemKind.RIGHTS_MISSING),)
     as_owner: bool = False  # run it as the owner role, not as the administrator
-    creates: str = ""  # the role that it creates
+    creates: bool = False  # a role, before all others
     needs: str = ""  # another role whose rights the administrator needs for it
 
 
@@ -96,9 +96,7 @@ class Database:
 
     owner: str
     connections: bool  # whether it allows them
-    to_alter: list[str]  # what ALTER DATABASE has to set
-    privileges: dict[str, list[str]]  # of each role. PUBLIC is ""
-    granting: list[str]  # the roles that may grant a privilege to others
+    privileges: dict[str, list[str]]  # of each role but its owner. PUBLIC is ""
 
 
 @frozen
@@ -133,9 +131,9 @@ def grant_membership(session: Session, role: str, login: str, inherits: bool, se
     )
 
 
-def allow_connect(session: Session, grantee: str) -> Composed:
-    database = Identifier(session.names.database)
-    return SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, Identifier(grantee))
+def grant_on_database(session: Session, grantee: str, privileges: Iterable[LiteralString]) -> Composed:
+    grant = SQL(f"GRANT {', '.join(privileges)} ON DATABASE {{}} TO {{}}")
+    return grant.format(Identifier(session.names.database), Identifier(grantee))
 
 
 def start_as_owner(session: Session, login: str) -> Composed:
@@ -149,9 +147,16 @@ async def read_database(session: Session) -> Database | None:
 
 
 async def need_database(session: Session) -> Database:
+    """Read the tenant's database, of which the administrator may change the rights."""
     database = await read_database(session)
     if database is None:
         raise session.error(f"the database {session.names.database!r} does not exist")
+    if database.owner != session.admin:
+        raise session.error(
+            f"the database {session.names.database!r} belongs to {database.owner!r}, not to the administrator "
+            f"{session.admin!r}: run ALTER DATABASE {Identifier(session.names.database).as_string(None)} OWNER TO "
+            f"{Identifier(session.admin).as_string(None)}"
+        )
     return database
 
 
@@ -172,37 +177,35 @@ async def missing_grants(
     session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]
 ) -> list[GrantStep]:
     """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database."""
-    is_shut, wanted, database = wanted is None, wanted or {}, await need_database(session)
+    names, is_locked_out, wanted = session.names, wanted is None, wanted or {}
+    database = await read_database(session) or await need_database(session)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
-    steps = await role_steps(session, session.names.owner, logins[Role.OWNER], unknown)
-    if is_shut:
-        steps += _shut_steps(session, database)
-    else:
-        steps += _database_steps(session, database, logins[Role.OWNER], unknown)
-    for role in ROLES:
-        if role in wanted.values():
-            steps += await group_steps(session, database, role, logins[role], unknown)
+    groups = [role for role in ROLES if role in wanted.values()]
+    steps = await role_steps(session, names.owner, logins[Role.OWNER], unknown)
+    for role in groups:
+        steps += await role_steps(session, names.group(role), logins[role], unknown)
+    if database.owner != session.admin:
+        own = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(names.database))
+        steps.append(GrantStep(own, needs=database.owner))
+    if is_locked_out:
+        return [*steps, *database_steps(session, database, {names.owner: CREATE})]
+    entering = [*map(names.group, groups), *(login.name for login in logins[Role.OWNER])]
+    rights = {names.owner: ALL, **dict.fromkeys(entering, CONNECT)}
+    steps += database_steps(session, database, rights, [*names.groups, *unknown])
     for login in found:
         if login.name in wanted:
             steps += await _login_steps(session, login, wanted[login.name])
-    return steps
-
-
-async def group_steps(
-    session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
-) -> list[GrantStep]:
-    group = session.names.group(role)
-    steps = await role_steps(session, group, logins, unknown)
-    if database.privileges.get(group) != ["CONNECT"]:
-        steps.append(GrantStep(allow_connect(session, group), as_owner=True))
+    if not database.connections:  # last, so that nobody enters before others are shut out
+        opening = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(names.database))
+        steps.append(GrantStep(opening))
     return steps
 
 
 async def role_steps(session: Session, role: str, logins: Sequence[Login], unknown: Collection[str]) -> list[GrantStep]:
     """Return what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
     found = await session.run(_MEMBERS, role)
-    steps = [] if found else [GrantStep(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)]
+    steps = [] if found else [GrantStep(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=True)]
     members = [row for row in found if row[0] is not None]
     for login in logins:
         options = {(may_inherit, may_set) for name, _, _, may_inherit, may_set in members if name == login.name}
@@ -220,67 +223,50 @@ async def role_steps(session: Session, role: str, logins: Sequence[Login], unkno
 async def _login_steps(session: Session, login: Login, role: Role) -> list[GrantStep]:
     if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
         return []
-    steps = [GrantStep(start_as_owner(session, login.name))] if role is Role.OWNER and not login.starts_as_owner else []
+    steps = list[GrantStep]()
+    if role is Role.OWNER and not login.starts_as_owner:  # an older server wants the administrator to be a member
+        needs = "" if session.knows_options else session.names.owner
+        steps.append(GrantStep(start_as_owner(session, login.name), needs=needs))
     if login.limit in _NO_LIMIT or session.limit not in {None, login.limit}:
         change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
         steps.append(GrantStep(change.format(Identifier(login.name), Literal(await limit_of(session)))))
     return steps
 
 
-def _shut_steps(session: Session, database: Database) -> Iterator[GrantStep]:
-    if database.owner != session.admin:
-        give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
-        yield GrantStep(give, [Problem(ProblemKind.OPEN_TO_OTHERS, database.owner)], needs=database.owner)
-    yield from closing_steps(session, database, session.names.groups, as_owner=False)
-
-
-def _database_steps(
-    session: Session, database: Database, logins: Sequence[Login], unknown: Collection[str]
+def database_steps(
+    session: Session,
+    database: Database,
+    rights: Mapping[str, Sequence[LiteralString]],
+    may_connect: Collection[str] = (),
 ) -> Iterator[GrantStep]:
-    names = session.names
-    name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
-    of_owner = [login.name for login in logins]
-    if database.owner != names.owner:
-        needs = database.owner if database.owner != admin else ""
-        yield GrantStep(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
-    for change in database.to_alter:
-        yield GrantStep(SQL("ALTER DATABASE {} {}").format(name, verbatim(change)), as_owner=True)
-    yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
-    lacks = {"CREATE", "TEMPORARY", "CONNECT"}.difference(database.privileges.get(names.owner, ()))
-    if lacks and database.owner == names.owner:
-        yield GrantStep(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
-    for member in (admin, *of_owner):
-        if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
-            yield GrantStep(allow_connect(session, member), as_owner=True)
-    if not database.connections:  # last, so that nobody enters before others are shut out
-        yield GrantStep(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
-
-
-def closing_steps(
-    session: Session, database: Database, keep: Collection[str], *, as_owner: bool = True
-) -> Iterator[GrantStep]:
-    """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
-    kept = {database.owner, session.names.owner, session.admin, *keep}
-    others = sorted(set(database.privileges) - kept)
-    for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
-        if grantees:  # one statement, however many they are
-            names = SQL(", ").join([Identifier(each) if each else SQL("PUBLIC") for each in grantees])
-            revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE")
-            problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in grantees]
-            yield GrantStep(revoke.format(Identifier(session.names.database), names), problems, as_owner)
+    """Yield what is missing so that these roles have these ``rights`` on the database, and others none."""
+    allowed = {session.admin: ALL, database.owner: ALL, **dict.fromkeys(may_connect, CONNECT), **rights}
+    too_much = sorted(who for who, has in database.privileges.items() if not {*has} <= {*allowed.get(who, ())})
+    if too_much:  # one statement, however many they are
+        revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ")
+        roles = of.join(Identifier(each) if each else SQL("PUBLIC") for each in too_much)
+        problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in too_much]
+        yield GrantStep(revoke.format(Identifier(session.names.database), roles), problems)
+    for who, wanted in rights.items():
+        lacks = not {*wanted} <= {*database.privileges.get(who, ())}
+        if lacks or who in too_much:
+            missing = [Problem(ProblemKind.RIGHTS_MISSING)] if lacks and who not in too_much else []
+            yield GrantStep(grant_on_database(session, who, wanted), missing)
 
 
 async def take(session: Session, steps: Sequence[GrantStep]) -> None:
-    """Run the statements of ``steps`` in one transaction: of the administrator, then of the owner role."""
+    """Create the roles, then run the other statements in one transaction: as the administrator, then as the owner."""
     if not steps:
         return
-    owner, made = session.names.owner, [step.creates for step in steps if step.creates]
-    first = [step.statement for step in steps if step.creates]
-    then: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
+    owner = session.names.owner
+    if created := [step.statement for step in steps if step.creates]:  # the administrator joins no role before
+        await session.run_all(*created)
+    statements: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
+    joins = {step.needs for step in steps if step.needs}
     if as_owner := [step.statement for step in steps if step.as_owner]:
-        then += as_role(owner, *as_owner)
-    needed = [step.needs for step in steps if step.needs]
-    await session.run_with([owner, *needed], *then, first=first, made=made)
+        statements += as_role(owner, *as_owner)
+        joins.add(owner)
+    await session.run_with(joins, *statements)
 
 
 # In the tenant's database: the rights of its groups.
@@ -334,36 +320,93 @@ SELECT nspname, pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') FROM pg_n
 WHERE nspname !~ '^pg_' AND EXISTS (
     SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
 """)
+# In a new database, ``public`` is the schema of whoever owns the database: the administrator.
+_ADMINISTRATORS_SCHEMAS = SQL("""
+SELECT quote_ident(nspname) FROM pg_namespace WHERE pg_get_userbyid(nspowner) = 'pg_database_owner'
+""")
+# What PUBLIC, and the groups and logins of the readers and writers, have beyond their role, of objects of the owner
+# role. Routines and types are PUBLIC's anyway.
+_BEYOND = SQL("""
+WITH objects (word, name, part, acl) AS (
+    SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%I.%%I', nspname, relname), '', relacl
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relacl IS NOT NULL AND pg_get_userbyid(relowner) = %(owner)s
+    UNION ALL SELECT 'TABLE', format('%%I.%%I', nspname, relname), format(' (%%I)', attname), attacl
+    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE attacl IS NOT NULL AND pg_get_userbyid(relowner) = %(owner)s
+    UNION ALL SELECT 'SCHEMA', quote_ident(nspname), '', nspacl FROM pg_namespace
+    WHERE nspacl IS NOT NULL AND pg_get_userbyid(nspowner) = %(owner)s AND nspname !~ '^pg_'
+    UNION ALL SELECT CASE defaclobjtype WHEN 'r' THEN 'new TABLE' WHEN 'S' THEN 'new SEQUENCE' ELSE 'new SCHEMA' END,
+        CASE defaclnamespace WHEN 0 THEN '' ELSE 'IN SCHEMA ' || quote_ident(nspname) END, '', defaclacl
+    FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
+    WHERE defaclobjtype IN ('r', 'S', 'n') AND pg_get_userbyid(defaclrole) = %(owner)s)
+SELECT word, name, part, who, array_agg(privilege_type ORDER BY privilege_type)
+FROM objects, LATERAL aclexplode(acl) AS given, LATERAL (
+    SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END) AS of (who)
+WHERE who = ANY (%(who)s) AND replace(word, 'new ', '') || ' ' || privilege_type || ' ' || who <> ALL (%(allowed)s)
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+""")
 
 
-async def complete_inside(session: Session, roles: Sequence[Role]) -> None:
-    """In the tenant's database: take the missing steps of these groups."""
-    await take(session, await missing_grants_inside(session, roles))
+async def complete_inside(session: Session, wanted: Mapping[str, Role]) -> None:
+    """In the tenant's database: take the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
+    await take(session, await missing_grants_inside(session, wanted))
 
 
-async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list[GrantStep]:
-    """In the tenant's database: return the missing steps of these groups on its objects."""
-    steps, names = list[GrantStep](), session.names
+async def missing_grants_inside(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
+    """In the tenant's database: return the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
+    steps, names, owner = list[GrantStep](), session.names, Identifier(session.names.owner)
+    for (schema,) in await session.run(_ADMINISTRATORS_SCHEMAS):
+        change = SQL("ALTER SCHEMA {} OWNER TO {}").format(verbatim(schema), owner)
+        steps.append(GrantStep(change, needs=names.owner))
+    roles = [role for role in ROLES if role in wanted.values()]
+    if not roles:
+        return steps
     for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
         if not is_ours:  # as in a database that the provider upgraded from 14
             raise session.error(
                 f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
                 f"only a superuser can change that, so it can have no {roles[0]}"
             )
-        revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
-        steps.append(GrantStep(revoke, as_owner=True))
+    steps += await _beyond_steps(session, wanted)
     for role in roles:
         group = names.group(role)
         defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
         for word, (letter, query, of_roles) in _PRIVILEGES.items():
             privileges = of_roles.get(role, ())
             rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
-            wanted = ", ".join(privileges)
+            wanted_here = ", ".join(privileges)
             for start in range(0, len(rows), _AT_ONCE):
                 objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
-                grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
+                grant = SQL(f"GRANT {wanted_here} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
                 steps.append(GrantStep(grant, as_owner=True))
             if not {(letter, privilege) for privilege in privileges} <= defaults:
-                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {word}S TO {{}}")
+                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted_here} ON {word}S TO {{}}")
                 steps.append(GrantStep(default.format(Identifier(group)), as_owner=True))
+    return steps
+
+
+async def _beyond_steps(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
+    """In the tenant's database: return what revokes the rights that readers and writers have beyond their role."""
+    roles = {name: role for name, role in wanted.items() if role is not Role.OWNER}
+    roles |= {session.names.group(role): role for role in {*roles.values()}}
+    roles[""] = Role.READER if Role.READER in roles.values() else Role.WRITER  # PUBLIC: they have its rights too
+    allowed = [
+        f"{word} {privilege} {name}"
+        for name, role in roles.items()
+        for word, (_, _, of_roles) in _PRIVILEGES.items()
+        for privilege in of_roles.get(role, ())
+    ]
+    steps = list[GrantStep]()
+    for word, name, part, who, privileges in await session.run(
+        _BEYOND, owner=session.names.owner, who=[*roles], allowed=allowed
+    ):
+        rights, grantee = ", ".join(f"{each}{part}" for each in privileges), who or "PUBLIC"
+        text, problem = SQL("REVOKE {0} ON {1} {2} FROM {3} CASCADE"), f"{grantee} has {rights} on {name}"
+        if word.startswith("new "):
+            text = SQL("ALTER DEFAULT PRIVILEGES {2} REVOKE {0} ON {1}S FROM {3} CASCADE")
+            problem = f"{grantee} gets {rights} on each {word.lower()}"
+        parts = map(verbatim, (rights, word.removeprefix("new "), name))
+        revoke = text.format(*parts, Identifier(who) if who else SQL("PUBLIC"))
+        steps.append(GrantStep(revoke, [Problem(ProblemKind.TOO_MANY_RIGHTS, problem)], as_owner=True))
     return steps

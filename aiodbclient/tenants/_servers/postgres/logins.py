@@ -37,15 +37,16 @@ from ..._naming import Names, Role
 from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError, of_tenant
 from .grants import (
-    allow_connect,
-    complete,
+    ALL,
+    CONNECT,
     grant_membership,
+    grant_on_database,
     limit_of,
     read_database,
     revoke_membership,
     start_as_owner,
 )
-from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, as_role, end_all, end_opening
+from .sessions import CONNECT_SECONDS, BlockedError, ExistsError, Session, Statement, end_all, end_opening
 
 _END_STALE_SECONDS = 30.0
 _LOCK_MILLISECONDS = 200  # for a lock, before the end of a login ends the sessions of this login
@@ -57,10 +58,6 @@ _MOST_BYTES = 100_000  # of one message during a login
 _OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
 _WRONG_PASSWORD = "28P01"  # of a login that does not exist too
 
-# ``shut`` makes a database the administrator's. One that is left of an interrupted DROP DATABASE stays closed.
-_SHUT = SQL("""
-SELECT 1 FROM pg_database WHERE datname = %s AND pg_get_userbyid(datdba) = current_user AND datconnlimit <> -2
-""")
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
 WITH found AS MATERIALIZED (
@@ -89,23 +86,23 @@ async def end_stale_sessions(session: Session) -> None:
 
 async def create_login(session: Session, login: str, stored: Secret, role: Role, *, dumps: bool = False) -> None:
     """Create a login as a member of its role, and open a database that was shut. One that ``dumps`` it inherits."""
-    if await session.run(_SHUT, session.names.database):
-        await complete(session, {})
     names, inherits = session.names, dumps or role is not Role.OWNER
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
     most = Literal(TEMPORARY_CONNECTIONS if dumps else await limit_of(session))
-    first: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
+    statements: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
+    if not inherits:
+        # First, because a change of memberships makes the server look at all of them for the next statement.
+        statements.append(start_as_owner(session, login))
+    is_owner = role is Role.OWNER
+    group = names.owner if is_owner else names.group(role)
+    statements.append(grant_membership(session, group, login, inherits, is_owner))
+    if is_owner:  # other groups have CONNECT. The first grant opens the database of a tenant that was suspended
+        statements += [grant_on_database(session, names.owner, ALL), grant_on_database(session, login, CONNECT)]
+    # A server without the options of memberships wants the administrator to be a member, for ``SET role``.
+    joins = [] if session.knows_options or inherits else [names.owner]
     try:
-        if role is not Role.OWNER:  # its group has CONNECT
-            await session.run_all(*first, grant_membership(session, names.group(role), login, True, False))
-            return
-        then = as_role(names.owner, allow_connect(session, login))
-        if not inherits:
-            # First, because a change of memberships makes the server look at all of them for the next statement. A
-            # server without the options of memberships wants the administrator to be a member.
-            (first if session.knows_options else then).append(start_as_owner(session, login))
-        await session.run_with([names.owner], *then, inherits=inherits, first=first, also=login)
+        await session.run_with(joins, *statements)
     except ExistsError:  # no other try would make it
         raise session.error(f"the login {login!r} exists already: run it again") from None
 
@@ -156,12 +153,12 @@ async def revoke_memberships(
 
 
 async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
-    names, database = session.names, await read_database(session)
-    if database is None or database.owner != names.owner:
+    database = await read_database(session)
+    if database is None or database.owner != session.admin:
         return
     if connecting := [Identifier(login) for login in logins if login in database.privileges]:
         revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ").join(connecting)
-        await session.run_as(names.owner, _BRIEFLY, revoke.format(Identifier(names.database), of))
+        await session.run_all(_BRIEFLY, revoke.format(Identifier(session.names.database), of))
 
 
 # The test of a password.

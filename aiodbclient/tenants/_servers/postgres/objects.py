@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from psycopg.sql import SQL, Identifier
 
@@ -28,7 +28,7 @@ from ...errors import GrantError
 from .databases import end_sessions
 from .grants import ATTRIBUTES, read_logins
 from .logins import MEMBERSHIPS, revoke_memberships
-from .sessions import CLIENTS, BlockedError, Opener, Session, Statement, end_all, end_opening, entered, verbatim
+from .sessions import CLIENTS, BlockedError, Opener, Session, Statement, end_all, end_opening, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
@@ -74,8 +74,7 @@ WHERE i.identity IS NOT NULL
 # The new owner of an object needs CREATE in its schema, and a tenant may revoke that from its own role.
 _CLOSED_SCHEMAS = SQL("""
 SELECT nspname FROM pg_namespace n, pg_roles r WHERE rolname = %s AND nspname !~ '^pg_'
-  AND (nspowner = r.oid OR pg_get_userbyid(nspowner) = 'pg_database_owner')
-  AND NOT has_schema_privilege(r.oid, n.oid, 'CREATE')
+  AND nspowner = r.oid AND NOT has_schema_privilege(r.oid, n.oid, 'CREATE')
 """)
 _LARGE_OBJECTS = SQL("""
 SELECT oid FROM pg_largeobject_metadata WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s
@@ -93,10 +92,13 @@ SELECT DISTINCT pg_get_userbyid(giver) FROM (
     UNION SELECT datdba FROM pg_database WHERE datname = current_database()
 ) AS givers (giver) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user ORDER BY 1
 """)
-# The databases in which a role has rights, and whether it owns something there. NULL stands for rights on databases
+# The databases in which a role has rights, and whether it owns something there that is not to be dropped outside of the
+# tenant's database: in the server's own databases, large objects are dropped. NULL stands for rights on databases
 # themselves, such as CONNECT. An interrupted DROP DATABASE leaves a limit of -2, and nobody can enter that database.
 _PLACES = SQL("""
-SELECT datname, bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
+SELECT datname, bool_or(deptype = 'o' AND classid <> 'pg_default_acl'::regclass AND NOT (
+    classid = 'pg_largeobject'::regclass AND datname IN ('defaultdb', 'postgres', 'template1', '_dodb')))
+FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
   AND datconnlimit IS DISTINCT FROM -2 GROUP BY 1 ORDER BY 1 NULLS FIRST
 """)
@@ -149,18 +151,20 @@ async def _alter(session: Session, members: Collection[str], statements: Sequenc
 
 
 async def drop(opened: Opener, role: str) -> bool:
-    """Give what an ended login owns to the tenant, drop the rest and the login, and return whether this succeeded."""
+    """Give what an ended login owns to the tenant, drop the login, and return whether this succeeded.
+
+    A role that owns something in another database stays: only an administrator can have put it there, as a copy.
+    """
     try:
         async with opened() as session:
             names, places = session.names, dict(await session.run(_PLACES, role))
         if names.database in places and role != names.owner:
-            async with entered(opened, names.database) as session:
+            async with opened(names.database) as session:
                 await hand_over(session, role)
-        owns_elsewhere = any(owns for place, owns in places.items() if place != names.database)
-        if owns_elsewhere and not names.is_ours(role):  # an adopted login keeps that
+        if elsewhere(places, names.database):
             return False
         for place in places:
-            async with entered(opened, place) as session:
+            async with opened(place) as session:
                 await drop_owned(session, role)
         async with opened() as session:
             await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
@@ -169,14 +173,23 @@ async def drop(opened: Opener, role: str) -> bool:
     return True
 
 
-async def forget(opened: Opener, role: str) -> None:
-    """Drop a role of nobody with all that it has or, if others hold that up, leave it renamed and without members."""
+def elsewhere(places: Mapping[str | None, bool], database: str) -> list[str]:
+    return [place for place, owns in places.items() if owns and place not in (database, None)]
+
+
+async def forget(opened: Opener, role: str) -> list[str]:
+    """Drop a role of nobody or, if others hold that up or it owns something elsewhere, leave it renamed.
+
+    Return the other databases in which it owns something.
+    """
     async with opened() as session:
         await revoke_memberships(session, await session.run(MEMBERSHIPS, [role]))
+        left = elsewhere(dict(await session.run(_PLACES, role)), session.names.database)
     if not await drop(opened, role):  # renamed, so that no grant to it reaches the next tenant of the name
         gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
         async with opened() as session:
             await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))
+    return left
 
 
 # What others own in a tenant's database, and the rights of its logins beyond their role.
@@ -199,19 +212,6 @@ SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members a JOIN pg_roles p ON p.oid = roleid
 WHERE {_BECOMES_LOGIN} OR pg_get_userbyid(member) = ANY (%(ours)s) AND {_POWERFUL}
 """)
-# Where else the owner role owns more than large objects. Another tenant could call a function there, with its rights.
-_ELSEWHERE: LiteralString = f"""
-SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %(owner)s)
-  AND deptype = 'o' AND datname <> %(database)s AND datconnlimit <> -2
-  AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {_HARMLESS}
-"""
-# They may run such a function, or have made another one by it.
-_END_TRANSACTIONS = SQL("""
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = current_database() AND xact_start < %s AND usesysid IS NOT NULL AND rolsuper IS DISTINCT FROM true
-  AND usename IS DISTINCT FROM current_user
-""")
 _PROBLEMS = SQL(f"""
 SELECT 'open_to_others', pg_get_userbyid(member)::text FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
 UNION ALL SELECT 'open_to_others', coalesce(usename, 'a dropped role')
@@ -222,8 +222,6 @@ FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> cu
   AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
 UNION ALL SELECT 'too_many_rights', format('%%s has the attribute %%s', rolname, attribute)
 FROM ({ATTRIBUTES}) AS attributes
-UNION ALL SELECT 'owned_by_others', format('the tenant''s own objects in the database %%s', datname)
-FROM ({_ELSEWHERE}) AS elsewhere
 """)
 
 
@@ -236,13 +234,13 @@ async def problems(session: Session, logins: Mapping[str, Role], present: Sequen
         for name in await owners(session)
         if name not in (names.owner, *present) or logins.get(name, Role.OWNER) is not Role.OWNER
     ]
-    rest = await session.run(_PROBLEMS, present=present, ours=ours, owner=names.owner, database=names.database)
+    rest = await session.run(_PROBLEMS, present=present, ours=ours, database=names.database)
     return sorted({*found, *(Problem(ProblemKind(kind), detail) for kind, detail in rest)}, key=str)
 
 
 async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
     """Give the owner role all that is in the database, and revoke what is too much. Raise GrantError if any is left."""
-    refused, elsewhere, running = list[str](), list[tuple[str]](), list[str]()
+    refused = list[str]()
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
         await end_opening(session, names.database)  # ``problems`` would not see them
@@ -252,33 +250,15 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
             refused = await _revoke_attributes(session, ours)
             strangers = partial(end_sessions, session, keep=[*present, session.admin])
             await end_all(strangers, monotonic() + _END_SECONDS)
-            elsewhere = await session.run(SQL(_ELSEWHERE), owner=names.owner, database=names.database)
     refused += await take_objects(opened)
     if not found:
         return
-    for (database,) in elsewhere:  # such as a function that an intruder left with a neighbour
-        with suppress(GrantError):  # the neighbour may hold it up
-            async with entered(opened, database) as session:
-                running.append(database)
-                if not await _end_transactions(session):  # else the function stays, for the next repair to find
-                    await drop_owned(session, names.owner)
-                    if not await _end_transactions(session):
-                        running.remove(database)
     async with opened() as session:
-        if running:  # the next repair sees what they held up, and may need no superuser
-            reasons = [f"transactions in the database {database!r} do not end: run it again" for database in running]
-            raise session.error("; ".join(reasons))
         if left := [str(each) for each in await problems(session, logins, present)]:
             raise session.error(
                 f"the administrator cannot change all that is others' in the database {names.database!r}: "
                 f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects"
             )
-
-
-async def _end_transactions(session: Session) -> list[Any]:
-    """End the transactions of others that run in the session's database. Return those that do not end."""
-    [(now,)] = await session.run(SQL("SELECT clock_timestamp()"))
-    return await end_all(partial(session.run, _END_TRANSACTIONS, now), monotonic() + _END_SECONDS)
 
 
 async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str]:
@@ -301,7 +281,7 @@ async def take_objects(opened: Opener) -> list[str]:
         others = [name for name in await owners(session) if name != names.owner]
     if not others:
         return reasons
-    async with entered(opened, names.database) as session:
+    async with opened(names.database) as session:
         for other in others:
             try:
                 await hand_over(session, other)

@@ -1,9 +1,9 @@
 """Sessions on a tenant's PostgreSQL: verified, bounded in time, and protected from the tenant's settings and code.
 
-A tenant owns its database. It may set ``search_path``, ``statement_timeout`` or ``role`` on it, and plant functions and
-operators in it. So every session here sets its own value for each such setting: client options override the settings of
-a database and of a role. No session of the administrator runs what a tenant wrote, also not after ``SET ROLE``, which a
-function may undo.
+A tenant owns what is in its database, and may plant functions and operators in it. The database may have settings, such
+as ``search_path`` or ``statement_timeout``. So every session here sets its own value for each such setting: client
+options override the settings of a database and of a role. No session of the administrator runs what a tenant wrote,
+also not after ``SET ROLE``, which a function may undo.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import tempfile
 import traceback
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -36,7 +36,7 @@ from .. import BaseTenant, SessionLostError, of_tenant
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
 STEP_SECONDS = 60.0  # for everything in one session
-PATIENCE_SECONDS = 5.0  # with a tenant's transaction that holds a lock
+PATIENCE_SECONDS = 5.0  # with a tenant's login that holds a lock
 _FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
 _LOOK_SECONDS = 0.2
 _END_AGAIN_SECONDS = 0.02
@@ -77,14 +77,6 @@ SELECT pid {_OPENING}
 _END_OPENING = SQL(f"SELECT pg_terminate_backend(pid) {_OPENING} AND pid = %s")
 # What runs SQL of a login: a walsender does, if the login may replicate.
 CLIENTS: LiteralString = "backend_type IN ('client backend', 'walsender')"
-# Who owns the database, if the administrator may not enter it.
-_CLOSED = SQL(f"""
-SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
-    has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
-    datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
-        + (SELECT count(*) {_OPENING} AND objid = d.oid)))
-""")
-
 Statement: TypeAlias = SQL | Composed
 T = TypeVar("T")
 
@@ -255,63 +247,31 @@ class Session:
         """Execute statements that return nothing as ``role``, in one transaction."""
         await self.run_with([role], *as_role(role, *statements), inherits=False)
 
-    async def run_with(
-        self,
-        roles: Collection[str],
-        *statements: Statement,
-        inherits: bool = True,
-        first: Sequence[Statement] = (),  # before it joins the roles
-        made: Collection[str] = (),  # the roles that ``first`` creates
-        also: str = "",  # a login that joins too, and stays a member
-    ) -> None:
+    async def run_with(self, roles: Collection[str], *statements: Statement, inherits: bool = True) -> None:
         """Execute statements that return nothing as a member of ``roles``, in one transaction and one round trip."""
-        joined, names = {*roles, *made}, SQL(", ").join
-        granted, begin, options, by = joined, [SQL("BEGIN")], SQL(""), SQL("")
-        if self.knows_options:
-            options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
-            by = SQL(" GRANTED BY CURRENT_USER")
-            granted = joined - {*made}
-            if made:  # who creates a role becomes its member
-                begin.append(SQL("SET LOCAL createrole_self_grant = 'set, inherit'"))
-        members = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
-        grant = SQL("GRANT {} TO {}{}").format(names(map(Identifier, sorted(granted))), members, options)
-        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted(joined))), by)
-        grants = [grant] if granted else []
-        # The next transaction with a new role revokes it: on a server with many roles, each REVOKE is slow.
-        revokes = [] if self.knows_options and {*roles} == {*made} else [revoke]
+        begin, end = list[Statement]([SQL("BEGIN")]), list[Statement]([SQL("COMMIT")])
+        if roles:
+            options, by = SQL(""), SQL("")
+            if self.knows_options:
+                options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
+                by = SQL(" GRANTED BY CURRENT_USER")
+            names = SQL(", ").join(map(Identifier, sorted(roles)))
+            begin.append(SQL("GRANT {} TO CURRENT_USER{}").format(names, options))
+            end.insert(0, SQL("REVOKE {} FROM CURRENT_USER{}").format(names, by))
         try:
-            await self.run_all(*begin, *first, *grants, *statements, *revokes, SQL("COMMIT"))
+            await self.run_all(*begin, *statements, *end)
         except GrantError:
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
             raise
 
 
-# The administrator enters the database of any tenant.
-
 # Opens a session for one tenant, in the administrator's database, or in the one that is its argument.
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
 
-
-@asynccontextmanager
-async def entered(opened: Opener, database: str | None) -> AsyncGenerator[Session]:
-    """Enter a database, also one that its owner has closed."""
-    if database is not None:
-        async with opened() as session:
-            for (owner,) in await session.run(_CLOSED, database):
-                name = Identifier(database)
-                opening = [
-                    SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(session.admin)),
-                    SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(name),
-                ]
-                await (session.run_all(*opening) if owner == session.admin else session.run_as(owner, *opening))
-    async with opened(database) as session:
-        yield session
-
-
-# No tenant holds up the administrator: the sessions of tenants that hold a lock for long lose it. During a step,
-# ``Watch`` looks who it waits for, and ends a session of a tenant whose transaction is older than ``PATIENCE_SECONDS``.
-# Nobody else's is ended. A prepared transaction is named in the error: its owner or a superuser can roll it back.
+# No tenant holds up the administrator. During a step, ``Watch`` looks who it waits for. It ends the sessions of a
+# tenant's login that has been in the way for ``PATIENCE_SECONDS``, by one session or by several in turns. Nobody else's
+# is ended. A prepared transaction is named in the error: its owner or a superuser can roll it back.
 
 # Whether the role ``r`` is a tenant's: an owner role, a group, a member of one, or a login of this tenant, which may be
 # ended. Never an administrator.
@@ -320,10 +280,10 @@ coalesce(NOT r.rolsuper AND NOT r.rolcreaterole AND (r.rolname ~ %(form)s OR r.r
     SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname ~ %(form)s)),
 false)
 """
-# Who the session with this process id waits for, and whether it was ended.
+# Who the session with this process id waits for, and whether it was ended: the sessions of ``ending`` are.
 _END_BLOCKING = SQL(f"""
-SELECT a.usename, a.datname, CASE WHEN {_OF_A_TENANT} AND a.{CLIENTS}
-       AND a.xact_start < clock_timestamp() - make_interval(secs => %(patience)s) THEN pg_terminate_backend(b.pid) END
+SELECT a.usename, a.datname, CASE WHEN a.usename = ANY (%(ending)s) AND {_OF_A_TENANT} AND a.{CLIENTS}
+       THEN pg_terminate_backend(b.pid) END
 FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid)
 JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_roles r ON r.oid = a.usesysid
 """)
@@ -345,6 +305,7 @@ class Watch:
     tenant: BaseTenant
     opened: Opener
     seen: str = ""  # who was in the way last
+    _since: dict[str, float] = field(factory=dict[str, float])  # when a login was in the way first
     _looking: asyncio.Lock = field(factory=asyncio.Lock)  # held until it is noted who was ended
 
     @asynccontextmanager
@@ -371,9 +332,11 @@ class Watch:
                     await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self, session: Session, pid: int) -> None:
-        own = self.tenant.names.login_pattern
-        blocking = await session.run(_END_BLOCKING, pid=pid, form=OF_A_GROUP, own=own, patience=PATIENCE_SECONDS)
+        own, now = self.tenant.names.login_pattern, monotonic()
+        ending = [login for login, since in self._since.items() if now - since > PATIENCE_SECONDS]
+        blocking = await session.run(_END_BLOCKING, pid=pid, form=OF_A_GROUP, own=own, ending=ending)
         for login, database, was_ended in blocking:
+            self._since.setdefault(login, now)
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
             if was_ended is not None and not self.tenant.names.is_ours(login):
                 self.tenant.others_ended.add(login)
