@@ -8,7 +8,7 @@ from typing import Annotated
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
 from .failures import Exit
-from .opening import find_clusters, is_missing, open_client, open_store
+from .opening import find_clusters, is_missing, open_client, open_store, patiently
 from .options import AdminOption, Clusters, PrivateOption, option, store_option
 from .output import Output
 from .records import read_entries
@@ -43,12 +43,13 @@ async def examine(
         clusters = await find_clusters(client, place.clusters or await _clusters_in(store))
         if store is not None:
             await check_store(findings, store, [each.id for each in clusters.values()])
-        for found in clusters.values():
+        for name, found in clusters.items():
             info, failed = None, findings.failed
             with suppress(StepFailedError):
-                info = await check_cluster(findings, found, private=private, admin=admin)
-                if info.engine in POSTGRESQL | MYSQL:
-                    await check_server(findings, found, info, private=private, admin=admin)
+                async with patiently(name, by_lines=True):
+                    info = await check_cluster(findings, found, private=private, admin=admin)
+                    if info.engine in POSTGRESQL | MYSQL:
+                        await check_server(findings, found, info, private=private, admin=admin)
             if attempt and info is not None and findings.failed == failed:
                 await live(findings, found, info, private=private, admin=admin)
             elif attempt:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .. import Cluster, ClusterInfo, DatabaseClient, RateLimiter
     from ..tenants import Store
 
-_QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
+_QUIET, _LINE_EVERY = 3.0, 10.0  # s until a command says that it waits: on a terminal, and elsewhere
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 _ENTRY_POINTS = "aiodbclient.stores"
 
@@ -56,9 +56,9 @@ def _token() -> str:
 
 
 @asynccontextmanager
-async def patiently() -> AsyncGenerator[None]:
-    """Show on the standard error that the command waits for the API, after some seconds."""
-    saying = asyncio.create_task(_say_that_it_waits())
+async def patiently(what: str = "the API", *, by_lines: bool = False) -> AsyncGenerator[None]:
+    """Show on the standard error that the command waits, after some seconds."""
+    saying = asyncio.create_task(_say_that_it_waits(what, by_lines))
     try:
         yield
     finally:
@@ -67,16 +67,16 @@ async def patiently() -> AsyncGenerator[None]:
             await saying
 
 
-async def _say_that_it_waits() -> None:
+async def _say_that_it_waits(what: str, by_lines: bool) -> None:
     started = monotonic()
-    if not sys.stderr.isatty():
+    if by_lines or not sys.stderr.isatty():
         while True:
             await asyncio.sleep(_LINE_EVERY)
-            note(f"waiting for the API: {span(monotonic() - started)}")
+            note(f"waiting for {what}: {span(monotonic() - started)}")
     await asyncio.sleep(_QUIET)
     try:
         while True:
-            print(f"\rwaiting for the API: {span(monotonic() - started)} ", end="", file=sys.stderr, flush=True)
+            print(f"\rwaiting for {what}: {span(monotonic() - started)} ", end="", file=sys.stderr, flush=True)
             await asyncio.sleep(1.0)
     finally:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

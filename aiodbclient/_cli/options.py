@@ -22,6 +22,7 @@ from .printing import NAME
 COMMON = "Common options"  # the panel of the options that most commands take
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
 STORE_VARIABLE = "AIODBCLIENT_STORE"
+PREFIX_VARIABLE = "AIODBCLIENT_PREFIX"
 TIMEOUT_GRACE = 30.0  # s that names in progress get to finish when --timeout is over
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -134,7 +135,7 @@ class Stored(Clusters):
 
     store: Annotated[str, store_option("A file, or postgresql://user@host/db.", common=True)]
     prefix: Annotated[
-        str, option("--prefix", envvar="AIODBCLIENT_PREFIX", metavar="TEXT", common=True, help="Prefix of databases.")
+        str, option("--prefix", envvar=PREFIX_VARIABLE, metavar="TEXT", common=True, help="Prefix of databases.")
     ] = ""
 
 
@@ -179,7 +180,7 @@ class Ending:
 
 
 def suggest(place: OnCluster | Stored, *words: str) -> str:
-    """A command to copy: ``--cluster`` and ``--store`` are the only options that it repeats."""
+    """A command to copy, which repeats the options that say where the tenants are."""
     return " ".join([NAME, *map(shlex.quote, words), *given(place)])
 
 
@@ -191,4 +192,6 @@ def given(place: OnCluster | Stored) -> list[str]:
     if isinstance(place, Stored) and place.store != os.environ.get(STORE_VARIABLE):
         has_password = "://" in place.store and "@" in place.store and urlsplit(place.store).password is not None
         words += ["--store", f'"${STORE_VARIABLE}"' if has_password else shlex.quote(place.store)]
+    if isinstance(place, Stored) and place.prefix != os.environ.get(PREFIX_VARIABLE, ""):
+        words += ["--prefix", shlex.quote(place.prefix)]
     return words

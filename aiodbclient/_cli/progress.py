@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..bulk import Action, Failed, Run
 
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
+_SILENT = 10.0  # s without an outcome, after which the time left is no estimate
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
 _LOOKING = 5.0  # s that the store may take to say what is unfinished
@@ -69,6 +70,10 @@ class Report:
         """Say what to do after a stop, with the names that are ``left``."""
         return "run the same command again"
 
+    def where(self, left: Sequence[str]) -> str:
+        """Name what the names that are ``left`` wait for."""
+        return "the API"
+
     async def settled(self, outcome: Any, role: str) -> Any:
         """Check an outcome once more."""
         return outcome
@@ -96,6 +101,7 @@ async def follow(
 
     bar = Bar(len(missing) + len(names), limiter)
     work = _Work([*missing, *names], report, bar)
+    bar.where = lambda: report.where(work.left)
     begun: Sequence[str] = ()
     try:
         with bar, nullcontext() if report.runs_programs else on_timeout(partial(work.stop, _LATE)):
@@ -249,10 +255,11 @@ class Bar:
         self._task = self._progress.add_task("", total=total, state="")
         self._failed = 0
         self._ticking: asyncio.TimerHandle | None = None
-        self._said_at = 0.0
+        self._said_at = self._advanced_at = 0.0
+        self.where: Callable[[], str] = lambda: "the API"
 
     def __enter__(self) -> Self:
-        self._said_at = asyncio.get_running_loop().time()
+        self._said_at = self._advanced_at = asyncio.get_running_loop().time()
         self._progress.start()
         self._tick()
         return self
@@ -267,6 +274,7 @@ class Bar:
         """Count a name, also beyond the expected number."""
         task = self._progress.tasks[0]
         self._failed += is_failed
+        self._advanced_at = asyncio.get_running_loop().time()
         self._progress.update(self._task, advance=1, total=max(task.total or 0, task.completed + 1))
 
     def say(self, text: str) -> None:
@@ -277,11 +285,19 @@ class Bar:
     def state(self) -> str:
         """Describe the failures, the time left, and the wait for the rate limit."""
         task, wait = self._progress.tasks[0], self._limiter.snapshot().next_slot
-        left = None if task.finished else task.time_remaining
+        left, silence = None if task.finished else task.time_remaining, self._silence()
         parts = [f"{self._failed} failed"] if self._failed else []
-        parts += [] if left is None else [f"{span(max(left, wait))} left"]
+        if silence > _SILENT:
+            parts.append(f"no answer for {span(silence)} from {self.where()}")
+        elif left is not None:
+            parts.append(f"{span(max(left, wait))} left")
         parts += [f"rate limit: {span(wait)}"] if wait > _WORTH_SAYING else []
         return ", ".join(parts)
+
+    def _silence(self) -> float:
+        """Return the seconds without an outcome, unless all are there or the rate limit is waited for."""
+        waits = self._progress.tasks[0].finished or self._limiter.snapshot().next_slot > _WORTH_SAYING
+        return 0.0 if waits else asyncio.get_running_loop().time() - self._advanced_at
 
     def _tick(self) -> None:
         self._draw()
@@ -293,7 +309,7 @@ class Bar:
         if not self._progress.disable:
             self._progress.update(self._task, state=self.state())
             self._progress.refresh()
-        elif now - self._said_at >= LINE_EVERY:
+        elif now - self._said_at >= (_SILENT if self._silence() > _SILENT else LINE_EVERY):
             self._said_at = now
             done = f"{task.completed:.0f} of {task.total:.0f} done"
             note(", ".join(filter(None, [done, self.state()])))

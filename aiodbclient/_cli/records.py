@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from difflib import SequenceMatcher, get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
@@ -17,7 +18,7 @@ from ..tenants._record import OnRecord, Verb, read_all
 from ..tenants.errors import StoreError
 from .failures import Exit
 from .opening import is_id, shown
-from .options import CLUSTER_VARIABLE, Stored, given, suggest
+from .options import CLUSTER_VARIABLE, PREFIX_VARIABLE, Stored, given, suggest
 from .printing import FEW, note
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Entries:
 
     records: list[OnRecord] = field(factory=list[OnRecord])
     damaged: list[str] = field(factory=list[str])
+    store: str = ""  # as it was given
 
     def clusters(self) -> dict[str, str]:
         """The clusters on record: their names by their ids, or the ids where the names are not known."""
@@ -55,12 +57,18 @@ class Entries:
     def end(self, code: int) -> int:
         """Print which records are damaged, and return ``code``, or UNUSABLE in place of a lower one if any is."""
         for name in self.damaged:
-            note(f"{name}: its record is damaged. Restore the store, or remove the record with `store forget`")
+            forget = forget_command(self.store, [name])
+            note(f"{name}: its record is damaged. Restore the store, or remove the record: {forget}")
         return Exit.UNUSABLE if self.damaged and code <= Exit.SOME_FAILED else code
 
 
-async def read_entries(store: Store) -> Entries:
-    entries = Entries()
+def forget_command(store: str, names: Sequence[str]) -> str:
+    """The command that removes these records."""
+    return suggest(Stored(store=store, prefix=os.environ.get(PREFIX_VARIABLE, "")), "store", "forget", *names)
+
+
+async def read_entries(store: Store, where: str = "") -> Entries:
+    entries = Entries(store=where)
     async for entry in read_all(store):
         if isinstance(entry, StoreError):
             entries.damaged.append(entry.damaged[0])
@@ -179,6 +187,13 @@ class Records:
     def suggest(self, verb: str, *words: str) -> str:
         """Another command on the same tenants, to be copied."""
         return suggest(self.place, "tenants", verb, *words)
+
+    def suggest_adoption(self, names: Sequence[str], cluster: str | None = None) -> str:
+        """The commands that replace stale records by what a cluster has."""
+        there = self.place if cluster is None else evolve(self.place, clusters=[cluster])
+        return (
+            f"{forget_command(self.place.store, names)} && {suggest(there, 'tenants', 'provision', *names, '--adopt')}"
+        )
 
 
 def is_suspended(record: OnRecord, before: datetime | None = None) -> bool:

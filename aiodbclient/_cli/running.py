@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -81,6 +82,7 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
     """Do ``work``, until a signal cancels it or its time is over, and return the exit code."""
     task = asyncio.current_task()
     assert task is not None
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())  # it warns of what an error says too
     on_signals(task.cancel)
     limit = asyncio.timeout(seconds)
     try:

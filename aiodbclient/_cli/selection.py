@@ -112,20 +112,26 @@ class TenantReport(Report):
         groups = defaultdict[tuple[type[Exception], str], list[str]](list)
         for outcome, role in failed:
             groups[type(outcome.error), role].append(outcome.name)
-        found = [(names, self._hint(kind, names)) for (kind, _), names in groups.items()]
+        found = [(names, self._hint(kind, names, role)) for (kind, role), names in groups.items()]
         return [f"{some(names)}: {hint}" for names, hint in found if hint]
 
-    def _hint(self, kind: type[Exception], names: Sequence[str]) -> str:
+    def _hint(self, kind: type[Exception], names: Sequence[str], role: str) -> str:
         opened = self.opened
         if kind is CapacityError:
             return f"use a higher --max-tenants, or add a --cluster. To see them: {opened.suggest('capacity')}"
         if kind is NameTakenError:
-            return "if another store owns the name, use that store. If the tenant is this store's, add --adopt"
+            alone = " and that cluster alone" if len(opened.clusters) > 1 else ""
+            return f"if another store owns the name, use that store. If the tenant is this store's, add --adopt{alone}"
         if kind is RotationPendingError:
-            return "the previous login still works. When no program uses it, run `tenants revoke-previous`"
+            which = names if len(names) <= FEW else ["--all"]
+            revoke = opened.suggest("revoke-previous", *which, *(["--role", role] if role != "owner" else []))
+            return f"the previous login still works. When no program uses it: {revoke}"
         if kind is SuspendedError and len(names) <= FEW:
             return f"to give the login back: {opened.suggest('resume', *names)}"
         return ""
+
+    def where(self, left: Sequence[str]) -> str:
+        return self.opened.homes_of(left) if set(left) & {*self.opened.records[Role.OWNER]} else self.opened.cluster
 
     async def unfinished(self) -> Sequence[str]:
         records = (await read_entries(self.opened.store)).records
@@ -136,7 +142,7 @@ class TenantReport(Report):
 async def open_records(place: Stored) -> AsyncGenerator[Records]:
     """Open the store, without a token or a request if it knows the clusters."""
     async with open_store(place.store) as store:
-        entries = await read_entries(store)
+        entries = await read_entries(store, place.store)
         clusters = entries.find(place.clusters) if place.clusters else entries.clusters()
         if clusters is None:
             async with open_client() as client:
@@ -162,7 +168,7 @@ async def open_tenants(
         limiter, entries, store = rate_limiter(), Entries(), None
         if not (make and is_missing(place.store)):  # that one is created last, so that a mistake leaves none behind
             store = await stack.enter_async_context(open_store(place.store, make=make))
-            entries = await read_entries(store)
+            entries = await read_entries(store, place.store)
         known = entries.clusters()
         wanted = list(place.clusters or known)
         there = {known.get(each, each) for each in wanted}

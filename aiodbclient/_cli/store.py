@@ -29,7 +29,7 @@ async def list_store(store: _StoreArgument, output: ListOutput) -> int:
     Example: aiodbclient store list tenants.db
     """
     async with open_store(store, called="STORE") as opened:
-        entries = await read_entries(opened)
+        entries = await read_entries(opened, store)
     clusters = entries.clusters()
     rows = [
         {

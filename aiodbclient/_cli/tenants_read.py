@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..bulk import Action
     from ..tenants import Credential, Problem, TenantChecked
 
+_ADOPT = "forget and adopt"
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
@@ -225,7 +226,9 @@ def _say_what_helps(opened: Opened, broken: Mapping[str, TenantChecked]) -> None
     for name in sorted(broken):  # they were checked in any order
         groups[_what_helps(opened, name, broken[name].problems)].append(name)
     for (text, *command), names in groups.items():
-        if command:
+        if command[:1] == [_ADOPT]:
+            text = f"{text}: {opened.suggest_adoption(names, *command[1:])}"
+        elif command:
             which = ["--all"] if command == ["repair"] and len(names) > FEW else names[:FEW]
             text = f"{text}: {opened.suggest(command[0], *which, *command[1:])}"
         note(f"{some(names)}: {text}")
@@ -237,13 +240,14 @@ def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple
     if "not_on_record" in found and "database_missing" in found:
         there = found["not_on_record"]
         return (
-            f"the database is on the cluster {there}: the tenant was moved after this store was copied. `store forget` "
-            f"it, then take it over: `tenants provision --adopt --cluster {there}`",
+            f"the database is on the cluster {there}: it was moved after this store was copied. To take it over",
+            _ADOPT,
+            there,
         )
     if "not_on_record" in found:
         return (
-            "the database is not in this store. Is it the right store? If the tenant is yours, `tenants provision "
-            "--adopt` takes it over. If it is on record for another cluster, `store forget` it first",
+            "the database is not in this store. Is it the right store? If the tenant is yours, to take it over",
+            *((_ADOPT,) if any(each == name for _, each in opened.others) else ("provision", "--adopt")),
         )
     if "run " in found.get("database_missing", ""):
         return ("its database has another name, or no right of the tenant. Run what the problem says",)
@@ -258,8 +262,8 @@ def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple
         return ("the tenant was suspended after this store was copied. To suspend it here too", "suspend")
     if _has_newer_login(opened, name, problems):
         return (
-            "another store knows the tenant: use that store. If it is lost, `store forget` the tenant, then take it "
-            "over: `tenants provision --adopt`",
+            "another store knows the tenant: use that store. If it is lost, to take the tenant over",
+            _ADOPT,
         )
     if found == {"unfinished": Verb.ROTATE}:
         role = next((role for role, its in opened.records.items() if name in its and its[name].begun), Role.OWNER)

@@ -226,7 +226,10 @@ def test_damaged_record_stops_no_other(command: Command, names: list[str]) -> No
     for arguments in (["tenants", "list", *command.place], ["store", "list", command.store]):
         done = command(*arguments)
         assert (done.code, a in done.out, c in done.out) == (4, True, True)
-        assert f"{b}: its record is damaged. Restore the store, or remove the record with `store forget`" in done.err
+        assert (
+            f"{b}: its record is damaged. Restore the store, or remove the record: aiodbclient store forget {b} "
+            in done.err
+        )
     checked = command("tenants", "check", *command.place)
     assert (checked.code, checked.out.splitlines()[-1]) == (4, "2 checked: all well")
     command("tenants", "exec", "--all", *command.place, "--", "true").fails(4, "2 done\n")
