@@ -386,4 +386,4 @@ async def move_tenants(
         report = _MoveReport(output, place.verbose, opened=opened, target=name)
         most = {} if max_frozen is None else {"max_frozen": max_frozen}
         would = ending.preview(lambda record: "keep" if record.cluster == target else "move")
-        return await opened.run(lambda tenants, names: tenants.move(names, target, **most), report, would)
+        return await opened.run(lambda tenants, names: tenants.move(names, to=target, **most), report, would)

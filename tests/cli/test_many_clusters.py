@@ -149,7 +149,7 @@ def test_tenants_are_moved(many: Command, programs: None) -> None:
     assert homes(many) == {"a": "west", "b": "west"}
     assert many("tenants", "check").out == "2 checked: all well\n"
     restored = many("tenants", "check", *BOTH, "--store", backup)
-    assert "a, b: the database is on the cluster west: the tenant was moved after this store was copied" in restored.err
+    assert "a, b: the database is on the cluster west: it was moved after this store was copied" in restored.err
     assert "to repair" not in restored.err
     many("tenants", "repair", "a", *BOTH, "--store", backup).fails(1, "is on the cluster west: it was", "1 failed\n")
 

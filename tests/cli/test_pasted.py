@@ -68,7 +68,7 @@ def test_unfinished_and_suspended_are_helped(command: Command, names: list[str],
     assert "1 suspended" in paste(command, printed(checked.err)), checked
     assert command("tenants", "check", a, *command.place).code == 0
     assert command("tenants", "suspend", b, "--yes", *command.place).code == 0
-    refused = command("tenants", "rotate", b, *command.place)
+    refused = command("tenants", "show", b, *command.place)
     assert "1 resumed" in paste(command, printed(refused.err)), refused
 
 
