@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
-from litestar import Litestar
+from litestar import Litestar, get
 
 import aiohttp_app
 import fastapi_app
 import litestar_app
-from aiodbclient import errors
+from aiodbclient import DatabaseClient, User, errors
 from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore
@@ -151,6 +152,31 @@ async def test_second_signup_shows_no_secret(visitor: Visitor, sandbox: Sandbox)
     password = (await visitor.credential_of("alpha")).password
     assert password is not None
     assert not [answer for answer in answers if password in await answer.text()]
+
+
+async def test_page_returns_no_password(sandbox: Sandbox, client: DatabaseClient) -> None:
+    """The control: ``attrs.asdict``, and a framework that serializes attrs classes, show it."""
+    page = (PAGES / "web-backend.md").read_text()
+    [block] = [each for each in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "UserOut" in each]
+    cluster = client.cluster(await sandbox.add_cluster("pg", backend="memory"))
+    user = await cluster.users.create("alice")
+    assert user.password is not None
+
+    @get("/users")
+    async def careless() -> list[User]:
+        return await cluster.users.list()
+
+    shown: dict[str, Any] = {"cluster": cluster, "__name__": __name__}
+    exec(compile(block, "web-backend.md", "exec", dont_inherit=True), shown)
+    said = []
+    for app in (shown["app"], Litestar([careless])):
+        async with serve_asgi(app) as url, aiohttp.ClientSession() as http, http.get(f"{url}/users") as answer:
+            said.append(await answer.text())
+            assert answer.status == 200, said
+
+    assert ["alice" in each for each in said] == [True, True]
+    assert [user.password in each for each in said] == [False, True]
+    assert user.password in str(attrs.asdict(user))
 
 
 async def test_invalid_names_are_refused_and_nothing_is_sent(visitor: Visitor, sandbox: Sandbox) -> None:
