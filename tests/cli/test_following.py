@@ -173,3 +173,15 @@ async def test_line_without_terminal(capsys: pytest.CaptureFixture[str], monkeyp
         monkeypatch.setattr(bar, "_said_at", bar._said_at - LINE_EVERY)
         bar._draw()
     assert capsys.readouterr().err == "aiodbclient: 1 of 3 done, 1 failed\n"
+
+
+async def test_silence_is_no_estimate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ten seconds without an outcome no time left is estimated, and it says what does not answer."""
+    with Bar(3, RateLimiter()) as bar:
+        bar.where = lambda: "tenants-prod"
+        bar.advance(is_failed=True)
+        for silent, state in ((5.0, "1 failed"), (20.0, "1 failed, no answer for 20s from tenants-prod")):
+            monkeypatch.setattr(bar, "_advanced_at", asyncio.get_running_loop().time() - silent)
+            assert bar.state() == state
+        monkeypatch.setattr(bar, "_said_at", bar._said_at - 20.0)
+    assert capsys.readouterr().err == "aiodbclient: 1 of 3 done, 1 failed, no answer for 20s from tenants-prod\n"
