@@ -49,8 +49,8 @@ from .. import (
 from . import accounts, kill, rights, schemas
 from .connection import DefinerError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 
-_TURNS = 8  # sessions of the administrator at a time
-_LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
+_ADMIN_SESSIONS = 8  # sessions of the administrator at a time
+_LONG_SESSIONS = 4  # for work that a tenant can delay, so that it blocks no one else
 _NUMBER = 8  # digits at the end of a login's name
 _DROP_SCHEMA_SECONDS = 60.0  # for a schema of many tables
 
@@ -85,8 +85,8 @@ class MySQLServer(Server):
         self._admin = options_of(admin)
         self._tls = None if ca is None else verifying_context(ca)
         self._limit = connection_limit
-        self._turns = asyncio.Semaphore(_TURNS)
-        self._long_turns = asyncio.Semaphore(_LONG_TURNS)
+        self._session_limit = asyncio.Semaphore(_ADMIN_SESSIONS)
+        self._long_session_limit = asyncio.Semaphore(_LONG_SESSIONS)
         self.sessions: SharedSessions[Session] = SharedSessions(self._log_in, Session.aclose)
 
     async def administrator(self) -> Administrator:
@@ -132,7 +132,7 @@ class MySQLServer(Server):
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         try:
-            async with self._turns:
+            async with self._session_limit:
                 await (await self._log_in_as(login, password, db=names.database)).aclose()
                 return None
         except PasswordAcceptedError:  # but there is no such schema, the rights do not open it, or the login is full
@@ -168,9 +168,9 @@ class MySQLServer(Server):
     @asynccontextmanager
     async def schema(self, tenant: BaseTenant, *, is_long: bool = False) -> AsyncGenerator[Schema]:
         """Log in as the administrator for the work on one tenant. A tenant can delay what ``is_long``."""
-        turns = self._long_turns if is_long else self._turns
+        limit = self._long_session_limit if is_long else self._session_limit
         program = f"aiodbclient {tenant.names.database}"
-        async with turns, aclosing(await self._log_in(program_name=program)) as session:
+        async with limit, aclosing(await self._log_in(program_name=program)) as session:
             yield Schema(session, tenant, self._log_in_as, self._limit)
 
     async def _log_in(self, **options: Any) -> Session:
