@@ -157,6 +157,8 @@ class Slots:
         """Say why the next slot is not free before ``next_at``."""
         if self.cooldown.ends_at >= next_at:
             return "after 429s"
+        if now + self.estimate_wait(0, now) < next_at:
+            return "which keeps slots for single calls"
         full = max(self._logs, key=lambda log: log.free_at(now, self.in_flight, 0))
         return f"which allows {full.limit} requests in {full.seconds:g} s"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from typing import Literal, TypeAlias, overload
 
 from attrs import evolve, frozen
@@ -15,9 +16,10 @@ from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from .._masking import hidden
 from ..clusters import Cluster
+from ..engines import Engine
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
-from ._naming import ROLES, Role, check_tenant
+from ._naming import ROLES, Role, check_tenant, names_of
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._record import OnRecord, State, no_database
 from ._role import GivenNames, TenantRole, check_chosen
@@ -90,9 +92,10 @@ class Tenants(TenantRole):
 
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
-            of several engines; ``store`` is not a store, ``prefix`` is not a string, ``connection_limit`` or
-            ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names another cluster, or
-            ``setup``, ``on_event`` or ``choose_cluster`` is not callable.
+            of several engines; ``store`` is not a store, no database's name can begin with ``prefix``,
+            ``connection_limit`` or ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names
+            another cluster, or ``on_event`` or ``choose_cluster`` is not callable, or ``setup`` is not an async
+            function.
     """
 
     def __init__(
@@ -114,9 +117,12 @@ class Tenants(TenantRole):
             raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
+        _check_prefix(prefix)
         for name, value in (("setup", setup), ("on_event", on_event), ("choose_cluster", choose_cluster)):
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
+        if setup is not None and not (iscoroutinefunction(setup) or iscoroutinefunction(type(setup).__call__)):
+            raise InvalidArgumentError(f"setup must be an async function, and {setup!r} is not")
         for name, number in (("connection_limit", connection_limit), ("max_tenants", max_tenants)):
             if number is not None:
                 check_whole(name, number)
@@ -320,6 +326,13 @@ async def _read_sizes(
         for cluster in clusters:
             tasks.create_task(read(cluster))
     return sizes, errors
+
+
+def _check_prefix(prefix: str) -> None:
+    try:
+        names_of("x", Engine.MYSQL, prefix)  # the engine may not be read yet, and MySQL allows the longer names
+    except InvalidArgumentError:
+        raise InvalidArgumentError(f"prefix is invalid: no database's name can begin with {prefix!r:.200}") from None
 
 
 def _checked_clusters(given: Cluster | Sequence[Cluster]) -> dict[str, Cluster]:

@@ -377,6 +377,10 @@ async def test_invalid_arguments_are_named(fleet: Fleet) -> None:
         ([a], {"max_tenants": 0}, "max_tenants must be an int of at least 1"),
         ([a], {"max_tenants": True}, "max_tenants must be an int of at least 1"),
         ([a], {"choose_cluster": "x"}, "choose_cluster must be callable"),
+        ([a], {"setup": lambda credential: None}, "setup must be an async function"),
+        ([a], {"prefix": "shop/"}, "no database's name can begin with 'shop/'"),
+        ([a], {"prefix": "pg_"}, "no database's name can begin with 'pg_'"),
+        ([a], {"prefix": 64 * "p"}, "no database's name can begin with 'ppp"),
         ([a], {"admin": {b.id: ("x", "secret")}}, f"admin has a login for '{b.id}'"),
         ([a, b], {"admin": "mysql://secret"}, "admin must be a user and a password"),
     ]
