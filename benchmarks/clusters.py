@@ -33,7 +33,7 @@ from attrs import evolve
 from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Record, SQLiteStore, Tenants
+from aiodbclient.tenants import SQLiteStore, Tenants
 
 CLUSTERS, TENANTS = 3, 6_000
 BURST, SECONDS = 500, 10.0
@@ -141,14 +141,16 @@ async def sign_ups(folder: Path, count: int) -> list[bool]:
 
 async def fill(store: SQLiteStore, clusters: list[Cluster], count: int) -> None:
     """Store tenants as if they had been created."""
-    model = await Tenants(clusters, store).ensure("model")
+    await Tenants(clusters, store).ensure("model")
+    model = await store.get("model")
+    assert model is not None
 
     async def one(n: int) -> None:
         name = f"tenant_{n}"
         claim = await store.claim(name, 60.0)
         assert claim is not None
-        current = evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id)
-        await store.commit(claim, Record(name=name, current=current))
+        record = evolve(model, name=name, database=name, cluster=clusters[n % CLUSTERS].id)
+        await store.save(claim, record, release=True)
 
     for start in range(0, count, 200):
         await asyncio.gather(*(one(n) for n in range(start, min(count, start + 200))))

@@ -12,6 +12,7 @@ import itertools
 import sys
 import tempfile
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -90,7 +91,16 @@ async def cost() -> bool:
     class Records:
         async def get(self, name: str) -> Credential:
             return Credential(
-                name=name, username=name, password=None, database=name, host="x", port=1, engine="pg", uri=""
+                name=name,
+                username=name,
+                password="",
+                database=name,
+                host="x",
+                port=1,
+                engine="pg",
+                cluster="x",
+                cluster_name="x",
+                created=datetime.now(UTC),
             )
 
     async def nothing(_: object) -> None:

@@ -127,7 +127,7 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
 async def stored(path: Path) -> int:
     """How many tenants have a credential in the store."""
     async with SQLiteStore(path, key=KEY) as store:
-        return len([record.name async for record in store.records() if record.current is not None])
+        return len([record.name async for record in store.records() if record.logins])
 
 
 async def logins(client: DatabaseClient, cluster_id: str) -> int:

@@ -16,7 +16,7 @@ import aiohttp
 from attrs import evolve, frozen
 
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Claim, Record, Seal
+from aiodbclient.tenants import Claim, RecordCodec, TenantRecord
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 
@@ -46,7 +46,7 @@ class VaultStore:
         key: Sequence[str] | None = None,
     ) -> None:
         self._url, self._token, self._mount, self._folder = url, token, mount, folder
-        self._seal = Seal(key)
+        self._codec = RecordCodec(key)
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -59,11 +59,11 @@ class VaultStore:
         if http is not None:
             await http.close()
 
-    async def get(self, name: str) -> Record | None:
+    async def get(self, name: str) -> TenantRecord | None:
         document, _, _ = await self._read(name)
-        return None if document.record is None else self._seal.open(name, document.record)
+        return None if document.record is None else self._codec.decode(name, document.record)
 
-    async def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncIterator[TenantRecord]:
         _, answer, _ = await self._ask("GET", "metadata", "?list=true")
         keys = answer["data"]["keys"] if answer else []
         for name in sorted(bytes.fromhex(key).decode() for key in keys):
@@ -78,30 +78,28 @@ class VaultStore:
                 document, version, now = await self._read(name)
                 if document.token is not None and document.expires > now:
                     return None
-                text = document.record or self._seal.seal(Record(name=name))
-                record = self._seal.open(name, text)
+                text = document.record
+                record = None if text is None else self._codec.decode(name, text)
                 if await self._write(name, _Document(text, token, now + lease), version):
                     return Claim(name=name, token=token, record=record)
         except asyncio.CancelledError:
-            await self.release(Claim(name=name, token=token, record=Record(name=name)))
+            await self.release(Claim(name=name, token=token, record=None))
             raise
-
-    async def begin(self, claim: Claim, intent: str | None) -> None:
-        await self._change(claim, record=self._seal.seal(evolve(claim.record, intended=intent)))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         await self._change(claim, lease=lease)
 
-    async def commit(self, claim: Claim, record: Record | None) -> None:
+    async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
         # Vault's own delete does not check the version, so a record that goes is a document without one.
-        await self._change(claim, record=None if record is None else self._seal.seal(record), token=None)
+        text = None if record is None else self._codec.encode(record)
+        await self._change(claim, record=text, **({"token": None} if release else {}))
 
     async def release(self, claim: Claim) -> None:
         with suppress(ClaimLostError):
             await self._change(claim, token=None)
 
     async def now(self) -> datetime:
-        """The time that ``Tenants`` stores as a credential's ``since``."""
+        """The time that ``Tenants`` stores as the ``created`` of a login."""
         _, _, now = await self._ask("GET", "metadata", "?list=true")
         return datetime.fromtimestamp(now, UTC)
 

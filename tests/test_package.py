@@ -46,7 +46,7 @@ asyncio.run(main())
         ("import aiodbclient", {"aiohttp", "attrs", "cattrs"}),
         ("import aiodbclient.sandbox, aiodbclient.tenants", EXTRAS),
         (
-            "from aiodbclient.tenants import Credential, Record, Role, Seal, SQLiteStore",
+            "from aiodbclient.tenants import Credential, RecordCodec, Role, SQLiteStore, TenantRecord",
             {"aiohttp", "psycopg", "pymysql"},
         ),
         ("from aiodbclient.tenants import PostgresStore", {"aiohttp", "pymysql"}),

@@ -14,7 +14,7 @@ from ..errors import InvalidArgumentError
 from .files import read_text
 
 if TYPE_CHECKING:
-    from ..tenants import Credential
+    from ..tenants import Credential, Login
 
 _LONGEST = 40  # characters of a tenant's name in that of its Secret
 
@@ -62,9 +62,9 @@ def _secret_name(credential: Credential) -> str:
     return f"{readable or 'tenant'}-{digest}"
 
 
-def since_of(credential: Credential | None) -> str | None:
-    """When the credential was stored, to the second."""
-    return None if credential is None or credential.since is None else credential.since.isoformat(timespec="seconds")
+def created_at(login: Login | Credential | None) -> str | None:
+    """When a login was created, to the second."""
+    return None if login is None else login.created.isoformat(timespec="seconds")
 
 
 def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object: bool) -> dict[str, Any]:
@@ -79,7 +79,11 @@ def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object
         "host": credential.host,
     }
     if as_object:
-        row |= {"cluster": credential.cluster, "cluster_name": credential.cluster_name, "since": since_of(credential)}
+        row |= {
+            "cluster": credential.cluster,
+            "cluster_name": credential.cluster_name,
+            "created": created_at(credential),
+        }
     if show:
         row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
         if as_object:

@@ -205,10 +205,10 @@ async def check_store(findings: Findings, where: str, cluster_ids: Sequence[str]
         return
     try:
         async with open_store(where) as store:
-            found = [record.current.cluster if record.current else None async for record in store.records()]
+            found = [record.cluster async for record in store.records()]
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
     else:
-        others = sum(each not in (None, *cluster_ids) for each in found)
+        others = sum(each not in cluster_ids for each in found)
         records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"
         findings.ok("store", f"{shown(where)} can be read, {records}, {encrypted}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
-from ..tenants._stores.sealing import Seal
+from ..tenants._stores.codec import RecordCodec
 from ..tenants.errors import StoreError
 from .printing import note, span
 
@@ -130,7 +130,7 @@ def keys_in(variable: str = KEY_VARIABLE) -> list[str] | None:
     """Read keys from an environment variable, with commas between them; None if there is none."""
     found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
     try:
-        Seal(found)
+        RecordCodec(found)
     except InvalidArgumentError:
         raise InvalidArgumentError(
             f"${variable} is invalid: it takes keys of `aiodbclient store keygen`, separated by commas"

@@ -172,11 +172,11 @@ class Ending:
     most: Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")] = None
     yes: YesOption = False
 
-    def preview(self, would: str | Callable[[Any], str]) -> Callable[[Any], str] | None:
-        """Return what a command ``would`` do to a record, for ``--dry-run``; None if it is to do it."""
+    def preview(self, would: str | Callable[[str, Any], str]) -> Callable[[str, Any], str] | None:
+        """Return what a command ``would`` do to a tenant in a role, for ``--dry-run``; None if it is to do it."""
         if not self.dry_run:
             return None
-        return would if callable(would) else lambda _: would
+        return would if callable(would) else lambda *_: would
 
 
 def suggest(place: OnCluster | Stored, *words: str) -> str:

@@ -14,7 +14,9 @@ from attrs import evolve, field, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from ..tenants._record import OnRecord, Verb, read_all
+from ..tenants._credential import Credential
+from ..tenants._records import TenantRecord, TenantState, unusable
+from ..tenants._stores import entries_of
 from ..tenants.errors import StoreError
 from .failures import Exit
 from .opening import is_id, shown
@@ -22,7 +24,7 @@ from .options import CLUSTER_VARIABLE, PREFIX_VARIABLE, Stored, given, suggest
 from .printing import FEW, note
 
 if TYPE_CHECKING:
-    from ..tenants import Credential, Store
+    from ..tenants import Store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how similar a suggested name must be
@@ -32,16 +34,14 @@ _NEAR = 0.75  # how similar a suggested name must be
 class Entries:
     """All that a store has: the records, and the tenants whose records are damaged."""
 
-    records: list[OnRecord] = field(factory=list[OnRecord])
+    records: list[TenantRecord] = field(factory=list[TenantRecord])
     damaged: list[str] = field(factory=list[str])
     store: str = ""  # as it was given
 
     def clusters(self) -> dict[str, str]:
-        """The clusters on record: their names by their ids, or the ids where the names are not known."""
-        credentials = [each for record in self.records for each in record.credentials]
-        names = {each.cluster: each.cluster_name for each in credentials}
-        ids = {record.cluster for record in self.records if record.cluster}
-        return dict(sorted(((id, names.get(id) or id) for id in ids), key=lambda each: each[1]))
+        """The clusters on record: their names by their ids."""
+        names = {each.cluster: each.cluster_name for each in self.records}
+        return dict(sorted(names.items(), key=lambda each: each[1]))
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
         """Return the names of clusters by id, or None if the store does not know all of them."""
@@ -69,11 +69,11 @@ def forget_command(store: str, names: Sequence[str]) -> str:
 
 async def read_entries(store: Store, where: str = "") -> Entries:
     entries = Entries(store=where)
-    async for entry in read_all(store):
+    async for entry in entries_of(store):
         if isinstance(entry, StoreError):
             entries.damaged.append(entry.damaged[0])
         else:
-            entries.records.extend(entry.of_role(role) for role in Role if entry.of_role(role).exists)
+            entries.records.append(entry)
     return entries
 
 
@@ -87,18 +87,19 @@ class Records:
     clusters: Mapping[str, str]  # the name of each, by its id
 
     @cached_property
-    def records(self) -> Mapping[Role, Mapping[str, OnRecord]]:
+    def records(self) -> Mapping[Role, Mapping[str, TenantRecord]]:
         """The records of these clusters and of the prefix, by role and by the names of the tenants."""
-        here = [each for each in self.entries.records if not (each.is_empty or self._is_elsewhere(each))]
-        return {role: {each.name: each for each in here if each.role is role} for role in Role}
+        here = [each for each in self.entries.records if not self._is_elsewhere(each)]
+        return {role: {each.name: each for each in here if has_role(each, role)} for role in Role}
 
     @cached_property
-    def others(self) -> Mapping[tuple[Role, str], OnRecord]:
-        return {(each.role, each.name): each for each in self.entries.records if self._is_elsewhere(each)}
+    def others(self) -> Mapping[tuple[Role, str], TenantRecord]:
+        there = [each for each in self.entries.records if self._is_elsewhere(each)]
+        return {(role, each.name): each for each in there for role in Role if has_role(each, role)}
 
-    def _is_elsewhere(self, record: OnRecord) -> bool:
+    def _is_elsewhere(self, record: TenantRecord) -> bool:
         """Whether a record is of another cluster or prefix."""
-        return record.cluster not in (None, *self.clusters) or _prefix_of(record) not in (None, self.place.prefix)
+        return record.cluster not in self.clusters or _prefix_of(record) != self.place.prefix
 
     @property
     def cluster(self) -> str:
@@ -145,9 +146,8 @@ class Records:
         if role is not Role.OWNER and name in self.records[Role.OWNER]:
             return f"it has no {role}. To create one: {self.suggest('provision', name, '--role', role.value)}"
         if record := self.others.get((role, name)):
-            if record.cluster not in (None, *self.clusters):
-                home = Entries([record]).clusters()[str(record.cluster)]
-                return f"on record for the cluster {home}: add --cluster {home}"
+            if record.cluster not in self.clusters:
+                return f"on record for the cluster {record.cluster_name}: add --cluster {record.cluster_name}"
             return f"on record with {_prefix_option(_prefix_of(record))}"
         meant = _nearest(name, candidates)
         return f"not on record{'' if meant is None else f'. Did you mean {meant}?'}"
@@ -160,29 +160,31 @@ class Records:
         if prefixes := {_prefix_of(each) for each in others if each.cluster in self.clusters}:
             uses = " or ".join(map(_prefix_option, sorted(map(str, prefixes))[:FEW]))
             return f"{store} has tenants of {self.cluster} only with {uses}"
-        known = Entries(others).clusters()
-        counts = Counter(known[each.cluster] for each in others if each.cluster)
+        counts = Counter(each.cluster_name for each in others)
         homes = ", ".join(f"{name} ({count})" for name, count in counts.most_common(FEW))
         return f"{store} has no tenants of {self.cluster}: its {len(others)} records are of other clusters: {homes}"
 
     def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
         """Return the credentials of ``wanted``, or of all for None, and why the others have none."""
         names, missing = self.select(wanted, role)
-        # A damaged record has no credential.
-        there = {name: self.records[role].get(name, OnRecord.read(name, role, None)) for name in names}
-        if wanted is not None:
-            missing |= {name: self._why_unusable(each) for name, each in there.items() if each.usable is None}
-        return [each.usable for each in there.values() if each.usable is not None], missing
+        credentials = list[Credential]()
+        for name in names:
+            record = self.records[role].get(name)  # a damaged one has no credential
+            if record is not None and (credential := record.credential(role)) is not None:
+                credentials.append(credential)
+            elif wanted is not None:
+                missing[name] = self._why_unusable(record, name, role)
+        return credentials, missing
 
-    def _why_unusable(self, record: OnRecord) -> str:
-        if is_suspended(record):
-            return f"it is suspended. To give it its login back: {self.suggest('resume', record.name)}"
-        return str(record.unusable()).removesuffix("; nothing was sent")
+    def _why_unusable(self, record: TenantRecord | None, name: str, role: Role) -> str:
+        if record is not None and is_suspended(record):
+            return f"it is suspended. To give it its login back: {self.suggest('resume', name)}"
+        return str(unusable(record, name, role)).removesuffix("; nothing was sent")
 
     def half_removed(self, names: Collection[str], role: Role = Role.OWNER) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
         found = [record for name, record in self.records[role].items() if name in names]
-        return [each.name for each in found if each.begun is Verb.REMOVE]
+        return [each.name for each in found if each.state(role) is TenantState.REMOVING]
 
     def suggest(self, verb: str, *words: str) -> str:
         """Another command on the same tenants, to be copied."""
@@ -196,30 +198,33 @@ class Records:
         )
 
 
-def is_suspended(record: OnRecord, before: datetime | None = None) -> bool:
+def has_role(record: TenantRecord, role: Role) -> bool:
+    return record.state(role) is not TenantState.ABSENT
+
+
+def is_suspended(record: TenantRecord, before: datetime | None = None) -> bool:
     """Whether a tenant is suspended, or was by then."""
-    since = None if record.current is None else record.current.suspended
+    since = record.suspended
     return since is not None and (before is None or since <= before)
 
 
-def is_young(record: OnRecord, age: timedelta | None) -> bool:
-    """Whether the tenant's credential is younger than ``age``."""
-    since = None if record.current is None else record.current.since
-    return age is not None and since is not None and datetime.now(UTC) - since < age
+def is_young(record: TenantRecord, role: Role, age: timedelta | None) -> bool:
+    """Whether the newest login of a role is younger than ``age``."""
+    login = record.current(role)
+    return age is not None and login is not None and datetime.now(UTC) - login.created < age
 
 
-def names_on_record(record: OnRecord) -> set[str]:
-    """The tenant of a record, its database, and the logins of its credentials."""
-    return {record.name} | {name for each in record.credentials for name in (each.username, each.database)}
+def names_on_record(record: TenantRecord) -> set[str]:
+    """The tenant of a record, its database, and its logins."""
+    return {record.name, record.database, *(each.username for each in record.logins)}
 
 
 def _prefix_option(prefix: str | None) -> str:
     return f"--prefix {prefix}" if prefix else "no --prefix"
 
 
-def _prefix_of(record: OnRecord) -> str | None:
-    credential = record.current or record.previous
-    return None if credential is None else credential.database.removesuffix(record.name)
+def _prefix_of(record: TenantRecord) -> str:
+    return record.database.removesuffix(record.name)
 
 
 def _nearest(name: str, others: Collection[str]) -> str | None:

@@ -15,7 +15,6 @@ from attrs import define, evolve, field, frozen
 from ..errors import InvalidArgumentError, NameTakenError
 from ..tenants import Role
 from ..tenants._naming import guard_tenants, names_of
-from ..tenants._record import OnRecord
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .failures import Exit
 from .files import read_names
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from .. import Cluster, DatabaseClient, RateLimiter
     from ..bulk import Failed, Run
     from ..tenants import TenantRole, Tenants
+    from ..tenants._records import TenantRecord
 
 
 @frozen(kw_only=True, slots=False)
@@ -54,16 +54,16 @@ class Opened(Records):
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
 
     @property
-    def chosen(self) -> list[OnRecord]:
-        """The records of the chosen tenants, without damaged ones."""
-        found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
-        return [each for each in found if each is not None]
+    def chosen(self) -> list[tuple[Role, TenantRecord]]:
+        """The records of the chosen tenants, each with its role, without damaged ones."""
+        found = [(role, self.records[role].get(name)) for role, names in self.names.items() for name in names]
+        return [(role, each) for role, each in found if each is not None]
 
     async def run(
         self,
         begin: Callable[[Any, list[str]], Run[Any]],
         report: Report,
-        would: Callable[[OnRecord], str] | None = None,
+        would: Callable[[str, Role], str] | None = None,
     ) -> int:
         """Begin a run for each role that has names, and ``follow`` them; or list what it ``would`` do to each."""
         if would is not None:
@@ -71,15 +71,13 @@ class Opened(Records):
         runs = ((role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its)
         return await self.follow(runs, report)
 
-    def _preview(self, output: Output, would: Callable[[OnRecord], str]) -> int:
-        chosen = [(role, name) for role, its in self.names.items() for name in its]
-        found = [self.records[role].get(name) or OnRecord.read(name, role, None) for role, name in chosen]
-        rows = [
-            {"name": each.name, "role": each.role.value}
-            | self.home(each.cluster, as_json=output.as_json)
-            | {"would": would(each)}
-            for each in found
-        ]
+    def _preview(self, output: Output, would: Callable[[str, Role], str]) -> int:
+        rows = list[dict[str, object]]()
+        for role, its in self.names.items():
+            for name in its:
+                record = self.records[role].get(name)  # there is none of a new tenant
+                home = self.home(record.cluster if record else None, as_json=output.as_json)
+                rows.append({"name": name, "role": role.value} | home | {"would": would(name, role)})
         for name, why in self.missing.items():
             note(f"{name}: {why}")
         output.rows(rows, empty="no tenant is selected")
@@ -135,7 +133,7 @@ class TenantReport(Report):
 
     async def unfinished(self) -> Sequence[str]:
         records = (await read_entries(self.opened.store)).records
-        return [called(each.name, each.role) for each in records if each.begun is not None]
+        return [called(each.name, each.operation.role or Role.OWNER) for each in records if each.operation is not None]
 
 
 @asynccontextmanager
@@ -188,7 +186,7 @@ async def open_tenants(
         tenants = Tenants([*found.values()], store, prefix=place.prefix, **options)
         clusters = {each.id: name for name, each in found.items()}
         known |= clusters
-        if not offline and {each.left_behind for each in entries.records} - {None, *known}:
+        if not offline and {each.leftover for each in entries.records} - {None, *known}:
             known = {each.id: each.name for each in await client.clusters.list()} | known
         yield Opened(
             place=place, store=store, entries=entries, clusters=clusters, known=known, tenants=tenants, limiter=limiter
@@ -201,7 +199,7 @@ async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries)
         raise InvalidArgumentError(
             f"which cluster? Add --cluster, or set ${CLUSTER_VARIABLE}. `aiodbclient clusters list` lists them"
         )
-    engines = {each.cluster: each.engine for record in entries.records for each in record.credentials}
+    engines = {each.cluster: each.engine for each in entries.records}
     known = entries.find(wanted)
     if known is not None and len(known) == len(wanted) and all(id in engines for id in known):
         found = {name: client.cluster(id, engines[id]) for id, name in known.items()}
@@ -244,7 +242,7 @@ async def open_selection(
     chosen: Chosen,
     roles: Sequence[Role] = (Role.OWNER,),
     *,
-    among: Callable[[OnRecord], bool] | None = None,
+    among: Callable[[TenantRecord], bool] | None = None,
     default_all: bool = False,
     partly: bool = False,
     destroys: bool = False,

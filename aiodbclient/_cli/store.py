@@ -6,6 +6,7 @@ import os
 from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError
+from ..tenants import Role
 from ..tenants._stores.base import BaseStore
 from .asking import confirm_ending
 from .failures import Exit
@@ -14,7 +15,7 @@ from .opening import KEY_VARIABLE, keys_in, open_store, shown
 from .options import STORE_VARIABLE, Chosen, Ending, FromOption, TenantNames, argument, store_option
 from .output import ListOutput, Output
 from .printing import counted, printable, write
-from .records import read_entries
+from .records import has_role, read_entries
 from .running import runs
 
 _TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -30,16 +31,17 @@ async def list_store(store: _StoreArgument, output: ListOutput) -> int:
     """
     async with open_store(store, called="STORE") as opened:
         entries = await read_entries(opened, store)
-    clusters = entries.clusters()
     rows = [
         {
             "name": record.name,
-            "role": record.role.value,
-            "username": record.current and record.current.username,
-            "cluster": clusters.get(record.cluster or ""),
+            "role": role.value,
+            "username": login.username if (login := record.current(role)) else None,
+            "cluster": record.cluster_name,
             "cluster_id": record.cluster,
         }
         for record in entries.records
+        for role in Role
+        if has_role(record, role)
     ]
     output.rows(rows, empty="" if entries.damaged else f"{shown(store)} has no records")
     return entries.end(Exit.DONE)

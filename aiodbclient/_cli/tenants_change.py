@@ -11,7 +11,7 @@ from attrs import define, evolve
 
 from ..errors import DatabaseClientError
 from ..tenants import Role
-from ..tenants._record import OnRecord
+from ..tenants._records import Login, TenantRecord
 from .asking import confirm, confirm_ending
 from .completion import cluster_names
 from .credentials import lines_of, row_of
@@ -77,8 +77,8 @@ class _ChangeReport(TenantReport):
     def _delivery(self, outcome: Any, role: str) -> str:
         """Say so if programs need another credential than they have; else return an empty text."""
         now, record = outcome.credential, self.opened.records[Role(role)].get(outcome.name)
-        before = None if record is None else record.current
-        if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
+        before = None if record is None else record.current(Role(role))
+        if now is None or outcome.record.suspended is not None or outcome.action in ("deleted", "suspended"):
             return ""
         if before is None or (before.username, before.password) != (now.username, now.password):
             return " (new credential: deliver it)"
@@ -132,7 +132,7 @@ async def provision_tenants(
         opened = evolve(opened, wanted=wanted, names={role: wanted})
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
         verb = "adopt, or create" if adopt else "create"
-        would = ending.preview(lambda record: "keep" if record.name in on_record else verb)
+        would = ending.preview(lambda name, _: "keep" if name in on_record else verb)
         if_exists: Literal["adopt", "error"] = "adopt" if adopt else "error"
         return await opened.run(lambda tenants, names: tenants.provision(names, if_exists=if_exists), report, would)
 
@@ -160,7 +160,7 @@ class _RotationReport(_ChangeReport):
 
     def summary(self, counts: Mapping[Action, int]) -> str:
         kept = sum(count for action, count in counts.items() if action == "kept")
-        suspended = sum(map(is_suspended, self.opened.chosen))
+        suspended = sum(is_suspended(each) for _, each in self.opened.chosen)
         reasons = ["suspended"] if suspended else []
         reasons += ["younger than --older-than"] if self.skips_young and kept > suspended else []
         said = f"{kept} kept"
@@ -191,6 +191,11 @@ async def rotate_tenants(
     Example: aiodbclient tenants rotate --all --older-than 30d
     """
     async with open_selection(place, chosen, roles_of(role)) as opened:
+        old = {
+            (each.name, role)
+            for role, each in opened.chosen
+            if not (is_suspended(each) or is_young(each, role, older_than))
+        }
         if force:
             due = _previous_logins(opened, older_than)
             question = f"Revoke the previous logins of {_listed(due)}? Programs that still use them stop working."
@@ -199,20 +204,24 @@ async def rotate_tenants(
         return await opened.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             report,
-            ending.preview(lambda record: "keep" if is_suspended(record) or is_young(record, older_than) else "rotate"),
+            ending.preview(lambda name, role: "rotate" if (name, role) in old else "keep"),
         )
 
 
-def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[OnRecord]:
-    """The records whose previous login is not revoked yet."""
-    return [each for each in opened.chosen if each.previous and not is_young(each, older_than)]
+def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[tuple[TenantRecord, Login]]:
+    """The previous logins that are not revoked yet, with their records."""
+    return [
+        (each, previous)
+        for role, each in opened.chosen
+        if (previous := each.previous(role)) is not None and not is_young(each, role, older_than)
+    ]
 
 
-def _listed(due: list[OnRecord]) -> str:
-    return counted([called(each.name, each.role) for each in due], "logins")
+def _listed(due: list[tuple[TenantRecord, Login]]) -> str:
+    return counted([called(each.name, login.role) for each, login in due], "logins")
 
 
-async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
+async def _count_sessions(opened: Opened, due: list[tuple[TenantRecord, Login]]) -> str:
     """How many sessions of the previous logins are open, for a question."""
     from .._http.call import RequestStats  # slow to import
     from .._http.maintenance import MaintenanceWait
@@ -220,9 +229,9 @@ async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
     context = opened.tenants._context  # pyright: ignore[reportPrivateUsage]  # of this package
     servers, count = context.servers.for_job(MaintenanceWait()), 0
     try:
-        for previous in [each.previous for each in due if each.previous is not None]:
-            found = await servers.server(str(previous.cluster), RequestStats())
-            count += await found.server.count_sessions(previous.username)
+        for record, login in due:
+            found = await servers.server(record.cluster, RequestStats())
+            count += await found.server.count_sessions(login.username)
     except DatabaseClientError as error:
         return f"sessions (how many is unknown: {opened.named(message_of(error))})"
     return f"{count} open sessions"
@@ -248,6 +257,7 @@ async def revoke_previous(
     """
     async with open_selection(place, chosen, roles_of(role), destroys=True) as opened:
         due = _previous_logins(opened, older_than)
+        previous = {(each.name, login.role) for each, login in due}
         sessions = "sessions" if ending.yes or ending.dry_run or not due else await _count_sessions(opened, due)
         question = f"Revoke the previous logins of {_listed(due)}, and end their {sessions}?"
         confirm_ending(question, len(due), chosen, ending)
@@ -255,7 +265,7 @@ async def revoke_previous(
         return await opened.run(
             lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused),
             report,
-            ending.preview(lambda record: "revoke" if record in due else "keep"),
+            ending.preview(lambda name, role: "revoke" if (name, role) in previous else "keep"),
         )
 
 
@@ -341,7 +351,7 @@ class _MoveReport(_ChangeReport):
     def text(self, outcome: Any, role: str) -> str:
         if why := self._why_kept(outcome):
             return f"{outcome.name}: kept, {why}"
-        end = " (new credential: deliver it)" if outcome.credential.suspended is None else " (suspended)"
+        end = " (new credential: deliver it)" if outcome.record.suspended is None else " (suspended)"
         left = f"; {outcome.left}" if outcome.left else ""
         frozen = took(outcome.frozen.total_seconds())
         return f"{outcome.name}: moved, {sized(outcome.bytes)}, frozen for {frozen}{end}{left}"
@@ -374,7 +384,7 @@ async def move_tenants(
     """
     async with open_selection(place, chosen, more=[to]) as opened:
         target = next((id for id, name in opened.clusters.items() if to in (id, name)), to)
-        elsewhere = [each.name for each in opened.chosen if each.cluster != target]
+        elsewhere = [each.name for _, each in opened.chosen if each.cluster != target]
         if opened.wanted is None:
             opened = evolve(opened, names={Role.OWNER: elsewhere})
         name = opened.clusters[target]
@@ -385,5 +395,5 @@ async def move_tenants(
         confirm_ending(question, len(elsewhere), chosen, ending)
         report = _MoveReport(output, place.verbose, opened=opened, target=name)
         most = {} if max_frozen is None else {"max_frozen": max_frozen}
-        would = ending.preview(lambda record: "keep" if record.cluster == target else "move")
+        would = ending.preview(lambda name, _: "move" if name in elsewhere else "keep")
         return await opened.run(lambda tenants, names: tenants.move(names, to=target, **most), report, would)

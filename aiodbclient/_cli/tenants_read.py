@@ -14,9 +14,9 @@ from attrs import define, evolve, field
 from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import names_of
-from ..tenants._record import OnRecord, State, Verb
+from ..tenants._records import OperationKind, TenantRecord, TenantState
 from ..tenants._stores import is_claimed
-from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
+from .credentials import as_env_file, as_secret, created_at, row_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown
 from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, Stored, option
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _ADOPT = "forget and adopt"
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
-_STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
+_STATES = {TenantState.USABLE: "ready", TenantState.PROVISIONING: "begun"}
 
 
 @runs
@@ -46,28 +46,30 @@ async def list_tenants(output: ListOutput, place: Stored) -> int:
     Example: aiodbclient tenants list
     """
     async with open_records(place) as on_record:
-        rows = [_line(each, output, on_record) for found in on_record.records.values() for each in found.values()]
+        rows = [
+            _line(each, role, output, on_record) for role, its in on_record.records.items() for each in its.values()
+        ]
     rows.sort(key=lambda row: str(row["name"]))
     on_record.say_how_many(*Role)
     output.rows(rows, empty=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
     return on_record.entries.end(Exit.DONE)
 
 
-def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, object]:
-    now = record.current
-    row: dict[str, object] = {"name": record.name, "role": record.role.value}
+def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) -> dict[str, object]:
+    login, state = record.current(role), record.state(role)
+    row: dict[str, object] = {"name": record.name, "role": role.value}
     row |= on_record.home(record.cluster, as_json=output.as_json)
-    row["state"] = _STATES.get(record.state, record.state.name.lower())
-    suspended = None if record.suspended is None else record.suspended.suspended
+    row["state"] = _STATES.get(state, state.value)
+    suspended = record.suspended if state is TenantState.SUSPENDED else None
     if output.as_json:
         row |= {} if suspended is None else {"suspended": suspended.isoformat(timespec="seconds")}
-        row["since"] = since_of(now)
+        row["created"] = created_at(login)
     else:
         if suspended is not None:
             row["state"] = f"suspended {span((datetime.now(UTC) - suspended).total_seconds())}"
-        row["age"] = None if now is None or now.since is None else datetime.now(UTC) - now.since
-    row["pending"] = ", ".join(record.pending) or None
-    return row | {"username": now and now.username}
+        row["age"] = None if login is None else datetime.now(UTC) - login.created
+    row["pending"] = ", ".join(record.pending(role)) or None
+    return row | {"username": login and login.username}
 
 
 @runs
@@ -172,7 +174,7 @@ class _CheckReport(TenantReport):
         problems = [{"kind": each.kind, "detail": each.detail} for each in outcome.problems]
         state = "in progress" if outcome.name in self.busy else "problems" if problems else "ok"
         home = self.opened.home(now and now.cluster, as_json=True)
-        login = {"username": now and now.username, "since": since_of(now)}
+        login = {"username": now and now.username, "created": created_at(now)}
         return home | {"state": state, "problems": problems} | login
 
     def text(self, outcome: Any, role: str) -> str:
@@ -184,7 +186,9 @@ class _CheckReport(TenantReport):
         parts = [super().summary(counts)]
         parts += [f"{len(self.broken)} with problems"] if self.broken else []
         parts += [f"{len(self.busy)} in progress"] if self.busy else []
-        parts += [f"{asleep} suspended"] if (asleep := sum(map(is_suspended, self.opened.chosen))) else []
+        parts += (
+            [f"{asleep} suspended"] if (asleep := sum(is_suspended(each) for _, each in self.opened.chosen)) else []
+        )
         is_well = counts and not self.broken and not self.busy and "failed" not in counts
         well = ": all well" if is_well else ""
         return f"{', '.join(parts)}{well}"
@@ -258,25 +262,26 @@ def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple
         )
     if opened.half_removed([name]):
         return ("a removal that began is not finished. `tenants remove` or `tenants repair` does it",)
-    if "login_missing" in found and found.get("unfinished") == Verb.SUSPEND:
+    if "login_missing" in found and found.get("unfinished") == OperationKind.SUSPEND:
         return ("the tenant was suspended after this store was copied. To suspend it here too", "suspend")
     if _has_newer_login(opened, name, problems):
         return (
             "another store knows the tenant: use that store. If it is lost, to take the tenant over",
             _ADOPT,
         )
-    if found == {"unfinished": Verb.ROTATE}:
-        role = next((role for role, its in opened.records.items() if name in its and its[name].begun), Role.OWNER)
-        return ("to finish the rotation", "rotate", *(() if role is Role.OWNER else ("--role", role)))
+    if found == {"unfinished": OperationKind.ROTATE}:
+        record = opened.records[Role.OWNER].get(name)
+        role = Role.OWNER if record is None or record.operation is None else record.operation.role
+        return ("to finish the rotation", "rotate", *(() if role in (None, Role.OWNER) else ("--role", str(role))))
     return ("to repair", "repair")
 
 
 def _has_newer_login(opened: Opened, name: str, problems: Sequence[Problem]) -> bool:
     """Whether a login is newer than all on record, so that every command that changes the tenant fails."""
     record = opened.records[Role.OWNER].get(name)
-    if record is None or record.current is None:
+    if record is None:
         return False
-    names = names_of(name, record.current.engine, opened.place.prefix)
+    names = names_of(name, record.engine, opened.place.prefix)
     return bool(record.newer_logins(names, [each.detail for each in problems if each.kind == "unknown_login"]))
 
 

@@ -342,7 +342,7 @@ async def _refuse_tenants(found: Cluster, kind: str, names: Sequence[str], store
     async with open_store(store, called=f"--store or ${STORE_VARIABLE}") as opened:
         entries = await read_entries(opened)
     for record in entries.records:
-        if record.cluster in (None, found.id) and (taken := set(names).intersection(names_on_record(record))):
+        if record.cluster == found.id and (taken := set(names).intersection(names_on_record(record))):
             raise InvalidArgumentError(
                 f"{what.format(min(taken))} belongs to the tenant {record.name} in {shown(store)}: use "
                 "`aiodbclient tenants`"

@@ -30,15 +30,18 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
     from ._outcomes import TenantResult as TenantResult
     from ._pools import TenantPools as TenantPools
+    from ._records import Login as Login
+    from ._records import Operation as Operation
+    from ._records import OperationKind as OperationKind
+    from ._records import TenantRecord as TenantRecord
+    from ._records import TenantState as TenantState
     from ._role import TenantRole as TenantRole
     from ._stores import Claim as Claim
-    from ._stores import Record as Record
-    from ._stores import RoleCredentials as RoleCredentials
     from ._stores import Store as Store
     from ._stores import copy_records as copy_records
     from ._stores import rewrite_records as rewrite_records
+    from ._stores.codec import RecordCodec as RecordCodec
     from ._stores.postgres import PostgresStore as PostgresStore
-    from ._stores.sealing import Seal as Seal
     from ._stores.sqlite import SQLiteStore as SQLiteStore
     from ._tenants import Tenants as Tenants
     from ._tenants import Usage as Usage
@@ -52,10 +55,11 @@ _HOMES = {
     "TenantFailed TenantMoveOutcome TenantMoved TenantOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",
+    "._records": "Login Operation OperationKind TenantRecord TenantState",
     "._role": "TenantRole",
-    "._stores": "Claim Record RoleCredentials Store copy_records rewrite_records",
+    "._stores": "Claim Store copy_records rewrite_records",
+    "._stores.codec": "RecordCodec",
     "._stores.postgres": "PostgresStore",
-    "._stores.sealing": "Seal",
     "._stores.sqlite": "SQLiteStore",
     "._tenants": "Tenants Usage",
 }

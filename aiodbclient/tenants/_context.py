@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
-from datetime import datetime
 from functools import partial
 from math import inf
 from time import monotonic
@@ -31,13 +30,13 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ..models import Connection, User
+from ..models import Connection
 from ._credential import Credential
 from ._naming import Names, Role, guard_tenants
 from ._outcomes import TenantEvent
-from ._record import OnRecord, read_all
+from ._records import TenantRecord, TenantState
 from ._servers import AdminLogin, Found, Server, connection_of, server_of
-from ._stores import Record, Store
+from ._stores import Store, entries_of
 from .errors import CapacityError, GrantError, StoreError
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
@@ -70,27 +69,18 @@ class TenantServer:
     ca: str | None  # None: without TLS
     server: Server
 
-    def credential(
-        self, names: Names, role: Role, login: str, password: str | None, since: datetime | None = None
-    ) -> Credential:
-        """The credential of the tenant with ``login``, stored at ``since``."""
-        connection = self.connection
-        assert connection.host is not None
-        return Credential(
+    def new_record(self, names: Names) -> TenantRecord:
+        """The record of a tenant here, without a login."""
+        assert self.connection.host is not None
+        return TenantRecord(
             name=names.tenant,
-            username=login,
-            password=password,
-            database=names.database,
-            host=connection.host,
-            port=connection.port or 0,
-            engine=self.engine,
-            # An adopted login has no password that we know.
-            uri="" if password is None else connection.uri_for(User(login, password=password), names.database),
-            ca=self.ca,
             cluster=self.cluster,
             cluster_name=self.name,
-            since=since,
-            role=role,
+            database=names.database,
+            host=self.connection.host,
+            port=self.connection.port or 0,
+            engine=self.engine,
+            ca=self.ca,
         )
 
 
@@ -279,8 +269,8 @@ class Placement:
 
     async def _count(self) -> Counter[str | None]:
         found = Counter[str | None]()
-        async for entry in read_all(self._store):
-            if isinstance(entry, OnRecord):
+        async for entry in entries_of(self._store):
+            if isinstance(entry, TenantRecord):
                 found[entry.cluster] += 1
         return found
 
@@ -349,41 +339,43 @@ class Context:
         """Whether a new tenant may go to another cluster than the one that was chosen first."""
         return len(self.servers.clients) > 1 and self.placement.choose_cluster is None
 
-    async def record(self, name: str) -> OnRecord:
-        """Read what is on record for a tenant, or raise as ``ours`` does."""
-        return self.ours(name, await self.store.get(name))
+    async def record(self, name: str) -> TenantRecord | None:
+        """Read the record of a tenant, or raise as ``check_ours`` does."""
+        record = await self.store.get(name)
+        self.check_ours(record)
+        return record
 
-    def ours(self, name: str, record: Record | None) -> OnRecord:
-        """Read the record of a tenant, or raise InvalidArgumentError if it is of other clusters or another prefix."""
-        found, clusters = OnRecord.read(name, self.role, record), self.servers.clients
-        if found.cluster is not None and found.cluster not in clusters:
+    def check_ours(self, record: TenantRecord | None) -> None:
+        """Raise InvalidArgumentError if a record is of other clusters or another prefix."""
+        if record is None:
+            return
+        name, clusters = record.name, self.servers.clients
+        if record.cluster not in clusters:
             own = f"{'this is' if len(clusters) == 1 else 'these are'} {', '.join(clusters)}"
             raise InvalidArgumentError(
-                f"the tenant {name!r} is on record for the cluster {found.cluster}, but {own}: name that cluster too, "
+                f"the tenant {name!r} is on record for the cluster {record.cluster}, but {own}: name that cluster too, "
                 "or choose another name, since a name is taken in the whole store; nothing was sent"
             )
-        if found.database not in (None, self.prefix + name):
+        if record.database != self.prefix + name:
             raise InvalidArgumentError(
                 f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it "
                 "was created with; a name is taken in the whole store; nothing was sent"
             )
-        return found
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self.entries():
             yield entry.damaged[0] if isinstance(entry, StoreError) else entry.name
 
-    async def entries(self) -> AsyncIterator[OnRecord | StoreError]:
-        """Yield the record of each tenant for this role, or the StoreError if it cannot be read."""
-        async for entry in read_all(self.store):
+    async def entries(self) -> AsyncIterator[TenantRecord | StoreError]:
+        """Yield the record of each tenant that has this role, or the StoreError if it cannot be read."""
+        async for entry in entries_of(self.store):
             if isinstance(entry, StoreError):
                 yield entry
                 continue
             try:
-                found = self.ours(entry.name, entry.record)
+                self.check_ours(entry)
             except InvalidArgumentError:
                 continue
-            # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
-            if not found.is_empty:
-                yield found
+            if entry.state(self.role) is not TenantState.ABSENT:
+                yield entry

@@ -8,7 +8,6 @@ import ssl
 from datetime import datetime
 
 from attrs import field, frozen
-from attrs.converters import optional
 
 from .._dsn import dsn
 from .._masking import Secret, masked
@@ -18,46 +17,44 @@ from ._naming import Role
 
 @frozen(kw_only=True)
 class Credential:
-    """A login of a tenant, with its server and database. Its ``repr`` shows no secret.
+    """What a program needs to connect to its tenant's database. Its ``repr`` shows no secret.
 
     Attributes:
         name: The tenant.
-        username: The login. It differs from ``name`` after a rotation, or with a prefix.
-        password: The password of the login. None for an adopted login, which was made by others: only ``previous`` of
-            a record can be one.
+        username: The login. Each rotation makes a new one.
+        password: The password of the login.
         database: The tenant's database.
         host: The host name of the cluster.
         port: Its port.
         engine: The cluster's engine.
-        uri: The URI for the engine's drivers, with the password. If the cluster uses TLS, the connection is encrypted,
-            but the server is not verified; ``uri_for`` and ``ssl_context`` verify it.
         ca: The cluster's certificate authority as PEM; None if the cluster does not use TLS.
         cluster: The id of the cluster.
-        since: When it was stored, in UTC.
-        role: The rights of the login.
-        suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
         cluster_name: The name of the cluster.
-        moved_from: The id of another cluster that may still have a database of the tenant: it was there, or was to be.
-        is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database. Otherwise the first ``ensure`` of a
-            ``Tenants`` that has a ``setup`` runs it.
+        role: The rights of the login.
+        created: When the login was created, in UTC.
     """
 
     name: str
     username: str
-    password: str | None = field(repr=masked, converter=optional(str))  # plain: drivers refuse a subclass
+    password: str = field(repr=masked, converter=str)  # plain: drivers refuse a subclass
     database: str
     host: str
     port: int
     engine: Engine | str
-    uri: str = field(repr=masked, converter=str)
     ca: str | None = field(default=None, repr=False)
-    cluster: str | None = None
-    since: datetime | None = None
+    cluster: str
+    cluster_name: str
     role: Role = Role.OWNER
-    suspended: datetime | None = None
-    is_set_up: bool = False
-    cluster_name: str | None = None
-    moved_from: str | None = None
+    created: datetime
+
+    @property
+    def uri(self) -> str:
+        """The URI for the engine's drivers, with the password.
+
+        If the cluster uses TLS, the connection is encrypted, but the server is not verified; ``uri_for`` and
+        ``ssl_context`` verify it.
+        """
+        return self._uri()
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return a URI for the engine's driver that verifies the server's certificate and name.
@@ -69,16 +66,19 @@ class Credential:
             The URI, with the password. A cluster without TLS, as a sandbox may have, has nothing to verify: its URI
             says ``sslmode=disable``.
         """
+        return self._uri(os.fspath(ca_file))
+
+    def _uri(self, ca_file: str | None = None) -> str:
         return dsn(
             engine=self.engine,
             host=self.host,
             port=self.port,
             ssl=self.ca is not None,
-            uri=self.uri,
+            uri=None,
             username=self.username,
             password=self.password,
             database=self.database,
-            ca_file=os.fspath(ca_file),
+            ca_file=ca_file,
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -98,13 +98,12 @@ class Credential:
             ``PGUSER``, ``PGPASSWORD``, ``PGDATABASE`` and ``PGSSLMODE``. MySQL: ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and
             ``MYSQL_PWD``, and ``MYSQL_USER`` and ``MYSQL_DATABASE``.
         """
-        password = self.password or ""
         if self.engine in POSTGRESQL:
             variables = {
                 "PGHOST": self.host,
                 "PGPORT": str(self.port),
                 "PGUSER": self.username,
-                "PGPASSWORD": password,
+                "PGPASSWORD": self.password,
                 "PGDATABASE": self.database,
                 "PGSSLMODE": "disable" if self.ca is None else "require",
             }
@@ -113,7 +112,7 @@ class Credential:
                 "MYSQL_HOST": self.host,
                 "MYSQL_TCP_PORT": str(self.port),
                 "MYSQL_USER": self.username,
-                "MYSQL_PWD": password,
+                "MYSQL_PWD": self.password,
                 "MYSQL_DATABASE": self.database,
             }
         return variables | {"DATABASE_URL": self.uri}

@@ -15,6 +15,7 @@ from .._http.call import RequestStats
 from .._http.events import logger
 from ._credential import Credential
 from ._naming import Role
+from ._records import TenantRecord
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -123,29 +124,43 @@ class TenantDone(Done):
     """A tenant that exists now.
 
     Attributes:
-        credential: The stored credential to use from now on.
-        problems: The problems that ``repair`` fixed.
+        credential: The stored credential to use from now on. That of a suspended tenant does not work.
+        record: Its stored record.
         sessions: How many sessions of the previous login were open, if ``revoke_previous(unused=True)`` kept it.
     """
 
     action: TenantAction
     credential: Credential
-    problems: tuple[Problem, ...] = ()
+    record: TenantRecord
     sessions: int = 0
 
 
-def done(action: TenantAction, credential: Credential) -> TenantDone:
-    return TenantDone(name=credential.name, action=action, credential=credential)
+def done(action: TenantAction, record: TenantRecord, role: Role) -> TenantDone:
+    return TenantDone(name=record.name, action=action, credential=newest(record, role), record=record)
+
+
+def newest(record: TenantRecord, role: Role) -> Credential:
+    """The credential of a role that has one, whether it works or not."""
+    login = record.current(role)
+    assert login is not None
+    return record.credential_of(login)
 
 
 @frozen(kw_only=True)
-class TenantRepaired(TenantDone):
+class TenantRepaired(Done):
     """A tenant without problems now. If its removal or suspension was unfinished, that was finished.
 
     Attributes:
-        credential: The stored credential to use from now on. If the action is DELETED or SUSPENDED, it works no more.
+        credential: The stored credential to use from now on. If the action is SUSPENDED, it does not work. None if the
+            action is DELETED.
+        record: Its stored record; None if the action is DELETED.
         problems: The problems that were fixed.
     """
+
+    action: TenantAction
+    credential: Credential | None
+    record: TenantRecord | None
+    problems: tuple[Problem, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -154,11 +169,13 @@ class TenantChecked(Done):
 
     Attributes:
         credential: The stored credential; None if there is none to use.
+        record: The stored record; None if there is none.
         problems: The tenant's problems; empty if there are none.
     """
 
     action: Literal[TenantAction.CHECKED] = TenantAction.CHECKED
     credential: Credential | None
+    record: TenantRecord | None
     problems: tuple[Problem, ...] = ()
 
 
@@ -198,12 +215,14 @@ class TenantRemoved(Done):
 
     Attributes:
         credential: Always None.
+        record: Always None.
         left: Other databases that have objects of the tenant, such as a copy that you made. They stay, and belong to a
             role ``aiodbclient_gone_...``.
     """
 
     action: TenantAction
     credential: ClassVar[None] = None
+    record: ClassVar[None] = None
     left: tuple[str, ...] = ()
 
 
@@ -214,14 +233,15 @@ class TenantFailed(Failed):
     Attributes:
         cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
 
-    Attributes that only a success has are None, empty or 0: ``credential``, ``problems``, ``sessions``, ``value``,
-    ``frozen``.
+    Attributes that only a success has are None, empty or 0: ``credential``, ``record``, ``problems``,
+    ``sessions``, ``value``, ``frozen``.
     """
 
     action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]  # is equal
     cluster: str | None = None
     # So ``outcome.credential`` needs no check of the error before.
     credential: ClassVar[None] = None
+    record: ClassVar[None] = None
     problems: ClassVar[tuple[()]] = ()
     sessions: ClassVar[int] = 0
     value: ClassVar[None] = None

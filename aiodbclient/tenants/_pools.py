@@ -16,7 +16,7 @@ from .._checks import check_whole
 from ..errors import ConfigurationError, InvalidArgumentError
 from ._credential import Credential
 from ._naming import Role, check_tenant
-from ._record import OnRecord
+from ._records import required, unusable
 from ._role import TenantRole
 from .errors import StoreError, TenantNotFoundError
 
@@ -235,10 +235,10 @@ class TenantPools(Generic[PoolT]):
         """Return the credential on record, or raise TenantNotFoundError or TenantUnavailableError if none is usable."""
         if isinstance(self._tenants, TenantRole):
             context = self._tenants._context  # pyright: ignore[reportPrivateUsage]
-            return (await context.record(check_tenant(name))).required()
+            return required(await context.record(check_tenant(name)), name, context.role)
         credential = await self._tenants.get(name)
         if credential is None:
-            raise OnRecord.read(name, Role.OWNER, None).unusable()
+            raise unusable(None, name, Role.OWNER)
         return credential
 
     async def _opened(self, name: str, credential: Credential) -> _Pool[PoolT]:

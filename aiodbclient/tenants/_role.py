@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar
 
 from .._bulk.outcomes import Done
 from .._bulk.run import Run
@@ -14,12 +14,15 @@ from ..errors import InvalidArgumentError
 from ._context import Context
 from ._credential import Credential
 from ._naming import Role, check_tenant
+from ._operations.check import CheckTenants
+from ._operations.each import EachTenant
+from ._operations.job import TenantJob
+from ._operations.provision import IfExists, ProvisionTenants
+from ._operations.remove import RemoveTenants
+from ._operations.rotate import RevokePrevious, RotateTenants
 from ._outcomes import TenantCheckOutcome, TenantFailed, TenantOutcome, TenantRemovalOutcome, TenantResult
-from ._stores import Record, readable
-from ._verbs.changes import RemoveTenants, RevokePrevious, RotateTenants
-from ._verbs.check import CheckTenants
-from ._verbs.jobs import EachTenant, TenantJob
-from ._verbs.provision import IfExists, ProvisionTenants
+from ._records import TenantRecord
+from ._stores import readable
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -72,7 +75,7 @@ class TenantRole:
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._context, if_exists)
-        job.serve_caller(self._context.servers.turns)
+        job.foreground(self._context.servers.turns)
         return (await job.do(job.parse(name), RequestStats())).credential
 
     async def get(self, name: str) -> Credential | None:
@@ -89,17 +92,17 @@ class TenantRole:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
-        return (await self._context.record(check_tenant(name))).usable
+        record = await self._context.record(check_tenant(name))
+        return None if record is None else record.credential(self._context.role)
 
-    async def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncIterator[TenantRecord]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
 
         Raises:
             StoreError: The store cannot be read.
         """
         async for entry in readable(self._context.entries()):
-            assert entry.record is not None
-            yield entry.record
+            yield entry
 
     def provision(self, names: GivenNames, *, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``.
@@ -143,21 +146,6 @@ class TenantRole:
         job = CheckTenants(self._context)
         return self._run(job.every_name() if not_on_record else names, job)
 
-    @overload
-    def rotate(
-        self, names: GivenNames, *, older_than: timedelta | None = None, force: bool = False
-    ) -> Run[TenantOutcome]: ...
-
-    @overload
-    def rotate(
-        self, names: None = None, *, all: Literal[True], older_than: timedelta | None = None, force: bool = False
-    ) -> Run[TenantOutcome]: ...
-
-    @overload
-    def rotate(
-        self, names: None = None, *, all: bool = False, older_than: timedelta, force: bool = False
-    ) -> Run[TenantOutcome]: ...
-
     def rotate(
         self,
         names: GivenNames | None = None,
@@ -194,21 +182,6 @@ class TenantRole:
         check_chosen("rotate", names, all=all, older_than=older_than)
         return self._run(names, RotateTenants(self._context, older_than, force=force))
 
-    @overload
-    def revoke_previous(
-        self, names: GivenNames, *, older_than: timedelta | None = None, unused: bool = False
-    ) -> Run[TenantOutcome]: ...
-
-    @overload
-    def revoke_previous(
-        self, names: None = None, *, all: Literal[True], older_than: timedelta | None = None, unused: bool = False
-    ) -> Run[TenantOutcome]: ...
-
-    @overload
-    def revoke_previous(
-        self, names: None = None, *, all: bool = False, older_than: timedelta, unused: bool = False
-    ) -> Run[TenantOutcome]: ...
-
     def revoke_previous(
         self,
         names: GivenNames | None = None,
@@ -238,12 +211,6 @@ class TenantRole:
         """
         check_chosen("revoke_previous", names, all=all, older_than=older_than)
         return self._run(names, RevokePrevious(self._context, older_than, unused=unused))
-
-    @overload
-    def remove(self, names: GivenNames, *, suspended_for: timedelta | None = None) -> Run[TenantRemovalOutcome]: ...
-
-    @overload
-    def remove(self, names: None = None, *, suspended_for: timedelta) -> Run[TenantRemovalOutcome]: ...
 
     def remove(
         self, names: GivenNames | None = None, *, suspended_for: timedelta | None = None
@@ -304,7 +271,7 @@ class TenantRole:
     ) -> Run[DoneT | TenantFailed]:
         """Make a run, to which ``max_wait`` applies, as to ``ensure``, if it is over a collection of one name."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.serve_caller()
+            job.foreground()
         return Run(self._context.names() if names is None else names, job, concurrency)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction
-from typing import Literal, TypeAlias, overload
+from typing import TypeAlias
 
 from attrs import evolve, frozen
 
@@ -20,14 +20,14 @@ from ..engines import Engine
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
 from ._naming import ROLES, Role, check_tenant, names_of
+from ._operations.move import MoveTenants
+from ._operations.repair import RepairTenants
+from ._operations.suspend import ResumeTenants, SuspendTenants
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
-from ._record import OnRecord, State, no_database
+from ._records import TenantRecord, TenantState, no_database, unusable
 from ._role import GivenNames, TenantRole, check_chosen
 from ._servers import AdminLogin
 from ._stores import Store
-from ._verbs.changes import ResumeTenants, SuspendTenants
-from ._verbs.check import RepairTenants
-from ._verbs.move import MoveTenants
 from .errors import StoreError
 
 _Sizes: TypeAlias = Mapping[str, tuple[int, int]]  # the bytes and the sessions of each database of a server
@@ -166,12 +166,6 @@ class Tenants(TenantRole):
         name = self._context.servers.name
         return [evolve(each, name=name(each.cluster), bytes=totals.get(each.cluster)) for each in capacities]
 
-    @overload
-    def repair(self, names: GivenNames) -> Run[TenantRepairOutcome]: ...
-
-    @overload
-    def repair(self, names: None = None, *, all: Literal[True]) -> Run[TenantRepairOutcome]: ...
-
     def repair(self, names: GivenNames | None = None, *, all: bool = False) -> Run[TenantRepairOutcome]:
         """Repair what ``check`` finds, in place.
 
@@ -204,7 +198,7 @@ class Tenants(TenantRole):
             names: The tenants.
 
         Returns:
-            The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their credential
+            The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their record
             says since when.
         """
         return self._run(names, SuspendTenants(self._context))
@@ -296,17 +290,19 @@ class Tenants(TenantRole):
 async def _find(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
-        return _usage_of(await context.record(name))
+        record = await context.record(name)
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
+    return Usage(name=name, error=unusable(record, name, Role.OWNER)) if record is None else _usage_of(record)
 
 
-def _usage_of(entry: OnRecord | StoreError) -> Usage:
+def _usage_of(entry: TenantRecord | StoreError) -> Usage:
     """Where a tenant is, or why that is unknown, and why it may have no database."""
     if isinstance(entry, StoreError):
         return Usage(name=entry.damaged[0], error=entry)
-    has_database = entry.state not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
-    return Usage(name=entry.name, cluster=entry.cluster, error=None if has_database else entry.unusable())
+    has_database = entry.state() not in (TenantState.ABSENT, TenantState.PROVISIONING, TenantState.REMOVING)
+    error = None if has_database else unusable(entry, entry.name, Role.OWNER)
+    return Usage(name=entry.name, cluster=entry.cluster, error=error)
 
 
 async def _read_sizes(

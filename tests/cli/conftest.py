@@ -24,12 +24,11 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from aiodbclient._cli.app import run
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore
-from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants import Operation, OperationKind, SQLiteStore
 
 from ..proxy import Proxy, behind_proxy
 from ..requirements import postgres_with_tls
@@ -206,19 +205,15 @@ class Command:
     def provision(self, *names: str) -> None:
         assert self("tenants", "provision", *names, *self.place).code == 0
 
-    def leave(self, name: str, verb: Verb) -> None:
+    def leave(self, name: str, verb: OperationKind) -> None:
         """Leave a tenant as a process does that died right after it had stored what it was about to do."""
 
         async def begin() -> None:
             async with SQLiteStore(self.store) as store:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
-                current = claim.record.current
-                assert current is not None
-                assert current.cluster is not None
-                intent = Intent(verb=verb, cluster=current.cluster, database=current.database)
-                await store.begin(claim, str(intent))
-                await store.release(claim)
+                assert claim.record is not None
+                await store.save(claim, evolve(claim.record, operation=Operation(kind=verb)), release=True)
 
         asyncio.run(begin())
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants import OperationKind
 
 from ..proc import state_of
 from ..waiting import wait_until
@@ -101,7 +101,7 @@ def test_unfinished_removal_is_asked_for(command: Command, three: list[str]) -> 
     """``repair`` and ``provision`` ask before they finish a removal, which deletes the data."""
     a, b = three[0].upper(), three[1]
     command.provision(a)
-    command.leave(a, Verb.REMOVE)
+    command.leave(a, OperationKind.REMOVE)
     checked = command("tenants", "check", *command.place)
     assert f"{a}: a removal that began is not finished" in checked.err
     assert "tenants repair" not in checked.err.replace("`tenants repair`", "")  # no command to copy deletes data

@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Awaitable, Callable
 
 from aiodbclient import Cluster, DatabaseClient
-from aiodbclient.tenants import SQLiteStore
-from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants import OperationKind, SQLiteStore
 
 from ..tenants.store_contract import claimed
 from .conftest import Command
@@ -79,7 +78,7 @@ def test_other_process_is_no_problem(command: Command, names: list[str]) -> None
     """A tenant that another command works on is in progress; one that a dead process left is unfinished."""
     a = names[0]
     command.provision(a)
-    command.leave(a, Verb.ROTATE)
+    command.leave(a, OperationKind.ROTATE)
 
     async def beside() -> list[str]:
         async with SQLiteStore(command.store) as store:

@@ -9,7 +9,7 @@ import pytest
 
 from aiodbclient import errors
 from aiodbclient._cli.failures import EXIT_CODES, Exit, code_of
-from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants import OperationKind
 
 from .conftest import COMMAND, PATIENCE, Command
 
@@ -42,7 +42,7 @@ def test_table(command: Command, names: list[str], wrong: str, lines: list[str],
         case "the store is missing":
             place[-1] = str(command.folder / "none.db")
         case "B's rotation is not finished":
-            command.leave(b, Verb.ROTATE)
+            command.leave(b, OperationKind.ROTATE)
     for line in lines:
         words = [{"A": a, "B": b}.get(word, word) for word in line.split()]
         done = command("tenants", *words, *(place[2:] if "--cluster" in words else place))

@@ -163,8 +163,8 @@ def test_cluster_left_behind_is_named(many: Command) -> None:
         async with SQLiteStore(many.store) as store:
             claim = await store.claim("a", 10.0)
             assert claim is not None
-            assert claim.record.current is not None
-            await store.commit(claim, evolve(claim.record, current=evolve(claim.record.current, moved_from=west)))
+            assert claim.record is not None
+            await store.save(claim, evolve(claim.record, leftover=west), release=True)
 
     asyncio.run(leave_behind())
     assert many("tenants", "check").out.startswith("a: left_behind: west\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants import OperationKind
 
 from .conftest import COMMAND, Command, Terminal
 
@@ -63,7 +63,7 @@ def test_prefix_is_repeated(command: Command, names: list[str], stale: list[str]
 
 def test_unfinished_and_suspended_are_helped(command: Command, names: list[str], stale: list[str]) -> None:
     a, b = names[:2]
-    command.leave(a, Verb.SUSPEND)
+    command.leave(a, OperationKind.SUSPEND)
     checked = command("tenants", "check", a, *command.place)
     assert "1 suspended" in paste(command, printed(checked.err)), checked
     assert command("tenants", "check", a, *command.place).code == 0

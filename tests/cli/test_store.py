@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli.records import Entries
 from aiodbclient.tenants import SQLiteStore
 
 from .conftest import Command
@@ -62,20 +61,6 @@ def test_record_is_forgotten(command: Command, names: list[str]) -> None:
     assert command("tenants", "provision", a, "--adopt", "--yes", *command.place).out == "1 adopted\n"
     empty = command("store", "list")
     assert empty.code == 0
-
-
-def test_list_finds_the_clusters_once(command: Command, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for each record would take 14 s for 4,000 tenants."""
-    command.provision(*names[:2])
-    find, times = Entries.clusters, list[Entries]()
-
-    def clusters(entries: Entries) -> dict[str, str]:
-        times.append(entries)
-        return find(entries)
-
-    monkeypatch.setattr(Entries, "clusters", clusters)
-    assert len(command("store", "list", command.store, "-o", "json").objects()) == 2
-    assert len(times) == 1
 
 
 def test_unusable_store_is_4(command: Command, names: list[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants import OperationKind
 
 from .conftest import Command, leaks
 
@@ -303,7 +303,7 @@ def test_unfinished_work_names_its_verb(command: Command, names: list[str]) -> N
     """``pending`` is the verb that finishes what a dead process began."""
     a = names[0]
     command.provision(a)
-    for verb in (Verb.ROTATE, Verb.SUSPEND):
+    for verb in (OperationKind.ROTATE, OperationKind.SUSPEND):
         command.leave(a, verb)
         [listed] = command("tenants", "list", *command.place, "-o", "json").objects()
         assert listed["pending"].split(", ")[0] == verb

@@ -26,9 +26,10 @@ async def test_a_customer_goes_where_the_least_data_is(
         async with SQLiteStore("customers.db") as store:
             record = await store.get(name)
         assert record is not None
-        assert record.current is not None
-        assert capsys.readouterr().out == f"{name} is on {record.current.cluster}\n"
-        return record.current
+        credential = record.credential()
+        assert credential is not None
+        assert capsys.readouterr().out == f"{name} is on {record.cluster}\n"
+        return credential
 
     large = await signed_up("large")
     with psycopg.connect(large.uri) as connection:

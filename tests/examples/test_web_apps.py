@@ -96,9 +96,9 @@ class Visitor:
 async def stored(path: Path, tenant: str) -> Credential:
     async with SQLiteStore(path) as store:
         record = await store.get(tenant)
-    assert record is not None
-    assert record.current is not None
-    return record.current
+    credential = None if record is None else record.credential()
+    assert credential is not None
+    return credential
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, cluster: str, folder: Path) -> None:

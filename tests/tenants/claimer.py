@@ -1,11 +1,11 @@
-"""A process that claims a name, reports it, and commits when it is told to: ``claimer.py STORE NAME LEASE``."""
+"""A process that claims a name, reports it, and saves when it is told to: ``claimer.py STORE NAME LEASE``."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from aiodbclient.tenants import PostgresStore, Record, SQLiteStore
+from aiodbclient.tenants import PostgresStore, SQLiteStore
 from aiodbclient.tenants.errors import StoreError
 
 
@@ -16,8 +16,8 @@ async def main(place: str, name: str, lease: str) -> None:
         print("claimed", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         try:
-            await store.commit(claim, Record(name=name))
-            print("committed", flush=True)
+            await store.save(claim, None)
+            print("saved", flush=True)
         except StoreError as error:
             print(type(error).__name__, flush=True)
 

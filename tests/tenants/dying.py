@@ -1,4 +1,4 @@
-"""Cancel work at a step, which is a statement of the administrator or a change of the store, or leave its intent."""
+"""Cancel work at a step, which is a statement of the administrator or a change of the store, or leave its operation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from aiodbclient.tenants import Credential, SQLiteStore, Store, Tenants
-from aiodbclient.tenants._record import Intent, Verb
-from aiodbclient.tenants._verbs.tenant import Tenant
+from attrs import evolve
+
+from aiodbclient.tenants import Credential, Operation, OperationKind, SQLiteStore, Store, TenantRecord, Tenants
+from aiodbclient.tenants._operations.tenant import Tenant
 
 from .clients import client_of
 from .conftest import Place
+from .own_stores import record_of
 from .store_contract import claimed
 
 
@@ -45,11 +47,8 @@ class WatchedStore(SQLiteStore):
     async def claim(self, name: str, lease: float) -> Any:
         return await self._stepping(super().claim(name, lease))
 
-    async def begin(self, claim: Any, intent: str | None) -> None:
-        await self._stepping(super().begin(claim, intent))
-
-    async def commit(self, claim: Any, record: Any) -> None:
-        await self._stepping(super().commit(claim, record))
+    async def save(self, claim: Any, record: TenantRecord | None, *, release: bool = False) -> None:
+        await self._stepping(super().save(claim, record, release=release))
 
 
 @asynccontextmanager
@@ -87,20 +86,20 @@ async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[obje
     return False
 
 
-class IntentStore(SQLiteStore):
-    """A store that cancels ``task`` once an intent is stored."""
+class BegunStore(SQLiteStore):
+    """A store that cancels ``task`` once an operation is stored."""
 
     task: asyncio.Task[Any]
 
-    async def begin(self, claim: Any, intent: str | None) -> None:
-        await super().begin(claim, intent)
+    async def save(self, claim: Any, record: TenantRecord | None, *, release: bool = False) -> None:
+        await super().save(claim, record, release=release)
         self.task.cancel()
         await asyncio.Event().wait()
 
 
 async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:
-    """Run ``work`` on one tenant, and cancel it when its intent is stored, before its first step."""
-    async with IntentStore(place.path) as store:
+    """Run ``work`` on one tenant, and cancel it when its operation is stored, before its first step."""
+    async with BegunStore(place.path) as store:
         store.task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, prefix=place.prefix))))
         await asyncio.wait([store.task])
         assert store.task.cancelled()
@@ -110,15 +109,8 @@ async def _awaited(work: Awaitable[object]) -> object:
     return await work
 
 
-async def leave_intent(store: Store, name: str, intent: str | None) -> None:
-    """Leave a tenant as a process does that dies right after it has stored what it was about to do."""
-    claim = await claimed(store, name)
-    await store.begin(claim, intent)
-    await store.release(claim)
-
-
-async def leave(store: Store, credential: Credential, verb: Verb, **more: Any) -> None:
-    """Store the intent on the tenant of ``credential``, and release the claim."""
-    assert credential.cluster is not None
-    intent = Intent(verb=verb, cluster=credential.cluster, database=credential.database, **more)
-    await leave_intent(store, credential.name, str(intent))
+async def leave(store: Store, credential: Credential, kind: OperationKind, **more: Any) -> None:
+    """Leave a tenant as a process does that dies right after it has stored its operation."""
+    claim = await claimed(store, credential.name)
+    record = claim.record or record_of(credential, logins=())
+    await store.save(claim, evolve(record, operation=Operation(kind=kind, **more)), release=True)

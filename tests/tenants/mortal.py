@@ -54,7 +54,7 @@ def die_at(step: int, seen: Any) -> None:
     for owner, names in (
         (psycopg.AsyncConnection, ["execute"]),
         (Cursor, ["execute"]),  # of MySQL
-        (SQLiteStore, ["claim", "begin", "commit"]),
+        (SQLiteStore, ["claim", "save"]),
         (_copy, ["create_subprocess_exec"]),
     ):
         for name in names:

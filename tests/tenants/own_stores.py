@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from aiodbclient.tenants import PostgresStore, SQLiteStore, Store
+from aiodbclient.tenants import Credential, Login, PostgresStore, SQLiteStore, Store, TenantRecord
 
 
 def expire(path: Path) -> None:
@@ -22,9 +22,28 @@ def expire(path: Path) -> None:
 
 async def password(store: Store, name: str) -> str | None:
     record = await store.get(name)
+    login = None if record is None else record.current()
+    assert login is not None
+    return login.password
+
+
+def record_of(credential: Credential, **more: Any) -> TenantRecord:
+    """The record of a tenant of which this is the credential."""
+    login = Login(
+        username=credential.username,
+        role=credential.role,
+        password=credential.password,
+        created=credential.created,
+    )
+    names = ("name", "cluster", "cluster_name", "database", "host", "port", "engine", "ca")
+    return TenantRecord(**{name: getattr(credential, name) for name in names} | {"logins": (login,)} | more)
+
+
+async def record_for(store: Store, name: str) -> TenantRecord:
+    """The record of a tenant that has one."""
+    record = await store.get(name)
     assert record is not None
-    assert record.current is not None
-    return record.current.password
+    return record
 
 
 class Stores:

@@ -16,32 +16,46 @@ import pytest
 from attrs import evolve, fields
 
 from aiodbclient import Engine
-from aiodbclient.tenants import Claim, Credential, Record, Store
+from aiodbclient.tenants import Claim, Credential, Login, Operation, OperationKind, Role, Store, TenantRecord
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 LONG = 600.0  # s: a lease that does not run out during a test
 NASTY = ("a'b", 'a"b', "a\\b", "a%b", "a_b", "a/b", "a b", "A", "a", "ä", "😀", "../a", "a;--", "{}", "$1", "x" * 63)
 
 
-def a_credential(name: str, password: str = "hunter2") -> Credential:
-    """A credential of ``name`` in which every field has a value."""
-    return Credential(
+def a_login(username: str, password: str | None = "hunter2", role: Role = Role.OWNER) -> Login:
+    """A login that programs use."""
+    return Login(username=username, role=role, password=password, created=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
+
+
+def a_record(name: str, password: str = "hunter2", **more: Any) -> TenantRecord:
+    """A record of ``name`` with one login."""
+    record = TenantRecord(
         name=name,
-        username=f"{name}-login",
-        password=password,
+        cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
+        cluster_name="tenants-prod",
         database=name,
         host="db.example.com",
         port=25060,
         engine=Engine.PG,
-        uri=f"postgresql://{name}:{password}@db.example.com:25060/{name}",
         ca="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
-        cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
-        cluster_name="tenants-prod",
-        since=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+        logins=(a_login(f"{name}-login", password),),
     )
+    return evolve(record, **more)
 
 
-async def all_of(store: Store) -> list[Record]:
+def a_credential(name: str, password: str = "hunter2") -> Credential:
+    """The credential of ``a_record``."""
+    record = a_record(name, password)
+    return record.credential_of(record.logins[0])
+
+
+def begun(name: str, login: str) -> TenantRecord:
+    """A record of ``name`` with an operation that makes ``login``."""
+    return a_record(name, logins=(), operation=Operation(kind=OperationKind.PROVISION, logins=(login,)))
+
+
+async def all_of(store: Store) -> list[TenantRecord]:
     """All records of ``store``, in its order."""
     return [record async for record in store.records()]
 
@@ -53,26 +67,25 @@ async def claimed(store: Store, name: str, lease: float = LONG) -> Claim:
     return claim
 
 
-async def put_on_record(
-    store: Store, claim: Claim, current: Credential | None, previous: Credential | None = None
-) -> None:
-    """Commit a record of these credentials."""
-    await store.commit(claim, Record(name=claim.name, current=current, previous=previous))
+async def put(store: Store, record: TenantRecord) -> None:
+    """Put a record into the store, whose name must be free."""
+    await store.save(await claimed(store, record.name), record, release=True)
 
 
 async def keep(store: Store, name: str, password: str = "hunter2") -> None:
-    """Put a credential of ``name`` on record."""
-    await put_on_record(store, await claimed(store, name), a_credential(name, password))
+    """Put a record of ``name`` into the store."""
+    await put(store, a_record(name, password))
 
 
 async def is_lost(store: Store, claim: Claim) -> None:
     """Assert that ``claim`` can no longer change anything."""
     before = await store.get(claim.name)
     changes: list[Callable[[], Awaitable[None]]] = [
-        lambda: store.begin(claim, "somebody"),
         lambda: store.renew(claim, LONG),
-        lambda: put_on_record(store, claim, a_credential(claim.name, "late")),
-        lambda: store.commit(claim, None),
+        lambda: store.save(claim, a_record(claim.name, "late")),
+        lambda: store.save(claim, a_record(claim.name, "late"), release=True),
+        lambda: store.save(claim, None),
+        lambda: store.save(claim, None, release=True),
     ]
     for change in changes:
         with pytest.raises(ClaimLostError):
@@ -108,12 +121,13 @@ class StoreContract:
             assert await store.get("alpha") is None
             assert await all_of(store) == []
 
-    async def test_claim_creates_record(self) -> None:
+    async def test_claim_makes_no_record(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha")
 
-            assert (claim.name, claim.record) == ("alpha", Record(name="alpha"))
-            assert await other.get("alpha") == Record(name="alpha")
+            assert (claim.name, claim.record) == ("alpha", None)
+            assert await other.get("alpha") is None
+            assert await all_of(other) == []
 
     async def test_claimed_name_is_taken(self) -> None:
         async with self.place() as make, make() as store, make() as other:
@@ -130,109 +144,102 @@ class StoreContract:
                 (claim,) = [claim for claim in claims if claim is not None]
                 await store.release(claim)
 
-    async def test_commit_is_seen_by_other_stores(self) -> None:
+    async def test_saved_record_is_seen_by_other_stores(self) -> None:
         async with self.place() as make:
             async with make() as store, make() as other:
-                claim = await claimed(store, "alpha")
-                await put_on_record(store, claim, a_credential("alpha"))
-                assert await other.get("alpha") == Record(name="alpha", current=a_credential("alpha"))
+                await store.save(await claimed(store, "alpha"), a_record("alpha"))
+                assert await other.get("alpha") == a_record("alpha")
             async with make() as later:
-                assert await later.get("alpha") == Record(name="alpha", current=a_credential("alpha"))
+                assert await later.get("alpha") == a_record("alpha")
 
-    async def test_credential_is_read_unchanged(self) -> None:
+    async def test_record_is_read_unchanged(self) -> None:
         """Its times too, to the microsecond and in UTC."""
-        suspended = datetime(2026, 11, 27, 7, 0, 0, 1, UTC)
-        full = evolve(a_credential("alpha", "p'\"\\%😀\n"), suspended=suspended, is_set_up=True, moved_from="old")
-        exact = evolve(
-            full, since=datetime(2026, 12, 31, 23, 59, 59, 999999, UTC), suspended=datetime(2027, 1, 1, tzinfo=UTC)
+        replaced = evolve(a_login("old", "p'\"\\%😀\n"), replaced=datetime(2026, 12, 31, 23, 59, 59, 999999, UTC))
+        full = a_record(
+            "alpha",
+            suspended=datetime(2026, 11, 27, 7, 0, 0, 1, UTC),
+            is_set_up=True,
+            version="0042_äöü",
+            leftover="old",
+            logins=(replaced, a_login("new"), a_login("reader", role=Role.READER)),
+            operation=Operation(kind=OperationKind.MOVE, role=Role.OWNER, logins=("a", "b"), target="new"),
         )
-        bare = evolve(full, password=None, ca=None, cluster=None, since=None, suspended=None)
-        bare = evolve(bare, moved_from=None, is_set_up=False, engine="oracle")
-        assert None not in [getattr(full, each.name) for each in fields(Credential)]
+        adopted = evolve(a_login("adopted", None), replaced=datetime(2027, 1, 1, tzinfo=UTC))
+        bare = a_record("alpha", ca=None, engine="oracle", logins=(adopted,))
+        assert None not in [getattr(full, each.name) for each in fields(TenantRecord)]
         async with self.place() as make, make() as store:
-            for current, previous in ((full, None), (exact, None), (bare, full), (None, bare), (None, None)):
-                await put_on_record(store, await claimed(store, "alpha"), current, previous)
-                record = await store.get("alpha")
-                assert record == Record(name="alpha", current=current, previous=previous)
-                assert record is not None
-                assert current is None or isinstance(record.current, Credential)
-                assert current is not full or (record.current and isinstance(record.current.engine, Engine))
-                if record.current and record.current.since:
-                    assert record.current.since.utcoffset() == timedelta(0)
+            for record in (full, bare, begun("alpha", "first")):
+                await put(store, record)
+                read = await store.get("alpha")
+                assert read == record
+                assert read is not None
+                assert isinstance(read.engine, Engine) == (record is not bare)
+                assert all(each.created.utcoffset() == timedelta(0) for each in read.logins)
+                assert all(isinstance(each, Login) for each in read.logins)
 
-    async def test_commit_ends_intent_and_claim(self) -> None:
+    async def test_save_keeps_the_claim(self) -> None:
+        async with self.place() as make, make() as store, make() as other:
+            claim = await claimed(store, "alpha")
+            for record in (begun("alpha", "first"), begun("alpha", "second"), a_record("alpha"), None):
+                await store.save(claim, record)
+                assert await other.get("alpha") == record
+                assert await other.claim("alpha", LONG) is None
+            await store.save(claim, a_record("alpha"))
+            assert await other.get("alpha") == a_record("alpha")
+
+    async def test_last_save_releases_the_claim(self) -> None:
         async with self.place() as make, make() as store:
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login")
-            assert await store.get("alpha") == Record(name="alpha", intended="alpha-login")
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.save(claim, begun("alpha", "first"))
+            await store.save(claim, a_record("alpha"), release=True)
 
             again = await claimed(store, "alpha")
-            assert again.record == Record(name="alpha", current=a_credential("alpha"))
+            assert again.record == a_record("alpha")
             await is_lost(store, claim)
-
-    async def test_commit_stores_intent(self) -> None:
-        """A copy of a store commits a record with its intent at once."""
-        record = Record(name="alpha", current=a_credential("alpha"), intended="rotate alpha-login")
-        async with self.place() as make, make() as store:
-            await store.commit(await claimed(store, "alpha"), record)
-            assert await store.get("alpha") == record
 
     async def test_now_is_in_utc(self) -> None:
         async with self.place() as make, make() as store:
             assert (await store.now()).utcoffset() == timedelta(0)
 
-    async def test_intent_leaves_credentials_unchanged(self) -> None:
-        record = Record(name="alpha", current=a_credential("alpha", "new"), previous=a_credential("alpha", "old"))
-        async with self.place() as make, make() as store:
-            await put_on_record(store, await claimed(store, "alpha"), record.current, record.previous)
-            claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login-2")
-            await store.begin(claim, "alpha-login-3")
-
-            assert await store.get("alpha") == evolve(record, intended="alpha-login-3")
-            await store.begin(claim, None)
-            assert await store.get("alpha") == record
-
-    async def test_release_frees_name_and_keeps_intent(self) -> None:
+    async def test_release_frees_name_and_keeps_record(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login")
+            await store.save(claim, begun("alpha", "first"))
             await store.release(claim)
             await store.release(claim)
 
             again = await claimed(other, "alpha")
-            assert again.record == Record(name="alpha", intended="alpha-login")
+            assert again.record == begun("alpha", "first")
             assert again.token != claim.token
             await is_lost(store, claim)
 
-    async def test_commit_none_removes_record_and_claim(self) -> None:
+    async def test_save_of_none_removes_the_record(self) -> None:
         async with self.place() as make, make() as store, make() as other:
-            await put_on_record(store, await claimed(store, "alpha"), a_credential("alpha"))
+            await keep(store, "alpha")
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login")
-            await store.commit(claim, None)
+            await store.save(claim, begun("alpha", "first"))
+            await store.save(claim, None, release=True)
 
             assert await other.get("alpha") is None
             assert await all_of(other) == []
             await is_lost(store, claim)
             assert await store.get("alpha") is None
-            assert (await claimed(other, "alpha")).record == Record(name="alpha")
+            assert (await claimed(other, "alpha")).record is None
             await is_lost(store, claim)
 
     async def test_expired_claim_is_taken_over(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha", self.lease)
-            await store.begin(claim, "alpha-login")
+            await store.save(claim, begun("alpha", "first"))
             await asyncio.sleep(self.lease * 1.2)
 
             taken_over = await claimed(other, "alpha")
-            assert taken_over.record == Record(name="alpha", intended="alpha-login")
+            assert taken_over.record == begun("alpha", "first")
             await is_lost(store, claim)
             assert await other.get("alpha") == taken_over.record
             await store.release(claim)
             assert await store.claim("alpha", LONG) is None
-            await put_on_record(other, taken_over, a_credential("alpha"))
+            await other.save(taken_over, a_record("alpha"))
 
     @pytest.mark.parametrize(("before", "after"), [(0, 1.2), (1.2, 0)])
     async def test_renew_extends_claim(self, before: float, after: float) -> None:
@@ -244,7 +251,7 @@ class StoreContract:
             await asyncio.sleep(self.lease * after)
 
             assert await other.claim("alpha", LONG) is None
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.save(claim, a_record("alpha"))
 
     async def test_records_are_sorted_by_name(self) -> None:
         names = [f"tenant-{number:04}" for number in range(self.many)] + list(NASTY)
@@ -254,24 +261,22 @@ class StoreContract:
 
             records = await all_of(store)
             assert [record.name for record in records] == sorted(names)
-            assert all(record.current == a_credential(record.name) for record in records)
+            assert all(record == a_record(record.name) for record in records)
 
     async def test_names_are_stored_unchanged(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             for name in NASTY:
                 await keep(store, name)
             for name in NASTY:
-                assert await other.get(name) == Record(name=name, current=a_credential(name))
+                assert await other.get(name) == a_record(name)
 
     async def test_cancelled_change_is_whole_or_none(self) -> None:
-        before = Record(name="alpha", current=a_credential("alpha", "old"), intended="alpha-login")
-        after = Record(name="alpha", current=a_credential("alpha", "new"))
+        before, after = begun("alpha", "first"), a_record("alpha", "new")
         async with self.place() as make, make() as store:
             for steps in range(12):
-                await put_on_record(store, await claimed(store, "alpha"), before.current)
                 claim = await claimed(store, "alpha")
-                await store.begin(claim, "alpha-login")
-                await cancelled_after(steps, put_on_record(store, claim, a_credential("alpha", "new")))
+                await store.save(claim, before)
+                await cancelled_after(steps, store.save(claim, after, release=True))
                 await store.release(claim)
                 assert await store.get("alpha") in (before, after)
 
@@ -298,5 +303,6 @@ class StoreContract:
         async with self.place() as make, make() as store:
             await keep(store, "alpha")
             claim = await claimed(store, "alpha")
-            assert "hunter2" in repr(claim.record.current and claim.record.current.password)
-            assert "hunter2" not in f"{store!r} {store} {claim!r} {claim.record!r} {claim.record.current}"
+            assert claim.record is not None
+            assert "hunter2" in repr([each.password for each in claim.record.logins])
+            assert "hunter2" not in f"{store!r} {store} {claim!r} {claim.record!r} {claim.record.credential()}"

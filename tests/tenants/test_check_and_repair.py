@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from attrs import evolve
@@ -13,12 +15,11 @@ from attrs import evolve
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, NotFoundError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Credential, OperationKind, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._record import Verb
-from aiodbclient.tenants._verbs import check
-from aiodbclient.tenants._verbs.check import examine
-from aiodbclient.tenants.errors import GrantError
+from aiodbclient.tenants._operations import check
+from aiodbclient.tenants._operations.check import examine
+from aiodbclient.tenants.errors import GrantError, TenantNotFoundError
 
 from .conftest import SQL, Place, only, placed, present
 from .dying import leave
@@ -43,7 +44,10 @@ async def admin_of(place: Place, database: str | None = None) -> Credential:
         host=connection.host or "",
         port=connection.port or 0,
         engine=place.cluster.engine or (await place.cluster.info()).engine,
-        uri=connection.uri_for(user, database or connection.database),
+        ca=await place.cluster.ca() if connection.ssl else None,
+        cluster=place.cluster.id,
+        cluster_name="tenants",
+        created=datetime.now(UTC),
     )
 
 
@@ -92,7 +96,7 @@ async def make_as_administrator(place: Place, credential: Credential) -> None:
 async def begin(place: Place, credential: Credential) -> None:
     """Leave what a process leaves that dies during a rotation."""
     login = names_of(credential.name, credential.engine, place.prefix).new_login([credential.username])
-    await leave(place.store, credential, Verb.ROTATE, logins=(login,))
+    await leave(place.store, credential, OperationKind.ROTATE, logins=(login,))
     await make_login(place, login)
 
 
@@ -144,8 +148,8 @@ async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind)
 
     assert (await only(tenants.check())).problems == ()
     assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
-    assert await ask(repaired.credential, "SELECT x FROM t") == [(1,)]
-    await ask(repaired.credential, "CREATE TABLE more (x int PRIMARY KEY)")
+    assert await ask(present(repaired.credential), "SELECT x FROM t") == [(1,)]
+    await ask(present(repaired.credential), "CREATE TABLE more (x int PRIMARY KEY)")
     kept = problem not in (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
     assert (repaired.credential == credential) is kept
 
@@ -222,7 +226,7 @@ async def test_previous_credential_ended_too_early(anywhere: Place, how: str) ->
     assert (repaired.action, repaired.credential) == (TenantAction.REPAIRED, current)
     assert (await only(tenants.check())).problems == ()
     record = present(await place.store.get("alpha"))
-    assert record.previous is None
+    assert record.previous() is None
     assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
 
 
@@ -282,7 +286,19 @@ async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[P
     async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster("pg", server=postgres)
         async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
-            yield place, evolve(a_credential("superuser"), uri=postgres, database="postgres")
+            parts = urlsplit(postgres)
+            yield (
+                place,
+                evolve(
+                    a_credential("superuser"),
+                    username=parts.username or "",
+                    password=parts.password or "",
+                    host=parts.hostname or "",
+                    port=parts.port or 0,
+                    database="postgres",
+                    ca=None,
+                ),
+            )
 
 
 async def test_expired_password_replaced_with_login(with_superuser: tuple[Place, Credential]) -> None:
@@ -409,7 +425,7 @@ async def test_claimed_name_left_to_provision(place: Place) -> None:
     assert [outcome.name async for outcome in tenants.check()] == ["beta"]
     assert [outcome.name async for outcome in tenants.repair(all=True)] == ["beta"]
     assert [outcome.name async for outcome in tenants.each(name_of)] == ["beta"]
-    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.UNFINISHED)
+    assert isinstance((await only(tenants.check(["alpha"]))).error, TenantNotFoundError)
 
     assert {operation for operation, _ in place.sent()[before:]} <= READS
     assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED

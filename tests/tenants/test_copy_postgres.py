@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
-from urllib.parse import quote
 
 import pytest
 from attrs import evolve
@@ -83,7 +83,9 @@ def credential(dsn: str, names: Names, login: str) -> Credential:
         host=host,
         port=int(port),
         engine=Engine.PG,
-        uri=f"postgresql://{login}:{quote(PASSWORD)}@{host}:{port}/{names.database}",
+        cluster="cluster",
+        cluster_name="tenants",
+        created=datetime(2026, 1, 2, tzinfo=UTC),
     )
 
 

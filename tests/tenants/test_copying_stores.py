@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,20 @@ import pytest
 from attrs import evolve
 from cryptography.fernet import Fernet
 
-from aiodbclient.tenants import Claim, Record, SQLiteStore, Store, copy_records, rewrite_records
+from aiodbclient.tenants import Claim, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants.errors import StoreError
 
 from ..proc import line, python
 from .own_stores import Stores, expire
-from .store_contract import LONG, a_credential, all_of, claimed, keep
+from .store_contract import LONG, a_login, a_record, all_of, begun, claimed, keep, put
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 EVERY_SHAPE = [
-    Record(name="alpha", current=a_credential("alpha")),
-    Record(name="beta", current=a_credential("beta"), previous=a_credential("beta", "old"), intended="beta-b"),
-    Record(name="delta", intended="delta"),
-    Record(name="empty"),
+    a_record("alpha"),
+    evolve(a_record("beta").rotated(a_login("newer")), operation=begun("beta", "beta-b").operation),
+    begun("delta", "delta"),
+    a_record("gone", leftover="elsewhere", suspended=datetime(2026, 1, 2, tzinfo=UTC)),
 ]
-
-
-async def put(store: Store, record: Record) -> None:
-    await store.commit(await claimed(store, record.name), record)
 
 
 async def test_rewrite_changes_key(stores: Stores) -> None:
@@ -52,7 +49,7 @@ async def test_records_are_copied_once(stores: Stores) -> None:
     async with stores.store("a", OLD) as source, stores.store("b", NEW) as target:
         for record in EVERY_SHAPE:
             await put(source, record)
-        assert await copy_records(source, target) == 3  # only the claim creates the empty record
+        assert await copy_records(source, target) == 4
         assert await all_of(target) == await all_of(source) == EVERY_SHAPE
         assert await copy_records(source, target) == 0
         for store in (source, target):
@@ -66,7 +63,7 @@ async def test_other_record_of_target_is_kept(stores: Stores) -> None:
         await keep(target, "alpha", "new")
         with pytest.raises(StoreError, match="the target already has another record of 'alpha'"):
             await copy_records(source, target)
-        assert await all_of(target) == [Record(name="alpha", current=a_credential("alpha", "new"))]
+        assert await all_of(target) == [a_record("alpha", "new")]
         await target.release(await claimed(target, "alpha"))
 
 
@@ -98,17 +95,17 @@ async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store
     calls = 0
 
     def counted(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def called(*arguments: Any) -> Any:
+        async def called(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == number:
                 task.cancel()
-            return await method(*arguments)
+            return await method(*arguments, **options)
 
         return called
 
     with pytest.MonkeyPatch.context() as patch:
-        for store, name in product(stores, ("claim", "commit", "begin", "release")):
+        for store, name in product(stores, ("claim", "save", "release")):
             patch.setattr(store, name, counted(getattr(store, name)))
         task = asyncio.create_task(moving)
         await asyncio.wait([task])
@@ -148,11 +145,10 @@ async def test_run_cancelled_in_release_leaves_no_claim(tmp_path: Path) -> None:
 
 
 async def test_next_run_continues_after_a_kill(tmp_path: Path) -> None:
-    """The process dies after it claims an empty record."""
+    """The process dies after it claims a name."""
     async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:
         for record in EVERY_SHAPE:
             await put(source, record)
-        await put(target, Record(name="alpha"))
         with python("-m", "tests.tenants.claimer", tmp_path / "b", "delta", LONG) as process:
             assert line(process) == "claimed"
             with pytest.raises(StoreError, match="a process works on 'delta'"):

@@ -15,9 +15,9 @@ import pytest
 from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Claim, Credential, Tenants
+from aiodbclient.tenants._operations import loop, tenant
+from aiodbclient.tenants._operations.tenant import clock
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._verbs import changes, tenant
-from aiodbclient.tenants._verbs.tenant import clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import Place, only, present
@@ -103,15 +103,15 @@ async def test_a_token_without_view_credentials_needs_an_administrator(anywhere:
 
 STOPPED = """
 import asyncio, os, signal, sys
-from aiodbclient.tenants._verbs import tenant
+from aiodbclient.tenants._operations import tenant
 from aiodbclient import DatabaseClient
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 tenant.LEASE = 1.0
 
 class Stopped(SQLiteStore):
-    async def begin(self, claim, intent):
-        await super().begin(claim, intent)
+    async def save(self, claim, record, *, release=False):
+        await super().save(claim, record, release=release)
         os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(cluster, store, prefix):
@@ -136,7 +136,7 @@ async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> N
             env=os.environ | {"DIGITALOCEAN_TOKEN": place.sandbox.token, "DIGITALOCEAN_API_URL": place.sandbox.url},
             stdout=PIPE,
         )
-        while (record := await place.store.get("alpha")) is None or record.intended is None:
+        while (record := await place.store.get("alpha")) is None or record.operation is None:
             await asyncio.sleep(0.01)
 
         [outcome] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
@@ -147,9 +147,8 @@ async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> N
     # If it was stopped while it connected, it has waited too long when it wakes.
     assert printed.startswith((b"kept", b"rotated")) or b"the credential in use was not touched" in printed, printed
     record = present(await place.store.get("alpha"))
-    assert record.current is not None
-    assert record.intended is None
-    await works(record.current)
+    assert record.operation is None
+    await works(present(record.credential()))
 
 
 @pytest.mark.parametrize("how", ["the lease expired", "a renewal lost the claim"])
@@ -217,7 +216,7 @@ async def test_verb_waits_one_lease_then_busy(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
-    monkeypatch.setattr(changes, "LEASE", 0.3)
+    monkeypatch.setattr(loop, "LEASE", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")
     claim = present(await place.store.claim("alpha", LONG))

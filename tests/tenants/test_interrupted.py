@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import define
 
-from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Claim, Credential, SQLiteStore, TenantAction, TenantRecord, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import Found
 from aiodbclient.tenants._servers.postgres import PostgresServer, grants
@@ -24,24 +24,22 @@ from .programs import refusal
 
 
 class Meddled(SQLiteStore):
-    """A store in which something happens after the next intent, or instead of the next ``commit`` or ``release``."""
+    """A store in which something happens after the next operation is stored, or instead of its end or ``release``."""
 
-    after_intent: Callable[[], Awaitable[object]] | None = None
+    after_begin: Callable[[], Awaitable[object]] | None = None
     loses_claim = False
     is_away = False
 
-    async def begin(self, claim: Claim, intent: str | None) -> None:
-        await super().begin(claim, intent)
-        meddle, self.after_intent = self.after_intent, None
-        if meddle is not None:
-            await meddle()
-
-    async def commit(self, claim: Claim, record: Record | None) -> None:
-        if self.loses_claim:
+    async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
+        if self.loses_claim and release:
             self.loses_claim = False
             await super().release(claim)
             raise ClaimLostError("somebody else took it over")
-        await super().commit(claim, record)
+        await super().save(claim, record, release=release)
+        if record is not None and record.operation is not None:
+            meddle, self.after_begin = self.after_begin, None
+            if meddle is not None:
+                await meddle()
 
     async def release(self, claim: Claim) -> None:
         if self.is_away:
@@ -76,13 +74,13 @@ async def test_claim_lost_during_rotation(here: Here) -> None:
     assert not await refusal(before)
     assert not await refusal(rotated.credential)
     record = present(await here.store.get("alpha"))
-    assert (record.current, record.previous) == (rotated.credential, before)
+    assert [each.password for each in record.logins] == [before.password, rotated.credential.password]
 
 
 async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves alone what the other process has just rotated away from."""
     # s between two looks at the record
-    monkeypatch.setattr("aiodbclient.tenants._verbs.changes.full_jitter", lambda *_: 0.5)
+    monkeypatch.setattr("aiodbclient.tenants._operations.loop.full_jitter", lambda *_: 0.5)
     tenants = here.tenants()
     await tenants.ensure("alpha")
     in_use = present((await only(tenants.rotate(["alpha"]))).credential)
@@ -92,7 +90,7 @@ async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch:
         revoking.set()
         await late_began.wait()
 
-    here.store.after_intent = wait
+    here.store.after_begin = wait
 
     async def revoke_and_rotate() -> None:
         await only(tenants.revoke_previous(["alpha"]))
@@ -109,7 +107,7 @@ async def test_revoke_after_rotation_of_another_process(here: Here, monkeypatch:
 
     assert late.action is TenantAction.KEPT
     record = present(await here.store.get("alpha"))
-    assert record.previous == in_use
+    assert present(record.previous()).username == in_use.username
     assert not await refusal(in_use)
 
 
@@ -152,8 +150,15 @@ async def test_cancellation_when_claim_is_lost(here: Here, monkeypatch: pytest.M
 async def test_login_made_during_check_is_no_problem(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rotation makes its login after the check has read the logins, and before it reads their memberships."""
     known = await here.tenants().ensure("alpha")
+    save = here.store.save
+
+    async def fail_at_end(claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
+        if release:
+            raise StoreError("the store is unreachable")
+        await save(claim, record)
+
     with monkeypatch.context() as patched:
-        patched.setattr(here.store, "commit", _fail)
+        patched.setattr(here.store, "save", fail_at_end)
         with pytest.raises(StoreError):
             await only(here.tenants().rotate(["alpha"]))
 
@@ -164,7 +169,3 @@ async def test_login_made_during_check_is_no_problem(here: Here, monkeypatch: py
     checked = await only(here.tenants().check(["alpha"]))
 
     assert [str(each) for each in checked.problems] == ["unfinished: rotate"]
-
-
-async def _fail(*_: object) -> None:
-    raise StoreError("the store is away")

@@ -93,8 +93,7 @@ async def assert_finished(
             assert (await only(tenants.check([name]))).problems == ()
         if verb == "adopt":
             record = present(await place.store.get(name))
-            assert record.previous is not None
-            assert record.previous.username == first
+            assert present(record.previous()).username == first
             assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED
         if not was_interrupted:
             assert statement > step

@@ -21,17 +21,23 @@ from hypothesis import strategies as st
 from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError, ServerError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import ClusterCapacity, Problem, ProblemKind, Record, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import (
+    ClusterCapacity,
+    Problem,
+    ProblemKind,
+    SQLiteStore,
+    TenantAction,
+    TenantRecord,
+    Tenants,
+)
 from aiodbclient.tenants._context import Placement
-from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFoundError
 
 from ..sweeping import sweep
 from .clients import client_of
 from .conftest import present
-from .dying import leave_intent
-from .store_contract import a_credential
+from .store_contract import a_record, begun, claimed, keep, put
 
 _used = iter(range(10**6))
 
@@ -61,7 +67,7 @@ class Fleet:
 
     async def on_record(self) -> dict[str, str | None]:
         """The cluster of each tenant with a credential."""
-        return {each.name: each.current.cluster async for each in self.store.records() if each.current}
+        return {each.name: each.cluster async for each in self.store.records() if each.logins}
 
 
 @pytest.fixture
@@ -179,10 +185,10 @@ class Memory:
     def __init__(self) -> None:
         self.clusters: dict[str, str] = {}
 
-    async def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncIterator[TenantRecord]:
         for name, cluster in sorted(self.clusters.items()):
             await asyncio.sleep(0)
-            yield Record(name=name, current=evolve(a_credential(name), cluster=cluster))
+            yield a_record(name, cluster=cluster)
 
 
 async def test_caller_chooses_the_cluster(fleet: Fleet) -> None:
@@ -215,7 +221,7 @@ async def test_unfinished_tenant_stays_on_its_cluster(fleet: Fleet) -> None:
     with pytest.raises(RuntimeError):
         await fleet.tenants(a, b, choose_cluster=to(b), setup=fail).ensure("alpha")
     record = present(await fleet.store.get("alpha"))
-    assert Intent.read(record.intended or "").cluster == b.id
+    assert (record.cluster, record.logins) == (b.id, ())
     assert await fleet.counts(a, b) == [0, 1]
 
     assert (await fleet.tenants(a, b, choose_cluster=to(a)).ensure("alpha")).cluster == b.id
@@ -306,7 +312,7 @@ async def test_unreachable_cluster_fails_its_own_tenants_only(fleet: Fleet) -> N
 
 async def test_claimed_name_without_intent_is_skipped(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
-    await leave_intent(fleet.store, "alpha", None)
+    await fleet.store.release(await claimed(fleet.store, "alpha"))
     for tenants in (fleet.tenants(a), fleet.tenants(a, b)):
         assert await outcomes_of(tenants.repair(all=True)) == {}
     assert [each.action async for each in fleet.tenants(a, b).remove(["alpha"])] == [TenantAction.ABSENT]
@@ -320,11 +326,11 @@ async def test_damaged_or_foreign_records_end_no_verb(fleet: Fleet, tmp_path: Pa
     await fleet.tenants(b).ensure("elsewhere")
     await fleet.tenants(a, prefix=f"p{fleet.prefix}").ensure("prefixed")
     others = ["elsewhere", "prefixed", "begun"]
-    begun = Intent(verb=Verb.PROVISION, cluster=b.id, database=f"{fleet.prefix}begun")
-    await leave_intent(fleet.store, "begun", str(begun))
-    await leave_intent(fleet.store, "newer", "fly newer away")
+    await put(fleet.store, evolve(begun("begun", "first"), cluster=b.id, database=f"{fleet.prefix}begun"))
+    await keep(fleet.store, "newer")
     with closing(sqlite3.connect(tmp_path / "tenants.db")) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'damaged', 'dumaged') WHERE name = 'damaged'")
+        file.execute("UPDATE credentials SET record = replace(record, 'v1', 'v2') WHERE name = 'newer'")
         file.commit()
 
     async def work(_: object) -> None:

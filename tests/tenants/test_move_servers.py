@@ -20,6 +20,7 @@ from aiodbclient.tenants.errors import MoveError
 from .conftest import only, present
 from .managed import INSTALLED
 from .moves import Two, administer, assert_survives, enters, left_on, moved_beside, moved_while_written, opened, sql
+from .own_stores import record_for
 from .problems import kinds
 from .programs import session_of
 from .servers import RestartablePostgres
@@ -123,9 +124,8 @@ async def test_move_ends_rights_of_others(two: Two, alpha: Credential) -> None:
     )
     await administer(two.old, f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"')
     await two.new.users.create(name)
-    uri = f"postgresql://{name}:{here.password}@{alpha.host}:{alpha.port}/{alpha.database}"
 
-    moved = await moved_beside(two, evolve(alpha, uri=uri))
+    moved = await moved_beside(two, evolve(alpha, username=name, password=here.password))
 
     rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
     assert await sql(moved.credential, rights) == [(False,)]
@@ -143,7 +143,8 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
     assert await enters(alpha)
-    assert await tenants.get("alpha") == evolve(alpha, moved_from=two.new.id)
+    assert await tenants.get("alpha") == alpha
+    assert (await record_for(two.store, "alpha")).leftover == two.new.id
 
     await asyncio.to_thread(there.start)
     repaired = await only(Tenants([two.old, two.new], two.store, prefix=two.prefix).repair(["alpha"]))
@@ -169,14 +170,14 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     before = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
-    commit = SQLiteStore.commit
+    save = SQLiteStore.save
 
-    async def dying(store: SQLiteStore, claim: Any, record: Any) -> None:
-        await commit(store, claim, record)
-        if record.current.moved_from is not None:
+    async def dying(store: SQLiteStore, claim: Any, record: Any, **release: Any) -> None:
+        await save(store, claim, record, **release)
+        if record.leftover is not None:
             await asyncio.to_thread(here.stop)
 
-    monkeypatch.setattr(SQLiteStore, "commit", dying)
+    monkeypatch.setattr(SQLiteStore, "save", dying)
     moved = await only(tenants.move(["alpha"], to=two.new))
     monkeypatch.undo()
     assert moved.error is None

@@ -25,8 +25,8 @@ NAMES = ["alpha", "beta", "gamma", "delta"]
 
 async def logins_on_record(place: Place) -> set[str]:
     """The logins on record, without the test's prefix."""
-    credentials = [record.current async for record in place.store.records()]
-    return {each.username.removeprefix(place.prefix) for each in credentials if each is not None}
+    logins = [each async for record in place.store.records() for each in record.logins if each.replaced is None]
+    return {each.username.removeprefix(place.prefix) for each in logins}
 
 
 @asynccontextmanager

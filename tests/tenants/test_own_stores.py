@@ -13,14 +13,14 @@ import pytest
 from cryptography.fernet import Fernet
 
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
-from aiodbclient.tenants import Record
+from aiodbclient.tenants import TenantRecord
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from ..proc import line, python
 from .leaks import leaks
 from .own_stores import Stores, password
-from .store_contract import LONG, a_credential, all_of, claimed, keep, put_on_record
-from .test_sealing import forged
+from .store_contract import LONG, a_record, all_of, claimed, keep
+from .test_codec import forged
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 KEYS = pytest.mark.parametrize("key", [None, NEW], ids=["plain", "encrypted"])
@@ -40,7 +40,7 @@ async def test_stopped_process_loses_claim(stores: Stores) -> None:
             process.stdin.write("\n")
             process.stdin.flush()
             assert await asyncio.to_thread(line, process) == "ClaimLostError"
-        await put_on_record(store, claim, a_credential("alpha"))
+        await store.save(claim, a_record("alpha"))
         assert await password(store, "alpha") == "hunter2"
 
 
@@ -105,7 +105,7 @@ async def test_damaged_records_are_listed_last_and_discarded(stores: Stores) -> 
                 await call
 
         seen = [entry async for entry in store.entries()]
-        assert [each.name for each in seen if isinstance(each, Record)] == ["alpha", "gamma"]
+        assert [each.name for each in seen if isinstance(each, TenantRecord)] == ["alpha", "gamma"]
         assert [each.damaged for each in seen if isinstance(each, StoreError)] == [("beta",), ("delta",)]
         listed = store.records()
         assert [(await anext(listed)).name, (await anext(listed)).name] == ["alpha", "gamma"]
@@ -120,6 +120,7 @@ async def test_damaged_records_are_listed_last_and_discarded(stores: Stores) -> 
         with pytest.raises(StoreError, match="'nobody' is not on record"):
             await store.discard("nobody")
         assert [record.name for record in await all_of(store)] == ["alpha", "gamma"]
+        await keep(store, "epsilon")
         await claimed(store, "epsilon")
         with pytest.raises(ClaimLostError, match="a process works on 'epsilon'"):
             await store.discard("epsilon")
@@ -158,5 +159,5 @@ async def test_traceback_locals_show_no_credential(stores: Stores, key: bytes | 
         else:  # PostgreSQL's DETAIL quotes the row
             stores.execute("a", "ALTER TABLE {} ADD CHECK (token IS NOT NULL) NOT VALID")
         with pytest.raises(StoreError) as unwritten:
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.save(claim, a_record("alpha"), release=True)
         assert "hunter2" not in shown(unwritten.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 import sqlalchemy
 from attrs import define
 
-from aiodbclient._dsn import dsn
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, TenantPools
 
@@ -64,8 +64,12 @@ def credential_on(server: TLSServer, ca_file: str | None = None) -> Credential:
 def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name: str = "alice") -> Credential:
     password = PASSWORD
     where: dict[str, Any] = {"engine": engine, "host": "127.0.0.1", "port": port, "database": database}
-    uri = dsn(**where, ssl=True, uri="", username=name, password=password, ca_file=None)
-    return Credential(name="alpha", username=name, password=password, uri=uri, ca=ca.read_text(), **where)
+    more: dict[str, Any] = {
+        "cluster": "cluster",
+        "cluster_name": "tenants",
+        "created": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    return Credential(name="alpha", username=name, password=password, ca=ca.read_text(), **where, **more)
 
 
 async def by_asyncpg(pool: Any) -> Any:

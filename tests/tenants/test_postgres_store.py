@@ -24,7 +24,7 @@ from aiodbclient.tenants.errors import StoreError
 from .leaks import leaks
 from .own_stores import password
 from .servers import RestartablePostgres
-from .store_contract import LONG, StoreContract, a_credential, all_of, claimed, keep, put_on_record
+from .store_contract import LONG, StoreContract, a_record, all_of, claimed, keep
 
 
 class TestPostgresStore(StoreContract):
@@ -53,14 +53,14 @@ async def test_store_reconnects_after_restart(restartable: RestartablePostgres) 
         await keep(store, "alpha")
         claim = await claimed(store, "beta")
         await asyncio.to_thread(restartable.stop)
-        calls = [store.get("alpha"), store.claim("gamma", LONG), put_on_record(store, claim, a_credential("beta"))]
+        calls = [store.get("alpha"), store.claim("gamma", LONG), store.save(claim, a_record("beta"))]
         for error in await asyncio.gather(*calls, return_exceptions=True):
             assert type(error) is StoreError
             assert "cannot use" in str(error)
         await asyncio.to_thread(restartable.start)
 
         assert await other.claim("beta", LONG) is None
-        await put_on_record(store, claim, a_credential("beta"))
+        await store.save(claim, a_record("beta"))
         assert await password(other, "alpha") == await password(other, "beta") == "hunter2"
         await keep(other, "gamma")
 
@@ -78,7 +78,7 @@ async def test_broken_idle_connection_is_replaced(postgres: str, table: str) -> 
         execute(
             postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'"
         )
-        await put_on_record(store, claim, a_credential("alpha"))
+        await store.save(claim, a_record("alpha"))
         assert await password(store, "alpha") == "hunter2"
 
 
@@ -264,7 +264,7 @@ async def test_planted_function_is_not_called(planted: Planted) -> None:
             execute(planted.dsn(planted.tenant), statement)
         await store.renew(await claimed(store, "beta", 60), 60)
         await keep(store, "gamma")
-        assert [record.name for record in await all_of(store)] == ["alpha", "beta", "gamma"]
+        assert [record.name for record in await all_of(store)] == ["alpha", "gamma"]
 
         execute(
             planted.superuser,

@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 
 from aiodbclient.errors import InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import ProblemKind, Record, Seal, SQLiteStore, TenantAction, TenantFailed, Tenants
-from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants import (
+    OperationKind,
+    ProblemKind,
+    RecordCodec,
+    SQLiteStore,
+    TenantAction,
+    TenantFailed,
+    Tenants,
+)
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantUnavailableError
 
 from .conftest import Place, only
 from .dying import leave
+from .own_stores import record_of
 from .programs import refusal, session_of
-from .store_contract import a_credential, claimed
+from .store_contract import a_record, claimed
 from .test_check_and_repair import open_to_others
 
 
@@ -69,14 +77,14 @@ async def test_moving_and_suspended_differ_by_type(place: Place) -> None:
     """A tenant that is moved can be tried again, a suspended one cannot."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
-    await leave(place.store, credential, Verb.MOVE, other_cluster="elsewhere")
+    await leave(place.store, credential, OperationKind.MOVE, target="elsewhere")
     with pytest.raises(TenantMovingError) as moving:
         await tenants.ensure("alpha")
     assert moving.value.retry_after
     [problem] = (await only(tenants.check(["alpha"]))).problems
     assert problem.kind is ProblemKind.MOVING
     claim = await claimed(place.store, "alpha")
-    await place.store.commit(claim, Record(name="alpha", current=credential))
+    await place.store.save(claim, record_of(credential), release=True)
     assert (await only(tenants.suspend(["alpha"]))).error is None
     with pytest.raises(SuspendedError) as suspended:
         await tenants.ensure("alpha")
@@ -100,7 +108,7 @@ async def test_public_texts_are_plain_str(anywhere: Place) -> None:
         for text in (credential.name, credential.username, credential.password, credential.database, credential.uri):
             assert type(text) is str
         assert {type(value) for value in credential.env().values()} == {str}
-    assert type(Seal().seal(Record(name="alpha", current=a_credential("alpha")))) is str
+    assert type(RecordCodec().encode(a_record("alpha"))) is str
 
 
 async def test_provision_refuses_wrong_store(anywhere: Place) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, ProblemKind, Role, TenantAction, _context
+from aiodbclient.tenants import Credential, OperationKind, ProblemKind, Role, TenantAction, _context
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
 from ..thorough import first_of
@@ -134,7 +133,7 @@ async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
 
 async def test_no_role_of_half_removed_tenant(place: Place) -> None:
     tenants = place.tenants()
-    await leave(place.store, await tenants.ensure("alpha"), Verb.REMOVE)
+    await leave(place.store, await tenants.ensure("alpha"), OperationKind.REMOVE)
 
     with pytest.raises(TenantNotFoundError, match="'alpha' is being removed, or its removal is unfinished: run remove"):
         await tenants.role("reader").ensure("alpha")
@@ -234,7 +233,7 @@ async def test_concurrent_calls_finish_removals_with_readers(place: Place, monke
     for name in names:
         credential = await tenants.ensure(name)
         await tenants.role("reader").ensure(name)
-        await leave(place.store, credential, Verb.REMOVE)
+        await leave(place.store, credential, OperationKind.REMOVE)
 
     async with asyncio.timeout(300):  # for ever, if they waited for each other
         await asyncio.gather(*(tenants.ensure(name) for name in names))

@@ -13,7 +13,7 @@ import pytest
 from aiodbclient._masking import Secret
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Tenants
-from aiodbclient.tenants._verbs import tenant
+from aiodbclient.tenants._operations import tenant
 
 from ..thorough import first_of
 from .conftest import SQL, Place

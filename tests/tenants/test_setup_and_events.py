@@ -12,11 +12,12 @@ import pytest
 
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Role, TenantAction, TenantEvent, Tenants
+from aiodbclient.tenants._operations import tenant
 from aiodbclient.tenants._stores import Claim
-from aiodbclient.tenants._verbs import tenant
 
 from .conftest import Place, only
 from .dying import died
+from .own_stores import record_for
 from .programs import ask
 from .test_check_and_repair import admin_of
 
@@ -31,7 +32,7 @@ async def test_setup_runs_before_credential_is_returned(place: Place) -> None:
 
     async def setup(credential: Credential) -> None:
         record = await place.store.get("alpha")
-        seen.append((credential, record and record.current))
+        seen.append((credential, record and record.current()))
         await migrate(credential)
 
     tenants = place.tenants(setup=setup)
@@ -45,18 +46,17 @@ async def test_setup_runs_before_credential_is_returned(place: Place) -> None:
     await tenants.role("reader").ensure("alpha")
     assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
     assert len(seen) == 1  # once for a new tenant, and for nothing else
-    assert seen[0][0].is_set_up is False
-    assert credential.is_set_up
+    assert (await record_for(place.store, "alpha")).is_set_up
 
 
 async def test_setup_of_tenant_made_without(place: Place) -> None:
     """Such as one that the command made."""
     without = await place.tenants().ensure("alpha")
-    assert not without.is_set_up
+    assert not (await record_for(place.store, "alpha")).is_set_up
 
     credential = await place.tenants(setup=migrate).ensure("alpha")
 
-    assert credential.is_set_up
+    assert (await record_for(place.store, "alpha")).is_set_up
     assert credential.password == without.password
     assert await ask(credential, "SELECT * FROM notes") == []
     assert await place.tenants(setup=migrate).ensure("alpha") == credential

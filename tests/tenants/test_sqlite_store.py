@@ -23,11 +23,11 @@ from cryptography.fernet import Fernet
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import SQLiteStore, Store
 from aiodbclient.tenants._stores import sqlite
-from aiodbclient.tenants._stores.sealing import Key
+from aiodbclient.tenants._stores.codec import Key
 from aiodbclient.tenants.errors import StoreError
 
 from .own_stores import password
-from .store_contract import LONG, StoreContract, a_credential, all_of, claimed, keep
+from .store_contract import LONG, StoreContract, a_record, all_of, claimed, keep
 
 
 class TestSQLiteStore(StoreContract):
@@ -190,14 +190,15 @@ async def test_removed_file_is_reported(path: Path, what: str) -> None:
 
 SHARER = """
 import asyncio, sys
-from aiodbclient.tenants import Record, SQLiteStore
+from aiodbclient.tenants import Operation, OperationKind, SQLiteStore
+from tests.tenants.store_contract import a_record
 
 async def one(store, name):
     claim = await store.claim(name, 60)
-    if claim is None or claim.record.intended:
+    if claim is None or claim.record:
         return claim and await store.release(claim)
-    await store.begin(claim, name)
-    await store.commit(claim, Record(name=name, intended=sys.argv[2]))
+    await store.save(claim, a_record(name))
+    await store.save(claim, a_record(name, version=sys.argv[2]), release=True)
     print(name)
 
 async def main():
@@ -217,7 +218,7 @@ async def test_processes_share_a_file(path: Path) -> None:
 
     assert sorted(name for names in made for name in names) == sorted(f"t{number}" for number in range(100))
     async with SQLiteStore(path) as store:
-        by = {record.name: record.intended for record in await all_of(store)}
+        by = {record.name: record.version for record in await all_of(store)}
     assert by == {name: f"p{number}" for number, names in enumerate(made) for name in names}
 
 
@@ -251,7 +252,7 @@ async def test_deleted_credential_is_overwritten(path: Path) -> None:
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
         assert b"hunter2" in path.read_bytes()
-        await store.commit(await claimed(store, "alpha"), None)
+        await store.save(await claimed(store, "alpha"), None, release=True)
         assert b"hunter2" not in path.read_bytes()
 
 
@@ -271,7 +272,7 @@ async def test_full_disk_is_an_error_that_passes(path: Path) -> None:
             with pytest.raises(StoreError, match=r"database or disk is full .make room"):
                 await fill(store)
             assert await password(store, "alpha") == "hunter2"
-            await store.commit(await claimed(store, "tenant-0"), None)
+            await store.save(await claimed(store, "tenant-0"), None, release=True)
             await keep(store, "beta")
     finally:
         subprocess.run(["umount", "-l", path.parent], check=True)
@@ -322,13 +323,13 @@ async def test_flipped_byte_changes_no_credential(path: Path, key: Key) -> None:
         path.write_bytes(damaged)
         try:
             async with SQLiteStore(path, key) as store:
-                expected = {name: a_credential(name, f"hunter-{name}") for name in ("alpha", "beta")}
+                expected = {name: a_record(name, f"hunter-{name}") for name in ("alpha", "beta")}
                 for name in expected:
                     claim = await claimed(store, name)
-                    assert claim.record.current in (None, expected[name])
+                    assert claim.record in (None, expected[name])
                     await store.release(claim)
                 async for record in store.records():
-                    assert record.current in (None, expected[record.name])
+                    assert record == expected[record.name]
         except StoreError as error:
             refused.append("".join(traceback.format_exception(error)))
     assert "hunter" not in "".join(refused)

@@ -8,19 +8,19 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from attrs import define, evolve
+from attrs import define
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from aiodbclient.tenants import Claim, Record, Store
+from aiodbclient.tenants import Claim, Store, TenantRecord
 from aiodbclient.tenants.errors import ClaimLostError
 
 from .own_stores import Stores
-from .store_contract import a_credential, all_of, put_on_record
+from .store_contract import a_record, all_of
 
 PROCESSES = st.sampled_from([0, 1, 2])
-CHANGES = st.sampled_from(["begin", "renew", "commit", "delete"])
+CHANGES = st.sampled_from(["save", "renew", "finish", "delete", "remove"])
 NAMES = ("alpha", "beta")
 # No sum of these ends within 200 s of a lease, so the duration of the test does not matter.
 LEASES = st.sampled_from([1_000.0, 10_000.0])
@@ -44,7 +44,7 @@ class Claims(RuleBasedStateMachine):
         self.kind, self.name = kind, f"claims_{secrets.token_hex(4)}"
         self.stores = [self.opened() for _ in range(3)]
         self.now = 0.0
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, TenantRecord] = {}
         self.held: dict[str, Held] = {}
         self.claims: list[Claim] = []
 
@@ -65,8 +65,7 @@ class Claims(RuleBasedStateMachine):
         assert (claim is not None) == free
         if claim is not None:
             assert claim.token not in [each.token for each in self.claims]
-            record = self.records.setdefault(name, Record(name=name))
-            assert claim == Claim(name=name, token=claim.token, record=record)
+            assert claim == Claim(name=name, token=claim.token, record=self.records.get(name))
             self.held[name] = Held(claim.token, self.now + lease)
             self.claims.append(claim)
 
@@ -77,28 +76,27 @@ class Claims(RuleBasedStateMachine):
             return
         claim, store = self.claims[-1 - of], self.stores[process]
         held = self.held.get(claim.name)
-        password = secrets.token_hex(4)
+        record = a_record(claim.name, secrets.token_hex(4))
         calls: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            "begin": lambda: store.begin(claim, password),
+            "save": lambda: store.save(claim, record),
             "renew": lambda: store.renew(claim, lease),
-            "commit": lambda: put_on_record(store, claim, a_credential(claim.name, password), claim.record.current),
-            "delete": lambda: store.commit(claim, None),
+            "finish": lambda: store.save(claim, record, release=True),
+            "delete": lambda: store.save(claim, None),
+            "remove": lambda: store.save(claim, None, release=True),
         }
         if held is None or held.token != claim.token:
             with pytest.raises(ClaimLostError):
                 self.runner.run(calls[do]())
             return
         self.runner.run(calls[do]())
-        if do == "begin":
-            self.records[claim.name] = evolve(claim.record, intended=password)
-        elif do == "renew":
+        if do == "renew":
             held.expires = self.now + lease
-        elif do == "commit":
-            current = a_credential(claim.name, password)
-            self.records[claim.name] = Record(name=claim.name, current=current, previous=claim.record.current)
-            del self.held[claim.name]
+        elif do in ("save", "finish"):
+            self.records[claim.name] = record
         else:
-            del self.records[claim.name], self.held[claim.name]
+            self.records.pop(claim.name, None)
+        if do in ("finish", "remove"):
+            del self.held[claim.name]
 
     @rule(process=PROCESSES, of=st.integers(0, 5))
     def release(self, process: int, of: int) -> None:

@@ -30,7 +30,8 @@ async def logins(place: Place) -> set[str]:
 
 async def on_record(store: Store) -> dict[str, Credential]:
     """The stored credentials, by name."""
-    return {record.name: record.current async for record in store.records() if record.current}
+    found = {record.name: record.credential() async for record in store.records()}
+    return {name: credential for name, credential in found.items() if credential is not None}
 
 
 @pytest.mark.thorough  # the claims of the failed run last for a minute
@@ -54,10 +55,10 @@ async def test_the_stores_server_goes_away_in_the_middle(place: Place, restartab
         assert len(made) < len(NAMES)
 
         await asyncio.to_thread(restartable.start)
-        # What was created but not stored has an open intent: that is stored first.
+        # What was created but not stored has an operation in progress: that is stored first.
         records = {record.name: record async for record in store.records()}
         assert made <= set(records)
-        assert all(records[name].current or records[name].intended for name in made)
+        assert all(records[name].logins or records[name].operation for name in made)
         assert {outcome.name async for outcome in tenants.provision(NAMES) if outcome.error is None} == set(NAMES)
         credentials = await on_record(store)
 

@@ -12,9 +12,8 @@ from attrs import evolve
 
 from aiodbclient import Cluster, Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import OperationKind, SQLiteStore, TenantAction, TenantRecord, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._record import Verb
 
 from .conftest import Place, only
 from .dying import leave
@@ -70,12 +69,12 @@ async def test_invalid_if_exists_refused(place: Place, if_exists: Any) -> None:
 
 
 class InterruptedStore(SQLiteStore):
-    """A stranger acts right after the first intent is stored: we have listed, but not created anything."""
+    """A stranger acts right after the first operation is stored: we have listed, but not created anything."""
 
     stranger: Callable[[], Awaitable[object]] | None = None
 
-    async def begin(self, claim: Any, intent: str | None) -> None:
-        await super().begin(claim, intent)
+    async def save(self, claim: Any, record: TenantRecord | None, *, release: bool = False) -> None:
+        await super().save(claim, record, release=release)
         if self.stranger is not None:
             stranger, self.stranger = self.stranger, None
             await stranger()
@@ -107,7 +106,7 @@ async def test_database_made_by_others_after_crash(anywhere: Place, verb: str) -
     """A process dies before it creates the database, and somebody else makes one of that name: it stays theirs."""
     place, name = anywhere, anywhere.prefix + "shop"
     shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
-    await leave(place.store, shop, Verb.PROVISION)
+    await leave(place.store, shop, OperationKind.PROVISION)
     await make(place.cluster, "database", name)
     admin = await admin_of(place, name)
     await ask(admin, "CREATE TABLE theirs (x int PRIMARY KEY)")
@@ -129,7 +128,7 @@ async def test_tenant_of_another_store_after_crash(anywhere: Place, verb: str, t
     engine = (await place.cluster.info()).engine
     shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
     login = names_of("shop", engine, place.prefix).new_login([])
-    await leave(place.store, shop, Verb.PROVISION, logins=(login,))
+    await leave(place.store, shop, OperationKind.PROVISION, logins=(login,))
     async with SQLiteStore(tmp_path / "other.db") as store:
         theirs = await Tenants(place.cluster, store, prefix=place.prefix).ensure("shop")
 
@@ -157,9 +156,7 @@ async def test_adopted_login_of_api_works_until_revoked(anywhere: Place) -> None
     user = await place.cluster.users.create(name)
     if (admin := await admin_of(place, name)).engine == Engine.PG:
         await ask(admin, f'GRANT CREATE ON SCHEMA public TO "{name}"')
-    old = evolve(
-        admin, username=name, password=user.password, uri=(await place.cluster.info()).connection.uri_for(user, name)
-    )
+    old = evolve(admin, username=name, password=user.password)
     await ask(old, "CREATE TABLE t (x int PRIMARY KEY)")
     assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
 

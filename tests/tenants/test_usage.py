@@ -18,7 +18,8 @@ from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from .moves import Two
-from .store_contract import claimed, put_on_record
+from .own_stores import record_of
+from .store_contract import claimed
 
 
 async def test_usage_and_rooms_show_how_large_tenants_are(two: Two, tenants: Tenants, alpha: Credential) -> None:
@@ -42,7 +43,8 @@ async def test_usage_errors_fail_their_own_names(two: Two, alpha: Credential) ->
     away = two.client.cluster(uuid4())
     for name, cluster in (("damaged", two.old.id), ("elsewhere", away.id)):  # on record alone
         claim = await claimed(two.store, name)
-        await put_on_record(two.store, claim, evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster))
+        there = evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster)
+        await two.store.save(claim, record_of(there), release=True)
     with closing(sqlite3.connect(two.path, isolation_level=None)) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'password', 'x') WHERE name = 'damaged'")
 
@@ -65,7 +67,8 @@ async def test_usage_asks_each_server_once(two: Two, tenants: Tenants, monkeypat
         name = f"n{number}"
         claim = await claimed(two.store, name)
         login = f"{two.prefix}{name}"
-        await put_on_record(two.store, claim, evolve(credentials[0], name=name, database=login, username=login))
+        there = evolve(credentials[0], name=name, database=login, username=login)
+        await two.store.save(claim, record_of(there), release=True)
     statements = list[Any]()
     execute = psycopg.AsyncConnection.execute
 

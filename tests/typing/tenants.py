@@ -12,7 +12,6 @@ from aiodbclient.tenants import (
     ClusterCapacity,
     Credential,
     Problem,
-    Record,
     Role,
     SQLiteStore,
     TenantAction,
@@ -22,6 +21,7 @@ from aiodbclient.tenants import (
     TenantEvent,
     TenantFailed,
     TenantOutcome,
+    TenantRecord,
     TenantRemovalOutcome,
     TenantRemoved,
     TenantRepaired,
@@ -46,6 +46,7 @@ async def use(cluster: Cluster) -> None:
             assert_type(outcome.tries, int)
             if outcome.error is None:
                 assert_type(outcome.credential, Credential)
+                assert_type(outcome.record, TenantRecord)
             else:
                 assert_type(outcome.error, Exception)
                 assert_type(outcome.credential, None)
@@ -63,14 +64,14 @@ async def use(cluster: Cluster) -> None:
 
 async def use_the_day_after(cluster: Cluster, store: SQLiteStore) -> None:
     async def setup(credential: Credential) -> None:
-        assert_type(credential.since, datetime | None)
+        assert_type(credential.created, datetime)
         assert_type(credential.role, Role)
 
     def on_event(event: TenantEvent) -> None:
         assert_type((event.action, event.role, event.error), tuple[TenantAction, Role, str | None])
 
     tenants = Tenants(cluster, store, connection_limit=20, setup=setup, on_event=on_event)
-    assert_type(tenants.records(), AsyncIterator[Record])
+    assert_type(tenants.records(), AsyncIterator[TenantRecord])
     async for check in tenants.check():
         assert_type(check, TenantChecked | TenantFailed)
         if check.error is None:
@@ -81,7 +82,7 @@ async def use_the_day_after(cluster: Cluster, store: SQLiteStore) -> None:
         assert_type(repair, TenantRepaired | TenantFailed)
         if repair.error is None:
             assert_type(repair.problems, tuple[Problem, ...])
-            assert_type(repair.credential, Credential)
+            assert_type(repair.credential, Credential | None)
     assert_type(tenants.repair(all=True), Run[TenantRepairOutcome])
     assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
     assert_type(tenants.revoke_previous(older_than=timedelta(days=1), unused=True), Run[TenantOutcome])

@@ -1,65 +1,31 @@
-"""``Store``: it holds the credentials, and records which process works on which name.
+"""``Store``: it saves and returns the records of tenants, and decides which process may change one.
 
-A store has one record for each name. A process claims a name to work on it, and only the holder of the claim can change
-the record. To provision a tenant, the methods are called in this order::
+A process claims a name to work on it, and only the holder of the claim can change the record. To provision a tenant,
+the methods are called in this order::
 
-    claim(name)             stores the name, before anything is done for it
-    begin(claim, intent)    before the first statement that changes something on the server
-    renew(claim)            while the statements run; it raises if the claim was lost
-    commit(claim, record)   stores the credential before the caller gets it, and ends the claim
-    release(claim)          instead of ``commit``, after an error or a cancellation; the intent stays on record
+    claim(name)                        stores the name, before anything is done for it
+    save(claim, record)                the operation in progress, before the first statement that changes the server
+    renew(claim)                       while the statements run; it raises if the claim was lost
+    save(claim, record, release=True)  the login, before the caller gets it; this ends the claim
+    release(claim)                     instead, after an error or a cancellation; the record stays as it was saved
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Protocol, Self, TypeVar, runtime_checkable
 
-from attrs import field, frozen
+from attrs import frozen
 
-from .._credential import Credential
-from .._naming import Role
+from .._records import TenantRecord
 from ..errors import StoreError
 
 T = TypeVar("T")
 
 _LEASE = 60.0  # s, of a claim that ends as soon as one record is written
-
-
-@frozen(kw_only=True)
-class RoleCredentials:
-    """The credentials of a tenant's readers, or of its writers.
-
-    Attributes:
-        current: The credential to use.
-        previous: The credential before the last ``rotate``. It works until it is revoked. None if there is none.
-    """
-
-    current: Credential
-    previous: Credential | None = None
-
-
-@frozen(kw_only=True)
-class Record:
-    """The record of one tenant.
-
-    Attributes:
-        name: The name of the tenant.
-        current: The credential to use; None if none is stored yet.
-        previous: The credential before the last ``rotate``. It works until it is revoked. None if there is none.
-        roles: The credentials of its readers and writers, as far as it has them.
-        intended: The intent: what a process was about to do to the tenant. None if there is no intent. No error ends
-            it. To a store it is one opaque text.
-    """
-
-    name: str
-    current: Credential | None = None
-    previous: Credential | None = None
-    roles: Mapping[Role, RoleCredentials] = field(factory=dict[Role, RoleCredentials])
-    intended: str | None = None
 
 
 @frozen(kw_only=True)
@@ -69,12 +35,12 @@ class Claim:
     Attributes:
         name: The name of the record.
         token: A random text, unique to this claim.
-        record: The record at the time of the claim.
+        record: The record at the time of the claim; None if there is none.
     """
 
     name: str
     token: str
-    record: Record
+    record: TenantRecord | None
 
 
 @runtime_checkable
@@ -84,9 +50,9 @@ class Store(Protocol):
     A store is an async context manager; entering it opens it. When a method returns, its change is durable: fsynced, or
     committed. A cancelled method makes its whole change or none of it.
 
-    A store may also have ``def entries(self) -> AsyncIterator[Record | StoreError]``: as ``records``, but with the
-    error of each unreadable record in its place, so that a damaged record does not block the others. And ``async def
-    discard(self, name: str) -> None``, which removes a record without reading it.
+    A store may also have ``def entries(self) -> AsyncIterator[TenantRecord | StoreError]``: as ``records``, but with
+    the error of each unreadable record in its place, so that a damaged record does not block the others. And
+    ``async def discard(self, name: str) -> None``, which removes a record without reading it.
 
     Raises:
         StoreError: By every method: the store is not open, or cannot be read or written.
@@ -101,15 +67,15 @@ class Store(Protocol):
     async def __aexit__(self, *exc_info: object) -> None:
         """Close the store."""
 
-    async def get(self, name: str) -> Record | None:
-        """Return the record of ``name``, or None."""
+    async def get(self, name: str) -> TenantRecord | None:
+        """Return the record of ``name``, or None, also if the name is only claimed."""
 
-    def records(self) -> AsyncIterator[Record]:
+    def records(self) -> AsyncIterator[TenantRecord]:
         """Yield all records, in the order of their names, without loading all of them into memory."""
         ...
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name``, and create its record if there is none.
+        """Claim ``name``, whether it has a record or not.
 
         A name is free if its claim was released or has ended, or if its lease has expired. A cancelled call holds no
         claim.
@@ -122,36 +88,29 @@ class Store(Protocol):
             The claim, with the record; None if another process, or this one, holds the name.
         """
 
-    async def begin(self, claim: Claim, intent: str | None) -> None:
-        """Store the intent: what is about to happen to the tenant.
-
-        Args:
-            claim: The claim.
-            intent: The intent, one opaque text. It replaces an earlier one. None ends it.
-        """
-
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now."""
 
-    async def commit(self, claim: Claim, record: Record | None) -> None:
-        """Store the record as it is now, or delete it, and end the claim.
+    async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
+        """Store the record, or delete it.
 
         Args:
-            claim: The claim.
-            record: It replaces the one on record. None: the name is not on record any more.
+            claim: The claim. It stays, unless ``release`` is true.
+            record: It replaces the stored one. None: the name has no record any more.
+            release: Whether to end the claim in the same write.
         """
 
     async def release(self, claim: Claim) -> None:
-        """End the claim. The record stays, with its intent. Does nothing if the claim was lost."""
+        """End the claim. The record stays. Does nothing if the claim was lost."""
 
     async def now(self) -> datetime:
         """Return the time in UTC, by the clock that decides when a lease expires."""
         ...
 
 
-def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:
+def entries_of(store: Store) -> AsyncIterator[TenantRecord | StoreError]:
     """Yield all records of ``store``, with the error of each unreadable one in its place if it has ``entries``."""
-    entries: Callable[[], AsyncIterator[Record | StoreError]] = getattr(store, "entries", store.records)
+    entries: Callable[[], AsyncIterator[TenantRecord | StoreError]] = getattr(store, "entries", store.records)
     return entries()
 
 
@@ -197,13 +156,13 @@ async def rewrite_records(store: Store) -> int:
     written = 0
     async for record in readable(entries_of(store)):
         async with _claimed(store, record.name) as claim:
-            await store.begin(claim, claim.record.intended)  # this encrypts the whole record again
+            await store.save(claim, claim.record)  # this encrypts it again
         written += 1
     return written
 
 
 async def copy_records(source: Store, target: Store) -> int:
-    """Copy each record of ``source`` to ``target``, with its intent. ``source`` keeps its records.
+    """Copy each record of ``source`` to ``target``. ``source`` keeps its records.
 
     Args:
         source: An open store.
@@ -222,11 +181,11 @@ async def copy_records(source: Store, target: Store) -> int:
         async with _claimed(source, name) as original, _claimed(target, name) as claim:
             if claim.record == original.record:
                 continue
-            if claim.record != Record(name=name):  # a killed run leaves an empty one
+            if claim.record is not None:
                 raise StoreError(
                     f"the target already has another record of {name!r}: remove it there, or copy to an empty store"
                 )
-            await target.commit(claim, original.record)
+            await target.save(claim, original.record)
             written += 1
     return written
 

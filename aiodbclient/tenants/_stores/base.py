@@ -10,14 +10,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString, Protocol, Self, TypeAlias
 
-from attrs import evolve
-
 from ..._checks import check_seconds
 from ..._masking import Secret
 from ...errors import ConfigurationError
+from .._records import TenantRecord
 from ..errors import ClaimLostError, StoreError
-from . import Claim, Record, readable
-from .sealing import Key, Seal, check_storable
+from . import Claim, readable
+from .codec import Key, RecordCodec, check_storable
 
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -29,14 +28,17 @@ _SOME = 10  # records of which one shows whether the key opens the store
 # changes something returns a row if it did.
 PARAMETERS: Final = ("name", "record", "token", "after", "limit")
 
-_GET: Final = "SELECT name, record FROM {table} WHERE name = {name}"
-_PAGE: Final = "SELECT name, record FROM {table} WHERE name > {after} ORDER BY name LIMIT {limit}"
-# Claims the name if it is free. Its record is the new one if there is none.
+# A name that is only claimed has no record.
+_GET: Final = "SELECT name, record FROM {table} WHERE name = {name} AND record IS NOT NULL"
+_PAGE: Final = (
+    "SELECT name, record FROM {table} WHERE name > {after} AND record IS NOT NULL ORDER BY name LIMIT {limit}"
+)
+# Claims the name if it is free.
 _CLAIM: Final = """
-INSERT INTO {table} AS known (name, record, token, expires) VALUES ({name}, {record}, {token}, {until})
+INSERT INTO {table} AS known (name, token, expires) VALUES ({name}, {token}, {until})
 ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
 WHERE known.token IS NULL OR known.expires <= {now}
-RETURNING name, record
+RETURNING name, coalesce(record, '')
 """
 _OWN: Final = " WHERE name = {name} AND token = {token} RETURNING name"
 _RELEASE: Final = "UPDATE {table} SET token = NULL" + _OWN
@@ -60,7 +62,7 @@ class BaseStore(ABC):
     """A store that has one connection while it is open."""
 
     def __init__(self, key: Key) -> None:
-        self._seal = Seal(key)
+        self._codec = RecordCodec(key)
         self._connection: StoreConnection | None = None
 
     async def __aenter__(self) -> Self:
@@ -69,7 +71,7 @@ class BaseStore(ABC):
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._make_connection()
         try:
-            self._seal.check_key(await self._read(_PAGE, after="", limit=_SOME))
+            self._codec.check_key(await self._read(_PAGE, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
             raise
@@ -81,22 +83,22 @@ class BaseStore(ABC):
         if connection is not None:
             await connection.aclose()
 
-    async def get(self, name: str) -> Record | None:
+    async def get(self, name: str) -> TenantRecord | None:
         """Return the record of ``name``, or None. Raises StoreError, or InvalidArgumentError for an invalid name."""
         rows = await self._read(_GET, name=check_storable(name))
-        return self._seal.open(*rows[0]) if rows else None
+        return self._codec.decode(*rows[0]) if rows else None
 
-    def records(self) -> AsyncIterator[Record]:
+    def records(self) -> AsyncIterator[TenantRecord]:
         """Yield all records in the order of their names. Raises StoreError, after the others if some are unreadable."""
         return readable(self.entries())
 
-    async def entries(self) -> AsyncIterator[Record | StoreError]:
+    async def entries(self) -> AsyncIterator[TenantRecord | StoreError]:
         """Yield what ``records`` does, and the error of each unreadable record in its place. Raises StoreError."""
         after = ""
         while page := await self._read(_PAGE, after=after, limit=_PER_PAGE):
             for name, text in page:
                 try:
-                    entry: Record | StoreError = self._seal.open(name, text)
+                    entry: TenantRecord | StoreError = self._codec.decode(name, text)
                 except StoreError as error:
                     entry = error
                 yield entry
@@ -115,34 +117,30 @@ class BaseStore(ABC):
             InvalidArgumentError: No store can hold this name, or ``lease`` is not a positive number.
         """
         token = secrets.token_hex(16)
-        new = Secret(self._seal.seal(Record(name=check_storable(name))))  # a traceback may show local variables
+        check_storable(name)
         check_seconds("lease", lease)
         try:
-            rows = await self._read(_CLAIM, name=name, token=token, lease=lease, record=new)
-            return Claim(name=name, token=token, record=self._seal.open(*rows[0])) if rows else None
+            for _, text in await self._read(_CLAIM, name=name, token=token, lease=lease):
+                return Claim(name=name, token=token, record=self._codec.decode(name, text) if text else None)
+            return None
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
                 with suppress(StoreError):  # the end of the lease frees the claim
                     self._connection.submit(_RELEASE, {"name": name, "token": token})
             raise
 
-    async def begin(self, claim: Claim, intent: str | None) -> None:
-        """Store the intent, as ``Store.begin`` describes. Raises ClaimLostError or StoreError."""
-        sealed = Secret(self._seal.seal(evolve(claim.record, intended=intent)))
-        await self._change(claim, "UPDATE {table} SET record = {record}", record=sealed)
-
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         check_seconds("lease", lease)
         await self._change(claim, "UPDATE {table} SET expires = {until}", lease=lease)
 
-    async def commit(self, claim: Claim, record: Record | None) -> None:
-        """Store or delete the record, and end the claim. Raises ClaimLostError or StoreError."""
-        if record is None:
-            await self._change(claim, "DELETE FROM {table}")
+    async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
+        """Store or delete the record, as ``Store.save`` describes. Raises ClaimLostError or StoreError."""
+        if record is not None:
+            statement, values = "UPDATE {table} SET record = {record}", {"record": Secret(self._codec.encode(record))}
+            await self._change(claim, f"{statement}, token = NULL" if release else statement, **values)
         else:
-            sealed = Secret(self._seal.seal(record))
-            await self._change(claim, "UPDATE {table} SET record = {record}, token = NULL", record=sealed)
+            await self._change(claim, "DELETE FROM {table}" if release else "UPDATE {table} SET record = NULL")
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
@@ -165,7 +163,7 @@ class BaseStore(ABC):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
     async def _read(self, statement: LiteralString, **values: Value) -> list[tuple[str, Secret]]:
-        """Run a statement, and return names and sealed records, which no traceback shows."""
+        """Run a statement, and return names and encoded records, which no traceback shows."""
         return [(name, Secret(text)) for name, text in await self._run(statement, **values)]
 
     async def _run(self, statement: LiteralString, **values: Value) -> Rows:

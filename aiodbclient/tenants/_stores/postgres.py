@@ -12,7 +12,7 @@ from ..._masking import hidden
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
 from .base import PARAMETERS, BaseStore, Rows, Value
-from .sealing import Key
+from .codec import Key
 
 try:
     import psycopg
@@ -43,7 +43,7 @@ _SYNTAX = {name: Placeholder(name) for name in PARAMETERS} | {
 _CREATE = """
 CREATE TABLE {} (
     name text COLLATE "C" PRIMARY KEY,
-    record text NOT NULL,
+    record text,
     token text,
     expires timestamptz
 )

@@ -20,7 +20,7 @@ from ..._masking import hidden
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
 from .base import PARAMETERS, BaseStore, Rows, Value
-from .sealing import Key
+from .codec import Key
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()
@@ -31,7 +31,7 @@ _COLUMNS = "name", "record", "token", "expires"
 _SCHEMA = """
 CREATE TABLE credentials (
     name TEXT PRIMARY KEY,
-    record TEXT NOT NULL,
+    record TEXT,
     token TEXT,
     expires REAL
 ) WITHOUT ROWID

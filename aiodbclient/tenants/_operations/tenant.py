@@ -1,4 +1,4 @@
-"""``Tenant``: a tenant that this process has claimed, and the steps that several verbs take."""
+"""``Tenant``: a tenant that this process has claimed, and the steps that several operations take."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..._masking import Secret
 from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
 from .._context import Context, TenantServer
-from .._credential import Credential, new_password
+from .._credential import new_password
 from .._naming import Role, names_of
 from .._outcomes import Reporter
-from .._record import Intent, OnRecord, Verb, no_database
+from .._records import Login, Operation, OperationKind, TenantRecord, TenantState, no_database, state_of
 from .._servers import BaseTenant, Found, TenantSteps, of_tenant
-from .._stores import Claim, Record, RoleCredentials
+from .._stores import Claim
 from ..errors import ClaimLostError, StoreError
 
 LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
@@ -31,16 +31,20 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
+class ClaimedElsewhereError(Exception):
+    """Another process has claimed the tenant."""
+
+
 @define(eq=False, repr=False)
 class Tenant(BaseTenant):
-    """A claimed tenant: what is on record, its lease, and the steps on its server."""
+    """A claimed tenant: its record, its lease, and the steps on its server."""
 
     context: Context
     role: Role
     home: TenantServer  # the server of its cluster
     reporter: Reporter
     claim: Claim
-    on_record: OnRecord  # as this claim has changed it, for ``role``
+    record: TenantRecord | None  # as this claim has changed it
     _until: float  # when the lease runs out
     _has_ended: bool = field(init=False, default=False)  # the claim
     found: Found = field(init=False, default=Found())  # on the server, when work began
@@ -74,13 +78,12 @@ class Tenant(BaseTenant):
                 continue  # the store may be back before the lease expires
 
     async def end_claim(self, failure: BaseException | None) -> None:
-        """End the claim, unless ``commit`` or ``delete`` has, after work that succeeded or ended with ``failure``."""
+        """End the claim, unless ``save`` has, after work that succeeded or ended with ``failure``."""
         if self._has_ended:
             return
         try:
-            # A name for which no work began need not stay on record.
-            if self.on_record.of_role(Role.OWNER).is_empty:
-                await self.delete()
+            if self.record is None:  # nothing was begun, so the name need not stay in the store
+                await self.save(None, release=True)
             else:
                 await self.context.store.release(self.claim)
         except StoreError as error:
@@ -88,46 +91,52 @@ class Tenant(BaseTenant):
                 raise  # otherwise ``failure`` has the reason, and the claim ends with its lease
 
     @property
-    def record(self) -> Record:
-        assert self.on_record.record is not None  # the claim made it, if there was none
-        return self.on_record.record
+    def stored(self) -> TenantRecord:
+        """The record of a tenant that has one."""
+        assert self.record is not None
+        return self.record
 
     @property
-    def current(self) -> Credential:
-        """The credential on record of the job's role, in every state but ABSENT and PROVISIONING."""
-        assert self.on_record.current is not None
-        return self.on_record.current
+    def has_login(self) -> bool:
+        """Whether a program may have a credential of the tenant."""
+        return self.record is not None and self.record.current() is not None
+
+    @property
+    def state(self) -> TenantState:
+        return state_of(self.record, self.role)
+
+    async def save(self, record: TenantRecord | None, *, release: bool = False) -> None:
+        """Store or delete the record, and ``release`` the claim in the same write."""
+        await self.context.store.save(self.claim, record, release=release)
+        self.record, self._has_ended = record, release
 
     async def begin(
-        self, verb: Verb, logins: Iterable[str] = (), *, role: Role = Role.OWNER, other_cluster: str | None = None
+        self,
+        kind: OperationKind,
+        logins: Iterable[str] = (),
+        *,
+        role: Role | None = None,
+        target: str | None = None,
+        record: TenantRecord | None = None,
     ) -> None:
-        """Store the intent, with the logins that the verb makes, before its first step."""
-        cluster, database = self.home.cluster, self.names.database
-        known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))  # until they are dropped, they may exist
-        intent = Intent(
-            verb=verb, cluster=cluster, database=database, role=role, logins=known, other_cluster=other_cluster
-        )
-        await self.context.store.begin(self.claim, str(intent))
-        self.on_record = OnRecord.read(self.names.tenant, self.role, evolve(self.record, intended=str(intent)))
+        """Store the operation, with the logins that it makes, before its first step; ``record`` is of a new tenant."""
+        base = self.stored if record is None else record
+        known = tuple(dict.fromkeys([*base.new_logins, *logins]))  # until they are dropped, they may exist
+        await self.save(evolve(base, operation=Operation(kind=kind, role=role, logins=known, target=target)))
 
-    async def commit(self, record: Record) -> None:
-        """Store the record, which ends the intent and the claim."""
-        record = evolve(record, intended=None)
-        await self.context.store.commit(self.claim, record)
-        self._has_ended, self.on_record = True, OnRecord.read(record.name, self.role, record)
-
-    async def delete(self) -> None:
-        """Delete the record, and end the claim."""
-        await self.context.store.commit(self.claim, None)
-        self._has_ended, self.on_record = True, OnRecord.read(self.names.tenant, self.role, None)
+    async def finish(self, record: TenantRecord) -> None:
+        """Store the result of an operation, which ends it and the claim."""
+        await self.save(evolve(record, operation=None), release=True)
 
     # The server.
 
     async def look(self, *, ends_logins: bool) -> None:
         """Find what the server has of the tenant, and raise ConflictError if another store has changed it."""
         self.found = await self.home.server.find(self.names)
-        newer = self.on_record.newer_logins(self.names, self.found.logins)
-        if newer and (self.record.current is not None or self.on_record.begun is Verb.PROVISION):
+        record = self.record
+        newer = [] if record is None else record.newer_logins(self.names, self.found.logins)
+        kind = None if record is None or record.operation is None else record.operation.kind
+        if newer and (self.has_login or kind is OperationKind.PROVISION):
             raise ConflictError(
                 f"another store knows the tenant {self.names.tenant!r}: the login {newer[-1]!r} is newer than those on "
                 "record; nothing was changed",
@@ -135,13 +144,13 @@ class Tenant(BaseTenant):
                 advice="use that store, or remove the record with `store forget`, and provision the tenant again with "
                 'if_exists="adopt"',
             )
-        if self.found.misplaced and self.record.current is not None:
+        if self.found.misplaced and self.has_login:
             raise ConflictError(
                 f"the tenant {self.names.tenant!r} has another database than the record says: {self.found.misplaced}; "
                 "nothing was changed",
                 status=409,
             )
-        if self.found.is_shut and not ends_logins and lacks_login(self.on_record, self.found):
+        if self.found.is_shut and not ends_logins and lacks_login(self.record, self.found):
             raise ConflictError(
                 f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is shut, "
                 "and its login does not enter; nothing was changed",
@@ -156,11 +165,11 @@ class Tenant(BaseTenant):
 
     def every_login(self) -> set[str]:
         """All logins that may exist on the server."""
-        return {*self.found.logins, *self.on_record.known_logins}
+        return {*self.found.logins, *(() if self.record is None else self.record.known_logins)}
 
     def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
         """Names for new logins, after all that the tenant had, here or ``also`` elsewhere."""
-        known = [*self.found.logins, *self.found.ended, *self.on_record.known_logins, *also]
+        known = [*self.every_login(), *self.found.ended, *also]
         made = list[str]()
         for _ in range(number):
             made.append(self.names.new_login([*known, *made]))
@@ -172,33 +181,27 @@ class Tenant(BaseTenant):
         there.home, there.steps = home, steps
         return there
 
-    async def add_login(self, login: str, role: Role, password: str | None = None) -> Credential:
-        """Make the login, by default with a new password, test it, and return its credential."""
+    async def add_login(self, login: str, role: Role, password: str | None = None) -> Login:
+        """Make the login, by default with a new password, and test it."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
         await self.steps.add_login(login, secret, role)
         if refused := await self.home.server.log_in(self.names, login, secret):
             raise of_tenant(self.names, f"the server refuses the new login {login!r}: {refused}")
-        made = self.home.credential(self.names, role, login, secret, await self.context.store.now())
-        before = self.record.current
-        if before is None or role is not Role.OWNER:
-            return made
-        return evolve(made, is_set_up=before.is_set_up, moved_from=before.moved_from)
+        return Login(username=login, role=role, password=secret, created=await self.context.store.now())
 
-    async def add_logins(self, logins: Mapping[Role, str]) -> Record:
-        """Make a login for each role, and return the record with these credentials alone."""
-        made = dict[Role, Credential]()
+    async def add_logins(self, logins: Mapping[Role, str]) -> tuple[Login, ...]:
+        """Make a login for each role."""
+        made = list[Login]()
         for role, login in logins.items():
             if role is not Role.OWNER:
                 await self.steps.create_role(role)
-            made[role] = await self.add_login(login, role)
-        owner = made.pop(Role.OWNER)
-        roles = {role: RoleCredentials(current=credential) for role, credential in made.items()}
-        return evolve(self.record, current=owner, previous=None, roles=roles)
+            made.append(await self.add_login(login, role))
+        return tuple(made)
 
-    async def end_begun_logins(self) -> None:
-        """End and drop the logins of the intent, which no program has."""
-        if logins := self.on_record.begun_logins:
+    async def drop_new_logins(self) -> None:
+        """End and drop the logins that an unfinished operation made, which no program has."""
+        if logins := self.stored.new_logins:
             await self.steps.end_logins(logins)
             await self.steps.drop_logins(logins)
 
@@ -206,45 +209,44 @@ class Tenant(BaseTenant):
         """Drop these ended logins and all earlier ones, but leave those that others hold up for the next time."""
         left = await self.steps.drop_logins([*logins, *self.found.ended])
         client = self.context.servers.clients[self.home.cluster]
-        for each in self.on_record.every_credential:
+        for each in self.stored.logins:
             # An adopted login is in the API's list too.
             if each.password is None and each.username in logins and each.username not in left:
                 client = for_work(client, self.reporter.stats, label=self.names.tenant)
                 with suppress(PermissionDeniedError):  # it stays in the list
                     await none_if_not_found(client.users.delete(each.username))
 
-    async def set_up(self, credential: Credential) -> Credential:
-        """Call ``setup`` for a database without it, before ``credential`` is stored."""
+    async def set_up(self, login: Login) -> bool:
+        """Call ``setup`` with the credential of ``login``, before that is stored, and return whether it is set up."""
         if self.context.setup is None:
-            return credential
-        await self.context.setup(credential)
+            return self.stored.is_set_up
+        await self.context.setup(self.stored.credential_of(login))
         await self.renew()
-        return evolve(credential, is_set_up=True)
+        return True
 
 
-def lacks_login(record: OnRecord, found: Found) -> bool:
+def lacks_login(record: TenantRecord | None, found: Found) -> bool:
     """Whether a tenant is usable on record, but its login does not enter: if its database is shut, it was suspended."""
-    current = record.of_role(Role.OWNER).usable
+    current = None if record is None else record.credential()
     return current is not None and current.username not in found.logins
 
 
 @asynccontextmanager
-async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant | None]:
-    """Claim a tenant while the block runs, or yield None if another process has claimed it."""
+async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant]:
+    """Claim a tenant while the block runs, or raise ClaimedElsewhereError if another process has claimed it."""
     home = await context.servers.server(cluster, reporter.stats)
     names = names_of(name, home.engine, context.prefix)
     since = clock()
     claim = await context.store.claim(name, LEASE)
     if claim is None:
-        yield None
-        return
+        raise ClaimedElsewhereError
     try:
-        on_record = context.ours(name, claim.record)
+        context.check_ours(claim.record)
     except DatabaseClientError:
         await context.store.release(claim)
         raise
     tenant = Tenant(
-        names, context, context.role, home, reporter, claim, on_record, since + LEASE, others_ended=reporter.ended
+        names, context, context.role, home, reporter, claim, claim.record, since + LEASE, others_ended=reporter.ended
     )
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:

@@ -10,13 +10,13 @@ from attrs import evolve
 
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
 from .._context import AWAY, Context, TenantServer
-from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Reporter, TenantAction, TenantDone, done
-from .._record import OnRecord, State, Verb, with_credentials
+from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, state_of, unusable
 from .._servers import Found
 from .._stores import entries_of
-from .changes import ChangeTenants, remove
+from .loop import ChangeTenants
+from .remove import remove
 from .tenant import Tenant
 
 IfExists = Literal["error", "adopt"]
@@ -25,7 +25,7 @@ IfExists = Literal["error", "adopt"]
 class ProvisionTenants(ChangeTenants[TenantDone]):
     """``Tenants.provision``: give each tenant a database and a login of its own."""
 
-    verb = Verb.PROVISION
+    continues = (OperationKind.PROVISION, OperationKind.ADOPT)
 
     def __init__(self, context: Context, if_exists: IfExists = "error", wanted: object = None) -> None:
         super().__init__(context)
@@ -69,104 +69,107 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                 if name in self._chosen:
                     self.context.placement.leave(self._chosen.pop(name))
 
-    async def cluster_for(self, on_record: OnRecord, reporter: Reporter) -> str:
+    async def cluster_for(self, name: str, record: TenantRecord | None, reporter: Reporter) -> str:
         """Return the tenant's cluster, or choose one for a new tenant, and another if that is unreachable."""
         if self.context.role is not Role.OWNER:
-            return await super().cluster_for(on_record, reporter)
-        cluster, intent = on_record.cluster, on_record.intent
-        if cluster is not None:
-            is_first = on_record.state is State.PROVISIONING and intent is not None and intent.other_cluster is None
+            return await super().cluster_for(name, record, reporter)
+        if record is not None:
+            is_first = record.state() is TenantState.PROVISIONING and record.leftover is None
             if not is_first or not self.context.may_choose:
-                return cluster
+                return record.cluster
             with suppress(*AWAY):
-                return (await self.context.servers.server(cluster, reporter.stats)).cluster
-        if on_record.name not in self._chosen:
-            home = await self.context.choose(on_record.name, reporter.stats)
-            self._chosen[on_record.name] = home.cluster
-        return self._chosen[on_record.name]
+                return (await self.context.servers.server(record.cluster, reporter.stats)).cluster
+        if name not in self._chosen:
+            self._chosen[name] = (await self.context.choose(name, reporter.stats)).cluster
+        return self._chosen[name]
 
-    def done_already(self, on_record: OnRecord, login_at_start: str | None) -> TenantDone | None:
-        if on_record.state.is_shut:
-            raise on_record.unusable()
-        lacks_setup = self.context.setup is not None and self.context.role is Role.OWNER
-        if on_record.usable is None or (lacks_setup and not on_record.usable.is_set_up):
+    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
+        role = self.context.role
+        state = state_of(record, role)
+        if is_locked_out(state):
+            raise unusable(record, name, role)
+        lacks_setup = self.context.setup is not None and role is Role.OWNER
+        if record is None or state is not TenantState.USABLE or (lacks_setup and not record.is_set_up):
             return None
-        return done(TenantAction.KEPT, on_record.usable)
+        return done(TenantAction.KEPT, record, role)
 
-    async def change(self, tenant: Tenant) -> TenantDone | None:
+    async def change(self, tenant: Tenant) -> TenantDone:
         try:
-            return await self._change(tenant)
+            action = await self._provision(tenant)
         finally:
-            if not tenant.on_record.of_role(Role.OWNER).is_empty:
+            if tenant.record is not None:
                 self._chosen.pop(tenant.names.tenant, None)  # it stays counted
+        return done(action, tenant.stored, tenant.role)
 
-    async def _change(self, tenant: Tenant) -> TenantDone | None:
-        state = tenant.on_record.state
-        if state is State.REMOVING:
-            await remove(tenant)
-            return None
-        owner = tenant.on_record.of_role(Role.OWNER)
-        if tenant.role is not Role.OWNER and owner.usable is None:
-            raise (tenant.on_record if owner.is_empty else owner).unusable()
-        if state is State.USABLE:  # the command made it, for example, which has no setup
-            credential = await tenant.set_up(tenant.current)
-            await tenant.commit(with_credentials(tenant.record, tenant.role, credential, tenant.on_record.previous))
-            return done(TenantAction.KEPT, credential)
+    async def _provision(self, tenant: Tenant) -> TenantAction:
         if tenant.role is not Role.OWNER:
-            return done(TenantAction.CREATED, await provision_role(tenant, tenant.role))
-        return done(*await provision(tenant, self._if_exists))
+            if tenant.record is None or tenant.record.state() is not TenantState.USABLE:
+                role = tenant.role if tenant.record is None else Role.OWNER
+                raise unusable(tenant.record, tenant.names.tenant, role)
+            await provision_role(tenant, tenant.role)
+            return TenantAction.CREATED
+        if (login := tenant.stored.current() if tenant.state is TenantState.USABLE else None) is not None:
+            # The command made it, for example, which has no setup.
+            await tenant.finish(evolve(tenant.stored, is_set_up=await tenant.set_up(login)))
+            return TenantAction.KEPT
+        if tenant.state is TenantState.REMOVING:
+            await remove(tenant)
+            await tenant.look(ends_logins=False)
+        return await provision(tenant, self._if_exists)
 
 
-async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[TenantAction, Credential]:
-    """Make the database and the first login, set it up, and store the credential."""
-    intent, previous = tenant.on_record.intent, None
-    if intent is not None and intent.cluster == tenant.home.cluster:  # what exists is ours
-        verb, left_behind = intent.verb, intent.other_cluster
-        if verb is Verb.PROVISION and tenant.found.is_foreign:  # but this was made after a process died
-            await tenant.delete()
-            raise conflict(tenant, tenant.home, tenant.found)
-        await tenant.end_begun_logins()
+async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantAction:
+    """Make the database and the first login, set it up, and store the login."""
+    record, home = tenant.record, tenant.home
+    if record is not None and record.operation is not None and record.cluster == home.cluster:  # what exists is ours
+        kind = record.operation.kind
+        if kind is OperationKind.PROVISION and tenant.found.is_foreign:  # but this was made after a process died
+            await tenant.save(None, release=True)
+            raise conflict(tenant, home, tenant.found)
+        await tenant.drop_new_logins()
     else:
-        verb = await _verb_for(tenant, if_exists)
-        left_behind = None if intent is None else intent.cluster  # unreachable, and may have something of the tenant
+        kind = await _kind_for(tenant, if_exists)
+        # The first cluster of a new tenant may be unreachable, and have something of it.
+        leftover = None if record is None else record.cluster
+        record = evolve(home.new_record(tenant.names), leftover=leftover)
     [login] = tenant.new_logins()
-    await tenant.begin(verb, [login], other_cluster=left_behind)
+    await tenant.begin(kind, [login], record=record)
     try:
         is_new = await tenant.steps.create()
-        adopted = await tenant.steps.adopt() if verb is Verb.ADOPT else None
+        adopted = await tenant.steps.adopt() if kind is OperationKind.ADOPT else None
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
-        await tenant.delete()
+        await tenant.save(None, release=True)
         raise
-    if verb is Verb.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
-        await tenant.delete()
-        raise conflict(tenant, tenant.home, Found(database=True))
+    if kind is OperationKind.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
+        await tenant.save(None, release=True)
+        raise conflict(tenant, home, Found(database=True))
+    logins = list[Login]()
     if adopted is not None:
-        previous = tenant.home.credential(tenant.names, Role.OWNER, adopted, None, await tenant.context.store.now())
-    credential = await tenant.set_up(await tenant.add_login(login, Role.OWNER))
-    credential = evolve(credential, moved_from=left_behind)
-    await tenant.commit(with_credentials(tenant.record, Role.OWNER, credential, previous))
-    return TenantAction.ADOPTED if verb is Verb.ADOPT else TenantAction.CREATED, credential
+        now = await tenant.context.store.now()
+        logins.append(Login(username=adopted, password=None, created=now, replaced=now))
+    logins.append(await tenant.add_login(login, Role.OWNER))
+    is_set_up = await tenant.set_up(logins[-1])
+    await tenant.finish(evolve(tenant.stored, logins=tuple(logins), is_set_up=is_set_up))
+    return TenantAction.ADOPTED if kind is OperationKind.ADOPT else TenantAction.CREATED
 
 
-async def provision_role(tenant: Tenant, role: Role) -> Credential:
-    """Make the first login of a tenant's readers or writers, and store its credential."""
-    await tenant.end_begun_logins()  # of an earlier process
+async def provision_role(tenant: Tenant, role: Role) -> None:
+    """Make the first login of a tenant's readers or writers, and store it."""
+    await tenant.drop_new_logins()  # of an earlier process
     [login] = tenant.new_logins()
-    await tenant.begin(Verb.PROVISION, [login], role=role)
+    await tenant.begin(OperationKind.PROVISION, [login], role=role)
     await tenant.steps.create_role(role)
-    credential = await tenant.add_login(login, role)
-    await tenant.commit(with_credentials(tenant.record, role, credential, None))
-    return credential
+    await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
 
 
-async def _verb_for(tenant: Tenant, if_exists: IfExists) -> Verb:
+async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
     """Choose how a new tenant gets its login."""
-    if tenant.on_record.intent is None:
+    if tenant.record is None:
         home, servers = tenant.home.cluster, tenant.context.servers
         for other, found in await servers.elsewhere(home, tenant.names, tenant.reporter.stats):
             if found:  # as after a store was lost
                 raise conflict(tenant, other, found)
-    if not tenant.found and if_exists == "adopt" and tenant.on_record.intent is None:
+    if not tenant.found and if_exists == "adopt" and tenant.record is None:
         raise NotFoundError(
             f"the cluster {tenant.home.cluster} has no database {tenant.names.database!r} to adopt; nothing was "
             "changed",
@@ -174,14 +177,14 @@ async def _verb_for(tenant: Tenant, if_exists: IfExists) -> Verb:
             advice="name the cluster that has it, or provision the tenant without adopting",
         )
     if not tenant.found:
-        return Verb.PROVISION
+        return OperationKind.PROVISION
     if tenant.found.misplaced and not tenant.found.database:
         raise ConflictError(
             f"tenant {tenant.names.tenant!r}: {tenant.found.misplaced}; nothing was changed", status=409
         )
     if if_exists == "error":
         raise conflict(tenant, tenant.home, tenant.found)
-    return Verb.ADOPT
+    return OperationKind.ADOPT
 
 
 def conflict(tenant: Tenant, home: TenantServer, found: Found) -> NameTakenError:

@@ -1,4 +1,4 @@
-"""``Seal``: convert a record to the text that a store holds, and back. Pure.
+"""``RecordCodec``: convert a record to the text that a store holds, and back. Pure.
 
 The text is ``v1.fernet.TOKEN``, which is encrypted and authenticated, or ``v1.plain.CHECKSUM.BODY``. Both hold the
 record as JSON, with its name in it. CHECKSUM covers the name and the body.
@@ -20,8 +20,8 @@ from cattrs.errors import BaseValidationError
 from ..._masking import Secret, hidden
 from ...engines import Engine
 from ...errors import ConfigurationError, InvalidArgumentError
+from .._records import TenantRecord
 from ..errors import StoreError
-from . import Record
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -32,7 +32,7 @@ _ENCRYPTED, _PLAIN = "v1.fernet.", "v1.plain."
 _KEY = re.compile(rb"\s*[A-Za-z0-9_+/-]{43}=\s*")
 
 
-class Seal:
+class RecordCodec:
     """Turns records into text for a store, and back. Does no I/O. For your own stores too.
 
     Args:
@@ -48,23 +48,23 @@ class Seal:
         key = hidden(key)
         self._fernet = None if key is None else _fernet(key)
 
-    def seal(self, record: Record) -> str:
+    def encode(self, record: TenantRecord) -> str:
         """Return the text to store. With a key it differs each time.
 
         Raises:
-            InvalidArgumentError: ``since`` of a credential has no offset.
+            InvalidArgumentError: A time in the record has no offset.
         """
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
             return f"{_PLAIN}{_checksum(record.name, body)}.{body}"
         return f"{_ENCRYPTED}{self._fernet.encrypt(body.encode()).decode()}"
 
-    def open(self, name: str, text: str) -> Record:
-        """Return the record of ``name`` that was sealed as ``text``.
+    def decode(self, name: str, text: str) -> TenantRecord:
+        """Return the record of ``name`` that was encoded as ``text``.
 
         Raises:
-            StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
-                text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
+            StoreError: ``text`` is damaged, belongs to another name, or was encoded with another key; or only one of
+                the text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
         text = Secret(text)  # a traceback may show local variables. SQLite may hold a blob
         if text.startswith(_ENCRYPTED):
@@ -106,7 +106,7 @@ class Seal:
         first: StoreError | None = None
         for name, text in rows:
             try:
-                self.open(name, text)
+                self.decode(name, text)
             except StoreError as error:
                 first = first or (error if error.advice else None)  # without advice it is damaged, whatever the key
             else:
@@ -155,11 +155,11 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
         return None
 
 
-def _record(body: str) -> Record | None:
+def _record(body: str) -> TenantRecord | None:
     """Read a body, or return None for another form, since the context of an error would have the body."""
     try:
         decoded = json.loads(body)
-        return _converter.structure(decoded, Record) if isinstance(decoded, dict) else None
+        return _converter.structure(decoded, TenantRecord) if isinstance(decoded, dict) else None
     except (ValueError, RecursionError, BaseValidationError):
         return None
 
@@ -173,7 +173,7 @@ def _time(text: str, _: Any) -> datetime:
 
 def _time_text(time: datetime) -> str:
     if time.tzinfo is None:
-        raise InvalidArgumentError("the time of a credential needs an offset: use datetime.now(UTC)")
+        raise InvalidArgumentError("a time in a record needs an offset: use datetime.now(UTC)")
     return time.isoformat()
 
 

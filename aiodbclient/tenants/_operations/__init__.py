@@ -1,0 +1,1 @@
+"""The operations on tenants: a file each, with its job and its steps in order."""

@@ -1,0 +1,170 @@
+"""``ChangeTenants``: the loop of every operation that changes tenants.
+
+One claim is one block: recover what a dead process left, then do the operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from backoff import full_jitter
+
+from ..._http.events import logger
+from ...errors import InvalidArgumentError
+from .._context import Context
+from .._outcomes import Reporter
+from .._records import OperationKind, TenantRecord, TenantState
+from ..errors import ClaimLostError, GrantError, MoveError, TenantBusyError
+from .job import DoneT, TenantJob
+from .leftover import drop_leftover
+from .recover import finish_operation
+from .tenant import LEASE, ClaimedElsewhereError, Tenant, claimed, clock
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
+_LOSSES = 5  # lost claims of one name before it fails
+
+
+class PlacedElsewhereError(Exception):
+    """Another process has put the tenant on another cluster since the record was read: begin again."""
+
+
+class ChangeTenants(TenantJob[DoneT]):
+    """A job that changes tenants; each operation is a subclass with ``noop_outcome`` and ``change``."""
+
+    continues: ClassVar[tuple[OperationKind, ...]] = ()  # what ``change`` continues itself if it is unfinished
+    needs_leftover_dropped: ClassVar[bool] = False  # whether it fails while the cluster of a leftover is unreachable
+    ends_logins: ClassVar[bool] = False  # whether it ends all logins of the tenant
+
+    def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
+        super().__init__(context)
+        if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+            raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
+        self.age = age
+        self._now: datetime | None = None
+
+    async def prepare(self) -> int:
+        if self.age is not None:
+            self._now = await self.context.store.now()  # so what another process does during the run is young
+        return await super().prepare()
+
+    def is_young(self, since: datetime) -> bool:
+        """Whether ``since`` is less than the age ago."""
+        if self.age is None or self._now is None:
+            return False
+        return self._now - since < self.age
+
+    async def do_one(self, name: str, reporter: Reporter) -> DoneT:
+        """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
+        waits_until: float | None = None  # for another process that works on the tenant
+        losses, wait = 0, _FIRST_LOOK
+        record = await self.context.record(name)
+        credential = None if record is None else record.credential(self.context.role)
+        login_at_start = None if credential is None else credential.username
+        while (outcome := self.noop_outcome(name, record, login_at_start)) is None:
+            cluster = await self.cluster_for(name, record, reporter)
+            async with self.context.servers.turns[cluster]:
+                try:
+                    async with claimed(self.context, cluster, name, reporter) as tenant:
+                        waits_until = None
+                        reporter.stats.writes += 1  # ``Run.stop`` lets it finish
+                        return await self._do_claimed(tenant, record, login_at_start)
+                except ClaimedElsewhereError:
+                    waits_until = _wait_for_claim(name, waits_until)
+                except PlacedElsewhereError:
+                    pass
+                except ClaimLostError:
+                    losses += 1
+                    if losses >= _LOSSES:
+                        raise
+            await asyncio.sleep(full_jitter(wait))
+            wait = min(2 * wait, _LONGEST_LOOK)
+            record = await self.context.record(name)
+        return outcome
+
+    async def _do_claimed(self, tenant: Tenant, seen: TenantRecord | None, login_at_start: str | None) -> DoneT:
+        """Do the work under the claim; ``seen`` is the record from before the claim."""
+        home, record, name = tenant.home, tenant.record, tenant.names.tenant
+        if (outcome := self.noop_outcome(name, record, login_at_start)) is not None:
+            return outcome  # meanwhile another process has done it
+        # A new tenant whose first cluster is unreachable is made on another one, if nobody else did so meanwhile.
+        places = {home.cluster}
+        if seen is not None and record is not None and record.state() is TenantState.PROVISIONING:
+            places.add(seen.cluster)
+        if record is not None and record.cluster not in places:
+            raise PlacedElsewhereError
+        was_interrupted = record is not None and record.operation is not None
+        try:
+            with self.context.servers.watched(home.cluster, name):
+                async with home.server.session(tenant, was_interrupted=was_interrupted) as steps:
+                    tenant.steps = steps
+                    await tenant.look(ends_logins=self.ends_logins)
+                    if await self.recover(tenant):
+                        await tenant.look(ends_logins=self.ends_logins)
+                        if (outcome := self.noop_outcome(name, tenant.record, login_at_start)) is not None:
+                            return outcome
+                    return await self.change(tenant)
+        except GrantError as error:
+            error.on_record = error.on_record or _describe(tenant)
+            if await _lost_its_database(tenant):
+                raise await tenant.no_database() from error
+            raise
+
+    async def recover(self, tenant: Tenant) -> bool:
+        """Finish or undo what a dead process left, and return whether something was done."""
+        record = tenant.record
+        if record is None or (record.operation is None and record.leftover is None):
+            return False
+        operation = record.operation
+        if operation is not None and operation.kind in self.continues and operation.role in (None, tenant.role):
+            return False
+        await finish_operation(tenant)
+        try:
+            await drop_leftover(tenant)
+        except MoveError:  # its cluster is unreachable
+            if self.needs_leftover_dropped:
+                raise
+        return True
+
+    @abstractmethod
+    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> DoneT | None:
+        """Return the outcome if there is nothing to do, by the record now and the login that was on it at the start."""
+
+    @abstractmethod
+    async def change(self, tenant: Tenant) -> DoneT:
+        """Work on a claimed tenant, and return the outcome."""
+
+
+def _wait_for_claim(name: str, until: float | None) -> float:
+    """Return until when to wait for another process's claim, or raise TenantBusyError after one lease."""
+    if until is None:
+        logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
+        return clock() + LEASE
+    if clock() < until:
+        return until
+    raise TenantBusyError(
+        f"another process works on the tenant {name!r} for over {LEASE:.0f} s; nothing was changed",
+        retry_after=LEASE,
+    )
+
+
+async def _lost_its_database(tenant: Tenant) -> bool:
+    if not tenant.has_login or tenant.stored.state() is TenantState.REMOVING:
+        return False
+    try:
+        return not (await tenant.home.server.find(tenant.names)).database
+    except GrantError:  # such as that the server is unreachable
+        return False
+
+
+def _describe(tenant: Tenant) -> str:
+    """What the store holds for a tenant after an operation failed."""
+    if tenant.record is None:
+        return "nothing is on record for the name"
+    if tenant.record.current(tenant.role) is None:
+        return f"the name is on record for the cluster {tenant.home.cluster}, without a credential"
+    if tenant.state is TenantState.USABLE:
+        return "the credential in use was not touched"
+    return f"its state on record is {tenant.state}"

@@ -1,0 +1,40 @@
+"""Finish or undo the operation of a process that died."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from attrs import evolve
+
+from .._naming import Role
+from .._records import OperationKind
+from ..errors import MoveError
+from .leftover import undo_move
+from .steps import remove_role, revoke_previous
+from .tenant import Tenant
+
+
+async def finish_operation(tenant: Tenant) -> None:
+    """Finish or undo the operation on record, but those that only an operation on the whole tenant continues."""
+    operation = tenant.stored.operation
+    if operation is None:
+        return
+    match operation.kind:
+        case OperationKind.PREPARE | OperationKind.MOVE:
+            with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
+                await undo_move(tenant)
+        case OperationKind.REVOKE:
+            await revoke_previous(tenant, operation.role or Role.OWNER)
+        case OperationKind.REMOVE if operation.role is not None:
+            await remove_role(tenant, operation.role)
+        case OperationKind.ROTATE | OperationKind.REPAIR:
+            await _drop_new_logins(tenant)
+        case OperationKind.PROVISION if operation.role is not None:
+            await _drop_new_logins(tenant)
+        case _:
+            pass
+
+
+async def _drop_new_logins(tenant: Tenant) -> None:
+    await tenant.drop_new_logins()
+    await tenant.save(evolve(tenant.stored, operation=None))

@@ -1,0 +1,69 @@
+"""Remove each tenant."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from .._context import Context
+from .._naming import Role
+from .._outcomes import TenantAction, TenantRemoved
+from .._records import OperationKind, TenantRecord, TenantState, unusable
+from .leftover import drop_leftover
+from .loop import ChangeTenants
+from .steps import remove_role
+from .tenant import Tenant
+
+
+class RemoveTenants(ChangeTenants[TenantRemoved]):
+    """``Tenants.remove``: remove each tenant, with its readers and writers."""
+
+    continues = (OperationKind.REMOVE,)
+    ends_logins = True
+
+    def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
+        super().__init__(context, suspended_for, what="suspended_for")
+
+    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantRemoved | None:
+        role = self.context.role
+        state = TenantState.ABSENT if record is None else record.state(role)
+        if record is None or (state is TenantState.ABSENT and role is not Role.OWNER):
+            return TenantRemoved(name=name, action=TenantAction.ABSENT)
+        # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.
+        operation = record.operation_on(role)
+        of_the_tenant = role is not Role.OWNER and operation is not None and operation.role is None
+        if state is TenantState.MOVING or (of_the_tenant and state is not TenantState.USABLE):
+            raise unusable(record, name, role)
+        if self.age is None or state is TenantState.REMOVING:
+            return None
+        if state is not TenantState.SUSPENDED or record.suspended is None or self.is_young(record.suspended):
+            return TenantRemoved(name=name, action=TenantAction.KEPT)
+        return None
+
+    async def change(self, tenant: Tenant) -> TenantRemoved:
+        left: tuple[str, ...] = ()
+        if tenant.role is Role.OWNER:
+            left = await remove(tenant)
+            self.context.placement.leave(tenant.home.cluster)
+        else:
+            await remove_role(tenant, tenant.role)
+        return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)
+
+
+async def remove(tenant: Tenant) -> tuple[str, ...]:
+    """Remove a tenant: end its logins, so that nothing of it works, drop its database, then drop the logins.
+
+    Return the other databases that have objects of it.
+    """
+    left: tuple[str, ...] = ()
+    await drop_leftover(tenant)  # nobody would know of it later
+    logins = tenant.every_login()
+    is_anothers = not tenant.has_login and tenant.found.is_foreign  # made after a process died
+    await tenant.begin(OperationKind.REMOVE)  # from now on ``get`` returns None, and no role can be made
+    await tenant.steps.end_logins(logins)
+    if not is_anothers:
+        await tenant.steps.drop_database()
+    await tenant.drop_ended(*logins)
+    if not is_anothers:
+        left = await tenant.steps.forget()
+    await tenant.save(None)
+    return left

@@ -1,0 +1,124 @@
+"""Repair each tenant: finish what a dead process left, then make the server fit the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from .._naming import Role
+from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired, newest
+from .._records import OperationKind, TenantRecord, TenantState, unusable
+from ..errors import MoveError
+from .check import examine
+from .leftover import drop_leftover
+from .loop import ChangeTenants
+from .provision import provision
+from .recover import finish_operation
+from .remove import remove
+from .suspend import resume, suspend
+from .tenant import Tenant
+
+_REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind.PREVIOUS_REFUSED)
+
+
+class RepairTenants(ChangeTenants[TenantRepaired]):
+    """``Tenants.repair``: repair each tenant."""
+
+    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> None:
+        if record is None:
+            raise unusable(record, name, Role.OWNER)
+
+    async def recover(self, tenant: Tenant) -> bool:
+        return False  # ``change`` does it, and reports it
+
+    async def change(self, tenant: Tenant) -> TenantRepaired:
+        action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
+        match tenant.stored.state():
+            case TenantState.ABSENT:
+                raise unusable(tenant.record, tenant.names.tenant, Role.OWNER)
+            case TenantState.PROVISIONING:
+                await provision(tenant)
+            case TenantState.SUSPENDING:
+                action = TenantAction.SUSPENDED
+                await suspend(tenant)
+            case TenantState.RESUMING:
+                action = TenantAction.RESUMED
+                await resume(tenant)
+            case TenantState.REMOVING:
+                action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
+                await remove(tenant)
+                self.context.placement.leave(tenant.home.cluster)
+            case _:
+                return await _recover_and_repair(tenant)
+        return _outcome(tenant, action, problems)
+
+
+async def _recover_and_repair(tenant: Tenant) -> TenantRepaired:
+    operation, leftover = tenant.stored.operation, tenant.stored.leftover
+    finished = list[Problem]()
+    if operation is not None:
+        await finish_operation(tenant)
+        finished.append(Problem(ProblemKind.UNFINISHED, str(operation.kind)))
+    try:
+        await drop_leftover(tenant)
+    except MoveError:  # its cluster is unreachable
+        await _repair(tenant, finished)
+        raise
+    if leftover is not None:
+        finished.append(Problem(ProblemKind.LEFT_BEHIND, leftover))
+    return await _repair(tenant, finished)
+
+
+def _outcome(tenant: Tenant, action: TenantAction, problems: tuple[Problem, ...]) -> TenantRepaired:
+    record = tenant.record
+    credential = None if record is None else newest(record, Role.OWNER)
+    return TenantRepaired(
+        name=tenant.names.tenant, action=action, credential=credential, record=record, problems=problems
+    )
+
+
+async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
+    """Repair a tenant that works or is suspended, and of which the ``finished`` problems are solved already."""
+    if finished:
+        await tenant.look(ends_logins=False)
+    examined = await examine(tenant.home, tenant.names, tenant.stored)
+    found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]
+    problems, kinds = (*finished, *found), {each.kind for each in found}
+    if ProblemKind.DATABASE_MISSING in kinds:
+        raise await tenant.no_database()
+    action = TenantAction.REPAIRED if problems else TenantAction.KEPT
+    if found and tenant.state is TenantState.SUSPENDED:
+        await tenant.begin(
+            OperationKind.SUSPEND
+        )  # this opens the database to the tenant, which has no login that works
+        await tenant.steps.repair({})
+        await suspend(tenant)
+        action = TenantAction.SUSPENDED
+    elif found:
+        await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
+    return _outcome(tenant, action, problems)
+
+
+async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
+    """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
+    existing, logins = {*tenant.found.logins, *tenant.found.ended}, tenant.stored.logins
+    new = tenant.new_logins(len(tenant.stored.roles))
+    await tenant.begin(OperationKind.REPAIR, new)
+    ended = {login for login in tenant.found.logins if login not in [each.username for each in logins]}
+    ended |= {each.username for each in logins if each.username in refused and each.replaced is not None}
+    kept = [each for each in logins if each.username not in ended]
+    for at, each in enumerate(kept):
+        if each.username not in refused:
+            continue
+        if each.role is not Role.OWNER:
+            await tenant.steps.create_role(each.role)
+        if each.username in existing:  # it has another password
+            ended.add(each.username)
+            kept[at] = await tenant.add_login(new.pop(), each.role)
+        else:
+            kept[at] = await tenant.add_login(each.username, each.role, each.password)
+    await tenant.steps.end_logins(ended)
+    await tenant.steps.repair({each.username: each.role for each in kept})
+    await tenant.drop_ended(*ended)
+    await tenant.save(evolve(tenant.stored, logins=tuple(kept), operation=None))

@@ -1,0 +1,84 @@
+"""Rotate each tenant, then revoke its previous login."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from attrs import evolve
+
+from .._context import Context
+from .._outcomes import TenantAction, TenantDone, done
+from .._records import OperationKind, TenantRecord, TenantState, unusable
+from ..errors import RotationPendingError
+from .loop import ChangeTenants
+from .steps import revoke_previous
+from .tenant import Tenant
+
+_USABLE = (TenantState.USABLE, TenantState.SUSPENDED)
+
+
+class RotateTenants(ChangeTenants[TenantDone]):
+    """``Tenants.rotate``: give each tenant a credential with a new login."""
+
+    continues = (OperationKind.ROTATE,)
+
+    def __init__(self, context: Context, older_than: timedelta | None, *, force: bool) -> None:
+        super().__init__(context, older_than, what="older_than")
+        self._force = force
+
+    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
+        role = self.context.role
+        login = None if record is None else record.current(role)
+        if record is None or login is None or record.state(role) not in _USABLE:
+            raise unusable(record, name, role)
+        operation = record.operation_on(role)
+        is_unfinished = operation is not None and operation.kind is OperationKind.ROTATE  # then finish it
+        was_rotated = login_at_start not in (None, login.username)  # by another process, meanwhile
+        is_young = self.is_young(login.created) and not is_unfinished
+        is_settled = record.state(role) is TenantState.SUSPENDED or was_rotated or is_young
+        return done(TenantAction.KEPT, record, role) if is_settled else None
+
+    async def change(self, tenant: Tenant) -> TenantDone:
+        role = tenant.role
+        await tenant.drop_new_logins()  # of an earlier process
+        if tenant.stored.previous(role) is not None:
+            if not self._force:
+                raise RotationPendingError(
+                    f"the tenant {tenant.names.tenant!r} has a previous credential that is not revoked: rotating "
+                    "again would revoke it while programs may still use it",
+                    advice="revoke it first, or pass force=True",
+                )
+            await revoke_previous(tenant, role)
+        [login] = tenant.new_logins()
+        await tenant.begin(OperationKind.ROTATE, [login], role=role)
+        await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
+        return done(TenantAction.ROTATED, tenant.stored, role)
+
+
+class RevokePrevious(ChangeTenants[TenantDone]):
+    """``Tenants.revoke_previous``: end the previous login of each tenant."""
+
+    continues = (OperationKind.REVOKE,)
+
+    def __init__(self, context: Context, older_than: timedelta | None, *, unused: bool) -> None:
+        super().__init__(context, older_than, what="older_than")
+        self._unused = unused
+
+    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
+        role = self.context.role
+        login = None if record is None else record.current(role)
+        if record is None or login is None or record.state(role) not in _USABLE:
+            raise unusable(record, name, role)
+        nothing_to_end = record.previous(role) is None and record.operation is None
+        # After a rotation by another process, programs still use the previous login: leave it for a later run.
+        was_rotated = login_at_start not in (None, login.username)
+        is_settled = record.state(role) is TenantState.SUSPENDED or nothing_to_end or was_rotated
+        return done(TenantAction.KEPT, record, role) if is_settled or self.is_young(login.created) else None
+
+    async def change(self, tenant: Tenant) -> TenantDone:
+        previous = tenant.stored.previous(tenant.role)
+        assert previous is not None  # otherwise there was nothing to do
+        if self._unused and (sessions := await tenant.home.server.count_sessions(previous.username)):
+            return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
+        await revoke_previous(tenant, tenant.role)
+        return done(TenantAction.REVOKED, tenant.stored, tenant.role)

@@ -1,0 +1,322 @@
+"""``TenantRecord``: what a store keeps of a tenant, its state, and the operation that is in progress. Pure.
+
+An operation is stored before its first step, with the logins that it makes. If the process dies or loses its claim,
+whoever claims the tenant next drops these logins, which no program has, and finishes the operation or undoes it.
+``docs/why/logins.md`` has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from operator import attrgetter
+
+from attrs import evolve, field, frozen
+from attrs.converters import optional
+
+from .._masking import masked
+from ..engines import Engine
+from ..errors import ConflictError, NotFoundError
+from ._credential import Credential
+from ._naming import Names, Role
+from .errors import SuspendedError, TenantMovingError, TenantNotFoundError, TenantUnavailableError
+
+
+class OperationKind(StrEnum):
+    """An operation that changes a tenant, or a part of one.
+
+    Attributes:
+        PROVISION: It creates the tenant, or its readers or writers.
+        ADOPT: It takes over a database that others made.
+        ROTATE: It makes a new login.
+        REVOKE: It revokes the previous login.
+        REPAIR: It repairs the tenant.
+        SUSPEND: It revokes all logins.
+        RESUME: It makes a new login for each role of a suspended tenant.
+        REMOVE: It removes the tenant, or its readers or writers.
+        PREPARE: It prepares a move on the other cluster. The tenant works.
+        MOVE: It moves the tenant. No login can connect.
+    """
+
+    PROVISION = "provision"
+    ADOPT = "adopt"
+    ROTATE = "rotate"
+    REVOKE = "revoke"
+    REPAIR = "repair"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    REMOVE = "remove"
+    PREPARE = "prepare"
+    MOVE = "move"
+
+
+class TenantState(StrEnum):
+    """The state of a tenant, or of its readers or writers.
+
+    Attributes:
+        ABSENT: It does not exist.
+        PROVISIONING: It is being created.
+        USABLE: It works.
+        SUSPENDING: It is being suspended.
+        SUSPENDED: No login of it can connect, until ``resume``.
+        RESUMING: It is being resumed.
+        MOVING: It is being moved to another cluster. No login of it can connect.
+        REMOVING: It is being removed.
+    """
+
+    ABSENT = "absent"
+    PROVISIONING = "provisioning"
+    USABLE = "usable"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
+    RESUMING = "resuming"
+    MOVING = "moving"
+    REMOVING = "removing"
+
+
+_LOCKED_OUT = (TenantState.SUSPENDING, TenantState.SUSPENDED, TenantState.RESUMING, TenantState.MOVING)
+
+# The state while an operation is in progress, and the command that finishes it.
+_IN_PROGRESS: Mapping[OperationKind, tuple[TenantState, str]] = {
+    OperationKind.PROVISION: (TenantState.PROVISIONING, "provision"),
+    OperationKind.ADOPT: (TenantState.PROVISIONING, "provision"),
+    OperationKind.ROTATE: (TenantState.USABLE, "rotate"),
+    OperationKind.REVOKE: (TenantState.USABLE, "revoke-previous"),
+    OperationKind.REPAIR: (TenantState.USABLE, "repair"),
+    OperationKind.SUSPEND: (TenantState.SUSPENDING, "suspend"),
+    OperationKind.RESUME: (TenantState.RESUMING, "resume"),
+    OperationKind.REMOVE: (TenantState.REMOVING, "remove"),
+    OperationKind.PREPARE: (TenantState.USABLE, "repair"),
+    OperationKind.MOVE: (TenantState.MOVING, "repair"),
+}
+
+_WHY_UNUSABLE: Mapping[TenantState, str] = {
+    TenantState.SUSPENDING: "is being suspended",
+    TenantState.RESUMING: "is being resumed: try again in a moment, or run resume if nobody resumes it",
+    TenantState.MOVING: "is being moved to another cluster: try again in a moment, or repair the tenant if nobody "
+    "moves it",
+    TenantState.REMOVING: "is being removed, or its removal is unfinished: run remove",
+}
+
+
+@frozen(kw_only=True)
+class Login:
+    """A login of a tenant.
+
+    Attributes:
+        username: Its name on the server. No later login has the same name.
+        role: Its rights.
+        password: Its password. None for an adopted login, which others made.
+        created: When it was stored, in UTC.
+        replaced: When a rotation made a newer login of the role, in UTC. It works until it is revoked. None: programs
+            use this one.
+    """
+
+    username: str
+    role: Role = Role.OWNER
+    password: str | None = field(repr=masked, converter=optional(str))  # plain: JSON and drivers want no subclass
+    created: datetime
+    replaced: datetime | None = None
+
+
+@frozen(kw_only=True)
+class Operation:
+    """An operation that is in progress, or was when its process died.
+
+    Attributes:
+        kind: What it does.
+        role: The role that it concerns. None: the whole tenant.
+        logins: The logins that it makes. No program has them before it is done.
+        target: The cluster to which it moves the tenant.
+    """
+
+    kind: OperationKind
+    role: Role | None = None
+    logins: tuple[str, ...] = ()
+    target: str | None = None
+
+
+@frozen(kw_only=True)
+class TenantRecord:
+    """What a store keeps of a tenant. Its ``repr`` shows no secret.
+
+    Attributes:
+        name: The tenant.
+        cluster: The id of its cluster.
+        cluster_name: The name of its cluster.
+        database: Its database.
+        host: The host name of its cluster.
+        port: The port.
+        engine: The engine.
+        ca: The cluster's certificate authority as PEM; None if the cluster does not use TLS.
+        suspended: When it was suspended, in UTC. None if it is not.
+        is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database.
+        version: The version of what is in the database. None if none was stored.
+        leftover: The id of another cluster that may still have a database of the tenant.
+        logins: The logins that its programs use, and those that they used before a rotation.
+        operation: The operation in progress. None if there is none. An error does not end it.
+    """
+
+    name: str
+    cluster: str
+    cluster_name: str
+    database: str
+    host: str
+    port: int
+    engine: Engine | str
+    ca: str | None = field(default=None, repr=False)
+    suspended: datetime | None = None
+    is_set_up: bool = False
+    version: str | None = None
+    leftover: str | None = None
+    logins: tuple[Login, ...] = ()
+    operation: Operation | None = None
+
+    def state(self, role: Role = Role.OWNER) -> TenantState:
+        """Return the state of the tenant, or of its readers or writers."""
+        operation = self.operation_on(role)
+        state = TenantState.USABLE if operation is None else _IN_PROGRESS[operation.kind][0]
+        if state is not TenantState.USABLE:
+            return state
+        if self.current(role) is None:
+            return TenantState.ABSENT
+        return state if self.suspended is None else TenantState.SUSPENDED
+
+    def current(self, role: Role = Role.OWNER) -> Login | None:
+        """Return the newest login of a role, or None."""
+        for each in self.logins:
+            if each.role is role and each.replaced is None:
+                return each
+        return None
+
+    def previous(self, role: Role = Role.OWNER) -> Login | None:
+        """Return the login before the last rotation, if it is not revoked yet."""
+        for each in self.logins:
+            if each.role is role and each.replaced is not None:
+                return each
+        return None
+
+    def credential(self, role: Role = Role.OWNER) -> Credential | None:
+        """Return the credential to use. None in every state but USABLE."""
+        login = self.current(role)
+        return None if login is None or self.state(role) is not TenantState.USABLE else self.credential_of(login)
+
+    def credential_of(self, login: Login) -> Credential:
+        """Return the credential of a login that has a password, whether it can connect or not."""
+        assert login.password is not None
+        return Credential(
+            name=self.name,
+            username=login.username,
+            password=login.password,
+            database=self.database,
+            host=self.host,
+            port=self.port,
+            engine=self.engine,
+            ca=self.ca,
+            cluster=self.cluster,
+            cluster_name=self.cluster_name,
+            role=login.role,
+            created=login.created,
+        )
+
+    def pending(self, role: Role = Role.OWNER) -> list[str]:
+        """Return the commands to run next, in their order: they finish what was begun."""
+        if self.leftover is not None and role is Role.OWNER:
+            return ["repair"]
+        operation, state = self.operation_on(role), self.state(role)
+        commands = ["provision"] if state is TenantState.ABSENT else []
+        if operation is not None:
+            commands = [_IN_PROGRESS[operation.kind][1]]
+        if self.previous(role) is not None and state is TenantState.USABLE and "revoke-previous" not in commands:
+            commands.append("revoke-previous")
+        return commands
+
+    def operation_on(self, role: Role) -> Operation | None:
+        """Return the operation in progress if it concerns a role that the tenant has."""
+        operation = self.operation
+        if operation is None or operation.role not in (None, role):
+            return None
+        exists = operation.role is role or role is Role.OWNER or self.current(role) is not None
+        return operation if exists else None
+
+    @property
+    def roles(self) -> list[Role]:
+        """The roles that have a login."""
+        return [role for role in Role if self.current(role) is not None]
+
+    @property
+    def new_logins(self) -> tuple[str, ...]:
+        """The logins of the operation in progress: they may exist, and no program has them."""
+        return () if self.operation is None else self.operation.logins
+
+    @property
+    def known_logins(self) -> frozenset[str]:
+        """All logins that the tenant may have."""
+        return frozenset([*map(attrgetter("username"), self.logins), *self.new_logins])
+
+    def newer_logins(self, names: Names, logins: Iterable[str]) -> list[str]:
+        """Return those of ``logins`` that another store made: unknown, and not older than the newest known one."""
+        newest = max(map(names.number, self.known_logins), default=0)
+        return [login for login in logins if login not in self.known_logins and names.number(login) >= newest]
+
+    def rotated(self, login: Login) -> TenantRecord:
+        """Return the record with a newer login of a role, whose current one becomes the previous one."""
+        replaced = [evolve(each, replaced=login.created) if each.role is login.role else each for each in self.logins]
+        return evolve(self, logins=(*replaced, login))
+
+    def without(self, *logins: Login | None) -> TenantRecord:
+        """Return the record without these logins."""
+        return evolve(self, logins=tuple(each for each in self.logins if each not in logins))
+
+
+def state_of(record: TenantRecord | None, role: Role) -> TenantState:
+    return TenantState.ABSENT if record is None else record.state(role)
+
+
+def required(record: TenantRecord | None, name: str, role: Role) -> Credential:
+    """Return the usable credential, or raise the error of ``unusable``."""
+    credential = None if record is None else record.credential(role)
+    if credential is None:
+        raise unusable(record, name, role)
+    return credential
+
+
+def unusable(record: TenantRecord | None, name: str, role: Role) -> TenantNotFoundError | TenantUnavailableError:
+    """The error for a tenant, or a role of it, without a usable credential, with the operation to run next."""
+    state = state_of(record, role)
+    if state is TenantState.ABSENT and role is not Role.OWNER:
+        lacks = f"no {role}: provision one first"
+        if record is None:
+            lacks = f"no credential on record, so it can have no {role}: provision it first"
+        return TenantNotFoundError(f"the tenant {name!r} has {lacks}; nothing was sent")
+    what = _WHY_UNUSABLE.get(state, "has no usable credential on record: provision it first")
+    if state is TenantState.SUSPENDED and record is not None:
+        what = f"is suspended since {record.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
+    who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
+    kinds = {TenantState.MOVING: TenantMovingError}
+    kind = kinds.get(state, SuspendedError) if state in _LOCKED_OUT else TenantNotFoundError
+    return kind(f"{who} {what}; nothing was sent")
+
+
+def is_locked_out(state: TenantState) -> bool:
+    """Whether the tenant exists, and no login of it can connect."""
+    return state in _LOCKED_OUT
+
+
+def no_database(name: str, database: str, there: str | None) -> NotFoundError | ConflictError:
+    """The error for a tenant without a database on its cluster: it is on the cluster ``there``, or lost."""
+    what = f"the database {database!r} of the tenant {name!r}"
+    if there is not None:
+        return ConflictError(
+            f"{what} is on the cluster {there}: it was moved after this store was copied",
+            status=409,
+            advice='remove the record with `store forget`, then provision the tenant with if_exists="adopt" and that '
+            "cluster alone",
+        )
+    return NotFoundError(
+        f"{what} does not exist on its cluster",
+        status=404,
+        advice="if it was moved, add the cluster where it is (--cluster); otherwise restore the database from a backup "
+        "of the cluster. Only if the tenant was removed after the backup of the store, remove it here too",
+    )

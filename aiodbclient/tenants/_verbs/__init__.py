@@ -1,1 +1,0 @@
-"""The verbs: a job for each, and its steps in order."""
