@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
+from functools import partial
+
 import pymysql
 import pytest
 
@@ -10,7 +14,8 @@ from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._servers import Found
 
 from ..mysql import administrator, run
-from .mysql_servers import DENIED, Server, refused, server
+from ..waiting import until
+from .mysql_servers import DENIED, IGNORES_KILL, Server, background, refused, server
 from .test_mysql_ending import half_open
 
 __all__ = ["server"]
@@ -42,6 +47,35 @@ async def test_views_of_ended_login_go_on(server: Server) -> None:
     assert await tenant.problems() == frozenset()
     run(other, "CREATE OR REPLACE VIEW first AS SELECT a FROM t")
     run(other, "DROP VIEW third")
+
+
+async def test_view_works_while_its_login_ends(server: Server) -> None:
+    """Also if a session of that login resists its end for a while."""
+    tenant, login, password, _ = await server.enter(TABLE, "CREATE VIEW v AS SELECT a FROM t")
+    current, secret = await server.add(tenant)
+    reads, failures, stop = [0], list[Exception](), threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                with closing(server.connect(current, secret, tenant.database)) as session:
+                    run(session, "SELECT * FROM v")
+                reads[0] += 1
+            except pymysql.MySQLError as error:
+                failures.append(error)
+
+    reading = background(read)
+    resists = background(partial(run, server.connect(login, password), IGNORES_KILL))
+    await until(lambda: reads[0] and server.sessions(login))
+
+    await tenant.end(login)
+
+    after = reads[0]
+    await until(lambda: reads[0] > after)
+    stop.set()
+    for thread in (reading, resists):
+        thread.join()
+    assert failures == []
 
 
 @pytest.mark.usefixtures("brief_locks")
