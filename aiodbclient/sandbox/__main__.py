@@ -138,6 +138,8 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
+        if not options.json:
+            print("The sandbox is starting ...", file=sys.stderr, flush=True)
         async with sandbox:
             clusters: list[dict[str, str]] = []
             for engine, name, given in options.cluster:
@@ -172,13 +174,18 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], *, unlimited: bool)
     if unlimited:
         print("  export AIODBCLIENT_BUDGET=none  # no rate limit here, so do not pace")
     print()
+    given: list[str] = []
     for cluster in clusters:
         backend = sandbox._cluster(cluster["id"]).backend  # pyright: ignore[reportPrivateUsage]
-        server = "  (no database server: it answers the API alone)" if isinstance(backend, MemoryBackend) else ""
+        in_memory = isinstance(backend, MemoryBackend)
+        if not in_memory and backend.embedded is None:
+            given.append(cluster["name"])
+        server = "  (no database server: it answers the API alone)" if in_memory else ""
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}{server}")
     if not clusters:
         print("  It has no clusters; add one with --cluster pg or --cluster pg=tenants.")
-    print("\nCtrl-C stops it and deletes its data.", flush=True)
+    stays = f" Users and databases on your own server stay: {', '.join(given)}." if given else ""
+    print(f"\nCtrl-C stops it and deletes its data.{stays}", flush=True)
 
 
 if __name__ == "__main__":

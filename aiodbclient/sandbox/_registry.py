@@ -71,6 +71,11 @@ class Registry:
             return MySQLBackend(new.server or "")
         if new.connections is not None or new.password_encryption is not None:
             raise ValueError("only a PostgreSQL that the sandbox starts has connections and password_encryption")
+        if engine in MYSQL and new.server is not None:
+            raise ValueError(
+                "server of a mysql cluster must be the URL of a running server, mysql://USER:PASSWORD@HOST:PORT, not a "
+                "folder; without it the cluster is in memory"
+            )
         if new.server is not None or new.backend == "postgres":
             raise ValueError(f"a {engine} cluster can only be in memory")
         return MemoryBackend(engine, name)

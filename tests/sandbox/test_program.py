@@ -53,6 +53,23 @@ def test_one_line_of_json_and_clean_stop(number: signal.Signals) -> None:
         assert process.communicate() == ("", "")
 
 
+def test_text_says_what_stays(mysql_dsn: str) -> None:
+    """What the sandbox created on a server of your own stays there."""
+    with program("--cluster", f"mysql=shop: server={mysql_dsn}", "--cluster", "redis") as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr.readline() == "The sandbox is starting ...\n"
+        last = next(each for each in iter(process.stdout.readline, "") if each.startswith("Ctrl-C"))
+    assert last == ("Ctrl-C stops it and deletes its data. Users and databases on your own server stay: shop.\n")
+
+
+def test_folder_as_server_of_mysql_is_refused(tmp_path: Path) -> None:
+    with program("--cluster", f"mysql: server={tmp_path}") as process:
+        _, error = process.communicate(timeout=HANG)
+    assert process.returncode == 1
+    assert "must be the URL of a running server, mysql://USER:PASSWORD@HOST:PORT, not a folder" in error
+
+
 def test_rate_limit() -> None:
     with program("--json", "--rate-limit", "2/60", "--cluster", "kafka") as process:
         started = read_start(process)

@@ -57,6 +57,7 @@ def test_printed_text_is_for_a_shell() -> None:
         printed = ""
         while "Ctrl-C" not in printed:
             printed += process.stdout.readline()
+        assert printed.endswith("\nCtrl-C stops it and deletes its data.\n")
         exported = dict(re.findall(r"export (\w+)=(\S+)", printed))
         of_the_api = [f"DIGITALOCEAN_{name}" for name in ("API_URL", "TOKEN", "CLUSTER_ID")]
         assert list(exported) == [*of_the_api, "AIODBCLIENT_CLUSTER", "AIODBCLIENT_BUDGET"]
