@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
+from attrs import evolve
 from psycopg.conninfo import make_conninfo
 
 from aiodbclient.tenants import Credential, TenantAction, Tenants
+from aiodbclient.tenants._copy.postgres import PostgresCopier
 
 from ..thorough import first_of
 from .conftest import only, present
 from .moves import Two, sql
+from .programs import refusal
 from .test_copy_postgres import evil_code
 
 POWERS = """
@@ -63,3 +68,62 @@ async def made_there(two: Two, name: str) -> Any:
         return two.new.id
 
     return await two.tenants(choose_cluster=place).ensure(name)
+
+
+LET_IN = """
+CREATE FUNCTION let_in() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
+$$BEGIN GRANT CONNECT ON DATABASE "{}" TO PUBLIC; END$$
+"""
+
+
+@pytest.mark.parametrize("by", ["a neighbour", "the administrator"])
+async def test_nobody_enters_frozen_database(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """A write to the old database would be lost, though it is acknowledged.
+
+    A neighbour has a leaked credential, and lets everybody in by a function that it owns as the tenant. That the
+    administrator, who may do so, lets a program in is the control.
+    """
+    tenants = two.tenants()
+    evil = await tenants.ensure("evil")
+    await sql(alpha, "CREATE TABLE t (n int[])", "INSERT INTO t VALUES ('{0}')", "GRANT ALL ON t TO PUBLIC")
+    let_in, at = "SELECT let_in()", evil
+    if by == "a neighbour":
+        await refusal(
+            evil, f'GRANT ALL ON DATABASE "{evil.database}" TO PUBLIC', "GRANT ALL ON SCHEMA public TO PUBLIC"
+        )
+        await refusal(alpha, LET_IN.format(alpha.database), database=evil.database)
+    else:
+        at = evolve(evil, uri=(await two.old.info()).connection.uri or "")
+        let_in = f'GRANT CONNECT ON DATABASE "{alpha.database}" TO PUBLIC'
+    frozen, tried, acknowledged = asyncio.Event(), asyncio.Event(), [0]
+
+    async def intrude() -> None:
+        for number in range(1, 10**6):
+            await refusal(at, let_in, database="defaultdb" if at is not evil else None)
+            if not await refusal(alpha, f"UPDATE t SET n = '{{{number}}}'"):
+                acknowledged.append(number)
+            if number > 10:
+                tried.set()
+
+    dump = PostgresCopier.dump
+
+    async def then_tried(copier: PostgresCopier, source: Any, file: Any, *more: str) -> None:
+        await dump(copier, source, file, *more)
+        if "--schema-only" not in more:
+            frozen.set()
+            await tried.wait()
+
+    monkeypatch.setattr(PostgresCopier, "dump", then_tried)
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+    await frozen.wait()
+    intruding = asyncio.ensure_future(intrude())
+    moved = await moving
+    intruding.cancel()
+    with suppress(asyncio.CancelledError):
+        await intruding
+    assert moved.error is None
+    [(found,)] = await sql(moved.credential, "SELECT n FROM t")
+    assert found == [0]
+    assert (acknowledged == [0]) is (by == "a neighbour")
