@@ -23,7 +23,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from . import servers
 from .conftest import only, present
-from .moves import Two, connected, left_on, opened, run, sql
+from .moves import Two, administer, connected, left_on, opened, run, sql
 from .servers import RestartablePostgres, for_a_server, new_folder
 from .test_move import REFUSED
 
@@ -138,7 +138,7 @@ async def test_obstacle_is_named_before_freeze(two: Two, alpha: Credential, what
 
 async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential) -> None:
     """Its program has the only connection that it allows."""
-    await sql(alpha, f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
+    await administer(two.old, f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
     await _refused(two, alpha, f'too many connections for database "{alpha.database}": close sessions of the tenant')
 
 
@@ -151,11 +151,9 @@ async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> Non
         f'CREATE TABLE "public x".t ({many})',
         'INSERT INTO "public x".t DEFAULT VALUES',
         "CREATE TABLE t AS SELECT now() AS at, 1.1::float8 AS f, bytea '\\x00ff' AS b, NULL::int AS n",
-        f"ALTER DATABASE \"{alpha.database}\" SET bytea_output = 'escape'",
-        f"ALTER DATABASE \"{alpha.database}\" SET DateStyle = 'SQL, DMY'",
-        f"ALTER DATABASE \"{alpha.database}\" SET TimeZone = 'Asia/Tokyo'",
-        f'ALTER DATABASE "{alpha.database}" SET extra_float_digits = -10',
     )
+    values = "bytea_output = 'escape'", "DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'", "extra_float_digits = -10"
+    await administer(two.old, *(f'ALTER DATABASE "{alpha.database}" SET {each}' for each in values))
     moved = await only(two.tenants().move(["alpha"], to=two.new))
     assert moved.error is None
     assert await sql(moved.credential, 'SELECT c119 FROM "public x".t') == [(119,)]
