@@ -95,7 +95,11 @@ class DatabaseClient:
             raise InvalidArgumentError(f"rate_limiter must be a RateLimiter, not {shown(rate_limiter)}")
         if session is not None and trust_env:
             raise InvalidArgumentError("trust_env is for a session of the client's own: give it to yours")
-        url = checked_base_url(base_url)
+        try:
+            url = checked_base_url(base_url)
+        except ConfigurationError as error:
+            del base_url  # it may hold a password, and a traceback can show local variables
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._transport = Transport(
             token=secret,
             base_url=url,

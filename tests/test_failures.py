@@ -293,3 +293,17 @@ async def test_tls_failure_names_reason(server: Server, make_client: MakeClient)
 
     with pytest.raises(errors.ConnectError, match=r"no TLS: [A-Z_]+; it was not sent"):
         await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+
+async def test_reset_in_tls_handshake_says_so(make_client: MakeClient) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listener:
+        url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        client = make_client(base_url=url, retry=RetryPolicy(max_tries=1))
+        with pytest.raises(
+            errors.ConnectError, match=r"(closed during the TLS handshake|reset by peer); it was not sent"
+        ):
+            await client.cluster(CLUSTER, engine="pg").dbs.list()

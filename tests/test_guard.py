@@ -254,6 +254,27 @@ async def test_calls_without_read_scope_warn_once(
     assert len(server.requests) == 1 + 6 + 1
 
 
+async def test_engine_that_was_read_wins(server: Server, make_cluster: MakeCluster) -> None:
+    """A program that gives the wrong engine is guarded by the right one, once the cluster was read."""
+    cluster = make_cluster(engine="pg")
+    server.will(says(200, {"database": {"id": CLUSTER, "name": "cache", "engine": "redis"}}))
+    await cluster.info()
+
+    assert cluster.engine == "redis"
+    with pytest.raises(errors.UnsupportedOperationError):
+        await cluster.users.list()
+
+
+async def test_403_of_a_proxy_keeps_the_guard(server: Server, make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(engine=None)
+    server.will(says(403, text="<html>Forbidden</html>"), is_engine("redis"))
+
+    with pytest.raises(errors.PermissionDeniedError):
+        await cluster.users.list()
+    with pytest.raises(errors.UnsupportedOperationError):
+        await cluster.users.list()
+
+
 async def test_a_failed_read_is_not_remembered(server: Server, make_cluster: MakeCluster) -> None:
     server.will(fails(503), is_engine("pg"), says(200, {"users": []}))
     cluster = make_cluster(retry=RetryPolicy(max_tries=1), engine=None)

@@ -311,6 +311,7 @@ PRINTS_LOCALS: dict[str, Callable[[], DatabaseClient]] = {
     "token of the environment": DatabaseClient,
     "another invalid option": lambda: DatabaseClient(TOKEN, timeout=-1),
     "an unencrypted address": lambda: DatabaseClient(TOKEN, base_url="http://h"),
+    "a password in base_url": lambda: DatabaseClient("token", base_url=f"https://me:{TOKEN}@api.example"),
     "a header": lambda: DatabaseClient("token").with_options(headers={"X-Key": f"{TOKEN}\n"}),
     "a header with another name": lambda: DatabaseClient("token").with_options(headers={"X Y": TOKEN}),
     "another option beside a header": lambda: DatabaseClient("token").with_options(headers={"X-Key": TOKEN}, timeout=0),

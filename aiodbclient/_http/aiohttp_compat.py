@@ -93,7 +93,7 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         number = cause.errno or 0  # negative where a name was not found
-        text = os.strerror(number) if number > 0 else cause.strerror
+        text = os.strerror(number) if number > 0 else cause.strerror or "it was closed during the TLS handshake"
         if isinstance(cause, ssl.SSLError):  # its number is one of OpenSSL's
             text = f"no TLS: {cause.reason or cause.strerror}"
         return f"{error.host}:{error.port}: {text}"

@@ -82,8 +82,8 @@ class ClusterContext(NamedTuple):
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine that was given or read, or None."""
-        return self.given_engine or self.cache.engines.get(self.cluster_id)
+        """The engine that was read or else given, or None."""
+        return self.cache.engines.get(self.cluster_id) or self.given_engine
 
     @property
     def was_seen(self) -> bool:
@@ -179,7 +179,9 @@ class ClusterContext(NamedTuple):
         call = Call(GET_CLUSTER, path, self.options, self.cluster_id, not_found=_REPLICA)
         try:
             self.cache.engines[self.cluster_id] = (await self.transport.send(call)).read(ClusterEngine).engine
-        except PermissionDeniedError:
+        except PermissionDeniedError as error:
+            if not error.id:  # not the API's: a proxy says nothing of the token
+                raise
             logger.warning(
                 "the token may not read cluster %s, so its engine is not known and its calls are not guarded",
                 self.cluster_id,

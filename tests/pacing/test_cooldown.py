@@ -181,7 +181,7 @@ def test_old_429_waits_as_named() -> None:
 
 @pytest.mark.usefixtures("full_jitter")
 def test_unnamed_waits_grow_to_minutes() -> None:
-    """Without a time in the 429 the waits grow by a fifth, and after ten by a half, to five minutes, until a success."""
+    """Without a time in the 429 the waits grow by a fifth, after ten by a half, to five minutes, until a success."""
     cooldown, now, waits = Cooldown(), 0.0, list[float]()
     for _ in range(26):
         waits.append(cooldown.refuse(now, None, now)[0])
