@@ -17,13 +17,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import NAME, message_of, pools_of, status_of, tenants_from_environment
+from signups import NAME, message_of, pools_of, status_of, status_of_driver, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -67,6 +68,16 @@ async def size(connection: Annotated[Any, Depends(tenant_connection)]) -> dict[s
 
 @app.exception_handler(DatabaseClientError)
 async def handle_error(request: Request, error: DatabaseClientError) -> JSONResponse:
-    status, headers = status_of(error)
+    return answer_of(request, error, *status_of(error))
+
+
+@app.exception_handler(asyncpg.PostgresError)
+@app.exception_handler(asyncpg.InterfaceError)
+@app.exception_handler(OSError)
+async def handle_driver_error(request: Request, error: Exception) -> JSONResponse:
+    return answer_of(request, error, *status_of_driver(error))
+
+
+def answer_of(request: Request, error: Exception, status: int, headers: dict[str, str]) -> JSONResponse:
     logger.warning("%s %s: %s", request.method, request.url.path, error)
     return JSONResponse({"error": message_of(status)}, status, headers)

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
 from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import State
@@ -26,7 +27,7 @@ from litestar.params import JSONBody, PathParameter
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import NAME, message_of, pools_of, status_of, tenants_from_environment
+from signups import NAME, message_of, pools_of, status_of, status_of_driver, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -70,15 +71,29 @@ def handle_invalid(request: Request[Any, Any, Any], error: ValidationException) 
 
 
 def handle_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> Response[dict[str, str]]:
-    status, headers = status_of(error)
+    return answer_of(request, error, *status_of(error))
+
+
+def handle_driver_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, str]]:
+    return answer_of(request, error, *status_of_driver(error))
+
+
+def answer_of(
+    request: Request[Any, Any, Any], error: Exception, status: int, headers: dict[str, str]
+) -> Response[dict[str, str]]:
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    message = message_of(status)
-    return Response({"error": message}, status_code=status, headers=headers)
+    return Response({"error": message_of(status)}, status_code=status, headers=headers)
 
 
 app = Litestar(
     [health, sign_up, size],
     lifespan=[lifespan],
     logging_config=None,
-    exception_handlers={ValidationException: handle_invalid, DatabaseClientError: handle_error},
+    exception_handlers={
+        ValidationException: handle_invalid,
+        DatabaseClientError: handle_error,
+        asyncpg.PostgresError: handle_driver_error,
+        asyncpg.InterfaceError: handle_driver_error,
+        OSError: handle_driver_error,
+    },
 )

@@ -12,6 +12,7 @@ from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     ClusterNotOnlineError,
     DatabaseClientError,
+    InvalidArgumentError,
     MaxWaitError,
     NameTakenError,
     PreconditionFailedError,
@@ -23,6 +24,8 @@ from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants.errors import (
     CapacityError,
     ClaimLostError,
+    GrantError,
+    StoreError,
     SuspendedError,
     TenantBusyError,
     TenantMovingError,
@@ -70,14 +73,28 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 503, {"retry-after": "1"}
         case PreconditionFailedError() | ClusterNotOnlineError() | CapacityError():  # waits for the cluster, or another
             return 503, {"retry-after": "60"}
+        case StoreError(damaged=()) | GrantError():  # mostly the store or the database server is down or restarts
+            return 503, {"retry-after": "60"}
         case SuspendedError():
             return 403, {}
         case TenantNotFoundError():
             return 404, {}
         case NameTakenError():  # something of that name exists that this app did not create
             return 409, {}
-        case _:  # the token, the cluster, the store or the database server: the operator must fix it
+        case InvalidArgumentError():  # the name is invalid or reserved
+            return 422, {}
+        case _:  # the token, the cluster or a damaged record: the operator must fix it
             return 500, {}
+
+
+# Classes of SQLSTATE: the connection was lost, the login refused, too many connections, and the session ended
+_CONNECTION_STATES = ("08", "28", "53", "57")
+
+
+def status_of_driver(error: Exception) -> tuple[int, dict[str, str]]:
+    """The same for an error of asyncpg: 503 while a login is replaced or ended, or the server restarts."""
+    lost = getattr(error, "sqlstate", "08").startswith(_CONNECTION_STATES)  # OSError and InterfaceError have none
+    return (503, {"retry-after": "1"}) if lost else (500, {})
 
 
 def message_of(status: int) -> str:

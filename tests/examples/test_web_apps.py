@@ -24,9 +24,9 @@ import litestar_app
 from aiodbclient import DatabaseClient, User, errors
 from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants import errors as tenant_errors
-from signups import status_of
+from signups import status_of, status_of_driver
 
 from ..proxy import behind_proxy
 from ..requirements import postgres_with_tls
@@ -203,6 +203,40 @@ async def test_request_uses_tenants_pool(
                 assert status != 200 or (await answer.json())["bytes"] > 100_000
 
 
+@pytest.mark.parametrize("app", [fastapi_app.app, litestar_app.app], ids=["fastapi", "litestar"])
+async def test_suspended_customer_gets_503_then_403(
+    app: FastAPI | Litestar,
+    sandbox: Sandbox,
+    client: DatabaseClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The open pool meets the driver's error once. An error of SQL stays a 500."""
+    pytest.importorskip("asyncpg")
+    cluster = await sandbox.add_cluster("pg", backend="postgres")
+    async with visiting(partial(serve_asgi, app), sandbox, cluster, tmp_path, monkeypatch) as visitor:
+
+        async def ask_size() -> tuple[int, str | None]:
+            async with visitor.http.get("/tenants/alpha/size") as answer:
+                return answer.status, answer.headers.get("retry-after")
+
+        await visitor.credential_of("alpha")
+        assert await ask_size() == (200, None)
+        async with SQLiteStore(tmp_path / "tenants.db") as store:  # as another process
+            tenants = Tenants(client.cluster(cluster), store, prefix="tenant_")
+            (await tenants.suspend(["alpha"])).raise_for_errors()
+        first, *rest = [await ask_size() for _ in range(3)]
+        assert first in ((503, "1"), (403, None))  # 403 if the suspension took longer than a pool's ``refresh``
+        assert rest == [(403, None)] * 2
+
+
+def test_error_of_sql_is_500() -> None:
+    asyncpg = pytest.importorskip("asyncpg")
+    assert status_of_driver(asyncpg.UndefinedTableError("")) == (500, {})
+    for kind in (asyncpg.AdminShutdownError, asyncpg.InterfaceError, ConnectionRefusedError):
+        assert status_of_driver(kind("")) == (503, {"retry-after": "1"})
+
+
 async def test_signup_while_api_is_down(visitor: Visitor, sandbox: Sandbox) -> None:
     sandbox.faults.add("clusters.get", status=503, headers={"retry-after": "0.01"})
     refused = await visitor.sign_up("alpha")
@@ -286,8 +320,11 @@ def test_status_table_of_the_page_matches() -> None:
             after = named[1] if named else "2" if "from the error" in says else None
             status, headers = status_of(error)
             assert (str(status), headers.get("retry-after")) == (says[:3], after), name
-    for kind in (errors.InvalidArgumentError, errors.AuthenticationError, tenant_errors.StoreError):
+    for kind in (errors.UnsupportedOperationError, errors.AuthenticationError, tenant_errors.RotationPendingError):
         assert status_of(kind("")) == (500, {})
+    damaged = tenant_errors.StoreError("")
+    damaged.damaged = ("alpha",)
+    assert status_of(damaged) == (500, {})
 
 
 def test_what_can_be_called_again_is_503() -> None:
