@@ -78,7 +78,7 @@ class Tenants(TenantRole):
             of cluster ids to such pairs. None, or no pair for a cluster: ``doadmin``. Then the token needs the scope
             ``database:view_credentials``.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
-            tenant cannot lift it. None: a quarter of the server's, at least 1.
+            tenant cannot lift it. None: a tenth of the server's, at least 2.
         setup: An async function for migrations. It is called with the credential of a new tenant, before that is
             stored, and by the first ``ensure`` of a tenant that was made without one. If it raises, the tenant fails,
             and the next call runs it again. So it runs at least once.

@@ -381,3 +381,14 @@ async def test_ended_login_keeps_nothing(managed: Managed, victim: Tenant) -> No
     assert managed.api(state) == [(True, True, True, True)]
     await victim.steps.end_logins([login])
     assert managed.api(state) == [(False, False, False, False)]
+
+
+async def test_default_limit_is_tenth_of_server(managed: Managed, victim: Tenant) -> None:
+    """One login cannot fill the server, whatever it does."""
+    connections = (await victim.server.administrator()).connections
+    login, limit = victim.logins[0], max(2, connections // 10)
+    with ExitStack() as held:
+        for _ in range(limit):
+            held.enter_context(managed.open(login, victim.database))
+        assert not managed.lets_in(login, victim.database)
+        assert managed.lets_in(victim.logins[1], victim.database)  # the control: there are more

@@ -78,7 +78,7 @@ T = TypeVar("T")
 
 
 class MySQLServer(Server):
-    """The MySQL of one cluster. Without a connection limit, a login may have a quarter of the server's connections."""
+    """The MySQL of one cluster. Without a connection limit, a login may have a tenth of the server's connections."""
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         admin = Secret(admin)  # a traceback may show it

@@ -176,7 +176,7 @@ class Schema:
     @property
     def most(self) -> int:
         """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
-        return max(1, int(self.session.max_connections * SHARE_OF_CONNECTIONS)) if self.limit is None else self.limit
+        return max(2, int(self.session.max_connections * SHARE_OF_CONNECTIONS)) if self.limit is None else self.limit
 
     async def run(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None

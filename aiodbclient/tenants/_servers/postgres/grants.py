@@ -111,11 +111,11 @@ class Login:
 
 
 async def limit_of(session: Session) -> int:
-    """Return the limit of a login. A quarter of the server's connections: three, as of a rotation and a reader, fit."""
+    """Return the limit of a login. A tenth of the server's connections: one tenant with some logins cannot fill it."""
     if session.limit is not None:
         return session.limit
     [(connections,)] = await session.run(SQL(CONNECTIONS))
-    return max(1, int(connections * SHARE_OF_CONNECTIONS))
+    return max(2, int(connections * SHARE_OF_CONNECTIONS))
 
 
 def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
