@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiodbclient.engines import Engine
-from aiodbclient.errors import ConflictError, InvalidArgumentError
+from aiodbclient.errors import ConflictError, InvalidArgumentError, NotFoundError
 from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import TenantNotFoundError
 
@@ -165,3 +165,16 @@ async def test_returned_login_ended_by_repair(anywhere: Place, is_suspended: boo
     assert is_suspended or repaired.credential == await tenants.get("gamma")
     assert await refusal(old)
     assert (await only(tenants.check(["gamma"]))).problems == ()
+
+
+async def test_nothing_to_adopt_fails(anywhere: Place) -> None:
+    """As with the wrong cluster, where empty twins of all tenants were created."""
+    tenants = anywhere.tenants()
+    await tenants.ensure("other")
+    before = await anywhere.logins()
+    [failed] = [outcome async for outcome in tenants.provision(["alpha"], if_exists="adopt")]
+    assert isinstance(failed.error, NotFoundError)
+    assert "to adopt; nothing was changed" in str(failed.error)
+    assert await anywhere.store.get("alpha") is None
+    assert await anywhere.logins() == before
+    assert (await only(tenants.provision(["alpha"]))).error is None  # the control
