@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncmy.errors
 import psycopg
 import pymongo.errors
 import pymysql
@@ -27,6 +28,7 @@ REFUSED = (
     OSError,
     psycopg.OperationalError,
     pymysql.err.OperationalError,
+    asyncmy.errors.OperationalError,
     pymongo.errors.PyMongoError,
     sqlalchemy.exc.SQLAlchemyError,
 )
@@ -123,8 +125,9 @@ async def test_postgresql_pool_verifies_and_follows_rotation(
     await is_refused(*recipe(*headings, seconds=2.0), credential_on(postgresql, postgresql.wrong_ca_file))
 
 
-async def test_a_pool_of_mysql_verifies_the_server(mysql: TLSServer) -> None:
-    open_pool, close_pool = recipe("### aiomysql")
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+async def test_a_pool_of_mysql_verifies_the_server(driver: str, mysql: TLSServer) -> None:
+    open_pool, close_pool = recipe(f"### {driver}")
     pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
     async with pools, pools.use("alpha") as pool:
         assert await by_aiomysql(pool) == "alice@%"
