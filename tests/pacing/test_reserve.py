@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,10 @@ from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 from aiodbclient.rate_limiter import Window
 
+from .beside_run import bursts, each_ten_seconds, price, thirty_a_minute
 from .world import VirtualLoop, virtual
+
+PAGE = Path(__file__).parents[2] / "docs/why/pacing.md"
 
 
 async def answer(limiter: RateLimiter, *, bulk: bool = False) -> None:
@@ -28,6 +33,17 @@ async def count_free_for_bulk(limiter: RateLimiter) -> int:
     for slot in slots:
         limiter.release(slot, sent=False)
     return len(slots)
+
+
+@pytest.mark.thorough
+def test_page_shows_measured_figures() -> None:
+    figures = [each for row in (each_ten_seconds, thirty_a_minute, bursts, price) for each in row()]
+    assert not [figure for figure in figures if figure.loop is None]
+    failed = [f"| {each.loop or 0:.0%} | {each.ours:.0%} |".replace("%", " %") for each in figures[:-2]]
+    minutes = [f"| {(each.loop or 0) / 60:.0f} minutes | {each.ours / 60:.0f} minutes |" for each in figures[-2:]]
+    shown = re.findall(r"^\| .* (\| \S+ (?:%|minutes) \| \S+ (?:%|minutes) \|)$", PAGE.read_text(), re.MULTILINE)
+    cold, used_up, _, _, many, _, ten_at_once = failed
+    assert shown == [cold, used_up, many, ten_at_once, *minutes]
 
 
 @pytest.mark.parametrize(
