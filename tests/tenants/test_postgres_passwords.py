@@ -17,7 +17,7 @@ from psycopg.sql import Composable
 from aiodbclient._masking import Secret
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import _servers as of_any_engine
-from aiodbclient.tenants._servers.postgres import PostgresServer, logins, sessions
+from aiodbclient.tenants._servers.postgres import PostgresServer, scram, sessions
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
@@ -133,18 +133,18 @@ async def test_server_that_does_not_know_the_password_is_refused(
     managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program at the server's address says that the password is right, but cannot sign."""
-    expect = logins._Wire._expect
+    expect = scram._Wire._expect
     signed = list[bool]()
 
-    async def forged(wire: logins._Wire, *wanted: int) -> tuple[int, bytes]:
+    async def forged(wire: scram._Wire, *wanted: int) -> tuple[int, bytes]:
         kind, content = await expect(wire, *wanted)
-        if wanted == (logins._SASL_FINAL,):
+        if wanted == (scram._SASL_FINAL,):
             signed.append(content.startswith(b"v="))
             content = b"v=" + b64encode(bytes(32))
         return kind, content
 
     assert await server.log_in(victim.names, victim.logins[0], Secret(PASSWORD)) is None
-    monkeypatch.setattr(logins._Wire, "_expect", forged)
+    monkeypatch.setattr(scram._Wire, "_expect", forged)
     with pytest.raises(GrantError, match="does not know the password"):
         await server.log_in(victim.names, victim.logins[0], Secret(PASSWORD))
     assert signed == [True]
@@ -156,15 +156,15 @@ async def test_cancelled_login_shows_no_password(
     password, reached = Secret("hunter2-hunter2"), asyncio.Event()
     managed.api(f"ALTER ROLE {victim.logins[0]} PASSWORD '{password}'")
     await server.find(victim.names)
-    expect = logins._Wire._expect
+    expect = scram._Wire._expect
 
-    async def stalling(wire: logins._Wire, *wanted: int) -> tuple[int, bytes]:
-        if wanted == (logins._SASL_FINAL,):
+    async def stalling(wire: scram._Wire, *wanted: int) -> tuple[int, bytes]:
+        if wanted == (scram._SASL_FINAL,):
             reached.set()
             await asyncio.Event().wait()  # the server does not answer the proof of the password
         return await expect(wire, *wanted)
 
-    monkeypatch.setattr(logins._Wire, "_expect", stalling)
+    monkeypatch.setattr(scram._Wire, "_expect", stalling)
     login = asyncio.create_task(server.log_in(victim.names, victim.logins[0], password))
     await reached.wait()
     login.cancel()
@@ -178,7 +178,7 @@ async def test_cancelled_login_shows_no_password(
 @pytest.fixture
 def hanging(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The server's kernel takes connections, and nobody answers."""
-    monkeypatch.setattr(logins, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(scram, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(sessions, "CONNECT_SECONDS", 2)  # libpq's least
     process = managed.server.process
     os.kill(process.pid, signal.SIGSTOP)

@@ -1,6 +1,6 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
-``sessions`` has what a session of the administrator is, how it enters a database, and how ``Watch`` ends who blocks it.
+``sessions`` has what a session of the administrator is, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
 ``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``grants`` the rights that both
 lack. ``objects`` knows what roles own, takes what is others', and drops a role with it.
 """
@@ -29,8 +29,9 @@ from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import DROP_LOGINS_SECONDS, Administrator, BaseTenant, Found, Server, SharedSessions, TenantSteps, of_tenant
-from . import databases, grants, logins, objects
-from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, Watch, clear, connect, options_from, rows
+from . import databases, grants, logins, objects, scram
+from .lock_watcher import LockWatcher
+from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
@@ -90,7 +91,7 @@ class PostgresServer(Server):
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         self._admin = options_from(admin)
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
-        self._context = logins.unverified_context() if ca is None else verifying_context(ca)
+        self._context = scram.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self.limit = connection_limit
         self.turns = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
@@ -143,7 +144,7 @@ class PostgresServer(Server):
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         address = self._admin["host"], int(self._admin.get("port", 5432))
         async with self._tests:
-            return await logins.log_in(address, self._context, names, login, password)
+            return await scram.log_in(address, self._context, names, login, password)
 
     async def count_sessions(self, login: str) -> int:
         [(number,)] = await self.ask(_SESSIONS, login)
@@ -219,11 +220,11 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(grants.complete_inside, wanted={self.names.group(role): role}), self.names.database)
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        stored = await logins.verifier(password)
+        stored = await scram.verifier(password)
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role))
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        stored = await logins.verifier(password)
+        stored = await scram.verifier(password)
         await self._step(partial(logins.create_login, login=login, stored=stored, role=Role.OWNER, dumps=True))
 
     async def end_logins(self, ending: Collection[str], /) -> None:
@@ -308,7 +309,7 @@ class PostgresSteps(TenantSteps):
 
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
         """Do a step in a turn. If a lock blocks it, retry, and end the tenants that hold it."""
-        watch, until = Watch(self._tenant, self.opened), monotonic() + ENDING_SECONDS
+        watch, until = LockWatcher(self._tenant, self.opened), monotonic() + ENDING_SECONDS
         while True:
             try:
                 async with self._server.turns, self.opened(database) as session, watch.over(session):
