@@ -14,8 +14,8 @@ from attrs import define
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, TenantAction, TenantRecord, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import Found
-from aiodbclient.tenants._servers.postgres import PostgresServer, grants
-from aiodbclient.tenants._servers.postgres.grants import Login, read_logins
+from aiodbclient.tenants._servers.postgres import PostgresServer, rights
+from aiodbclient.tenants._servers.postgres.rights import Login, read_logins
 from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
@@ -165,7 +165,7 @@ async def test_login_made_during_check_is_no_problem(here: Here, monkeypatch: py
     async def read_before(session: Session, wanted: Collection[str] = ()) -> list[Login]:
         return [login for login in await read_logins(session, wanted) if login.name == known.username]
 
-    monkeypatch.setattr(grants, "read_logins", read_before)
+    monkeypatch.setattr(rights, "read_logins", read_before)
     checked = await only(here.tenants().check(["alpha"]))
 
     assert [str(each) for each in checked.problems] == ["unfinished: rotate"]

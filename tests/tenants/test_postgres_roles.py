@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient._masking import Secret
 from aiodbclient.tenants import ProblemKind, Role
-from aiodbclient.tenants._servers.postgres import grants
+from aiodbclient.tenants._servers.postgres import rights
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed
@@ -182,7 +182,7 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
 
 
 async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grants, "_AT_ONCE", 3)
+    monkeypatch.setattr(rights, "_AT_ONCE", 3)
     many = await managed.tenant("many", managed.postgres())
     managed.run(many, *(f"CREATE TABLE t{number} (x int)" for number in range(8)))
     reader = await many.add(READER)

@@ -1,8 +1,8 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
 ``sessions`` has what a session of the administrator is, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
-``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``grants`` the rights that both
-lack. ``objects`` knows what roles own, takes what is others', and drops a role with it.
+``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``rights`` the rights that both
+lack. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import DROP_LOGINS_SECONDS, Administrator, BaseTenant, Found, Server, SharedSessions, TenantSteps, of_tenant
-from . import databases, grants, logins, objects, scram
+from . import databases, logins, ownership, rights, scram
 from .lock_watcher import LockWatcher
 from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 
@@ -42,7 +42,7 @@ ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 
 _ADMINISTRATOR = SQL(f"""
-SELECT rolname, current_setting('server_version'), clock_timestamp(), ({grants.CONNECTIONS}),
+SELECT rolname, current_setting('server_version'), clock_timestamp(), ({rights.CONNECTIONS}),
        rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
        pg_has_role('pg_signal_backend', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE')
 FROM pg_roles WHERE rolname = current_user
@@ -64,8 +64,8 @@ SELECT d.oid IS NOT NULL, coalesce(datdba = me.oid AND NOT datallowconn AND data
              WHERE refclassid = 'pg_authid'::regclass AND refobjid = o.oid AND classid = 'pg_database'::regclass
                AND deptype = 'a' AND e.datconnlimit <> -2 AND e.oid IS DISTINCT FROM d.oid AND EXISTS (
                    SELECT FROM aclexplode(e.datacl) WHERE grantee = o.oid AND privilege_type = 'CREATE') ORDER BY 1),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE {grants.IS_LOGIN} AND rolcanlogin ORDER BY 1),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE {grants.IS_LOGIN} AND NOT rolcanlogin ORDER BY 1),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE {rights.IS_LOGIN} AND rolcanlogin ORDER BY 1),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE {rights.IS_LOGIN} AND NOT rolcanlogin ORDER BY 1),
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(database)s AND rolcanlogin)
 FROM pg_roles me LEFT JOIN pg_roles o ON o.rolname = %(owner)s
 LEFT JOIN pg_database d ON d.datname = %(database)s AND d.datconnlimit <> -2
@@ -155,10 +155,10 @@ class PostgresServer(Server):
 
         async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
             session = Session(names, server, self.limit)
-            present = await grants.read_logins(session, known)
-            steps = await grants.missing_grants(session, wanted, present)
+            present = await rights.read_logins(session, known)
+            steps = await rights.missing_grants(session, wanted, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
-            others = await objects.problems(session, known, [login.name for login in present])
+            others = await ownership.problems(session, known, [login.name for login in present])
             found = frozenset(problem for step in steps for problem in step.problems)
             return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
 
@@ -167,7 +167,7 @@ class PostgresServer(Server):
         if not has_groups or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.turns, self.steps(BaseTenant(names)).opened(names.database) as session:
-            inside = await grants.missing_grants_inside(session, known)
+            inside = await rights.missing_grants_inside(session, known)
         return found | {problem for step in inside for problem in step.problems}
 
     def steps(self, tenant: BaseTenant) -> PostgresSteps:
@@ -212,12 +212,14 @@ class PostgresSteps(TenantSteps):
         is_new = await self._step(databases.create)
         # A step of its own: repeated, the first one would find that the database is not new.
         if await self._step(databases.open_new):
-            await self._step(partial(grants.complete_inside, wanted={}), self.names.database)
+            await self._step(partial(rights.apply_missing_inside, wanted={}), self.names.database)
         return is_new
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
-        await self._step(partial(grants.complete_inside, wanted={self.names.group(role): role}), self.names.database)
+        await self._step(
+            partial(rights.apply_missing_inside, wanted={self.names.group(role): role}), self.names.database
+        )
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         stored = await scram.verifier(password)
@@ -236,16 +238,16 @@ class PostgresSteps(TenantSteps):
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     for login in [*left]:
-                        if await objects.drop(self.opened, login):
+                        if await ownership.drop(self.opened, login):
                             left.remove(login)
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        await self._step(partial(grants.complete, wanted=wanted))
+        await self._step(partial(rights.apply_missing, wanted=wanted))
         async with self._server.reclaims:
-            await objects.reclaim(self.opened, wanted)
+            await ownership.reclaim(self.opened, wanted)
         # Last, since readers get their rights on what was reclaimed.
-        await self._step(partial(grants.complete_inside, wanted=wanted), self.names.database)
+        await self._step(partial(rights.apply_missing_inside, wanted=wanted), self.names.database)
 
     async def shut(self) -> None:
         await self._step(databases.shut)
@@ -254,7 +256,7 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(databases.freeze, logins=frozen))
 
     async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
-        await self._step(partial(grants.complete, wanted=wanted))
+        await self._step(partial(rights.apply_missing, wanted=wanted))
 
     async def adopt(self) -> str | None:
         login = await self._step(databases.login_to_adopt)
@@ -263,9 +265,9 @@ class PostgresSteps(TenantSteps):
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
-        await self._step(partial(grants.complete_inside, wanted={}), self.names.database)
+        await self._step(partial(rights.apply_missing_inside, wanted={}), self.names.database)
         async with self._server.reclaims:  # ``problems`` reports what the administrator may not give
-            await objects.take_objects(self.opened)
+            await ownership.reassign_all(self.opened)
         return login
 
     async def drop_database(self) -> None:
@@ -279,7 +281,7 @@ class PostgresSteps(TenantSteps):
                 raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
         roles = [names.owner, *names.groups] if role is None else [names.group(role)]
         for (present,) in await self._server.ask(logins.PRESENT, roles):
-            left += await objects.forget(self.opened, present)
+            left += await ownership.forget(self.opened, present)
         return tuple(sorted({*left}))
 
     async def copy_settings(self, limit: int, settings: Sequence[tuple[str, str]]) -> None:

@@ -13,19 +13,19 @@ from psycopg.sql import SQL, Identifier, Literal
 from ....errors import ConflictError
 from ..._naming import OF_A_GROUP, Role
 from ...errors import GrantError
-from .grants import (
+from .rights import (
     ALL,
     ATTRIBUTES,
     CONNECT,
     GrantStep,
-    complete,
+    apply,
+    apply_missing,
     database_steps,
     grant_on_database,
     need_database,
     read_database,
     read_logins,
     role_steps,
-    take,
 )
 from .sessions import (
     CLIENTS,
@@ -81,7 +81,7 @@ async def shut(session: Session) -> None:
     """Revoke all rights but one, by which the database stays the tenant's, and end all sessions in it."""
     if await read_database(session) is not None:
         await need_database(session)
-        await complete(session, None)
+        await apply_missing(session, None)
         await _empty(session)
 
 
@@ -90,7 +90,7 @@ async def freeze(session: Session, logins: Collection[str]) -> None:
     await refuse_prepared(session)
     names, database = session.names, await need_database(session)
     dumping = [login.name for login in await read_logins(session) if login.inherits and login.name not in logins]
-    await take(session, [*database_steps(session, database, {names.owner: ALL}, dumping)])
+    await apply(session, [*database_steps(session, database, {names.owner: ALL}, dumping)])
     await _empty(session, logins)
     await refuse_prepared(session)
 
@@ -152,7 +152,7 @@ async def open_new(session: Session) -> bool:
     names = session.names
     [(owner, _, allows, is_ours)] = await session.run(_STATE, names.owner, names.database)
     if is_ours and owner == session.admin and not allows:
-        await complete(session, {})
+        await apply_missing(session, {})
     return bool(is_ours)
 
 
@@ -163,7 +163,7 @@ async def create_group(session: Session, role: Role) -> None:
     steps = await role_steps(session, group, (), present)
     if "CONNECT" not in database.privileges.get(group, ()):
         steps.append(GrantStep(grant_on_database(session, group, CONNECT)))
-    await take(session, steps)
+    await apply(session, steps)
 
 
 async def copy_settings(session: Session, limit: int, settings: Sequence[tuple[str, str]]) -> None:
@@ -259,5 +259,5 @@ async def check_schema(session: Session, login: str) -> None:
 async def take_database(session: Session, login: str | None) -> None:
     """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
     logins = {} if login is None else {login: Role.OWNER}
-    await complete(session, logins)
+    await apply_missing(session, logins)
     await end_sessions(session, keep=[*(each.name for each in await read_logins(session, logins)), session.admin])

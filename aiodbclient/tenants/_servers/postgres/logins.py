@@ -20,7 +20,7 @@ from ...._masking import Secret
 from ..._naming import Role
 from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS
-from .grants import (
+from .rights import (
     ALL,
     CONNECT,
     grant_membership,

@@ -4,8 +4,8 @@ A function runs with the rights of its owner if that says so, a view always does
 tenant's database, where the tenant may call it, is a way out of the database.
 
 ``REASSIGN OWNED`` gives away databases too, and locks all objects at once: 30,000 need more memory for locks than a
-server has. So ``hand_over`` gives away each object by a statement of its own. None of these statements runs code of a
-tenant.
+server has. So ``reassign_owned`` gives away each object by a statement of its own. None of these statements runs code
+of a tenant.
 
 ``DROP OWNED BY`` revokes privileges only if the session has the rights of who granted them, so ``drop_owned`` runs it
 as a member of the owners of the objects and of all who passed rights on.
@@ -26,8 +26,8 @@ from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .databases import end_sessions
-from .grants import ATTRIBUTES, read_logins
 from .logins import MEMBERSHIPS, revoke_memberships
+from .rights import ATTRIBUTES, read_logins
 from .sessions import CLIENTS, BlockedError, Opener, Session, Statement, end_all, end_opening, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
@@ -109,7 +109,7 @@ async def owners(session: Session) -> list[str]:
     return [name for (name,) in await session.run(_OWNERS, session.names.database)]
 
 
-async def hand_over(session: Session, role: str) -> None:
+async def reassign_owned(session: Session, role: str) -> None:
     """In the tenant's database: give the owner role all that ``role`` owns, or raise GrantError for what is refused."""
     names = session.names
     members = {names.owner} if role == session.admin else {names.owner, role}
@@ -160,7 +160,7 @@ async def drop(opened: Opener, role: str) -> bool:
             names, places = session.names, dict(await session.run(_PLACES, role))
         if names.database in places and role != names.owner:
             async with opened(names.database) as session:
-                await hand_over(session, role)
+                await reassign_owned(session, role)
         if elsewhere(places, names.database):
             return False
         for place in places:
@@ -250,7 +250,7 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
             refused = await _revoke_attributes(session, ours)
             strangers = partial(end_sessions, session, keep=[*present, session.admin])
             await end_all(strangers, monotonic() + _END_SECONDS)
-    refused += await take_objects(opened)
+    refused += await reassign_all(opened)
     if not found:
         return
     async with opened() as session:
@@ -273,7 +273,7 @@ async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str
     return refused
 
 
-async def take_objects(opened: Opener) -> list[str]:
+async def reassign_all(opened: Opener) -> list[str]:
     """Give the owner role what others own in the tenant's database. Return why some of it was refused."""
     reasons = list[str]()
     async with opened() as session:
@@ -284,7 +284,7 @@ async def take_objects(opened: Opener) -> list[str]:
     async with opened(names.database) as session:
         for other in others:
             try:
-                await hand_over(session, other)
+                await reassign_owned(session, other)
             except GrantError as refused:
                 reasons.append(str(refused))
     return reasons

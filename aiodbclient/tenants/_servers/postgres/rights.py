@@ -168,9 +168,9 @@ async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Lo
     return [Login(*row) for row in found]
 
 
-async def complete(session: Session, wanted: Mapping[str, Role] | None) -> None:
+async def apply_missing(session: Session, wanted: Mapping[str, Role] | None) -> None:
     """Take the steps of ``missing_grants``."""
-    await take(session, await missing_grants(session, wanted, await read_logins(session, wanted or ())))
+    await apply(session, await missing_grants(session, wanted, await read_logins(session, wanted or ())))
 
 
 async def missing_grants(
@@ -254,7 +254,7 @@ def database_steps(
             yield GrantStep(grant_on_database(session, who, wanted), missing)
 
 
-async def take(session: Session, steps: Sequence[GrantStep]) -> None:
+async def apply(session: Session, steps: Sequence[GrantStep]) -> None:
     """Create the roles, then run the other statements in one transaction: as the administrator, then as the owner."""
     if not steps:
         return
@@ -348,9 +348,9 @@ GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """)
 
 
-async def complete_inside(session: Session, wanted: Mapping[str, Role]) -> None:
-    """In the tenant's database: take the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
-    await take(session, await missing_grants_inside(session, wanted))
+async def apply_missing_inside(session: Session, wanted: Mapping[str, Role]) -> None:
+    """In the tenant's database: apply the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
+    await apply(session, await missing_grants_inside(session, wanted))
 
 
 async def missing_grants_inside(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
