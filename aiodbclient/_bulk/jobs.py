@@ -40,7 +40,7 @@ from ..errors import (
     PermissionDeniedError,
     UnsupportedOperationError,
 )
-from ..models import Database, NewUser, User, UserSettings
+from ..models import Database, NewUser, User
 from . import settle
 from .outcomes import Action, DatabaseDone, Failed, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, parse_name
@@ -128,7 +128,8 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         """Return ``user`` with its password, or as it was if the API returns none."""
         if not self.returns_passwords:
             return user
-        return await with_password(user, partial(_get_user, cluster, user.name), settle.FRESH, first=settle.LOOK)
+        read = partial(cluster.call, GET_USER, user.name, User)
+        return await with_password(user, read, settle.FRESH, first=settle.LOOK)
 
 
 class ProvisionUsers(UserJob[UserDone]):
@@ -171,7 +172,8 @@ class ProvisionUsers(UserJob[UserDone]):
         if before is not None:
             is_new, user = False, before
         else:
-            create, read = partial(_create_user, cluster, spec), partial(_get_user, cluster, spec.name)
+            create = partial(cluster.call, CREATE_USER, spec.name, User, spec)
+            read = partial(cluster.call, GET_USER, spec.name, User)
             is_new, user = await create_and_settle(create, read, self.retry)
         if is_new:
             return Action.CREATED, await self._password_or_reset(cluster, spec, user)
@@ -194,7 +196,7 @@ class ProvisionUsers(UserJob[UserDone]):
             list_is_right = not self._reads_first and (self.returns_passwords or not self._listed)
         if list_is_right:
             return user
-        return await none_if_not_found(send_until_readable(partial(_get_user, cluster, name), self.retry))
+        return await none_if_not_found(send_until_readable(partial(cluster.call, GET_USER, name, User), self.retry))
 
     async def _password_or_reset(self, cluster: ClusterContext, spec: NewUser, user: User) -> User:
         """Return a user that this run created, with its password. If the API does not return the password, reset it."""
@@ -217,7 +219,8 @@ class ProvisionUsers(UserJob[UserDone]):
         """Send the settings and the authentication plugin of ``spec``, if it has them."""
         action = Action.KEPT
         if spec.settings is not None:
-            updated = await send_until_readable(partial(_update_user, cluster, spec.name, spec.settings), self.retry)
+            update = partial(cluster.call, UPDATE_USER, spec.name, User, UserChange(spec.settings))
+            updated = await send_until_readable(update, self.retry)
             action, user = Action.UPDATED, evolve(user, settings=updated.settings or spec.settings)
         if spec.mysql_settings is not None:
             # The API changes a MySQL user's authentication plugin only together with its password.
@@ -278,23 +281,5 @@ class DeprovisionDatabases(DatabaseJob[Removed]):
 
 async def create_db(cluster: ClusterContext, name: str) -> tuple[bool, Database]:
     """Create a database unless it exists, and return whether it is new, and it."""
-
-    async def create() -> Database:
-        return (await cluster.send(CREATE_DB, name, Database(name))).read(Database)
-
-    async def read() -> Database:
-        return (await cluster.send(GET_DB, name)).read(Database)
-
-    return await create_and_settle(create, read, cluster.options.retry)
-
-
-async def _get_user(cluster: ClusterContext, name: str) -> User:
-    return (await cluster.send(GET_USER, name)).read(User)
-
-
-async def _create_user(cluster: ClusterContext, spec: NewUser) -> User:
-    return (await cluster.send(CREATE_USER, spec.name, spec)).read(User)
-
-
-async def _update_user(cluster: ClusterContext, name: str, settings: UserSettings) -> User:
-    return (await cluster.send(UPDATE_USER, name, UserChange(settings))).read(User)
+    create = partial(cluster.call, CREATE_DB, name, Database, Database(name))
+    return await create_and_settle(create, partial(cluster.call, GET_DB, name, Database), cluster.options.retry)

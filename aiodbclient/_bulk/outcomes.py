@@ -93,7 +93,7 @@ class Outcomes(list[OutcomeT]):
     def raise_for_errors(self) -> None:
         """Raise BulkError if a name failed."""
         if failed := self.failed:
-            names = ", ".join(outcome.name for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
+            names = ", ".join(repr(outcome.name) for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
             message = f"{len(failed)} of {len(self)} names failed: {names}"
             error = BulkError(message, [outcome.error for outcome in failed])
             error.outcomes = self

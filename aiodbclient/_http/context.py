@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from math import inf
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from attrs import define, field
 
@@ -25,6 +25,8 @@ from .operations import DELETE_USER, GET_CA, GET_CLUSTER, Kind, Operation, check
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
+
+T = TypeVar("T")
 
 _FORBIDDEN = 60.0  # seconds for which a cluster that the token may not read is not read again
 _REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
@@ -118,6 +120,10 @@ class ClusterContext(NamedTuple):
             return await self.maintenance.send(call, self.transport, self.read_cluster)
         return await self.transport.send(call)
 
+    async def call(self, operation: Operation, name: str, model: type[T], body: Body | None = None) -> T:
+        """Send an operation on the user or db ``name``, and return the model that its answer holds."""
+        return (await self.send(operation, name, body)).read(model)
+
     async def list(self, operation: Operation, model: type[ListedT]) -> list[ListedT]:
         """Read all users or dbs of the cluster, if its engine supports them."""
         guard(await self.learn_engine(), operation.name)
@@ -138,7 +144,7 @@ class ClusterContext(NamedTuple):
 
     async def learn_engine(self) -> Engine | str | None:
         """Return the engine, reading it once per client if it is unknown, or None if the token may not read it."""
-        while (engine := self.engine) is None:
+        while (engine := self.given_engine or self.cache.engines.get(self.cluster_id)) is None:
             if monotonic() - self.cache.forbidden.get(self.cluster_id, -inf) < _FORBIDDEN:
                 return None
             await self._share(GET_CLUSTER, self._read_engine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import evolve
 
 from .._json import UserChange
@@ -35,10 +37,7 @@ async def _read_back(context: ClusterContext, user: User, response: Response) ->
     await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
     user = evolve(user, password=None)
     if capabilities_of(context.engine).returns_passwords:
-
-        async def read() -> User:
-            return (await context.send(GET_USER, user.name)).read(User)
-
+        read = partial(context.call, GET_USER, user.name, User)
         user = await with_password(user, read, _READING * delay, first=delay)
     if user.password is None:
         raise response.invalid(

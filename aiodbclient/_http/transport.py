@@ -184,7 +184,7 @@ class Transport:
         assert connections is not None
         patience = None
         if options.max_wait is not None and not options.bulk:
-            patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
+            patience = max(0.0, options.max_wait - sum([each.waited for each in failed]))
         kept = failed[-1].slot if failed else None
         slot, sent, waited = None, False, _AT_ONCE
         locks: list[asyncio.Lock] = []  # that the call holds, if it needs a turn

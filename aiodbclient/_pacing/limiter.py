@@ -25,7 +25,7 @@ _WORTH_LOGGING = 5.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
 _NO_WAIT = 0.05  # seconds: the windows have room
 _HANGING = 1.0  # seconds without a response, after which a request does not hold up others
-_order = attrgetter("order")
+_order = attrgetter("is_bulk", "number")
 
 # Chosen by simulation, which ``benchmarks/limiters.py`` prints.
 _REMEMBERED = 600.0  # seconds of single calls, by which the reserve for them is sized
@@ -38,16 +38,13 @@ _LOOK_AGAIN = 60.0  # seconds: the reserve shrinks without an event
 class Slot:
     """The slot of one call. All tries of the call keep it, and with it their place."""
 
-    order: tuple[bool, int]  # bulk calls go behind all others
+    is_bulk: bool  # bulk calls go behind all others
+    number: int  # in the order of the calls
     is_held: bool = False  # from ``acquire`` until ``release`` or ``refuse``
     sent_at: float = -math.inf
     ready_at: float = -math.inf  # when a call that got a lone 429 may try again
     deadline: float = math.inf  # when its ``max_wait`` ends
     woken: asyncio.Future[DatabaseClientError | None] = field(init=False)  # the error says why it gets none
-
-    @property
-    def is_bulk(self) -> bool:
-        return self.order[0]
 
 
 class Slots:
@@ -231,7 +228,7 @@ class RateLimiter:
         now = monotonic()
         is_new = slot is None
         if slot is None:
-            slot = Slot((bulk, next(self._places)))
+            slot = Slot(bulk, next(self._places))
         if slot.ready_at > now or self._queue or not self._slots.take(slot, now):
             return None
         if is_new and not bulk:
@@ -251,7 +248,7 @@ class RateLimiter:
             ConfigurationError: Calls on another event loop are waiting.
         """
         if slot is None:
-            slot = Slot((bulk, next(self._places)))
+            slot = Slot(bulk, next(self._places))
             if not bulk:
                 self._slots.expect(monotonic())
         if self._take(slot) is None:
@@ -266,7 +263,7 @@ class RateLimiter:
         """Take note of a 429, and free its slot: the API did not count it. Returns the seconds that its call waits."""
         now = monotonic()
         if self._slots.refuse(slot, wait_after_429(headers), now):
-            slot.order = slot.order[0], next(self._places)  # to the end, so that it does not hold up the others
+            slot.number = next(self._places)  # to the end, so that it does not hold up the others
         for waiting in (*self._queue, *self._delayed):
             self._fail_if_late(waiting, now)
         self._serve(now)
@@ -368,7 +365,7 @@ class RateLimiter:
         self._serve(monotonic())
 
     def _place_of(self, slot: Slot) -> int:
-        return bisect_left(self._queue, slot.order, key=_order)
+        return bisect_left(self._queue, _order(slot), key=_order)
 
     def _count_waiting(self) -> int:
         return len(self._queue) + len(self._delayed)

@@ -113,5 +113,5 @@ async def test_dbs_take_no_new_users(sandbox: Sandbox, pg: Cluster) -> None:
 
     assert outcome.name == "a"
     assert isinstance(outcome.error, errors.InvalidArgumentError)
-    assert "takes names" in str(outcome.error)
+    assert "a name is a string" in str(outcome.error)
     assert requests(sandbox, "dbs.create") == 0

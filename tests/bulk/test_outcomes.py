@@ -78,7 +78,7 @@ async def test_raise_for_errors(sandbox: Sandbox, pg: Cluster) -> None:
 
     outcomes = await pg.users.provision(["a", "b"])
 
-    with pytest.raises(bulk.BulkError, match="1 of 2 names failed: b") as failed:
+    with pytest.raises(bulk.BulkError, match="1 of 2 names failed: 'b'") as failed:
         outcomes.raise_for_errors()
     assert failed.value.outcomes is outcomes
     assert [type(error) for error in failed.value.exceptions] == [errors.UnprocessableEntityError]
