@@ -19,8 +19,8 @@ from ..clusters import Cluster
 from ..engines import Engine
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
+from ._move.job import MoveTenants
 from ._naming import ROLES, Role, check_tenant, names_of
-from ._operations.move import MoveTenants
 from ._operations.repair import RepairTenants
 from ._operations.suspend import ResumeTenants, SuspendTenants
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome

@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
-from aiodbclient.tenants import SQLiteStore, Tenants, _copy
+from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants._move import programs
 from aiodbclient.tenants._servers.mysql.connection import Cursor
 
 from .conftest import Place, only
@@ -55,7 +56,7 @@ def die_at(step: int, seen: Any) -> None:
         (psycopg.AsyncConnection, ["execute"]),
         (Cursor, ["execute"]),  # of MySQL
         (SQLiteStore, ["claim", "save"]),
-        (_copy, ["create_subprocess_exec"]),
+        (programs, ["create_subprocess_exec"]),
     ):
         for name in names:
             setattr(owner, name, mortal(getattr(owner, name)))

@@ -21,9 +21,9 @@ from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.sandbox._embedded import SUPERUSER
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy import check_free
-from aiodbclient.tenants._copy import run as run_program
-from aiodbclient.tenants._copy.postgres import PostgresCopier
+from aiodbclient.tenants._move.copier import Copier
+from aiodbclient.tenants._move.programs import check_free
+from aiodbclient.tenants._move.programs import run as run_program
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import sessions
 from aiodbclient.tenants.errors import GrantError
@@ -126,9 +126,9 @@ REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC
 """
 
 
-async def copier_of(names: Names, *servers: RestartablePostgres) -> PostgresCopier:
+async def copier_of(names: Names, *servers: RestartablePostgres) -> Copier:
     versions = [str(run(each.dsn, "SHOW server_version")[0][0]) for each in servers]
-    return await PostgresCopier.with_tools(names, versions[0], versions[-1], has_tls=False)
+    return await Copier.with_tools(names, versions[0], versions[-1], has_tls=False)
 
 
 async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, server: RestartablePostgres) -> None:
@@ -137,7 +137,7 @@ async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, s
     run(older.dsn, "CREATE EXTENSION pg_stat_statements", database=names.database)  # the administrator's
     owned(older.dsn, names, EVERYTHING)
     copier = await copier_of(names, older, server)
-    survey = await copier.survey(reader, owner.username)
+    survey = await copier.inspect(reader, owner.username)
     assert survey.extensions == (("pg_stat_statements", "public"),)
     there, _, writer = made(server.dsn, tenant)
     run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
@@ -145,7 +145,7 @@ async def test_copy_has_everything_on_newer_server(older: RestartablePostgres, s
         await copier.dump(reader, file)
         await copier.restore(writer, file)
     assert await copier.count(writer) == await copier.count(reader)
-    await copier.finish(survey, writer)
+    await copier.copy_settings(survey, writer)
     grants = "SELECT has_function_privilege('public', oid, 'EXECUTE'), pg_get_userbyid(proowner) FROM pg_proc"
     rows = run(server.dsn, f"{grants} WHERE proname = 'secret'", database=there.database)
     assert rows == [(False, names.owner)]
@@ -174,12 +174,12 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
 
 
 async def test_copy_needs_programs_and_newer_server() -> None:
-    assert PostgresCopier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
-    assert PostgresCopier.refusal("15.1", "18.6") == ""
+    assert Copier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
+    assert Copier.refusal("15.1", "18.6") == ""
     names = names_of("alpha", Engine.PG)
-    assert (await PostgresCopier.with_tools(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
+    assert (await Copier.with_tools(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
     with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
-        await PostgresCopier.with_tools(names, "99.1", "99.1", has_tls=False)
+        await Copier.with_tools(names, "99.1", "99.1", has_tls=False)
     assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
 
 
@@ -201,7 +201,7 @@ async def test_obstacles_are_found_before_freeze(
     run(older.dsn, statement, database=names.database)
     _, _, writer = made(server.dsn, tenant)
     copier = await copier_of(names, older, server)
-    survey = await copier.survey(reader, owner.username)
+    survey = await copier.inspect(reader, owner.username)
     assert survey.bytes > 1_000_000
 
     with pytest.raises(GrantError, match=re.escape(reason)) if reason else nullcontext():

@@ -16,9 +16,9 @@ from aiodbclient._http.call import RequestStats
 from aiodbclient.bulk import Failed
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants, copy_records
-from aiodbclient.tenants._copy import postgres as copying
+from aiodbclient.tenants._move import copier as copying
+from aiodbclient.tenants._move.job import _Move
 from aiodbclient.tenants._operations import loop
-from aiodbclient.tenants._operations.move import _Move
 from aiodbclient.tenants._operations.tenant import Tenant
 from aiodbclient.tenants._servers.postgres import PostgresSteps
 from aiodbclient.tenants.errors import (
@@ -212,16 +212,16 @@ async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha:
 async def test_copy_that_differs_fails_move(
     two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, lost: str, how: str
 ) -> None:
-    restore = copying.PostgresCopier.restore
+    restore = copying.Copier.restore
 
-    async def restore_less(copier: copying.PostgresCopier, target: Any, file: IO[bytes]) -> None:
+    async def restore_less(copier: copying.Copier, target: Any, file: IO[bytes]) -> None:
         await restore(copier, target, file)
         await sql(target, lost)
 
     tenants = two.tenants()
     await sql(alpha, "CREATE TABLE t (n int, b bytea)", "INSERT INTO t VALUES (1, NULL), (2, 'x')")
     with monkeypatch.context() as patched:
-        patched.setattr(copying.PostgresCopier, "restore", restore_less)
+        patched.setattr(copying.Copier, "restore", restore_less)
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert f"the copy differs: {how}" in str(failed.error)
@@ -247,15 +247,15 @@ async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatc
 
 def stuck(monkeypatch: pytest.MonkeyPatch, *, frozen: bool) -> asyncio.Event:
     """Let each dump of the trial, or of the ``frozen`` database, wait for ever. Return an event that it has begun."""
-    dump, begun = copying.PostgresCopier.dump, asyncio.Event()
+    dump, begun = copying.Copier.dump, asyncio.Event()
 
-    async def waiting(copier: copying.PostgresCopier, source: Any, file: IO[bytes], *more: str) -> None:
+    async def waiting(copier: copying.Copier, source: Any, file: IO[bytes], *more: str) -> None:
         if ("--schema-only" in more) != frozen:
             begun.set()
             await asyncio.Event().wait()
         await dump(copier, source, file, *more)
 
-    monkeypatch.setattr(copying.PostgresCopier, "dump", waiting)
+    monkeypatch.setattr(copying.Copier, "dump", waiting)
     return begun
 
 

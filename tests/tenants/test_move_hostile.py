@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from aiodbclient.tenants import Credential, TenantAction, Tenants
-from aiodbclient.tenants._copy.postgres import PostgresCopier
+from aiodbclient.tenants._move.copier import Copier
 
 from ..thorough import first_of
 from .conftest import only, present
@@ -106,15 +106,15 @@ async def test_nobody_enters_frozen_database(
             if number > 10:
                 tried.set()
 
-    dump = PostgresCopier.dump
+    dump = Copier.dump
 
-    async def then_tried(copier: PostgresCopier, source: Any, file: Any, *more: str) -> None:
+    async def then_tried(copier: Copier, source: Any, file: Any, *more: str) -> None:
         await dump(copier, source, file, *more)
         if "--schema-only" not in more:
             frozen.set()
             await tried.wait()
 
-    monkeypatch.setattr(PostgresCopier, "dump", then_tried)
+    monkeypatch.setattr(Copier, "dump", then_tried)
     moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
     await frozen.wait()
     intruding = asyncio.ensure_future(intrude())

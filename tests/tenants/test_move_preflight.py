@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._operations import move
+from aiodbclient.tenants._move import job as move
 from aiodbclient.tenants.errors import MoveError
 
 from . import servers

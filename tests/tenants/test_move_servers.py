@@ -13,7 +13,7 @@ from attrs import evolve
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, ProblemKind, SQLiteStore, TenantAction, Tenants
-from aiodbclient.tenants._copy.postgres import PostgresCopier
+from aiodbclient.tenants._move.copier import Copier
 from aiodbclient.tenants._servers.postgres import databases
 from aiodbclient.tenants.errors import MoveError
 
@@ -155,14 +155,14 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
 
 
 async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...]) -> None:
-    here, dump = servers[3], PostgresCopier.dump
+    here, dump = servers[3], Copier.dump
 
-    async def dying(self: PostgresCopier, *arguments: Any) -> None:
+    async def dying(self: Copier, *arguments: Any) -> None:
         if "--schema-only" not in arguments:  # which is the trial
             here.stop()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    await assert_survives(two, 1000, here, patch.object(PostgresCopier, "dump", dying))
+    await assert_survives(two, 1000, here, patch.object(Copier, "dump", dying))
 
 
 async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:

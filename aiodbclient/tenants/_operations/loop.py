@@ -15,11 +15,11 @@ from backoff import full_jitter
 from ..._http.events import logger
 from ...errors import InvalidArgumentError
 from .._context import Context
+from .._move.leftover import drop_leftover
 from .._outcomes import Reporter
 from .._records import OperationKind, TenantRecord, TenantState
 from ..errors import ClaimLostError, GrantError, MoveError, TenantBusyError
 from .job import DoneT, TenantJob
-from .leftover import drop_leftover
 from .recover import finish_operation
 from .tenant import LEASE, ClaimedElsewhereError, Tenant, claimed, clock
 

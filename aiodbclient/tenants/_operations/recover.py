@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from attrs import evolve
 
+from .._move.leftover import undo_move
 from .._naming import Role
 from .._records import OperationKind
 from ..errors import MoveError
-from .leftover import undo_move
 from .steps import remove_role, revoke_previous
 from .tenant import Tenant
 

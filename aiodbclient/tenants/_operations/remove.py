@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from .._context import Context
+from .._move.leftover import drop_leftover
 from .._naming import Role
 from .._outcomes import TenantAction, TenantRemoved
 from .._records import OperationKind, TenantRecord, TenantState, unusable
-from .leftover import drop_leftover
 from .loop import ChangeTenants
 from .steps import remove_role
 from .tenant import Tenant

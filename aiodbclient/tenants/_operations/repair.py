@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
+from .._move.leftover import drop_leftover
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired, newest
 from .._records import OperationKind, TenantRecord, TenantState, unusable
 from ..errors import MoveError
 from .check import examine
-from .leftover import drop_leftover
 from .loop import ChangeTenants
 from .provision import provision
 from .recover import finish_operation

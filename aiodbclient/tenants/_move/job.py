@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from time import monotonic
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve, field
 
@@ -16,17 +16,20 @@ from ...clusters import Cluster
 from ...engines import Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
 from .._context import Context, TenantServer
-from .._copy import Copier, Survey, check_free, copier_of
 from .._credential import Credential, new_password
 from .._naming import Role
+from .._operations.loop import ChangeTenants
+from .._operations.provision import conflict
+from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, state_of, unusable
 from .._servers import Found, TenantSteps
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .leftover import drop_leftover, undo_move
-from .loop import ChangeTenants
-from .provision import conflict
-from .tenant import Tenant
+from .programs import check_free
+
+if TYPE_CHECKING:
+    from .copier import Copier, DatabaseInfo
 
 _AT_A_TIME = 4  # tenants
 _PREPARATION_SECONDS = 120.0  # and for each table. A tenant's function may run for ever in a restore
@@ -92,17 +95,17 @@ class MoveTenants(ChangeTenants[TenantMoved]):
 
 @define(eq=False, repr=False)
 class _Move:
-    """The move of one tenant, with the steps for its copy ``there``."""
+    """The move of one tenant, with the steps for its copy ``target``."""
 
     _job: MoveTenants
     _tenant: Tenant
-    _there: TenantServer
+    _target: TenantServer
     _copy: TenantSteps
     _frozen_at: float | None = field(init=False, default=None)
 
     async def run(self) -> TenantMoved:
         """Move the tenant, or leave it as it was if that fails before the commit."""
-        tenant, there = self._tenant, self._there
+        tenant, there = self._tenant, self._target
         if any(each.password is None for each in tenant.stored.logins):
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} has an adopted login, which would not work elsewhere; nothing was "
@@ -136,21 +139,21 @@ class _Move:
         await tenant.steps.add_dump_login(dump_login, password)
         dumping = Login(username=dump_login, role=Role.READER, password=password, created=current.created)
         source = record.credential_of(dumping)
-        survey = await self._within(_PREPARATION_SECONDS, "surveyed", copier.survey(source, current.username))
+        info = await self._within(_PREPARATION_SECONDS, "inspected", copier.inspect(source, current.username))
         kept = TenantMoved(
-            name=record.name, action=TenantAction.KEPT, credential=current, record=record, bytes=survey.bytes
+            name=record.name, action=TenantAction.KEPT, credential=current, record=record, bytes=info.bytes
         )
         # As a machine of two processors copies.
-        seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
+        seconds = info.bytes / _BYTES_PER_SECOND + info.tables / _TABLES_PER_SECOND
         if record.suspended is None and seconds > self._job.max_frozen:
             await undo_move(tenant)
             return evolve(kept, record=tenant.stored)
-        allowed = _PREPARATION_SECONDS + _SLACK * survey.tables / _TABLES_PER_SECOND
-        preparing = self._prepare(copier, survey, source, logins)
+        allowed = _PREPARATION_SECONDS + _SLACK * info.tables / _TABLES_PER_SECOND
+        preparing = self._prepare(copier, info, source, logins)
         why = ": does a function of an index or constraint run for long?"
         copied = await self._within(allowed, "copied without its rows", preparing, why)
         self._frozen_at = monotonic()
-        await tenant.begin(OperationKind.MOVE, target=self._there.cluster)  # ``get`` returns None
+        await tenant.begin(OperationKind.MOVE, target=self._target.cluster)  # ``get`` returns None
         await tenant.steps.freeze([each for each in tenant.every_login() if each != dump_login])
         allowed = self._job.max_frozen
         if record.suspended is not None:
@@ -180,50 +183,50 @@ class _Move:
 
     async def _copier(self) -> Copier:
         """Find the tools, or raise MoveError if the other server is older."""
-        source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._there)]
-        kind = copier_of()
-        if reason := kind.refusal(source, target):
+        source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._target)]
+        from .copier import Copier  # needs the driver
+
+        if reason := Copier.refusal(source, target):
             raise self._error(reason)
         has_tls = self._tenant.stored.ca is not None
-        return await kind.with_tools(self._tenant.names, source, target, has_tls=has_tls)
+        return await Copier.with_tools(self._tenant.names, source, target, has_tls=has_tls)
 
     async def _prepare(
-        self, copier: Copier, survey: Survey, source: Credential, logins: dict[Role, str]
+        self, copier: Copier, info: DatabaseInfo, source: Credential, logins: dict[Role, str]
     ) -> TenantRecord:
         """Make the database and the logins on the other cluster, or raise GrantError if it could not have a copy."""
         tenant = self._tenant
-        await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
-        await self._create(survey, logins.values())
+        await asyncio.to_thread(check_free, Path(gettempdir()), info.bytes)
+        await self._create(info, logins.values())
         record = tenant.stored
         copied = evolve(
-            self._there.new_record(tenant.names),
+            self._target.new_record(tenant.names),
             suspended=record.suspended,
             is_set_up=record.is_set_up,
             version=record.version,
             leftover=record.cluster,
-            logins=await tenant.at(self._there, self._copy).add_logins(logins),
+            logins=await tenant.at(self._target, self._copy).add_logins(logins),
         )
-        await copier.try_copy(survey, source, newest(copied, Role.OWNER))
-        await self._copy.copy_settings(*copier.database_settings(survey))
+        await copier.try_copy(info, source, newest(copied, Role.OWNER))
+        await self._copy.copy_settings(info.connection_limit, info.settings)
         await self._copy.drop_database()  # and what was tried in it
-        await self._create(survey, logins.values())
+        await self._create(info, logins.values())
         await self._copy.repair({login: role for role, login in logins.items()})
         return copied
 
-    async def _create(self, survey: Survey, logins: Collection[str]) -> None:
+    async def _create(self, info: DatabaseInfo, logins: Collection[str]) -> None:
         if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
             await self._tenant.begin(OperationKind.REPAIR)  # which drops the logins alone, if this ends here
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
             await self._tenant.drop_new_logins()
             await self._tenant.save(evolve(self._tenant.stored, operation=None))
-            raise conflict(self._tenant, self._there, Found(database=True))
-        await self._copy.add_extensions(survey.extensions)
+            raise conflict(self._tenant, self._target, Found(database=True))
+        await self._copy.add_extensions(info.extensions)
 
     async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
-        survey = await copier.survey(
-            source, newest(self._tenant.stored, Role.OWNER).username
-        )  # the tenant changed things until now
+        # Again, since the tenant changed things until now.
+        info = await copier.inspect(source, newest(self._tenant.stored, Role.OWNER).username)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             await copier.dump(source, file)
             await copier.restore(target, file)
@@ -237,8 +240,8 @@ class _Move:
             here, there = [each.get(name, "nothing").split()[0] for each in (counted, copied)]
             how = f"has {here} here, and {there} there" if here != there else "has other values there"
             raise self._error(f"the copy differs: {name} {how}")
-        await copier.finish(survey, target)
-        await self._copy.copy_settings(*copier.database_settings(survey))
+        await copier.copy_settings(info, target)
+        await self._copy.copy_settings(info.connection_limit, info.settings)
 
     async def _commit(self, kept: TenantMoved, copied: TenantRecord) -> TenantMoved:
         """Store that the tenant is there, so that whoever works on it next drops what is left behind."""
@@ -258,7 +261,7 @@ class _Move:
         )
 
     def _error(self, reason: str, advice: str = "") -> MoveError:
-        here, there = self._tenant.home.cluster, self._there.cluster
+        here, there = self._tenant.home.cluster, self._target.cluster
         return MoveError(
             f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
             f"it is on the cluster {here}",

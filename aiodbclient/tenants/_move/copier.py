@@ -1,4 +1,7 @@
-"""Copy a PostgreSQL database with ``pg_dump`` and ``pg_restore``."""
+"""Copy a PostgreSQL database with ``pg_dump`` and ``pg_restore``.
+
+Nothing here runs as the administrator: what a tenant wrote may run in each of these sessions.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
 
 import psycopg
+from attrs import define, frozen
 from psycopg.sql import SQL, Identifier, Literal
 
 from ..._masking import Secret
@@ -20,7 +24,7 @@ from .._libpq import one_line
 from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect, options_from, rows, verbatim
 from ..errors import GrantError
-from . import Copier, Survey, installed, missing, run, text_of
+from .programs import Tools, installed, missing, run, text_of
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
@@ -106,22 +110,39 @@ UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace
 _Ask: TypeAlias = Callable[..., Awaitable[list[Any]]]
 
 
-class PostgresCopier(Copier):
-    """Copies a PostgreSQL database."""
+@frozen(kw_only=True)
+class DatabaseInfo:
+    """What is known of a database that can be copied."""
 
-    without_rows = "--schema-only"
+    bytes: int
+    tables: int
+    extensions: tuple[tuple[str, str], ...]  # that the administrator makes, with their schemas
+    connection_limit: int
+    locale: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]  # of the database
+    login_settings: tuple[tuple[bool, str, str], ...]  # and whether each is of this database alone
+
+
+@define
+class Copier:
+    """Copies one tenant's database."""
+
+    names: Names
+    tools: Tools
     # What overrides the settings of the database, the login or the server, of which ``money`` has another text in each.
-    options = ""
+    options: str
 
     @staticmethod
     def refusal(source: str, target: str) -> str:
+        """Why a server of version ``target`` takes no dump of one of version ``source``; "" if it does."""
         return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
 
     @classmethod
-    async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
+    async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
+        """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
         at_least, newest = _major(source), _major(target)
         below = 999 if newest >= _NEW_SETTING else _NEW_SETTING
-        found = [each for each in await installed("pg_dump", "pg_restore") if not (has_tls and each.lacks_tls)]
+        found = [each for each in await installed() if not (has_tls and each.lacks_tls)]
         fitting = [each for each in found if at_least <= each.version[0] < below]
         if not fitting:
             there = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
@@ -130,14 +151,15 @@ class PostgresCopier(Copier):
                 f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {there}",
                 f"postgresql-client-{at_least}",
             )
-        copier = cls(names, min(fitting, key=lambda each: each.version[0]))
         timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
         if at_least >= _NEW_SETTING:
             timeouts.append("transaction_timeout")
-        copier.options = " ".join([*(f"-c {timeout}=0" for timeout in timeouts), "-c lc_monetary=C"])
-        return copier
+        options = " ".join([*(f"-c {timeout}=0" for timeout in timeouts), "-c lc_monetary=C"])
+        return cls(names, min(fitting, key=lambda each: each.version[0]), options)
 
-    async def survey(self, source: Credential, login: str) -> Survey:
+    async def inspect(self, source: Credential, login: str) -> DatabaseInfo:
+        """Read what is to be copied, and raise GrantError if no server could have a copy of it."""
+        # ``source`` may read all of it, ``login`` is the tenant's.
         async with self._session(source) as ask:
             ((size, limit, *locale),) = await ask(_DATABASE)
             extensions = await ask(_EXTENSIONS, {"owner": self.names.owner, "form": self.names.login_pattern})
@@ -154,16 +176,27 @@ class PostgresCopier(Copier):
             raise GrantError(
                 f"{what} names the login {role!r}, which ends with the move: grant to {self.names.owner!r} instead"
             )
-        facts = {"limit": limit, "locale": locale, "settings": settings}
-        return Survey(bytes=size, tables=tables, extensions=tuple(extensions), facts=facts)
+        return DatabaseInfo(
+            bytes=size,
+            tables=tables,
+            extensions=tuple(extensions),
+            connection_limit=limit,
+            locale=tuple(locale),
+            settings=tuple((name, value) for of_login, _, name, value in settings if not of_login),
+            login_settings=tuple((where, name, value) for of_login, where, name, value in settings if of_login),
+        )
 
-    async def try_copy(self, survey: Survey, source: Credential, target: Credential) -> None:
+    async def try_copy(self, info: DatabaseInfo, source: Credential, target: Credential) -> None:
+        """Copy all but the rows, or raise GrantError if the database of ``target`` cannot have a copy."""
         async with self._session(target) as ask:
             ((_, _, *locale),) = await ask(_DATABASE)
-        if locale != survey.facts["locale"]:
-            here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
+        if tuple(locale) != info.locale:
+            here, there = (" ".join(filter(None, each)) for each in (info.locale, locale))
             raise GrantError(f"encoding and locale differ: {here} and {there}")
-        await super().try_copy(survey, source, target)
+        with TemporaryFile() as file:
+            await self.dump(source, file, "--schema-only")
+            await self.restore(target, file)
+        await self.copy_settings(info, target)
         counted, copied = [await self.count(each, members=True) for each in (source, target)]
         for name in [name for name, found in counted.items() if copied.get(name) != found]:
             async with self._session(source) as ask:
@@ -176,6 +209,7 @@ class PostgresCopier(Copier):
             await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
     async def dump(self, source: Credential, file: IO[bytes], *more: str) -> None:
+        """Dump the database, with ``more`` options."""
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         with _environment_of(source, self.options) as environment:
             command = [self.tools.dump, *options, *more, _place_of(source)]
@@ -197,6 +231,7 @@ class PostgresCopier(Copier):
         await task
 
     async def restore(self, target: Credential, file: IO[bytes]) -> None:
+        """Restore a dump, which may be hostile."""
         entries = await self._entries(target, file)
         file.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
@@ -227,6 +262,7 @@ class PostgresCopier(Copier):
         ]
 
     async def count(self, credential: Credential, *, members: bool = False) -> Mapping[str, str]:
+        """Of each table, or of those of extensions, its rows and sums of hashes of its values; where sequences are."""
         async with self._session(credential) as ask:
             found = {} if members else dict(await ask(_COUNT_LARGE_OBJECTS))
             counts = [verbatim(text) for (text,) in await ask(_COUNTS, {"types": _HASHED, "members": members})]
@@ -234,16 +270,11 @@ class PostgresCopier(Copier):
                 found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
 
-    def database_settings(self, survey: Survey) -> tuple[int, list[tuple[str, str]]]:
-        settings = [(name, value) for of_login, _, name, value in survey.facts["settings"] if not of_login]
-        return survey.facts["limit"], settings
-
-    async def finish(self, survey: Survey, target: Credential) -> None:
+    async def copy_settings(self, info: DatabaseInfo, target: Credential) -> None:
+        """Copy the settings of the login. The administrator copies those of the database."""
         async with self._session(target) as ask:
             await ask(SQL("SET ROLE NONE"))
-            for of_login, in_database, name, value in survey.facts["settings"]:
-                if not of_login:
-                    continue
+            for in_database, name, value in info.login_settings:
                 where = SQL(" IN DATABASE {}").format(Identifier(target.database)) if in_database else SQL("")
                 what = SQL("ROLE {}{}").format(Identifier(target.username), where)
                 if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end

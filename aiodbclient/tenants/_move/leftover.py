@@ -8,10 +8,10 @@ from attrs import evolve
 
 from ...errors import NotFoundError
 from .._context import AWAY
+from .._operations.tenant import Tenant
 from .._records import OperationKind
 from .._servers import Server, TenantSteps
 from ..errors import MoveError
-from .tenant import Tenant
 
 # An unfinished move. Before its commit the tenant is on its cluster, and a copy may be on another one. The commit
 # stores the logins of the copy, with the cluster that it was moved from as leftover, until what is there is dropped. So
