@@ -17,19 +17,17 @@ from aiodbclient import bulk, errors, rate_limiter, sandbox, tenants
 
 griffe = pytest.importorskip("griffe")
 
-PUBLIC: dict[ModuleType, list[str]] = (
-    {
-        module: [name for name in module.__all__ if name not in ("__version__", "errors")]
-        for module in (aiodbclient, rate_limiter, tenants, sandbox)
-    }
-    | {
-        bulk: [name for name in vars(bulk) if not name.startswith("_")],
-    }
-    | {
+PUBLIC: dict[ModuleType, list[str]] = {
+    module: [name for name in module.__all__ if name not in ("__version__", "errors")]
+    for module in (aiodbclient, tenants, sandbox)
+} | {
+    bulk: [name for name in vars(bulk) if name[0].isalpha()],
+    rate_limiter: [name for name in rate_limiter.__all__ if name != "RateLimiter"],  # at the top too
+    **{
         module: [name for name, member in vars(module).items() if getattr(member, "__module__", "") == module.__name__]
         for module in (errors, tenants.errors)
-    }
-)
+    },
+}
 CLASSES = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in PUBLIC.items()
