@@ -227,7 +227,7 @@ async def _count_sessions(opened: Opened, due: list[tuple[TenantRecord, Login]])
     from .._http.maintenance import MaintenanceWait
 
     context = opened.tenants._context  # pyright: ignore[reportPrivateUsage]  # of this package
-    servers, count = context.servers.for_job(MaintenanceWait()), 0
+    servers, count = context.servers.for_run(MaintenanceWait()), 0
     try:
         for record, login in due:
             found = await servers.server(record.cluster, RequestStats())

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from . import errors as errors
 
 if TYPE_CHECKING:  # ``X as X`` exports it
-    from ._context import ClusterCapacity as ClusterCapacity
     from ._credential import Credential as Credential
     from ._naming import Role as Role
     from ._outcomes import Problem as Problem
@@ -29,6 +28,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantRepaired as TenantRepaired
     from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
     from ._outcomes import TenantResult as TenantResult
+    from ._placement import ClusterCapacity as ClusterCapacity
     from ._pools import TenantPools as TenantPools
     from ._records import Login as Login
     from ._records import Operation as Operation
@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 
 # As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor a verb.
 _HOMES = {
-    "._context": "ClusterCapacity",
+    "._placement": "ClusterCapacity",
     "._credential": "Credential",
     "._naming": "Role",
     "._outcomes": "Problem ProblemKind TenantAction TenantCheckOutcome TenantChecked TenantDone TenantEvent "

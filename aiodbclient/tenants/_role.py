@@ -75,7 +75,7 @@ class TenantRole:
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._context, if_exists)
-        job.foreground(self._context.servers.turns)
+        job.foreground(self._context.servers.limits)
         return (await job.do(job.parse(name), RequestStats())).credential
 
     async def get(self, name: str) -> Credential | None:

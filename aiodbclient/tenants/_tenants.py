@@ -18,12 +18,14 @@ from .._masking import hidden
 from ..clusters import Cluster
 from ..engines import Engine
 from ..errors import DatabaseClientError, InvalidArgumentError
-from ._context import ChooseCluster, ClusterCapacity, Context, Placement, Setup, TenantServers
+from ._clusters import TenantServers
+from ._context import Context, Setup
 from ._move.job import MoveTenants
 from ._naming import ROLES, Role, check_tenant, names_of
 from ._operations.repair import RepairTenants
 from ._operations.suspend import ResumeTenants, SuspendTenants
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
+from ._placement import ChooseCluster, ClusterCapacity, Placement
 from ._records import TenantRecord, TenantState, no_database, unusable
 from ._role import GivenNames, TenantRole, check_chosen
 from ._servers import AdminLogin
@@ -309,7 +311,7 @@ async def _read_sizes(
     context: Context, clusters: Iterable[str]
 ) -> tuple[dict[str, _Sizes], dict[str, DatabaseClientError]]:
     """Ask all servers at the same time how large their databases are, and return sizes and errors by cluster."""
-    servers = context.servers.for_job(MaintenanceWait())
+    servers = context.servers.for_run(MaintenanceWait())
     sizes, errors = dict[str, _Sizes](), dict[str, DatabaseClientError]()
 
     async def read(cluster: str) -> None:

@@ -30,7 +30,7 @@ from aiodbclient.tenants import (
     TenantRecord,
     Tenants,
 )
-from aiodbclient.tenants._context import Placement
+from aiodbclient.tenants._placement import Placement
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFoundError
 

@@ -13,7 +13,7 @@ from attrs import evolve
 from aiodbclient import ClusterInfo, Connection, DatabaseClient, RateLimiter
 from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import TenantAction, Tenants, _context
+from aiodbclient.tenants import TenantAction, Tenants, _clusters
 from aiodbclient.tenants._servers import connection_of
 from aiodbclient.tenants.errors import GrantError
 
@@ -39,7 +39,7 @@ async def behind(place: Place) -> AsyncIterator[Proxy]:
             found = connection_of(cluster, **options)
             return evolve(found, host="127.0.0.1", port=proxy.port) if found.port == there.port else found
 
-        with patch.object(_context, "connection_of", through):
+        with patch.object(_clusters, "connection_of", through):
             yield proxy
 
 

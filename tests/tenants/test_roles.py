@@ -10,7 +10,7 @@ import pytest
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, OperationKind, ProblemKind, Role, TenantAction, _context
+from aiodbclient.tenants import Credential, OperationKind, ProblemKind, Role, TenantAction, _clusters
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
@@ -227,7 +227,7 @@ async def test_pairs_of_roles_kept_apart(anywhere: Place, names: list[str]) -> N
 
 async def test_concurrent_calls_finish_removals_with_readers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each caller holds a turn of the cluster, and its work on the reader needs no second one."""
-    monkeypatch.setattr(_context, "AT_A_TIME", 3)
+    monkeypatch.setattr(_clusters, "AT_A_TIME", 3)
     tenants = place.tenants()
     names = [f"n{number}" for number in range(5)]  # more than a cluster's turns
     for name in names:

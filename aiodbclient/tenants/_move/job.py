@@ -15,7 +15,8 @@ from attrs import define, evolve, field
 from ...clusters import Cluster
 from ...engines import Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
-from .._context import Context, TenantServer
+from .._clusters import TenantServer
+from .._context import Context
 from .._credential import Credential, new_password
 from .._naming import Role
 from .._operations.loop import ChangeTenants
@@ -77,7 +78,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         there = await self.context.choose(name, tenant.reporter.stats, without)
         left = there.cluster
         try:
-            with self.context.servers.watched(there.cluster, name):
+            with self.context.servers.track_failures(there.cluster, name):
                 async with there.server.session(tenant) as copy:
                     outcome = await _Move(self, tenant, there, copy).run()
             if outcome.action is TenantAction.MOVED:

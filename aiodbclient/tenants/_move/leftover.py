@@ -7,7 +7,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from ...errors import NotFoundError
-from .._context import AWAY
+from .._clusters import UNREACHABLE
 from .._operations.tenant import Tenant
 from .._records import OperationKind
 from .._servers import Server, TenantSteps
@@ -61,13 +61,13 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
     try:
         with suppress(NotFoundError):
             other = await servers.server(cluster, tenant.reporter.stats)
-            with servers.watched(cluster, tenant.names.tenant):
+            with servers.track_failures(cluster, tenant.names.tenant):
                 if cluster == tenant.home.cluster:  # which the tenant has just left
                     await _drop_all(tenant, other.server, tenant.steps)
                     return
                 async with other.server.session(tenant) as steps:
                     await _drop_all(tenant, other.server, steps)
-    except AWAY as error:
+    except UNREACHABLE as error:
         raise MoveError(
             f"{what} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error

@@ -8,7 +8,8 @@ from attrs import evolve
 
 from ..._masking import Secret
 from ...errors import ServerError, TransportError
-from .._context import Context, TenantServer
+from .._clusters import TenantServer
+from .._context import Context
 from .._naming import Names, Role, names_of
 from .._outcomes import Problem, ProblemKind, Reporter, TenantChecked, in_order, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, unusable
@@ -78,7 +79,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         if record is None:
             raise unusable(record, name, self.context.role)
         home, names = await self._home(record.cluster, name, reporter)
-        with self.context.servers.watched(home.cluster, name):
+        with self.context.servers.track_failures(home.cluster, name):
             checked = await self._look(home, names, record)
         if not unrecorded and ProblemKind.DATABASE_MISSING in [each.kind for each in checked.problems]:
             other = await self.context.servers.moved_to(home.cluster, names, reporter.stats)

@@ -11,7 +11,8 @@ from ..._bulk.outcomes import Done
 from ..._bulk.run import Job, parse_name
 from ..._http.call import RequestStats
 from ...errors import ConfigurationError, DatabaseClientError
-from .._context import AT_A_TIME, AWAY, Context, Turns
+from .._clusters import AT_A_TIME, UNREACHABLE, Limits
+from .._context import Context
 from .._naming import Role, check_tenant
 from .._outcomes import Reporter, TenantAction, TenantFailed
 from .._records import TenantRecord, unusable
@@ -27,11 +28,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = evolve(context, servers=context.servers.for_job(self.maintenance))
+        self.context = evolve(context, servers=context.servers.for_run(self.maintenance))
 
-    def foreground(self, turns: Turns | None = None) -> None:
-        """Work for a caller who waits for one name, so that ``max_wait`` applies, in the ``turns`` of other calls."""
-        self.context = evolve(self.context, servers=self.context.servers.for_job(None, turns))
+    def foreground(self, limits: Limits | None = None) -> None:
+        """Work for a caller who waits for one name, so ``max_wait`` applies, with the ``limits`` of other calls."""
+        self.context = evolve(self.context, servers=self.context.servers.for_run(None, limits))
 
     def parse(self, given: object) -> str:
         return parse_name(given)
@@ -46,7 +47,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
             try:
                 await self.context.servers.server(cluster, RequestStats())
                 return _NAMES_PER_TURN * AT_A_TIME * len(clusters)
-            except AWAY as error:
+            except UNREACHABLE as error:
                 failures.append(error)
         raise failures[0]
 

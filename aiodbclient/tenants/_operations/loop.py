@@ -65,7 +65,7 @@ class ChangeTenants(TenantJob[DoneT]):
         login_at_start = None if credential is None else credential.username
         while (outcome := self.noop_outcome(name, record, login_at_start)) is None:
             cluster = await self.cluster_for(name, record, reporter)
-            async with self.context.servers.turns[cluster]:
+            async with self.context.servers.limits[cluster]:
                 try:
                     async with claimed(self.context, cluster, name, reporter) as tenant:
                         waits_until = None
@@ -97,7 +97,7 @@ class ChangeTenants(TenantJob[DoneT]):
             raise PlacedElsewhereError
         was_interrupted = record is not None and record.operation is not None
         try:
-            with self.context.servers.watched(home.cluster, name):
+            with self.context.servers.track_failures(home.cluster, name):
                 async with home.server.session(tenant, was_interrupted=was_interrupted) as steps:
                     tenant.steps = steps
                     await tenant.look(ends_logins=self.ends_logins)

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from attrs import evolve
 
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
-from .._context import AWAY, Context, TenantServer
+from .._clusters import UNREACHABLE, TenantServer
+from .._context import Context
 from .._naming import Role
 from .._outcomes import Reporter, TenantAction, TenantDone, done
 from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, state_of, unusable
@@ -57,14 +58,14 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             )
 
     async def do_one(self, name: str, reporter: Reporter) -> TenantDone:
-        """Make a new tenant on the cluster that is chosen, or on another one if that is away and has nothing of it."""
+        """Make a new tenant on the chosen cluster, or on another one if that is unreachable and has nothing of it."""
         while True:
             try:
                 return await super().do_one(name, reporter)
-            except AWAY as error:
+            except UNREACHABLE as error:
                 if name not in self._chosen or not self.context.may_choose:
                     raise
-                self.context.servers.note_away(self._chosen[name], error)
+                self.context.servers.mark_unreachable(self._chosen[name], error)
             finally:
                 if name in self._chosen:
                     self.context.placement.leave(self._chosen.pop(name))
@@ -77,7 +78,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             is_first = record.state() is TenantState.PROVISIONING and record.leftover is None
             if not is_first or not self.context.may_choose:
                 return record.cluster
-            with suppress(*AWAY):
+            with suppress(*UNREACHABLE):
                 return (await self.context.servers.server(record.cluster, reporter.stats)).cluster
         if name not in self._chosen:
             self._chosen[name] = (await self.context.choose(name, reporter.stats)).cluster
@@ -166,7 +167,7 @@ async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
     """Choose how a new tenant gets its login."""
     if tenant.record is None:
         home, servers = tenant.home.cluster, tenant.context.servers
-        for other, found in await servers.elsewhere(home, tenant.names, tenant.reporter.stats):
+        for other, found in await servers.on_other_clusters(home, tenant.names, tenant.reporter.stats):
             if found:  # as after a store was lost
                 raise conflict(tenant, other, found)
     if not tenant.found and if_exists == "adopt" and tenant.record is None:

@@ -14,7 +14,8 @@ from ..._bulk.settle import none_if_not_found
 from ..._masking import Secret
 from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
-from .._context import Context, TenantServer
+from .._clusters import TenantServer
+from .._context import Context
 from .._credential import new_password
 from .._naming import Role, names_of
 from .._outcomes import Reporter

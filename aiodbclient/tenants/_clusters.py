@@ -1,0 +1,203 @@
+"""``TenantServers``: the clusters of one ``Tenants``, and the database server of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from copy import copy
+from functools import partial
+from time import monotonic
+from typing import TypeAlias
+
+from attrs import define, evolve, field, frozen
+
+from .._bulk.run import OUTAGE, UNANSWERED
+from .._http.call import RequestStats
+from .._http.maintenance import MaintenanceWait
+from ..clusters import Cluster, for_work
+from ..engines import CAPABILITIES, Engine
+from ..errors import (
+    ConfigurationError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ServerError,
+    TransportError,
+)
+from ..models import Connection
+from ._naming import Names, guard_tenants
+from ._records import TenantRecord
+from ._servers import AdminLogin, Found, Server, connection_of, server_of
+from .errors import GrantError
+
+Limits: TypeAlias = defaultdict[str, asyncio.Semaphore]  # by cluster
+
+AT_A_TIME = 16  # tenants of one cluster that a run works on. Their server takes fewer connections
+UNREACHABLE = (
+    ConfigurationError,
+    GrantError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ServerError,
+    TransportError,
+)
+_UNCHANGED = "nothing was changed on the cluster {}"
+_UNREACHABLE_SECONDS = 30.0  # for which nothing is sent to a cluster that is unreachable
+
+
+@frozen
+class TenantServer:
+    """A cluster, and the server of it that the work on tenants needs."""
+
+    cluster: str  # its id
+    name: str
+    engine: Engine | str
+    connection: Connection
+    ca: str | None  # None: without TLS
+    server: Server
+
+    def new_record(self, names: Names) -> TenantRecord:
+        """The record of a tenant here, without a login."""
+        assert self.connection.host is not None
+        return TenantRecord(
+            name=names.tenant,
+            cluster=self.cluster,
+            cluster_name=self.name,
+            database=names.database,
+            host=self.connection.host,
+            port=self.connection.port or 0,
+            engine=self.engine,
+            ca=self.ca,
+        )
+
+
+def _make_limits() -> Limits:
+    return defaultdict(partial(asyncio.Semaphore, AT_A_TIME))
+
+
+@define(eq=False, repr=False)
+class TenantServers:
+    """The clusters of one ``Tenants``, each of which is read once, and again after an error of its server."""
+
+    clients: Mapping[str, Cluster]  # the API of each, by id
+    _admins: Mapping[str, AdminLogin | None]
+    _private: bool
+    _connection_limit: int | None
+    _read: dict[str, TenantServer] = field(factory=dict[str, TenantServer])
+    _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
+    # Of one job:
+    _pause: MaintenanceWait | None = None  # of a run; None: requests do not wait in the bulk lane
+    limits: Limits = field(factory=_make_limits)  # all single calls of a ``Tenants`` share them
+    _unreachable: dict[str, tuple[DatabaseClientError, float]] = field(init=False, factory=dict)
+    _unanswered: defaultdict[str, set[str]] = field(init=False, factory=partial(defaultdict, set))  # tenants in a row
+
+    def for_run(self, pause: MaintenanceWait | None, limits: Limits | None = None) -> TenantServers:
+        """Return these clusters, all assumed reachable, for one job, which has its own limits if it is given none."""
+        return evolve(self, pause=pause, limits=_make_limits() if limits is None else limits)
+
+    def name(self, cluster: str) -> str | None:
+        return self._read[cluster].name if cluster in self._read else None
+
+    async def server(self, cluster: str, stats: RequestStats) -> TenantServer:
+        """Return the server of a cluster; the first call reads the cluster, and logs in as the administrator."""
+        async with self._reading[cluster]:
+            if cluster in self._unreachable:
+                error, since = self._unreachable[cluster]
+                if monotonic() - since < _UNREACHABLE_SECONDS:
+                    raise copy(error)  # each outcome has its own, since raising it adds to its traceback
+            if cluster not in self._read:
+                try:
+                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self._pause))
+                except UNREACHABLE as error:
+                    self.mark_unreachable(cluster, error)
+                    raise
+                self.check_engines()
+            return self._read[cluster]
+
+    async def _ask(self, client: Cluster) -> TenantServer:
+        if client.engine is not None and client.engine in CAPABILITIES:
+            guard_tenants(client.engine)  # before anything is sent
+        info = await client.info()
+        guard_tenants(info.engine)
+        connection = connection_of(info, private=self._private)
+        try:
+            ca = await client.ca() if connection.ssl else None
+        except NotFoundError as missing:
+            raise ConfigurationError(
+                f"the cluster {info.name!r} uses TLS, but the API returns no certificate authority to verify its "
+                f"servers (404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was "
+                "created"
+            ) from None
+        server = server_of(info.engine, connection, ca, self._admins[client.id], self._connection_limit)
+        try:
+            await server.administrator()  # before anything is made that it could then not finish
+        except GrantError as error:
+            error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
+            raise
+        return TenantServer(client.id, info.name, info.engine, connection, ca, server)
+
+    async def on_other_clusters(self, home: str, names: Names, stats: RequestStats) -> list[tuple[TenantServer, Found]]:
+        """Find what the clusters other than ``home`` have of a tenant, as far as they can be reached."""
+        found = list[tuple[TenantServer, Found]]()
+        for cluster in self.clients:
+            if cluster != home:
+                with suppress(*UNREACHABLE):
+                    other = await self.server(cluster, stats)
+                    found.append((other, await other.server.find(names)))
+        return found
+
+    async def databases(self) -> list[tuple[str, str]]:
+        """Return each cluster with each database of a tenant on it, as far as the clusters can be reached."""
+        found = list[tuple[str, str]]()
+        for cluster in self.clients:
+            with suppress(*UNREACHABLE):
+                home = await self.server(cluster, RequestStats())
+                found += [(cluster, database) for database in await home.server.tenants()]
+        return found
+
+    async def moved_to(self, home: str, names: Names, stats: RequestStats) -> TenantServer | None:
+        """The other cluster that has a tenant's database, if the tenant was moved after the store was copied."""
+        there = await self.on_other_clusters(home, names, stats)
+        return next((other for other, found in there if found.database and not found.is_foreign), None)
+
+    @contextmanager
+    def track_failures(self, cluster: str, tenant: str) -> Generator[None]:
+        """Read the cluster again after an error of the block, or mark it unreachable after several tenants."""
+        try:
+            yield
+        except GrantError as error:
+            if not error.tenant:  # of no tenant: the primary user may have another password, for example
+                self._read.pop(cluster, None)
+            raise
+        except UNANSWERED as error:
+            self._unanswered[cluster].add(tenant)
+            if len(self.clients) > 1 and len(self._unanswered[cluster]) >= OUTAGE:
+                self.mark_unreachable(cluster, error)
+            raise
+        self._unanswered[cluster].clear()
+
+    def mark_unreachable(self, cluster: str, error: DatabaseClientError) -> None:
+        """Send nothing to the cluster for some seconds."""
+        noted = copy(error)
+        if isinstance(noted, GrantError):  # it may have happened to one tenant, and is raised for others
+            noted.may_have_applied, noted.statement, noted.on_record = False, "", _UNCHANGED.format(cluster)
+        self._unreachable[cluster] = noted, monotonic()
+
+    def check_engines(self) -> None:
+        """Raise InvalidArgumentError unless all clusters whose engine is known have the same one."""
+        engines = dict[Engine | str | None, str]()
+        for id, client in self.clients.items():
+            engines[self._read[id].engine if id in self._read else client.engine] = id
+        engines.pop(None, None)
+        if len(engines) > 1:
+            each = " and ".join(f"{id} is {engine}" for engine, id in engines.items())
+            raise InvalidArgumentError(
+                f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
+            )

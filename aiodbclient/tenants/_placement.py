@@ -1,0 +1,114 @@
+"""``Placement``: which cluster a new tenant goes to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from math import inf
+from time import monotonic
+from typing import TypeAlias
+
+from attrs import define, field, frozen
+
+from ..clusters import Cluster
+from ..errors import InvalidArgumentError
+from ._records import TenantRecord
+from ._stores import Store, entries_of
+from .errors import CapacityError
+
+_FRESH = 30.0  # s for which the store is not read again to count the tenants
+
+
+@frozen
+class ClusterCapacity:
+    """A cluster, and how many tenants it has.
+
+    Attributes:
+        cluster: The id of the cluster.
+        tenants: How many tenants are on record for it, whatever their prefix.
+        max_tenants: How many it may have; None if there is no limit.
+        name: The name of the cluster; None until it was read.
+        bytes: The size of the databases of its tenants. None if the cluster cannot be reached. ``choose_cluster``
+            gets None.
+    """
+
+    cluster: str
+    tenants: int
+    max_tenants: int | None
+    name: str | None = None
+    bytes: int | None = None
+
+
+ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[Cluster | str]]
+
+
+@define(eq=False)
+class Placement:
+    """Chooses the cluster of each new tenant, by the tenants on record and those that this process has added since."""
+
+    _store: Store
+    _clusters: Sequence[str]
+    _max_tenants: int | None
+    choose_cluster: ChooseCluster | None
+    _tenants: Counter[str | None] = field(init=False, factory=Counter[str | None])  # None: of those that have none yet
+    _counted_at: float = field(init=False, default=-inf)
+    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+
+    async def capacities(self) -> list[ClusterCapacity]:
+        """Read the store, and return the capacities in the order of the clusters."""
+        return self._capacities(await self._count())
+
+    def begin_run(self) -> None:
+        """Make the next ``choose`` count the tenants."""
+        self._counted_at = -inf
+
+    async def choose(self, name: str, without: Collection[str] = ()) -> str:
+        """Choose a cluster for the new tenant ``name``, which counts from now on, until ``leave``."""
+        if len(self._clusters) == 1 and self._max_tenants is None and self.choose_cluster is None:
+            return self._clusters[0]
+        async with self._turn:
+            if monotonic() - self._counted_at >= _FRESH:
+                self._tenants, self._counted_at = await self._count(), monotonic()
+            cluster = await self._choose(name, without)
+            self._tenants[cluster] += 1
+            return cluster
+
+    def leave(self, cluster: str) -> None:
+        """Count a tenant of ``cluster`` less: it was not made there, or is gone."""
+        self._tenants[cluster] -= 1
+
+    async def _count(self) -> Counter[str | None]:
+        found = Counter[str | None]()
+        async for entry in entries_of(self._store):
+            if isinstance(entry, TenantRecord):
+                found[entry.cluster] += 1
+        return found
+
+    def _capacities(self, tenants: Counter[str | None]) -> list[ClusterCapacity]:
+        return [ClusterCapacity(each, tenants[each], self._max_tenants) for each in self._clusters]
+
+    async def _choose(self, name: str, without: Collection[str]) -> str:
+        capacities = [each for each in self._capacities(self._tenants) if each.cluster not in without]
+        free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
+        if not free:
+            raise CapacityError(
+                f"no cluster has capacity for the tenant {name!r}: each has its {self._max_tenants} tenants; "
+                "nothing was sent, and nothing is on record",
+                advice="give Tenants another cluster, or a larger max_tenants",
+            )
+        if self.choose_cluster is None or (without and len(capacities) == 1):
+            return min(free, key=lambda each: each.tenants).cluster
+        chosen = await self.choose_cluster(name, capacities)
+        cluster = chosen.id if isinstance(chosen, Cluster) else chosen
+        if cluster not in self._clusters:
+            raise InvalidArgumentError(
+                f"choose_cluster must return one of the clusters of these tenants, or its id, not {cluster!r}; nothing "
+                "was sent"
+            )
+        if cluster not in [each.cluster for each in free]:
+            raise CapacityError(
+                f"the cluster {cluster} that choose_cluster returned for the tenant {name!r} is full: it has its "
+                f"{self._max_tenants} tenants; nothing was sent, and nothing is on record"
+            )
+        return cluster
