@@ -90,7 +90,7 @@ async def test_lost_create_is_not_repeated(loss: Reply, server: Server, cluster:
 
     for create, has_password in ((cluster.users.create, True), (cluster.dbs.create, False)):
         with pytest.raises(
-            (errors.TransportError, errors.ServerError), match=r"may have been applied.*read the name back"
+            (errors.TransportError, errors.APIError), match=r"may have been applied.*read the name back"
         ) as caught:
             await create("alice")
         assert ("reset_auth" in str(caught.value)) is has_password

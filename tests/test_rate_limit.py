@@ -82,8 +82,8 @@ async def test_close_fails_waiting_calls(server: Server, make_client: MakeClient
     server.otherwise = DBS
     limiter = RateLimiter([Window(1, 3600.0)])
     async with aiohttp.ClientSession() as session:
-        client = make_client(rate_limiter=limiter, session=None if own else session)
-        other = make_client(rate_limiter=limiter)
+        client = make_client(rate_limiter=limiter, max_wait=None, session=None if own else session)
+        other = make_client(rate_limiter=limiter, max_wait=None)
         await client.cluster(CLUSTER, engine="pg").dbs.list()
         waiting = [asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list()) for _ in range(2)]
         stays = asyncio.create_task(other.cluster(CLUSTER, engine="pg").dbs.list())

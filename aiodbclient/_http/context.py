@@ -144,7 +144,7 @@ class ClusterContext(NamedTuple):
 
     async def learn_engine(self) -> Engine | str | None:
         """Return the engine, reading it once per client if it is unknown, or None if the token may not read it."""
-        while (engine := self.given_engine or self.cache.engines.get(self.cluster_id)) is None:
+        while (engine := self.cache.engines.get(self.cluster_id) or self.given_engine) is None:
             if monotonic() - self.cache.forbidden.get(self.cluster_id, -inf) < _FORBIDDEN:
                 return None
             await self._share(GET_CLUSTER, self._read_engine)
