@@ -106,4 +106,4 @@ async def test_rotation_path(place: Place) -> None:
 
     print(trace)
     assert len(trace.functions) <= 113
-    assert len(trace.files) <= 20
+    assert len(trace.files) <= 23
