@@ -121,11 +121,11 @@ async def test_bomb_is_refused(server: Server, make_client: MakeClient) -> None:
 
 
 async def test_watch_notices_bomb(server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: a body of 128 MiB needs more memory, and to parse 100,000 users blocks the loop for longer."""
-    monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 128 << 20)
+    """The control: a body of 256 MiB needs more memory, and to parse 100,000 users blocks the loop for longer."""
+    monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 256 << 20)
     server.will(sends(bomb(), "gzip"))
     async with Watch() as watch:
-        with pytest.raises(errors.InvalidResponseError, match="larger than 128 MiB"):
+        with pytest.raises(errors.InvalidResponseError, match="larger than 256 MiB"):
             await make_cluster(timeout=20.0).users.create("alice")
         started = thread_time()
         while thread_time() - started < MOST_CPU:

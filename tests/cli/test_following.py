@@ -19,13 +19,13 @@ from .conftest import PATIENCE, Command
 
 # Makes a process wait for a signal after it has called a function.
 LINGER = """\
-import asyncio, atexit, signal, sys
+import asyncio, atexit, sys, time
 run = asyncio.run
 def linger(*work):
     ended = run(*work) if asyncio.iscoroutine(work[0]) else None
     print("ended", file=sys.stderr, flush=True)
-    signal.pause()
-    return ended
+    while True:  # a signal right before one long sleep would only be handled after it
+        time.sleep(0.02)
 """
 MANY = [f"u{number}" for number in range(120)]  # many more than are begun at once
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-
-from aiodbclient.tenants import SQLiteStore
 
 from .conftest import Command
 
@@ -31,20 +28,6 @@ def test_tenant_of_store_is_refused(command: Command, names: list[str]) -> None:
     # What is no tenant's is not refused.
     assert command("dbs", "create", b, *command.on).code == 0
     assert command("dbs", "delete", b, "--yes", *command.on).code == 0
-
-
-def test_record_without_cluster_is_refused(command: Command, names: list[str]) -> None:
-    """Such as one whose provision died before it chose a cluster: the tenant may be on any."""
-    a, b = names[:2]
-
-    async def claim() -> None:
-        async with SQLiteStore(command.store) as store:
-            assert await store.claim(a, 10.0) is not None
-
-    asyncio.run(claim())
-    for verb in ENDING:
-        command(*verb, a, "--yes", *command.on, "--store", command.store).fails(2, f"belongs to the tenant {a} in")
-        assert "belongs to" not in command(*verb, b, "--yes", *command.on, "--store", command.store).err
 
 
 def test_name_of_login_is_refused(command: Command, names: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pymysql
 import pytest
 
-from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.errors import InvalidArgumentError, NotFoundError
 from aiodbclient.tenants import Credential, ProblemKind, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 
@@ -56,8 +56,9 @@ async def test_verbs_and_roles_stay_within_their_name(my_place: Place, tenants: 
             assert (await only(tenants.repair([name]))).action is TenantAction.KEPT
     first, second = pair
     assert (await only(tenants.remove([first]))).action is TenantAction.DELETED
-    kept = await only(tenants.provision([first], if_exists="adopt"))
-    assert kept.error is None
+    nothing = await only(tenants.provision([first], if_exists="adopt"))
+    assert isinstance(nothing.error, NotFoundError), "the other one is no database of this name"
+    assert (await only(tenants.provision([first]))).action is TenantAction.CREATED
     assert (await only(tenants.remove([first]))).action is TenantAction.DELETED
     for role in (tenants, tenants.role("reader")):
         assert (await only(role.check([second]))).problems == ()  # the other one was not touched
