@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,9 +75,7 @@ def test_unfinished_and_suspended_are_helped(command: Command, names: list[str],
 
 
 def test_damaged_record_is_forgotten(command: Command, names: list[str], stale: list[str]) -> None:
-    import sqlite3
-
-    with sqlite3.connect(command.store) as database:
+    with closing(sqlite3.connect(command.store)) as database, database:
         database.execute("UPDATE credentials SET record = 'nonsense' WHERE name = ?", (names[0],))
     listed = command("tenants", "list", *command.place)
     assert listed.code == 4
