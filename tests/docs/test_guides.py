@@ -150,7 +150,7 @@ async def test_store_contract_passes_on_vault(namespace: Namespace, vault: Vault
     contract.lease = 0.5
     tests = [name for name in dir(contract) if name.startswith("test_")]
     assert len(tests) > 15
-    for name in tests[::5]:  # tests/tenants/test_vault_store.py runs all of them
+    for name in tests[::5]:  # tests/tenants/stores/test_vault_store.py runs all of them
         await getattr(contract, name)()
 
 

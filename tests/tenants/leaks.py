@@ -12,7 +12,7 @@ def leaks(error: BaseException, *secrets: str) -> list[str]:
     """Where an error shows a secret: in its text, or in a frame of it or of an earlier error."""
     found = [f"{type(error).__name__}: {error}"] if any(each in str(error) for each in secrets) else []
     for frame in frames(error):
-        if Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+        if Path(__file__).parent in Path(frame.f_code.co_filename).parents:
             continue
         for name, value in frame.f_locals.items():
             if any(each in reported(value) for each in secrets):

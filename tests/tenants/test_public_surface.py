@@ -22,10 +22,10 @@ from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, Tenant
 
 from .conftest import Place, only
 from .dying import leave
+from .operations.test_check_and_repair import open_to_others
 from .own_stores import record_of
 from .programs import refusal, session_of
 from .store_contract import a_record, claimed
-from .test_check_and_repair import open_to_others
 
 
 @pytest.mark.parametrize("verb", ["rotate", "revoke_previous", "repair"])

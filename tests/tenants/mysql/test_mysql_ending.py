@@ -1,0 +1,290 @@
+"""A login of MySQL ends, whatever its sessions do, and what it leaves behind does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import Cursor
+
+from aiodbclient.tenants import Problem, ProblemKind
+from aiodbclient.tenants._servers import BaseTenant, Found
+from aiodbclient.tenants._servers.mysql import kill
+from aiodbclient.tenants._servers.mysql.kill import kill_account
+from aiodbclient.tenants.errors import GrantError
+
+from ...mysql import run
+from ...waiting import until
+from ..mysql_servers import DENIED, IGNORES_KILL, Server, background, refused, server, suppressed
+
+__all__ = ["server"]
+
+
+async def test_login_ended_although_sessions_set_password(server: Server) -> None:
+    """Two that know it set it for ever."""
+    tenant, login, password = await server.make()
+    held = [server.connect(login, password) for _ in range(2)]
+    stop = threading.Event()
+    setting = f"ALTER USER USER() IDENTIFIED BY '{password}' REPLACE '{password}'"
+    run(held[0], setting)
+
+    def again(session: pymysql.Connection[Cursor]) -> None:
+        while session.open and not stop.is_set():
+            suppressed(lambda: run(session, setting))
+
+    threads = [background(partial(again, session)) for session in held]
+
+    await asyncio.wait_for(tenant.steps.end_logins([login]), 60)
+
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert server.sessions(login) == []
+    with pytest.raises(pymysql.MySQLError):
+        server.connect(login, password)
+
+
+class SlowLogin(pymysql.connections.Connection):
+    """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set."""
+
+    def __init__(self, **options: Any) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        super().__init__(**options)
+
+    def _get_server_information(self) -> None:
+        super()._get_server_information()  # type: ignore[misc]
+        self._auth_plugin_name = "mysql_native_password"
+
+    def _process_auth(self, *args: Any) -> Any:
+        self.began.set()
+        self.go.wait()
+        return super()._process_auth(*args)  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def half_open(server: Server, login: str, password: str) -> AsyncIterator[SlowLogin]:
+    """A login for which the server has read the account, and which is finished after the block."""
+    slow = SlowLogin(
+        host=server.sql._admin["host"],
+        port=server.sql._admin["port"],
+        user=login,
+        password=password,
+        ssl={"check_hostname": False},
+        autocommit=None,  # it needs no statement
+        defer_connect=True,
+    )
+    connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
+    try:
+        assert await asyncio.to_thread(slow.began.wait, 60)
+        yield slow
+    finally:
+        slow.go.set()
+    await connecting
+    server._held.callback(suppressed, slow.close)
+
+
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
+async def test_half_open_login_has_no_rights_afterwards(server: Server, is_ended: bool) -> None:
+    """The server reads the account when the client begins. Nothing waits for it: it may enter, and reads nothing."""
+    tenant, login, password, _ = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
+    async with half_open(server, login, password) as slow:
+        if is_ended:
+            await asyncio.wait_for(tenant.steps.end_logins([login]), 10)
+    read = f"SELECT * FROM `{tenant.database}`.t"
+    if is_ended:
+        assert refused(slow, read) in (*DENIED, 1226)  # or it has no statement left
+        assert await server.sql.problems(tenant.names, {}) == {Problem(ProblemKind.UNKNOWN_LOGIN, login)}
+        await tenant.steps.repair({})
+        assert server.sessions(login) == []
+    else:
+        assert run(slow, read) == []
+
+
+async def test_silent_connection_delays_no_end(server: Server) -> None:
+    """One that never says who it is: the server keeps it, whatever ``connect_timeout`` says."""
+    tenant, login, _ = await server.make()
+    reader, writer = await asyncio.open_connection(server.sql._admin["host"], server.sql._admin["port"])
+    await reader.read(4)
+    writer.write(b"\x20\0\0\x01" + struct.pack("<IIB23x", 0x81AAAA05, 1 << 24, 45))  # an SSLRequest
+    await writer.drain()
+    await until(lambda: server.sessions("unauthenticated user"))
+
+    await asyncio.wait_for(tenant.steps.end_logins([login]), 10)
+
+    assert server.sessions("unauthenticated user")
+    writer.close()
+
+
+async def test_ended_login_keeps_no_password(server: Server) -> None:
+    """Also if somebody unlocks it."""
+    tenant, login, password = await server.make()
+    server.connect(login, password)
+    await tenant.steps.end_logins([login])
+    server.as_root("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
+    with pytest.raises(pymysql.MySQLError, match="Access denied"):
+        server.connect(login, password)
+
+
+async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
+    tenant, first, _ = await server.make()
+    second, secret = await server.add(tenant)
+    server.as_root("GRANT SYSTEM_USER ON *.* TO %s@'%%'", first)
+    with pytest.raises(GrantError, match=f"SYSTEM_USER.*{first}"):
+        await tenant.steps.end_logins([first, second])
+    with pytest.raises(pymysql.MySQLError, match="denied"):
+        server.connect(second, secret)
+    server.as_root("REVOKE SYSTEM_USER ON *.* FROM %s@'%%'", first)
+    await tenant.steps.end_logins([first, second])
+    assert await server.sql.find(tenant.names) == Found(database=True, ended=(first, second))
+
+
+async def test_cancelled_end_is_finished_by_next(server: Server) -> None:
+    tenant, login, password = await server.make()
+    for _ in range(3):
+        server.connect(login, password)
+    for wait in (0.0, 0.005, 0.01, 0.02, 0.04):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await tenant.steps.end_logins([login])
+    await tenant.steps.end_stale_sessions()
+    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == [("%",)]
+    assert await tenant.end(login)
+    assert server.sessions(login) == []
+
+
+async def test_sessions_of_dropped_login_are_ended(server: Server) -> None:
+    """They would make the schema again, and plant tables for the next tenant."""
+    tenant, login, _, own = await server.enter()
+    server.as_root("DROP USER %s@'%%'", login)
+    assert run(own, "SELECT 1") == [(1,)]
+    server.as_root(f"DROP DATABASE `{tenant.database}`")
+
+    await tenant.remove()
+
+    assert server.sessions(login) == []
+    assert refused(own, "SELECT 1")
+    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == []
+    assert server.as_root("SELECT User FROM mysql.db WHERE %s LIKE Db", tenant.database) == []
+
+
+async def test_adoption_ends_sessions_of_dropped_login(server: Server) -> None:
+    """Somebody dropped it by hand. A session in the schema keeps its rights there."""
+    tenant, login, _, own = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
+    left, _ = await server.add(tenant)
+    server.as_root("DROP USER %s@'%%'", login)
+    run(own, "INSERT INTO t VALUES (1)")
+
+    assert await tenant.steps.adopt() == left
+
+    assert refused(own, "INSERT INTO t VALUES (2)")
+
+
+async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
+    """Locked tables, open transactions, and statements that wait for them."""
+    tables = [f"CREATE TABLE {name} (a INT PRIMARY KEY)" for name in "tu"]
+    tenant, login, password, own = await server.enter(*tables, "LOCK TABLES t WRITE")
+    another, name, secret = await server.make()
+    held = [server.connect(login, password, tenant.database) for _ in range(3)]
+    run(held[0], "START TRANSACTION")
+    run(held[0], "INSERT INTO u VALUES (1)")
+    drop = f"DROP DATABASE `{tenant.database}`"
+    stuck = [background(partial(run, each, drop)) for each in held[1:]]
+    await until(lambda: server.waiting(login) == 2)
+
+    await asyncio.gather(  # what waited for a lock would fail after ``LOCK_SECONDS``
+        *(tenant.repair() for _ in range(4)),
+        another.repair(),
+        server.sql.log_in(another.names, name, secret),
+        another.problems(),
+    )
+
+    await tenant.steps.end_logins([login])
+    for thread in stuck:
+        thread.join()
+    assert refused(own, "SELECT 1")
+
+
+async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None:
+    """The list of processes shows it to the administrator, and to other sessions of the login."""
+    tenant, login, _, own = await server.enter()
+    neighbour, *_ = await server.make()
+    statement: Any = b"SELECT SLEEP(20) /* \xff\xfe */"
+    running = background(partial(run, own, statement))
+    await until(lambda: server.sleeping(login) == 1)
+
+    await server.sql.usage()
+    await neighbour.remove()
+    await tenant.steps.end_logins([login])
+
+    running.join()
+    assert server.sessions(login) == []
+
+
+async def test_removal_that_still_drops_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many tables, for example. KILL does not stop it, and the administrator is no culprit."""
+    tenant, *_ = await server.make()
+    async with server.sql.schema(BaseTenant(tenant.names)) as earlier:
+        dropping = asyncio.ensure_future(earlier.run(IGNORES_KILL, seconds=60))
+        busy = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_INFO LIKE 'SELECT LOCATE%%'"
+        await until(lambda: server.as_root(f"{busy} AND PROCESSLIST_ID = %s", earlier.session.thread_id()))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(kill, "ENDING_SECONDS", 0.1)
+            with pytest.raises(GrantError, match="an earlier operation on the tenant, such as a removal") as refused:
+                await tenant.steps.end_stale_sessions()
+
+        assert "doadmin" not in str(refused.value)
+        await asyncio.gather(dropping, return_exceptions=True)
+    await tenant.steps.end_stale_sessions()
+
+
+async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
+    tenant, *_ = await server.make()
+    other, *_ = await server.make()
+    async with server.sql.schema(BaseTenant(tenant.names)) as lost, server.sql.schema(BaseTenant(other.names)) as works:
+        running = asyncio.ensure_future(lost.run("SELECT SLEEP(9)"))
+        await until(lambda: server.sleeping("doadmin"))
+
+        await tenant.steps.end_stale_sessions()
+
+        await asyncio.gather(running, return_exceptions=True)
+        with pytest.raises(GrantError):
+            await lost.run("SELECT 1")
+        assert await works.run("SELECT 1") == [(1,)]
+
+
+async def test_kill_account_left_behind_shuts_nobody_out(server: Server) -> None:
+    tenant, *_ = await server.make()
+    other, neighbour, secret = await server.make()
+    async with server.sql.schema(BaseTenant(tenant.names)) as lost:
+        await kill_account(lost, neighbour).__aenter__()
+    with pytest.raises(pymysql.MySQLError, match="denied"):
+        server.connect(neighbour, secret)
+
+    await tenant.steps.end_stale_sessions()
+
+    server.connect(neighbour, secret, other.database)
+
+
+async def test_open_session_may_run_one_statement(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the hour after its login was locked, so that it cannot kill the sessions that kill it."""
+
+    async def kill_nothing(*_: object) -> None:
+        pass
+
+    tenant, login, password = await server.make()
+    session = server.connect(login, password)
+    monkeypatch.setattr(kill, "_end_threads", kill_nothing)
+    await tenant.steps.end_logins([login])
+    run(session, "SELECT 1")
+    with pytest.raises(pymysql.MySQLError, match="max_questions") as refused_by_limit:
+        run(session, "SELECT 1")
+    assert refused_by_limit.value.args[0] == 1226
+    session.close()

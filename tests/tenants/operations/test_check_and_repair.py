@@ -1,0 +1,431 @@
+"""Break a tenant, find the problem with ``check`` and fix it with ``repair``. The data stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from attrs import evolve
+
+from aiodbclient.engines import Engine
+from aiodbclient.errors import ConflictError, NotFoundError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, OperationKind, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._operations import check
+from aiodbclient.tenants._operations.check import examine
+from aiodbclient.tenants.errors import GrantError, TenantNotFoundError
+
+from ..conftest import SQL, Place, only, placed, present
+from ..dying import leave
+from ..own_stores import expire
+from ..problems import kinds, kinds_of
+from ..programs import ask, refusal
+from ..store_contract import LONG, a_credential
+
+READS = {"clusters.get", "clusters.ca"}
+Breaks = Callable[[Place, Credential], Awaitable[object]]
+
+
+async def admin_of(place: Place, database: str | None = None) -> Credential:
+    """The cluster's primary user, in a database."""
+    connection = present((await place.cluster.info()).connection)
+    user = await place.cluster.users.get("doadmin")
+    return Credential(
+        name="doadmin",
+        username=user.name,
+        password=user.password,
+        database=database or connection.database or "",
+        host=connection.host or "",
+        port=connection.port or 0,
+        engine=place.cluster.engine or (await place.cluster.info()).engine,
+        ca=await place.cluster.ca() if connection.ssl else None,
+        cluster=place.cluster.id,
+        cluster_name="tenants",
+        created=datetime.now(UTC),
+    )
+
+
+async def make_login(place: Place, login: str) -> None:
+    """Make a login as the administrator, with a password that nobody has on record."""
+    admin = await admin_of(place)
+    if admin.engine == Engine.PG:
+        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'Unknown-1'")
+    else:
+        await ask(admin, f"CREATE USER '{login}'@'%' IDENTIFIED BY 'Unknown-1'", database="mysql")
+
+
+async def grant(place: Place, credential: Credential, statement: str) -> None:
+    """Run a statement on the tenant's schema as the administrator of a MySQL, where ``_`` may be a pattern."""
+    admin = await admin_of(place)
+    literal = await ask(admin, "SHOW VARIABLES LIKE 'partial_revokes'", database="mysql") == [("partial_revokes", "ON")]
+    schema = credential.database or ""
+    await ask(
+        admin, statement.format(f"`{schema if literal else schema.replace('_', chr(92) + '_')}`"), database="mysql"
+    )
+
+
+async def open_to_others(place: Place, credential: Credential) -> None:
+    other = f"{place.prefix}stranger"
+    await place.cluster.users.create(other)
+    if credential.engine == Engine.PG:
+        await ask(await admin_of(place), f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
+    else:
+        await grant(place, credential, f"GRANT SELECT ON {{}}.* TO '{other}'@'%'")
+
+
+async def take_rights(place: Place, credential: Credential) -> None:
+    if credential.engine == Engine.PG:
+        owner = names_of(credential.name, credential.engine, place.prefix).owner
+        await ask(await admin_of(place), f'REVOKE TEMPORARY ON DATABASE "{credential.database}" FROM "{owner}"')
+        return
+    await grant(place, credential, f"REVOKE ALL ON {{}}.* FROM '{credential.username}'@'%'")
+
+
+async def make_as_administrator(place: Place, credential: Credential) -> None:
+    await ask(credential, "GRANT CREATE ON SCHEMA public TO doadmin")
+    admin = await admin_of(place, credential.database)
+    await ask(admin, "CREATE FUNCTION public.up() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+
+
+async def begin(place: Place, credential: Credential) -> None:
+    """Leave what a process leaves that dies during a rotation."""
+    login = names_of(credential.name, credential.engine, place.prefix).new_login([credential.username])
+    await leave(place.store, credential, OperationKind.ROTATE, logins=(login,))
+    await make_login(place, login)
+
+
+BROKEN: dict[ProblemKind, Breaks] = {
+    ProblemKind.LOGIN_MISSING: lambda place, credential: place.cluster.users.delete(credential.username),
+    ProblemKind.PASSWORD_REFUSED: lambda place, credential: place.cluster.users.reset_auth(credential.username),
+    ProblemKind.DATABASE_MISSING: lambda place, credential: place.cluster.dbs.delete(credential.database or ""),
+    ProblemKind.RIGHTS_MISSING: take_rights,
+    ProblemKind.OPEN_TO_OTHERS: open_to_others,
+    ProblemKind.UNFINISHED: begin,
+}
+BROKEN_ON_PG: dict[ProblemKind, Breaks] = {ProblemKind.OWNED_BY_OTHERS: make_as_administrator}
+CASES = [
+    *((engine, problem) for engine in SQL for problem in BROKEN),
+    *(("pg_cluster", problem) for problem in BROKEN_ON_PG),
+]
+
+
+@pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
+async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind) -> None:
+    """The data stays."""
+    place, tenants = anywhere, anywhere.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.KEPT
+
+    await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
+    sent = len(place.sent())
+    found = await only(tenants.check(["alpha"]))
+
+    assert problem in kinds_of(found.problems)
+    assert kinds_of(found.problems) <= {problem, ProblemKind.RIGHTS_MISSING}
+    assert found.action is TenantAction.CHECKED
+    assert {operation for operation, _ in place.sent()[sent:]} <= READS
+
+    if problem is ProblemKind.DATABASE_MISSING:
+        refused = await only(tenants.repair(["alpha"]))
+        assert isinstance(refused.error, NotFoundError)
+        assert "does not exist on its cluster" in str(refused.error)
+        assert (await only(tenants.check(["alpha"]))).problems == found.problems
+        assert isinstance((await only(tenants.rotate(["alpha"]))).error, NotFoundError)
+        return
+    repaired = await only(tenants.repair(all=True))
+    assert repaired.error is None
+    assert repaired.action is TenantAction.REPAIRED
+    assert repaired.problems == found.problems
+    assert repaired.credential == await tenants.get("alpha")
+
+    assert (await only(tenants.check())).problems == ()
+    assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
+    assert await ask(present(repaired.credential), "SELECT x FROM t") == [(1,)]
+    await ask(present(repaired.credential), "CREATE TABLE more (x int PRIMARY KEY)")
+    kept = problem not in (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
+    assert (repaired.credential == credential) is kept
+
+
+async def test_objects_of_others_in_suspended_tenant(place: Place) -> None:
+    """``repair`` gives them to the tenant, and nobody enters meanwhile or afterwards."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await make_as_administrator(place, credential)
+    await only(tenants.suspend(["alpha"]))
+    found = (await only(tenants.check(["alpha"]))).problems
+    assert ProblemKind.OWNED_BY_OTHERS in kinds_of(found)
+
+    repaired = await only(tenants.repair(["alpha"]))
+
+    assert (repaired.action, repaired.problems) == (TenantAction.SUSPENDED, found)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert await refusal(credential)
+    resumed = present((await only(tenants.resume(["alpha"]))).credential)
+    assert await ask(resumed, "DROP FUNCTION up()") == []
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+@pytest.mark.parametrize("attributes", ["CREATEDB", "CREATEDB CREATEROLE"])
+async def test_attributes_of_logins_are_taken_back(place: Place, attributes: str) -> None:
+    """An administrator gave them to a login, or to the owner role."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    owner = names_of("alpha", Engine.PG, place.prefix).owner
+    await ask(
+        await admin_of(place), f'ALTER ROLE "{credential.username}" {attributes}', f'ALTER ROLE "{owner}" CREATEDB'
+    )
+    found = (await only(tenants.check(["alpha"]))).problems
+    assert kinds_of(found) == {ProblemKind.TOO_MANY_RIGHTS}
+    assert f"{credential.username} has the attribute CREATEDB" in [each.detail for each in found]
+
+    repaired = await only(tenants.repair(["alpha"]))
+
+    assert (repaired.action, repaired.problems) == (TenantAction.REPAIRED, found)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_attribute_that_only_a_superuser_takes_back(with_superuser: tuple[Place, Credential]) -> None:
+    """The error has the statement to run, and as whom."""
+    place, superuser = with_superuser
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(superuser, f'ALTER ROLE "{credential.username}" SUPERUSER')
+
+    failed = await only(tenants.repair(["alpha"]))
+
+    assert isinstance(failed.error, GrantError)
+    statement = f'ALTER ROLE "{credential.username}" NOSUPERUSER'
+    assert f"run {statement} as a superuser" in str(failed.error)
+    await ask(superuser, statement)
+    assert (await only(tenants.repair(["alpha"]))).error is None
+
+
+ENDED = [(engine, how) for engine in SQL for how in ("reset", "deleted")]
+
+
+@pytest.mark.parametrize(("its_cluster", "how"), ENDED, indirect=["its_cluster"])
+async def test_previous_credential_ended_too_early(anywhere: Place, how: str) -> None:
+    """A credential in use is not changed."""
+    place, tenants = anywhere, anywhere.tenants()
+    old = await tenants.ensure("alpha")
+    current = (await only(tenants.rotate(["alpha"]))).credential
+    assert (await only(tenants.check())).problems == ()
+    await (place.cluster.users.reset_auth if how == "reset" else place.cluster.users.delete)(old.username)
+
+    assert (await only(tenants.check())).problems == kinds(ProblemKind.PREVIOUS_REFUSED)
+    repaired = await only(tenants.repair(all=True))
+
+    assert (repaired.action, repaired.credential) == (TenantAction.REPAIRED, current)
+    assert (await only(tenants.check())).problems == ()
+    record = present(await place.store.get("alpha"))
+    assert record.previous() is None
+    assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
+
+
+async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(6)]
+    async for outcome in place.tenants().provision(names):
+        assert outcome.credential is not None
+        await place.cluster.users.delete(outcome.credential.username)
+
+    async def process() -> list[Any]:
+        async with SQLiteStore(place.path) as store:
+            return [outcome async for outcome in Tenants(place.cluster, store, prefix=place.prefix).repair(all=True)]
+
+    runs = await asyncio.gather(process(), process(), process())
+
+    assert sorted(o.name for run in runs for o in run if o.action is TenantAction.REPAIRED) == names
+    assert all(outcome.error is None for run in runs for outcome in run)
+    credentials = {(o.name, o.credential) for run in runs for o in run}
+    assert len(credentials) == len(names)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+async def test_check_during_changes_of_others(place: Place, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it takes long to look, so that the record has changed after each look."""
+
+    async def slowly(*arguments: Any) -> tuple[Problem, ...]:
+        await asyncio.sleep(seconds)
+        return await examine(*arguments)
+
+    monkeypatch.setattr(check, "examine", slowly)
+    names = [f"n{number}" for number in range(3)]
+    tenants = place.tenants()
+    assert all([outcome.error is None async for outcome in tenants.provision(names)])
+    checks = 0
+
+    async def rotate() -> None:
+        async with SQLiteStore(place.path) as store:
+            others = Tenants(place.cluster, store, prefix=place.prefix)
+            while checks < 3:
+                assert all([outcome.error is None async for outcome in others.rotate(names)])
+                assert all([outcome.error is None async for outcome in others.revoke_previous(names)])
+
+    async with asyncio.TaskGroup() as group:
+        rotating = group.create_task(rotate())
+        while not rotating.done():
+            outcomes = [outcome async for outcome in tenants.check()]
+            assert [outcome.error for outcome in outcomes if outcome.error] == []
+            assert kinds_of(each for outcome in outcomes for each in outcome.problems) <= {ProblemKind.UNFINISHED}, (
+                outcomes
+            )
+            checks += 1
+
+
+@pytest.fixture
+async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[Place, Credential]]:
+    """A place, and a superuser of its server, who does what only the provider can do."""
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", server=postgres)
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            parts = urlsplit(postgres)
+            yield (
+                place,
+                evolve(
+                    a_credential("superuser"),
+                    username=parts.username or "",
+                    password=parts.password or "",
+                    host=parts.hostname or "",
+                    port=parts.port or 0,
+                    database="postgres",
+                    ca=None,
+                ),
+            )
+
+
+async def test_expired_password_replaced_with_login(with_superuser: tuple[Place, Credential]) -> None:
+    """A reset does not change until when a password is valid. So "run it again" would never help."""
+    place, superuser = with_superuser
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(superuser, f"ALTER ROLE \"{credential.username}\" VALID UNTIL '2020-01-01'")
+    assert (await only(tenants.check())).problems == kinds(ProblemKind.PASSWORD_REFUSED)
+
+    repaired = await only(tenants.repair(all=True))
+
+    assert repaired.action is TenantAction.REPAIRED
+    assert repaired.credential is not None
+    assert not await refusal(repaired.credential, "CREATE TABLE t (x int PRIMARY KEY)")
+    assert (await only(tenants.check())).problems == ()
+
+
+async def renamed(admin: Credential, *pairs: tuple[str, str]) -> None:
+    """Rename databases as the administrator, once nobody is in them."""
+    for before, after in pairs:
+        connected = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{before}'"
+        while await ask(admin, connected):
+            await asyncio.sleep(0.01)
+        await ask(admin, f'ALTER DATABASE "{before}" RENAME TO "{after}"')
+
+
+async def test_renamed_database_is_named_and_refused(place: Place) -> None:
+    """Neither removed nor made again, and no hint says so. What the hint says helps."""
+    tenants, admin = place.tenants(), await admin_of(place)
+    credential = await tenants.ensure("alpha")
+    await ask(credential, "CREATE TABLE kept AS SELECT generate_series(1, 50)")
+    other = f"{place.prefix}renamed"
+    await renamed(admin, (credential.database, other))
+
+    [problem] = (await only(tenants.check())).problems
+    assert (problem.kind, other in problem.detail) == (ProblemKind.DATABASE_MISSING, True)
+    for run in (tenants.repair, tenants.rotate, tenants.suspend, tenants.remove):
+        refused = await only(run(["alpha"]))
+        assert isinstance(refused.error, ConflictError)
+        assert f"is named '{other}'" in str(refused.error)
+    assert await ask(credential, "SELECT count(*) FROM kept", database=other) == [(50,)]
+
+    hint = problem.detail.rpartition("run ")[2]
+    await renamed(admin, (other, f"{other}_x"), (f"{other}_x", other))  # nobody is in it any more
+    await ask(admin, hint)
+    assert (await only(tenants.check())).problems == ()
+    assert await ask(credential, "SELECT count(*) FROM kept") == [(50,)]
+
+
+async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
+    """A repair gave each customer the other's data."""
+    tenants, admin = place.tenants(), await admin_of(place)
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    for each in (alpha, beta):
+        await ask(each, f"CREATE TABLE mine AS SELECT '{each.name}' AS mine")
+    third = f"{place.prefix}third"
+    exchange = (alpha.database, third), (beta.database, alpha.database), (third, beta.database)
+    await renamed(admin, *exchange)
+
+    checked = [outcome async for outcome in tenants.check()]
+    assert [kinds_of(each.problems) for each in checked] == [{ProblemKind.DATABASE_MISSING}] * 2
+    for run in (tenants.repair, tenants.suspend, tenants.remove):
+        async for refused in run(["alpha", "beta"]):
+            assert isinstance(refused.error, ConflictError)
+            assert "is another's" in str(refused.error)
+
+    await renamed(admin, *exchange)
+    assert [each.problems async for each in tenants.check()] == [(), ()]
+    for each in (alpha, beta):
+        assert await ask(each, "TABLE mine") == [(each.name,)]
+
+
+async def test_restored_database_becomes_tenants_again(place: Place) -> None:
+    tenants, admin = place.tenants(), await admin_of(place)
+    credential = await tenants.ensure("alpha")
+    await ask(credential, "CREATE TABLE kept AS SELECT generate_series(1, 50)")
+    backup = f"{place.prefix}backup"
+    await renamed(admin, (credential.database, f"{backup}_old"))
+    await ask(
+        admin, f'CREATE DATABASE "{credential.database}" TEMPLATE "{backup}_old"', f'DROP DATABASE "{backup}_old"'
+    )
+
+    [problem] = (await only(tenants.check())).problems
+    assert "is not the tenant's" in problem.detail
+    assert isinstance((await only(tenants.repair(["alpha"]))).error, ConflictError)
+    await ask(admin, problem.detail.rpartition("run ")[2].partition(", and then")[0])
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert (await only(tenants.check())).problems == ()
+    assert await ask(credential, "SELECT count(*) FROM kept") == [(50,)]
+
+
+async def test_connection_limit_set_again(place: Place) -> None:
+    """Without one, a lower one stays."""
+    wide, narrow = place.tenants(), place.tenants(connection_limit=5)
+    credential = await narrow.ensure("alpha")
+    assert (await only(wide.check())).problems == ()
+    assert (await only(wide.repair(all=True))).action is TenantAction.KEPT
+
+    admin = await admin_of(place)
+    for limit in (50, -1, 0, 4):
+        await ask(admin, f'ALTER ROLE "{credential.username}" CONNECTION LIMIT {limit}')
+        assert (await only(narrow.check())).problems == kinds(ProblemKind.RIGHTS_MISSING)
+        assert (await only(narrow.repair(all=True))).action is TenantAction.REPAIRED
+    query = f"SELECT rolconnlimit FROM pg_roles WHERE rolname = '{credential.username}'"
+    assert await ask(admin, query) == [(5,)]
+    assert "permission denied" in await refusal(credential, f'ALTER ROLE "{credential.username}" CONNECTION LIMIT 50')
+
+
+async def name_of(credential: Credential) -> str:
+    return credential.name
+
+
+async def test_claimed_name_left_to_provision(place: Place) -> None:
+    """Its process died before it sent anything, and may have meant another cluster."""
+    tenants = place.tenants()
+    await tenants.ensure("beta")
+    async with SQLiteStore(place.path) as died:
+        assert await died.claim("alpha", LONG) is not None
+    expire(place.path)
+    before = len(place.sent())
+
+    assert [record.name async for record in tenants.records()] == ["beta"]
+    assert [outcome.name async for outcome in tenants.check()] == ["beta"]
+    assert [outcome.name async for outcome in tenants.repair(all=True)] == ["beta"]
+    assert [outcome.name async for outcome in tenants.each(name_of)] == ["beta"]
+    assert isinstance((await only(tenants.check(["alpha"]))).error, TenantNotFoundError)
+
+    assert {operation for operation, _ in place.sent()[before:]} <= READS
+    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED

@@ -1,0 +1,229 @@
+"""Steps fail, processes stop, and claims are lost. The stored credential still works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
+from aiodbclient.tenants import Claim, Credential, Tenants
+from aiodbclient.tenants._operations import loop, tenant
+from aiodbclient.tenants._operations.tenant import clock
+from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
+
+from ..conftest import Place, only, present
+from ..leaks import leaks
+from ..programs import ask, session_of
+from ..store_contract import LONG
+
+
+async def works(credential: Credential) -> None:
+    await ask(credential, "CREATE TABLE IF NOT EXISTS mine (x int PRIMARY KEY)")
+
+
+async def test_refused_new_login_is_not_stored(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new login is tested before programs get it."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+
+    async def refuse(*_: object) -> str:
+        return "not this one"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresServer, "log_in", refuse)
+        failed = await only(tenants.rotate(["alpha"]))
+    assert isinstance(failed.error, GrantError)
+    assert "the server refuses the new login" in str(failed.error)
+    assert await tenants.get("alpha") == credential
+
+
+async def test_missing_administrator_rights_reported(place: Place) -> None:
+    """With the statement, and no secret. However many tenants are refused, the cluster is read once."""
+    plain = await place.cluster.users.create(place.prefix + "plain")
+    assert plain.password is not None
+    tenants = place.tenants(admin=(plain.name, plain.password))
+    before = len(place.sent())
+
+    for name in "abc":
+        with pytest.raises(GrantError, match="refused a statement") as caught:
+            await tenants.ensure(name)
+        error = caught.value
+        assert error.tenant == name
+        assert error.statement.startswith("CREATE DATABASE")
+        assert "the name is on record for the cluster " in str(error)
+        assert ", without a credential" in str(error)
+        assert plain.password not in str(error)
+
+    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"]
+    await works(await place.tenants().ensure("a"))
+
+
+async def test_administrator_login_fails_before_create(place: Place) -> None:
+    admin = ("doadmin", "wrong-secret")
+    with pytest.raises(GrantError, match="cannot log in") as caught:
+        await place.tenants(admin=admin).ensure("alpha")
+    assert leaks(caught.value, "wrong-secret") == []
+    assert not caught.value.may_have_applied
+    assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
+    dsn = "postgresql://doadmin:wrong-secret@host/defaultdb"
+    for nonsense in (dsn, ["doadmin", "wrong-secret"], (b"doadmin", b"wrong-secret"), ("doadmin",), ("doadmin", ""), 7):
+        with pytest.raises(InvalidArgumentError, match="admin must be a user and a password") as refused:
+            place.tenants(admin=nonsense)
+        assert leaks(refused.value, "wrong-secret") == []
+    for options in ({"prefix": 7}, {"admin": {"another": admin}}):
+        with pytest.raises(InvalidArgumentError) as refused:
+            place.tenants(**{"admin": admin} | options)
+        assert leaks(refused.value, "wrong-secret") == []
+
+
+async def test_a_token_without_view_credentials_needs_an_administrator(anywhere: Place) -> None:
+    token = anywhere.sandbox.add_token(["database:read"])
+    async with DatabaseClient(token, base_url=anywhere.sandbox.url, rate_limiter=RateLimiter([])) as client:
+        cluster = client.cluster(anywhere.cluster.id)
+        with pytest.raises(ConfigurationError, match="database:view_credentials"):
+            await Tenants(cluster, anywhere.store, prefix=anywhere.prefix).ensure("alpha")
+        assert await anywhere.store.get("alpha") is None
+
+        user = await anywhere.cluster.users.get("doadmin")
+        assert user.password is not None
+        login = user.name, user.password
+        for name, admin in (("alpha", login), ("beta", {cluster.id: login})):
+            tenants = Tenants(cluster, anywhere.store, prefix=anywhere.prefix, admin=admin)
+            await works(await tenants.ensure(name))
+
+
+STOPPED = """
+import asyncio, os, signal, sys
+from aiodbclient.tenants._operations import tenant
+from aiodbclient import DatabaseClient
+from aiodbclient.tenants import SQLiteStore, Tenants
+
+tenant.LEASE = 1.0
+
+class Stopped(SQLiteStore):
+    async def save(self, claim, record, *, release=False):
+        await super().save(claim, record, release=release)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+async def main(cluster, store, prefix):
+    async with DatabaseClient() as client, Stopped(store) as opened:
+        tenants = Tenants(client.cluster(cluster), opened, prefix=prefix)
+        async for outcome in tenants.rotate(["alpha"], force=True):
+            print(outcome.action, outcome.error)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> None:
+    """A process is stopped during its rotation. Another one takes over, and finishes before the first one wakes."""
+    tenants = place.tenants()
+    first = await tenants.ensure("alpha")
+    [_ async for _ in tenants.rotate(["alpha"])]
+    async with session_of(first) as run:  # the rotation has to end it
+        await run("SELECT 1")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", STOPPED, place.cluster.id, str(tmp_path / "tenants.db"), place.prefix),
+            env=os.environ | {"DIGITALOCEAN_TOKEN": place.sandbox.token, "DIGITALOCEAN_API_URL": place.sandbox.url},
+            stdout=PIPE,
+        )
+        while (record := await place.store.get("alpha")) is None or record.operation is None:
+            await asyncio.sleep(0.01)
+
+        [outcome] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
+        assert outcome.credential is not None
+        process.send_signal(signal.SIGCONT)
+        printed, _ = await process.communicate()
+
+    # If it was stopped while it connected, it has waited too long when it wakes.
+    assert printed.startswith((b"kept", b"rotated")) or b"the credential in use was not touched" in printed, printed
+    record = present(await place.store.get("alpha"))
+    assert record.operation is None
+    await works(present(record.credential()))
+
+
+@pytest.mark.parametrize("how", ["the lease expired", "a renewal lost the claim"])
+async def test_no_statement_without_a_lease(place: Place, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The next statement is not sent. The work begins again with a claim of its own.
+
+    The lease expires by the clock if the process is stopped. If another process took the name over, it does not.
+    """
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    before = await place.logins()
+    monkeypatch.setattr(tenant, "LEASE", 3.0)
+    find, claim, renew = PostgresServer.find, place.store.claim, place.store.renew
+    lost, claims = asyncio.Event(), list[list[str]]()
+
+    async def claiming(name: str, lease: float) -> Claim | None:
+        claims.append(await place.logins())
+        return await claim(name, lease)
+
+    async def renewing(held: Claim, lease: float) -> None:
+        if how == "a renewal lost the claim" and not lost.is_set():
+            lost.set()
+            raise ClaimLostError("another process took it over")
+        await renew(held, lease)
+
+    async def finding(*given: Any) -> Any:
+        found = await find(*given)
+        if how == "the lease expired" and not lost.is_set():
+            lost.set()
+            monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)
+        await lost.wait()
+        return found
+
+    monkeypatch.setattr(place.store, "claim", claiming)
+    monkeypatch.setattr(place.store, "renew", renewing)
+    monkeypatch.setattr(PostgresServer, "find", finding)
+    assert (await only(tenants.rotate(["alpha"]))).error is None
+    assert claims == [before, before]
+
+
+async def test_rotation_cancelled_at_its_new_login_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login was on record before it was made: it is not taken for that of another store."""
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    made = asyncio.Event()
+
+    async def made_and_silent(*_: object) -> str:
+        made.set()
+        await asyncio.Event().wait()
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresServer, "log_in", made_and_silent)
+        rotation = asyncio.ensure_future(only(tenants.rotate(["alpha"])))
+        await made.wait()
+        rotation.cancel()
+        await asyncio.wait([rotation])
+    assert len(await place.logins()) == 2
+    rotated = await only(tenants.rotate(["alpha"]))
+    assert rotated.error is None
+    assert len(await place.logins()) == 2  # the cancelled one is gone
+
+
+async def test_verb_waits_one_lease_then_busy(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
+    monkeypatch.setattr(loop, "LEASE", 0.3)
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    claim = present(await place.store.claim("alpha", LONG))
+    with caplog.at_level("INFO", "aiodbclient"):
+        busy = (await only(tenants.rotate(["alpha"]))).error
+    assert isinstance(busy, TenantBusyError)
+    assert busy.retry_after == 0.3
+    assert "another process works on the tenant 'alpha'" in caplog.text
+    await place.store.renew(claim, 0.1)  # the other process died
+    assert (await only(tenants.rotate(["alpha"]))).error is None

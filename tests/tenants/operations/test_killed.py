@@ -1,0 +1,100 @@
+"""A process is killed between two steps of its work on a tenant, or cancelled. The next one finishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import count
+
+import pytest
+
+from aiodbclient.engines import Engine
+from aiodbclient.tenants import TenantAction
+
+from ...thorough import first_of
+from ..conftest import SQL, Place, only, present
+from ..dying import died
+from ..mortal import WORK, killed
+from ..programs import ask, refusal
+from .test_check_and_repair import admin_of
+
+
+async def prepare(place: Place, verb: str, name: str) -> str:
+    """Make what the verb needs. Return the login that the tenant has."""
+    tenants = place.tenants()
+    if verb == "ensure":
+        return ""
+    credential = await tenants.ensure(name)
+    await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
+    if verb == "revoke-previous":
+        assert (await only(tenants.rotate([name]))).error is None
+    if verb == "adopt":
+        await place.store.discard(name)
+    if verb == "resume":
+        assert (await only(tenants.suspend([name]))).error is None
+    if verb == "remove":
+        await tenants.role("reader").ensure(name)
+    if verb == "repair":
+        admin = await admin_of(place)
+        if admin.engine == Engine.PG:
+            await ask(admin, f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
+        else:
+            await ask(admin, f"ALTER USER '{credential.username}'@'%' IDENTIFIED BY 'Lost-1'", database="mysql")
+    return credential.username
+
+
+async def was_killed(place: Place, verb: str, name: str, step: int) -> bool:
+    """Work in another process, and kill it at this step. Returns False if it ends before."""
+    return (await killed(place, [place.cluster.id], verb, name, step))[0]
+
+
+async def was_cancelled(place: Place, verb: str, name: str, step: int) -> bool:
+    """Work, and cancel it at this statement or change of the store. Returns False if it ends before."""
+    return await died(place, step, lambda dying: WORK[verb](dying, name))
+
+
+# An adoption on PostgreSQL always runs. The others are thorough.
+@pytest.mark.parametrize(
+    ("verb", "step"), [("adopt", 14), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
+)
+@pytest.mark.parametrize("its_cluster", first_of(SQL), indirect=True)
+async def test_killed_work_finished_by_next_run(anywhere: Place, verb: str, step: int) -> None:
+    await assert_finished(anywhere, verb, step, was_killed)
+
+
+@pytest.mark.parametrize("step", first_of([12, 5]))
+@pytest.mark.parametrize("verb", WORK)
+async def test_cancelled_work_finished_by_next_run(place: Place, verb: str, step: int) -> None:
+    await assert_finished(place, verb, step, was_cancelled)
+
+
+async def assert_finished(
+    place: Place, verb: str, step: int, interrupted: Callable[[Place, str, str, int], Awaitable[bool]]
+) -> None:
+    """Interrupt the verb at each ``step``. The same verb then finishes it."""
+    for statement in count(1, step):
+        tenants, name = place.tenants(), f"n{statement}"
+        first = await prepare(place, verb, name)
+        was_interrupted = await interrupted(place, verb, name, statement)
+        if verb in ("ensure", "reader", "rotate", "revoke-previous") and (on_record := await tenants.get(name)):
+            assert not await refusal(on_record)  # a credential on record works at each moment
+        await WORK[verb](tenants, name)
+
+        if verb == "suspend":
+            assert await tenants.get(name) is None
+            assert (await only(tenants.check([name]))).problems == ()
+            assert (await only(tenants.resume([name]))).error is None
+        if verb == "remove":
+            assert not [login for login in await place.logins() if login.startswith(f"{name}_")]
+            assert place.prefix + name not in [db.name for db in await place.cluster.dbs.list()]
+            assert await tenants.get(name) is None
+        else:
+            credential = present(await tenants.get(name))
+            assert not await refusal(credential, "SELECT 1" if verb == "ensure" else "SELECT x FROM t")
+            assert (await only(tenants.check([name]))).problems == ()
+        if verb == "adopt":
+            record = present(await place.store.get(name))
+            assert present(record.previous()).username == first
+            assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED
+        if not was_interrupted:
+            assert statement > step
+            return

@@ -1,0 +1,255 @@
+"""Rotate by age. The store's clock decides, under the claim, so several machines can run it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from attrs import evolve
+
+from aiodbclient.engines import MYSQL
+from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.tenants import Credential, OperationKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants.errors import RotationPendingError
+
+from ...waiting import HANG, until
+from ..conftest import Place, found_taken, only, present
+from ..dying import begun, leave
+from ..programs import ask, refusal, session_of
+from ..store_contract import claimed
+
+DAY = timedelta(days=1)
+
+
+class ClockedStore(SQLiteStore):
+    """A store with a clock that the tests set."""
+
+    time = datetime(2030, 1, 1, tzinfo=UTC)
+
+    async def now(self) -> datetime:
+        return self.time
+
+
+@contextlib.asynccontextmanager
+async def clocked(place: Place) -> AsyncIterator[tuple[ClockedStore, Tenants]]:
+    async with ClockedStore(place.path) as store:
+        yield store, Tenants(place.cluster, store, prefix=place.prefix)
+
+
+async def rotated(tenants: Tenants) -> tuple[Credential, Credential]:
+    """Make the tenant alpha, and rotate it. Return both credentials."""
+    first = await tenants.ensure("alpha")
+    second = present((await only(tenants.rotate(all=True))).credential)
+    return first, second
+
+
+async def test_rotation_by_age_uses_stores_clock(place: Place) -> None:
+    async with clocked(place) as (store, tenants):
+        first = await tenants.ensure("alpha")
+        assert first.created == datetime(2030, 1, 1, tzinfo=UTC)
+        store.time += timedelta(days=29)
+        kept = await only(tenants.rotate(older_than=30 * DAY))
+        assert (kept.action, kept.credential) == (TenantAction.KEPT, first)
+        await tenants.ensure("beta")  # a young credential
+
+        store.time += DAY
+        outcomes = {outcome.name: outcome async for outcome in tenants.rotate(older_than=30 * DAY)}
+        assert {name: outcome.action for name, outcome in outcomes.items()} == {
+            "alpha": TenantAction.ROTATED,
+            "beta": TenantAction.KEPT,
+        }
+        second = present(outcomes["alpha"].credential)
+        assert second.created == store.time
+
+        # A fresh rotation is not revoked for a day. The next due rotation reports that a revoke is missing.
+        store.time += timedelta(hours=23)
+        assert {outcome.action async for outcome in tenants.revoke_previous(older_than=DAY)} == {TenantAction.KEPT}
+        assert not await refusal(first)
+        store.time += timedelta(hours=1)
+        revoked = {outcome.name: outcome.action async for outcome in tenants.revoke_previous(older_than=DAY)}
+        assert revoked == {"alpha": TenantAction.REVOKED, "beta": TenantAction.KEPT}
+        assert await refusal(first)
+        assert not await refusal(second)
+        assert await tenants.get("alpha") == second
+        assert {outcome.action async for outcome in tenants.rotate(older_than=30 * DAY)} == {TenantAction.KEPT}
+
+
+async def test_default_clock_is_this_machines(place: Place) -> None:
+    before = datetime.now(UTC)
+    credential = await place.tenants().ensure("alpha")
+    assert credential.created is not None
+    assert timedelta(0) <= credential.created - before < timedelta(minutes=5)
+    assert (await only(place.tenants().rotate(older_than=DAY))).action is TenantAction.KEPT
+    assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is TenantAction.ROTATED
+
+
+async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLiteStore(place.path) as store:
+        both = place.tenants(), Tenants(place.cluster, store, prefix=place.prefix)
+        for tenants in both:
+            await tenants.ensure("alpha")
+        waiting = [found_taken(each, monkeypatch) for each in (place.store, store)]
+        claim = await claimed(place.store, "alpha")
+        rotations = [asyncio.create_task(only(tenants.rotate(all=True))) for tenants in both]
+        for each in waiting:
+            await each.wait()
+        await place.store.release(claim)
+        outcomes = await asyncio.gather(*rotations)
+
+    assert sorted(outcome.action for outcome in outcomes) == [TenantAction.KEPT, TenantAction.ROTATED]
+    assert outcomes[0].credential == outcomes[1].credential == await place.tenants().get("alpha")
+
+
+@pytest.mark.parametrize("age", [30, 3.5, "30d", timedelta(seconds=-1)])
+async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
+    for verb in (place.tenants().rotate, place.tenants().revoke_previous):
+        with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
+            verb(older_than=age)
+
+
+async def test_pending_rotation_needs_force(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    first, second = await rotated(tenants)
+    sent = len(place.sent())
+
+    failed = await only(tenants.rotate(all=True))
+
+    assert isinstance(failed.error, RotationPendingError)
+    assert "alpha" in str(failed.error)
+    assert len(place.sent()) == sent
+    assert await tenants.get("alpha") == second
+    forced = await only(tenants.rotate(all=True, force=True))
+    assert forced.action is TenantAction.ROTATED
+    assert forced.credential is not None
+    assert forced.credential.username not in (first.username, second.username)
+    assert await refusal(first)
+    assert not await refusal(second)
+
+
+async def test_killed_forced_rotation_is_finished(anywhere: Place) -> None:
+    """Somebody has asked for the end of the previous login, and it may have ended already."""
+    tenants = anywhere.tenants()
+    first, second = await rotated(tenants)
+    await begun(anywhere, lambda dying: only(dying.rotate(["alpha"], force=True)))
+    assert await tenants.get("alpha") == second
+
+    assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
+
+    assert await refusal(first)
+    assert not await refusal(second)
+
+
+async def test_rotation_by_age_finishes_unfinished_one(place: Place) -> None:
+    """A dead process left it: the age of its credential does not matter. Another young tenant is kept."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await tenants.ensure("beta")
+    await leave(place.store, credential, OperationKind.ROTATE)
+
+    outcomes = {outcome.name: outcome.action async for outcome in tenants.rotate(older_than=DAY)}
+
+    assert outcomes == {"alpha": TenantAction.ROTATED, "beta": TenantAction.KEPT}
+
+
+async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
+    first, second = await rotated(place.tenants())
+    await leave(place.store, second, OperationKind.REPAIR)
+
+    assert isinstance((await only(place.tenants().rotate(all=True))).error, RotationPendingError)
+
+    assert not await refusal(first)
+    assert (await only(place.tenants().repair(all=True))).error is None
+    assert not await refusal(first)
+
+
+async def test_three_crontabs_rotate_each_once(place: Place) -> None:
+    """The same one on three machines: each tenant is rotated once, and no credential in use ends."""
+    names = [f"n{number}" for number in range(5)]
+    async with clocked(place) as (store, tenants):
+        assert all([outcome.error is None async for outcome in tenants.provision(names)])
+
+        async def machine(days: int, verb: str, age: int) -> list[Any]:
+            async with ClockedStore(place.path) as its_own:
+                its_own.time = store.time + days * DAY
+                its_tenants = Tenants(place.cluster, its_own, prefix=place.prefix)
+                return [outcome async for outcome in getattr(its_tenants, verb)(older_than=age * DAY)]
+
+        for days, verb, age, action in (
+            (31, "rotate", 30, TenantAction.ROTATED),
+            (33, "revoke_previous", 1, TenantAction.REVOKED),
+            (62, "rotate", 30, TenantAction.ROTATED),
+        ):
+            runs = await asyncio.gather(*(machine(days, verb, age) for _ in range(3)))
+            outcomes = [outcome for run in runs for outcome in run]
+            assert {outcome.error for outcome in outcomes} == {None}
+            by_name = {(outcome.name, outcome.credential) for outcome in outcomes}
+            assert len(by_name) == len(names)
+            assert {outcome.action for outcome in outcomes} <= {action, TenantAction.KEPT}
+            for outcome in outcomes:
+                assert not await refusal(outcome.credential)
+
+
+def mine(credential: Credential) -> list[str]:
+    """Set a new password in a session that is still open."""
+    if credential.engine in MYSQL:
+        return [f"ALTER USER USER() IDENTIFIED BY 'mine' REPLACE '{credential.password}'"]
+    return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
+
+
+async def test_open_session_keeps_no_revoked_login(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    leaked, current = await rotated(tenants)
+    async with session_of(leaked) as session:
+        await session("SELECT 1")
+
+        assert (await only(tenants.revoke_previous(all=True))).action is TenantAction.REVOKED
+
+        assert await refusal(leaked)
+        with pytest.raises((psycopg.OperationalError, pymysql.Error)):
+            await session(mine(leaked)[0])
+    own = evolve(leaked, password="mine")
+    assert await refusal(own)
+    assert not await refusal(current)
+    assert (await only(tenants.revoke_previous(all=True))).action is TenantAction.KEPT
+    again = present((await only(tenants.rotate(all=True))).credential)
+    assert not await refusal(again)
+    assert again.username not in (leaked.username, current.username)
+    assert await refusal(leaked)
+    await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
+
+
+async def test_fighting_login_is_revoked(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    leaked, current = await rotated(tenants)
+    own = evolve(leaked, password="mine")
+
+    acts = 0
+
+    async def fight() -> None:
+        """Set the password repeatedly, in any session that is left."""
+        nonlocal acts
+        for with_what in (leaked, leaked, own, own, own):
+            with contextlib.suppress(psycopg.Error, pymysql.Error, OSError):
+                async with session_of(with_what) as session:
+                    while True:
+                        for statement in mine(with_what):
+                            await session(statement)
+                        acts += 1
+                        await asyncio.sleep(0.001)
+
+    fights = [asyncio.create_task(fight()) for _ in range(3)]
+    await until(lambda: acts >= 10)
+    revoked = await only(tenants.revoke_previous(all=True))
+    async with asyncio.timeout(HANG):
+        await asyncio.gather(*fights)  # no session is left, and no login succeeds
+
+    assert revoked.action is TenantAction.REVOKED
+    assert await refusal(leaked)
+    assert await refusal(own)
+    assert not await refusal(current)

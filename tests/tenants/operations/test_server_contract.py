@@ -1,0 +1,416 @@
+"""What every implementation of ``Server`` does, on a real server each: the steps of the verbs, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from attrs import evolve, field, frozen
+
+from aiodbclient import Cluster, DatabaseClient, RateLimiter
+from aiodbclient._masking import Secret
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Problem, ProblemKind, Role
+from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._servers import BaseTenant, Found, Server, TenantSteps, server_of
+from aiodbclient.tenants.errors import ClaimLostError, GrantError
+
+from ..leaks import leaks
+from ..tenant import PASSWORD, Tenant
+
+_used = iter(range(10**6))
+LIMIT = 3
+REFUSED = (psycopg.Error, pymysql.MySQLError)
+
+
+class Connection:
+    """A session of a login. The test's ``place`` closes it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def run(self, statement: str) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _closed(connection: Any) -> None:
+    with suppress(*REFUSED):
+        connection.close()
+
+
+@frozen
+class Place:
+    """A server, and how to log in to it."""
+
+    server: Server
+    engine: str
+    cluster: Cluster
+    host: str
+    port: int
+    admin: tuple[str, str, str] = field(repr=False)  # login, password, database
+    _opened: ExitStack
+
+    def names(self) -> Names:
+        return names_of(f"c{next(_used)}.x-y", self.engine)
+
+    def connect(self, login: str, password: str, database: str) -> Connection:
+        options: dict[str, Any] = {"host": self.host, "port": self.port, "user": login, "password": password}
+        connection: Any
+        if self.engine == "pg":
+            connection = psycopg.connect(dbname=database, sslmode="prefer", autocommit=True, **options)
+        else:
+            connection = pymysql.connect(database=database or None, autocommit=True, **options)
+        self._opened.callback(_closed, connection)
+        return Connection(connection)
+
+    def enters(self, names: Names, login: str, password: str) -> bool:
+        try:
+            self.connect(login, password, names.database).close()
+        except REFUSED:
+            return False
+        return True
+
+    def as_admin(self, database: str = "") -> Connection:
+        login, password, own = self.admin
+        return self.connect(login, password, database or own)
+
+
+@pytest.fixture
+async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
+    sandbox, cluster_id = its_cluster
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
+        cluster = client.cluster(cluster_id)
+        info = await cluster.info()
+        connection = info.connection
+        assert connection.host
+        assert connection.port
+        server = server_of(info.engine, connection, (await cluster.ca()) if connection.ssl else None, None, LIMIT)
+        admin = connection.user or "", connection.password or "", connection.database or ""
+        with ExitStack() as opened:
+            yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin, opened)
+
+
+async def made(place: Place, logins: int = 1) -> Tenant:
+    """A tenant with its logins."""
+    tenant = Tenant(place.server, place.names())
+    await tenant.steps.create()
+    for _ in range(logins):
+        await tenant.add()
+    return tenant
+
+
+async def with_table(place: Place) -> tuple[Tenant, str, Connection]:
+    """A tenant with one login, which is connected and has made an empty table ``t``."""
+    tenant = await made(place)
+    [login] = tenant.logins
+    own = place.connect(login, PASSWORD, tenant.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    return tenant, login, own
+
+
+async def test_the_administrator(place: Place) -> None:
+    found = await place.server.administrator()
+
+    assert found.name.startswith("doadmin")
+    assert found.lacks == ()
+    assert found.connections > 10
+    assert abs(found.clock - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
+    server, tenant = place.server, Tenant(place.server, place.names())
+    names, steps = tenant.names, tenant.steps
+    assert not await server.find(names)
+
+    assert await steps.create()
+    assert not await steps.create()
+    assert await server.find(names) == Found(database=True)
+    first = await tenant.add()
+    assert "wrong" not in (await server.log_in(names, first, Secret("wrong")) or "")
+    assert await server.log_in(names, first, Secret("wrong"))
+    assert await server.find(names) == Found(database=True, logins=(first,))
+    assert await tenant.problems() == frozenset()
+    assert names.database in await server.tenants()
+    own = place.connect(first, PASSWORD, names.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+
+    second = await tenant.add(password="Aa1-other")  # rotate
+    assert place.enters(names, first, PASSWORD)
+    assert await tenant.problems() == frozenset()
+    await steps.end_logins([first])
+    with pytest.raises(REFUSED):
+        own.run("SELECT 1")
+    assert not place.enters(names, first, PASSWORD)
+    assert await server.find(names) == Found(database=True, logins=(second,), ended=(first,))
+    del tenant.on_record[first]
+    assert await tenant.problems() == frozenset()
+    assert await steps.drop_logins([first]) == ()
+    assert await server.find(names) == Found(database=True, logins=(second,))
+    other = place.connect(second, "Aa1-other", names.database)
+    other.run("INSERT INTO t VALUES (1)")
+    other.run("ALTER TABLE t ADD COLUMN b INT")
+
+    await tenant.remove()
+    assert not await server.find(names)
+    assert names.database not in await server.tenants()
+    assert not place.enters(names, second, "Aa1-other")
+    await steps.end_logins([first, second])  # safe to repeat
+    assert await steps.drop_logins([first, second]) == ()
+    for step in (steps.drop_database, steps.forget, steps.shut):
+        await step()
+
+
+async def test_ended_login_keeps_its_name(place: Place) -> None:
+    """An ended login that is still there is counted, so no later one has its name."""
+    tenant = await made(place)
+    [first] = tenant.logins
+    await tenant.steps.end_logins([first])
+
+    second = await tenant.add()
+
+    assert tenant.names.number(second) == tenant.names.number(first) + 1
+    assert not place.enters(tenant.names, first, PASSWORD)
+
+
+async def test_login_is_made_once(place: Place) -> None:
+    """Whoever made one of this name, its password is another one."""
+    tenant = await made(place)
+    [login] = tenant.logins
+
+    with pytest.raises(GrantError, match=login):
+        await tenant.steps.add_login(login, Secret("Aa1-other"), Role.OWNER)
+
+    assert place.enters(tenant.names, login, PASSWORD)
+
+
+async def test_objects_of_revoked_login_work_for_next(place: Place) -> None:
+    tenant, first, own = await with_table(place)
+    own.run("CREATE VIEW v AS SELECT a FROM t")
+    second = await tenant.add()
+
+    await tenant.end(first)
+
+    other = place.connect(second, PASSWORD, tenant.database)
+    other.run("INSERT INTO t VALUES (7)")
+    assert other.run("SELECT a FROM v") == [(7,)]
+    other.run("DROP VIEW v")
+    other.run("ALTER TABLE t ADD COLUMN b INT")
+    assert await tenant.end(first)
+    assert await tenant.problems() == frozenset()
+
+
+async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
+    tenant = await made(place)
+    [login] = tenant.logins
+    held = [place.connect(login, PASSWORD, tenant.database) for _ in range(LIMIT)]
+    assert not place.enters(tenant.names, login, PASSWORD)
+    assert await place.server.log_in(tenant.names, login, Secret(PASSWORD)) is None
+
+    await tenant.steps.end_logins([login])
+
+    for each in held:
+        with pytest.raises(REFUSED):
+            each.run("SELECT 1")
+
+
+async def test_login_not_on_record_is_a_problem(place: Place) -> None:
+    tenant = await made(place, logins=2)
+    first, second = tenant.logins
+
+    assert await place.server.problems(tenant.names, {second: Role.OWNER}) == {
+        Problem(ProblemKind.UNKNOWN_LOGIN, first)
+    }
+
+
+async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
+    tenant = Tenant(place.server, place.names())
+    old = tenant.database
+    await place.cluster.dbs.create(tenant.database)
+    user = await place.cluster.users.create(old)
+    assert user.password
+    if place.engine == "pg":
+        place.as_admin(tenant.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
+    theirs = place.connect(old, user.password, tenant.database)
+    theirs.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    found = evolve(await place.server.find(tenant.names), misplaced="")
+    assert found == Found(database=True, namesake=True, is_foreign=True)
+
+    assert await tenant.steps.adopt() == old
+    tenant.on_record[old] = Role.OWNER
+    new = await tenant.add()
+
+    theirs.run("INSERT INTO t VALUES (1)")
+    own = place.connect(new, PASSWORD, tenant.database)
+    own.run("INSERT INTO t VALUES (2)")
+    own.run("ALTER TABLE t ADD COLUMN b INT")
+    assert await tenant.problems() == frozenset()
+    await tenant.repair()
+    assert place.enters(tenant.names, old, user.password)
+    assert await tenant.end(old)
+    assert not place.enters(tenant.names, old, user.password)
+    with pytest.raises(REFUSED):
+        theirs.run("SELECT 1")
+    assert await tenant.problems() == frozenset()
+
+
+async def test_own_tenant_is_adopted_with_newest_login(place: Place) -> None:
+    """After a lost store, somebody may know the password of any login: all others end. The counter goes on."""
+    tenant = await made(place, logins=2)
+    older, newest = tenant.logins
+    others = [older, await tenant.add(Role.READER)]
+    assert all(place.enters(tenant.names, login, PASSWORD) for login in others)
+
+    assert await tenant.steps.adopt() == newest
+
+    assert place.enters(tenant.names, newest, PASSWORD)
+    assert not any(place.enters(tenant.names, login, PASSWORD) for login in others)
+    tenant.on_record = {newest: Role.OWNER}
+    assert tenant.names.number(await tenant.add()) == 4
+    assert await tenant.problems() == frozenset()
+
+
+@pytest.fixture
+def movable(place: Place) -> Place:
+    """A server whose tenants can be moved."""
+    if place.engine != "pg":
+        pytest.skip("MySQL has no move")
+    return place
+
+
+async def test_frozen_tenant_opens_with_same_passwords(movable: Place) -> None:
+    place = movable
+    tenant, login, own = await with_table(place)
+    own.run("INSERT INTO t VALUES (5)")
+    writer = await tenant.add(Role.WRITER)
+    names = tenant.names
+    before, after = names.new_login(tenant.on_record), names.new_login([*tenant.on_record, names.new_login([writer])])
+    await tenant.steps.add_dump_login(before, Secret(PASSWORD))
+    assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    for _ in range(2):
+        await tenant.freeze()
+
+    with pytest.raises(REFUSED):
+        own.run("SELECT 1")
+    assert not any(place.enters(names, each, PASSWORD) for each in (login, writer))
+    await tenant.steps.end_logins([before])
+    await tenant.steps.add_dump_login(after, Secret(PASSWORD))
+    assert place.connect(after, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    await tenant.steps.unfreeze(tenant.on_record)
+    await tenant.steps.end_logins([after])
+    assert await tenant.steps.drop_logins([before, after]) == ()
+    place.connect(login, PASSWORD, tenant.database).run("INSERT INTO t VALUES (6)")
+    place.connect(writer, PASSWORD, tenant.database).run("INSERT INTO t VALUES (7)")
+    assert await tenant.problems() == frozenset()
+
+
+async def test_suspended_tenant_is_read(movable: Place) -> None:
+    place = movable
+    tenant, _, own = await with_table(place)
+    own.run("INSERT INTO t VALUES (5)")
+    used = tenant.logins
+    await tenant.suspend()
+
+    reader = tenant.names.new_login(used)
+    await tenant.steps.add_dump_login(reader, Secret(PASSWORD))
+    await tenant.steps.freeze([])
+    assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    assert await tenant.end(reader)
+    await tenant.steps.shut()
+    assert not place.enters(tenant.names, reader, PASSWORD)
+    assert await place.server.problems(tenant.names, None) == frozenset()
+
+
+async def test_usage_counts_bytes_and_connections(place: Place) -> None:
+    tenant = await made(place)
+    held = [place.connect(tenant.logins[0], PASSWORD, tenant.database) for _ in range(2)]
+    held[0].run("CREATE TABLE t (a INT PRIMARY KEY)")
+
+    used, connections = (await place.server.usage())[tenant.database]
+
+    assert used > 0
+    assert connections == 2
+
+
+async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:
+    tenant = await made(place)
+    left = [1]
+
+    class Lost(BaseTenant):
+        def check_lease(self) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ClaimLostError("lost")
+
+    lost = place.server.steps(Lost(tenant.names))
+    with pytest.raises(ClaimLostError):
+        await lost.end_logins(tenant.logins)
+    await tenant.steps.end_stale_sessions()
+    await tenant.add()
+
+
+async def cut_short(place: Place, tenant: Tenant, step: Callable[[TenantSteps], Awaitable[object]]) -> None:
+    """Cancel a step at its first statement, then at its second one, and so on, until it ends."""
+    for last in count(1):
+        statements = count(1)
+
+        class Cut(BaseTenant):
+            def check_lease(self) -> None:
+                if next(statements) == last:  # noqa: B023  of this run
+                    running.cancel()  # noqa: B023
+
+        running = asyncio.ensure_future(step(place.server.steps(Cut(tenant.names))))
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.result()
+            assert last > 1, "it was never cut short"
+            return
+        await tenant.steps.end_stale_sessions()
+
+
+async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
+    tenant = Tenant(place.server, place.names())
+
+    async def add(steps: TenantSteps) -> None:
+        found = await place.server.find(tenant.names)  # as the operation that finds a login on record drops it
+        await tenant.steps.end_logins(found.logins)
+        assert await tenant.steps.drop_logins(found.logins) == ()
+        login = tenant.names.new_login([*found.logins, *found.ended])
+        tenant.on_record = {login: Role.OWNER}
+        await steps.add_login(login, Secret(PASSWORD), Role.OWNER)
+
+    await cut_short(place, tenant, lambda steps: steps.create())
+    await cut_short(place, tenant, add)
+    [login] = tenant.logins
+    assert place.enters(tenant.names, login, PASSWORD)
+    await cut_short(place, tenant, lambda steps: steps.end_logins([login]))
+    assert not place.enters(tenant.names, login, PASSWORD)
+    await cut_short(place, tenant, lambda steps: steps.shut())
+    await cut_short(place, tenant, add)
+    assert place.enters(tenant.names, tenant.logins[0], PASSWORD)
+    assert await tenant.problems() == frozenset()
+
+
+async def test_unreachable_server_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:
+    info = await place.cluster.info()
+    away = server_of(info.engine, evolve(info.connection, port=unused_tcp_port), None, None, None)
+    names = place.names()
+    for act in (away.administrator(), away.find(names), away.steps(BaseTenant(names)).create(), away.usage()):
+        with pytest.raises(GrantError) as caught:
+            await act
+        assert info.connection.password
+        assert leaks(caught.value, info.connection.password) == []

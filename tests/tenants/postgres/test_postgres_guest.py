@@ -1,0 +1,234 @@
+"""A tenant on PostgreSQL is a guest in its database: the administrator owns it, the tenant what is in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from aiodbclient.tenants import Problem, ProblemKind, Role
+from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants.errors import GrantError
+
+from ..managed import Managed
+from ..tenant import PASSWORD, Tenant
+
+# What a login of the owner runs, in this order. ``{d}`` is the database, ``{login}`` the login.
+WORKS: list[LiteralString] = [
+    "CREATE SCHEMA app; CREATE TABLE app.t (id serial PRIMARY KEY, x int)",
+    "CREATE TABLE public.t (x int); INSERT INTO public.t VALUES (1)",
+    "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE public.t (x int)",
+    "GRANT USAGE ON SCHEMA public TO PUBLIC; COMMENT ON SCHEMA public IS 'ours'; ALTER SCHEMA app RENAME TO shop",
+    "ALTER TABLE shop.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON shop.t USING (x > 0)",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO PUBLIC",
+    "CREATE PUBLICATION pub FOR TABLE shop.t; DROP PUBLICATION pub",
+    "SELECT lo_unlink(lo_create(0)); CREATE TEMP TABLE temporary (x int)",
+    "CREATE FUNCTION shop.f() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN 1; END'",
+    "CREATE MATERIALIZED VIEW shop.mv AS SELECT shop.f(); REFRESH MATERIALIZED VIEW shop.mv",
+    "VACUUM shop.t",
+    "ANALYZE shop.t",
+    "REINDEX SCHEMA shop",
+    "SET ROLE NONE; ALTER ROLE CURRENT_USER SET work_mem = '5MB'; ALTER ROLE CURRENT_USER RESET work_mem",
+    "SELECT pg_database_size(current_database())",
+]
+REFUSED: list[LiteralString] = [
+    "ALTER DATABASE {d} RENAME TO mine",
+    "ALTER DATABASE {d} OWNER TO {login}",
+    "ALTER DATABASE {d} SET search_path = mine",
+    "ALTER DATABASE {d} SET default_transaction_read_only = on",
+    "ALTER DATABASE {d} SET role = none",
+    "ALTER DATABASE {d} SET statement_timeout = 1",
+    "ALTER DATABASE {d} CONNECTION LIMIT 0",
+    "ALTER DATABASE {d} ALLOW_CONNECTIONS false",
+    "ALTER DATABASE {d} IS_TEMPLATE true",
+    "DROP DATABASE {d}",
+    "COMMENT ON DATABASE {d} IS 'mine'",
+    "REINDEX DATABASE {d}",
+    "CREATE DATABASE mine TEMPLATE {d}",
+    "GRANT {owner} TO {evil}",
+    "GRANT {login} TO {evil}",
+    "ALTER ROLE {owner} LOGIN PASSWORD 'mine'",
+    "ALTER ROLE {owner} RENAME TO mine",
+    "REASSIGN OWNED BY {owner} TO {evil}",
+    "ALTER SCHEMA public OWNER TO {evil}",
+    "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION shop.on_event()",
+    "CREATE EXTENSION file_fdw",
+]
+# PostgreSQL answers "GRANT" with a warning, and grants nothing.
+WITHOUT_EFFECT: list[LiteralString] = [
+    "GRANT CONNECT ON DATABASE {d} TO {evil}",
+    "GRANT ALL ON DATABASE {d} TO {evil} WITH GRANT OPTION",
+    "GRANT CONNECT ON DATABASE {d} TO PUBLIC",
+    "REVOKE ALL ON DATABASE {d} FROM {owner}",
+    "REVOKE CONNECT ON DATABASE {d} FROM {login}",
+]
+AS_ITSELF: list[LiteralString] = [
+    "CREATE TABLE public.mine (x int)",
+    "CREATE SCHEMA mine",
+    "SELECT * FROM shop.t",
+]
+
+
+async def test_statements_of_a_guest(managed: Managed, victim: Tenant, evil: Tenant) -> None:
+    login = victim.logins[0]
+    names = {"d": victim.database, "login": login, "owner": victim.owner, "evil": evil.logins[0]}
+    rights = f"SELECT datdba::regrole::text, datacl::text FROM pg_database WHERE datname = '{victim.database}'"
+    before = managed.api(rights)
+    for works in WORKS:
+        with managed.open(login, victim.database) as session:
+            session.execute(works.format(**names))
+    managed.run(
+        victim, "CREATE FUNCTION shop.on_event() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'", login=login
+    )
+    for role in ("SELECT 1", "SET ROLE NONE"):
+        for database in (victim.database, "defaultdb"):
+            for statement in REFUSED:
+                if database == "defaultdb" and statement.startswith(("ALTER SCHEMA", "CREATE E", "REINDEX")):
+                    continue
+                with managed.open(login, database) as session:
+                    session.execute(role)
+                    with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported)):
+                        session.execute(statement.format(**names))
+        for statement in WITHOUT_EFFECT:
+            managed.run(victim, role, statement.format(**names))
+    for statement in AS_ITSELF:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            managed.run(victim, "SET ROLE NONE", statement)
+    assert managed.api(rights) == before
+    assert not managed.lets_in(evil.logins[0], victim.database)
+    assert await victim.problems() == frozenset()
+    managed.as_admin(WITHOUT_EFFECT[0].format(**names))  # the control: as the administrator, it lets in
+    assert managed.lets_in(evil.logins[0], victim.database)
+    assert await victim.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, evil.logins[0])}
+
+
+async def test_extensions_of_a_guest(managed: Managed, victim: Tenant) -> None:
+    trusted = "SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted AND name <> 'plpgsql'"
+    found = [name for (name,) in managed.api(trusted)]
+    for name in found:
+        managed.run(victim, f'CREATE EXTENSION "{name}" CASCADE; ALTER EXTENSION "{name}" UPDATE')
+    if "hstore" in found:
+        managed.run(victim, "DROP EXTENSION hstore CASCADE")
+    assert await victim.problems() == frozenset()
+
+
+# A function in the tenant's database, or in a neighbour's, as the intruder left it. It is called after the step.
+OPENING = """
+CREATE FUNCTION public.open() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+    GRANT CONNECT ON DATABASE {d} TO PUBLIC; GRANT ALL ON DATABASE {d} TO {evil};
+END $$; GRANT EXECUTE ON FUNCTION public.open() TO PUBLIC
+"""
+
+
+@pytest.mark.parametrize("step", ["end", "suspend", "freeze"])
+async def test_function_at_neighbour_opens_nothing(managed: Managed, victim: Tenant, evil: Tenant, step: str) -> None:
+    """An administrator let both tenants into each other's database once. The owner role's function is still there."""
+    login = evil.logins[0]
+    managed.let_in(evil, f"{victim.owner}, {victim.logins[0]}")
+    managed.run(victim, OPENING.format(d=victim.database, evil=login), database=evil.database)
+    if step == "end":
+        await victim.end(victim.logins[0])
+    else:
+        await getattr(victim, step)()
+
+    managed.run(evil, "SELECT public.open()")
+
+    assert not managed.lets_in(login, victim.database)
+    managed.api(f'ALTER FUNCTION public.open() OWNER TO "{managed.owner_of(victim.database)}"', evil.database)
+    managed.run(evil, "SELECT public.open()")  # the control: as the database's owner it opens
+    assert managed.lets_in(login, victim.database)
+
+
+# What the owner, or an intruder as the owner, gives to a reader's login or group, and what the reader may then.
+BEYOND: dict[LiteralString, LiteralString] = {
+    "GRANT INSERT ON kept TO {login}": "INSERT INTO kept VALUES (1)",
+    "GRANT UPDATE, DELETE, TRUNCATE ON kept TO {group}": "TRUNCATE kept",
+    "GRANT UPDATE (x) ON kept TO {login}": "UPDATE kept SET x = 2",
+    "GRANT INSERT ON kept TO PUBLIC": "INSERT INTO kept VALUES (1)",
+    "GRANT CREATE ON SCHEMA public TO {group}": "CREATE TABLE public.mine (x int)",
+    "GRANT UPDATE ON SEQUENCE numbers TO {login}": "SELECT setval('numbers', 7)",
+    "ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO {group}; CREATE TABLE l (x int)": "INSERT INTO l SELECT 1",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT DELETE ON TABLES TO {login}; CREATE TABLE late (x int)":
+        "DELETE FROM late",
+    "CREATE TABLE \"{{}}%s\" (x int); GRANT INSERT ON \"{{}}%s\" TO {login}": 'INSERT INTO "{}%s" VALUES (1)',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", BEYOND)
+async def test_reader_that_may_write_is_repaired(managed: Managed, victim: Tenant, given: LiteralString) -> None:
+    reader = await victim.add(Role.READER)
+    managed.run(victim, "CREATE TABLE kept (x int); CREATE SEQUENCE numbers")
+    assert await victim.problems() == frozenset()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        managed.run(victim, BEYOND["GRANT INSERT ON kept TO {login}"], login=reader)
+    managed.run(victim, given.format(login=reader, group=victim.names.group(Role.READER)))
+    managed.run(victim, BEYOND[given], login=reader)  # the control
+
+    assert ProblemKind.TOO_MANY_RIGHTS in {each.kind for each in await victim.problems()}
+    await victim.repair()
+
+    assert await victim.problems() == frozenset()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        managed.run(victim, BEYOND[given], login=reader)
+    managed.run(victim, "CREATE TABLE later (x int)")
+    assert managed.run(victim, "TABLE later", login=reader) == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        managed.run(victim, "INSERT INTO later VALUES (1)", login=reader)
+
+
+async def test_another_administrators_database_stays(managed: Managed, server: PostgresServer, evil: Tenant) -> None:
+    """It is the tenant's, and this administrator can neither close nor drop it."""
+    managed.make_login("another_admin")
+    managed.as_admin("GRANT another_admin TO doadmin; ALTER ROLE another_admin CREATEDB")
+    try:
+        managed.as_admin(f"ALTER DATABASE {evil.database} OWNER TO another_admin")
+        found = await server.find(evil.names)
+        assert (found.is_foreign, found.misplaced) == (False, "")
+        assert ProblemKind.RIGHTS_MISSING in {each.kind for each in await evil.problems()}
+        for step in (evil.steps.shut, evil.steps.drop_database):
+            with pytest.raises(GrantError, match=r"belongs to 'another_admin', not to .* 'doadmin': run ALTER"):
+                await step()
+        assert managed.lets_in(evil.logins[0], evil.database)
+        await evil.repair()
+        assert await evil.problems() == frozenset()
+    finally:
+        managed.as_admin(f"ALTER DATABASE {evil.database} OWNER TO doadmin")
+        managed.delete("another_admin")
+
+
+async def test_day_of_an_application(managed: Managed, server: PostgresServer, tmp_path: Path) -> None:
+    """Migrations up and down, a dump and its restore as the tenant itself, and a reader."""
+    tenant, other = await managed.tenant("day", server), await managed.tenant("day_copy", server)
+    reader = await tenant.add(Role.READER)
+    login = tenant.logins[0]
+    up = "CREATE TABLE {n} (id serial PRIMARY KEY, at timestamptz DEFAULT now()); CREATE INDEX ON {n} (at)"
+    for number in range(3):
+        managed.run(tenant, "CREATE TABLE IF NOT EXISTS version (n int)", up.format(n=f"m{number}"))
+    managed.run(tenant, "ALTER TABLE m1 ADD more text; ALTER TABLE m1 DROP more; DROP TABLE m2")
+    managed.run(tenant, "INSERT INTO m0 SELECT FROM generate_series(1, 100); SELECT lo_from_bytea(4711, 'large')")
+
+    programs = managed.server._binaries
+
+    def run(program: str, of: Tenant, *options: str) -> None:
+        info = psycopg.conninfo.conninfo_to_dict(managed.superuser)
+        place = {"PGHOST": str(info["host"]), "PGPORT": str(info["port"]), "PGDATABASE": of.database}
+        environment = os.environ | place | {"PGUSER": of.logins[0], "PGPASSWORD": PASSWORD}
+        subprocess.run([programs / program, *options], check=True, env=environment)
+
+    dump = str(tmp_path / "dump")
+    run("pg_dump", tenant, "--format=custom", f"--file={dump}")
+    run("pg_restore", tenant, "--clean", "--exit-on-error", f"--dbname={tenant.database}", dump)
+    run("pg_restore", other, "--no-owner", "--no-acl", "--exit-on-error", f"--dbname={other.database}", dump)
+    for each in (tenant, other):
+        assert managed.run(each, "SELECT count(*), (SELECT lo_get(4711)) FROM m0") == [(100, b"large")]
+    assert managed.run(tenant, "SELECT count(*) FROM m0", login=reader) == [(100,)]
+
+    managed.run(tenant, "DROP SCHEMA public CASCADE; CREATE SCHEMA public", up.format(n="m0"))
+    await tenant.repair()
+    assert managed.run(tenant, "SELECT count(*) FROM m0", login=reader) == [(0,)]
+    assert await tenant.problems() == frozenset()
+    assert managed.lets_in(login, tenant.database)

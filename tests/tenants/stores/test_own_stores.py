@@ -1,0 +1,163 @@
+"""What both stores of the package do beyond the contract of stores."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import traceback
+from math import inf, nan
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
+from aiodbclient.tenants import TenantRecord
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
+
+from ...proc import line, python
+from ..leaks import leaks
+from ..own_stores import Stores, password
+from ..store_contract import LONG, a_record, all_of, claimed, keep
+from .test_codec import forged
+
+OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
+KEYS = pytest.mark.parametrize("key", [None, NEW], ids=["plain", "encrypted"])
+DAMAGE = "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE name IN ('beta', 'delta')"
+
+
+async def test_stopped_process_loses_claim(stores: Stores) -> None:
+    """A process that was stopped past its lease changes nothing when it goes on."""
+    async with stores.store("a") as store:
+        with python("-m", "tests.tenants.claimer", stores.place("a"), "alpha", 0.5) as process:
+            assert line(process) == "claimed"
+            process.send_signal(signal.SIGSTOP)
+            while (claim := await store.claim("alpha", LONG)) is None:
+                await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGCONT)
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert await asyncio.to_thread(line, process) == "ClaimLostError"
+        await store.save(claim, a_record("alpha"))
+        assert await password(store, "alpha") == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "why"),
+    [
+        (OLD, NEW, "was encrypted with another key"),
+        (OLD, None, "is encrypted: open the store with its key="),
+        (None, NEW, "is not encrypted"),
+    ],
+    ids=["another", "none", "not encrypted"],
+)
+async def test_other_key_is_refused(stores: Stores, written: bytes | None, read: bytes | None, why: str) -> None:
+    async with stores.store("a", written) as store:
+        await keep(store, "alpha")
+    assert ("hunter2" in str(stores.execute("a", "SELECT record FROM {}"))) == (written is None)
+    with pytest.raises(StoreError, match=why):
+        await stores.store("a", read).__aenter__()
+
+
+@pytest.mark.parametrize("key", ["hunter2", b"hunter2", ["hunter2"]])
+def test_refused_key_is_not_shown(stores: Stores, key: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="key= takes one or several keys") as refused:
+        stores.store("a", key)
+    assert leaks(refused.value, "hunter2") == []
+
+
+async def test_invalid_lease_is_refused(stores: Stores) -> None:
+    async with stores.store("a") as store:
+        claim = await claimed(store, "alpha")
+        wrong: list[Any] = [nan, inf, -1, 0, "x", None]
+        for lease in wrong:
+            for call in (store.claim("beta", lease), store.renew(claim, lease)):
+                with pytest.raises(InvalidArgumentError, match="lease must be a positive number of seconds"):
+                    await call
+        assert await store.get("beta") is None
+
+
+async def test_invalid_name_is_refused(stores: Stores) -> None:
+    async with stores.store("a") as store:
+        for name in ("", "a\0b", "\ud800"):
+            with pytest.raises(InvalidArgumentError, match="must be unicode without NUL"):
+                await store.claim(name, LONG)
+
+
+async def test_store_is_opened_once(stores: Stores) -> None:
+    async with stores.store("a") as store:
+        with pytest.raises(ConfigurationError, match="open already"):
+            await store.__aenter__()
+        await keep(store, "alpha")
+    async with store:
+        assert await password(store, "alpha") == "hunter2"
+
+
+async def test_damaged_records_are_listed_last_and_discarded(stores: Stores) -> None:
+    async with stores.store("a") as store:
+        for name in ("alpha", "beta", "gamma", "delta"):
+            await keep(store, name)
+        stores.execute("a", DAMAGE)
+        for call in (store.get("beta"), store.claim("beta", LONG)):
+            with pytest.raises(StoreError, match="the record of 'beta' is damaged"):
+                await call
+
+        seen = [entry async for entry in store.entries()]
+        assert [each.name for each in seen if isinstance(each, TenantRecord)] == ["alpha", "gamma"]
+        assert [each.damaged for each in seen if isinstance(each, StoreError)] == [("beta",), ("delta",)]
+        listed = store.records()
+        assert [(await anext(listed)).name, (await anext(listed)).name] == ["alpha", "gamma"]
+        both = r"record of 'beta' is damaged.* nor can the records of 'delta' be read"
+        with pytest.raises(StoreError, match=both) as error:
+            await anext(listed)
+        assert error.value.damaged == ("beta", "delta")
+
+    async with stores.store("a") as store:
+        for name in ("beta", "delta"):
+            await store.discard(name)
+        with pytest.raises(StoreError, match="'nobody' is not on record"):
+            await store.discard("nobody")
+        assert [record.name for record in await all_of(store)] == ["alpha", "gamma"]
+        await keep(store, "epsilon")
+        await claimed(store, "epsilon")
+        with pytest.raises(ClaimLostError, match="a process works on 'epsilon'"):
+            await store.discard("epsilon")
+
+
+@KEYS
+async def test_traceback_locals_show_no_credential(stores: Stores, key: bytes | None) -> None:
+    """Of a record of a newer version, of a damaged one, and of one that could not be written."""
+
+    def shown(error: BaseException) -> str:
+        frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+        found = [each.locals for each in frames if each.filename != __file__]
+        assert found
+        return "".join(traceback.format_exception(error)) + str(found)
+
+    async with stores.store("a", key) as store:
+        for name in ("alpha", "beta", "gamma"):
+            await keep(store, name)
+        body = json.dumps({"name": "beta", "newer": "hunter2"})
+        newer = forged("beta", body) if key is None else f"v1.fernet.{Fernet(key).encrypt(body.encode()).decode()}"
+        stores.execute("a", "UPDATE {} SET record = ? WHERE name = 'beta'", newer)
+        stores.execute("a", "UPDATE {} SET record = replace(record, 'v1.', 'v2.') WHERE name = 'gamma'")
+        for name in ("beta", "gamma"):
+            for call in (store.get(name), store.claim(name, LONG)):
+                with pytest.raises(StoreError) as unreadable:
+                    await call
+                assert "hunter2" not in shown(unreadable.value)
+        entries = [entry async for entry in store.entries()]
+        errors = [entry for entry in entries if isinstance(entry, StoreError)]
+        assert [each.damaged for each in errors] == [("beta",), ("gamma",)]
+        assert "hunter2" not in "".join(map(shown, errors))
+
+        claim = await claimed(store, "alpha")
+        if stores.dsn is None:
+            (stores.folder / "a").unlink()
+        else:  # PostgreSQL's DETAIL quotes the row
+            stores.execute("a", "ALTER TABLE {} ADD CHECK (token IS NOT NULL) NOT VALID")
+        with pytest.raises(StoreError) as unwritten:
+            await store.save(claim, a_record("alpha"), release=True)
+        assert "hunter2" not in shown(unwritten.value)
