@@ -32,7 +32,7 @@ from ..errors import (
 from ..models import Connection
 from ._naming import Names, guard_tenants
 from ._records import TenantRecord
-from ._servers import AdminLogin, Found, Server, connection_of, server_of
+from ._servers import AdminLogin, Server, ServerState, connection_of, server_of
 from .errors import GrantError
 
 Limits: TypeAlias = defaultdict[str, asyncio.Semaphore]  # by cluster
@@ -143,14 +143,16 @@ class TenantServers:
             raise
         return TenantServer(client.id, info.name, info.engine, connection, ca, server)
 
-    async def on_other_clusters(self, home: str, names: Names, stats: RequestStats) -> list[tuple[TenantServer, Found]]:
+    async def on_other_clusters(
+        self, home: str, names: Names, stats: RequestStats
+    ) -> list[tuple[TenantServer, ServerState]]:
         """Find what the clusters other than ``home`` have of a tenant, as far as they can be reached."""
-        found = list[tuple[TenantServer, Found]]()
+        found = list[tuple[TenantServer, ServerState]]()
         for cluster in self.clients:
             if cluster != home:
                 with suppress(*UNREACHABLE):
                     other = await self.server(cluster, stats)
-                    found.append((other, await other.server.find(names)))
+                    found.append((other, await other.server.inspect(names)))
         return found
 
     async def databases(self) -> list[tuple[str, str]]:
@@ -165,7 +167,7 @@ class TenantServers:
     async def moved_to(self, home: str, names: Names, stats: RequestStats) -> TenantServer | None:
         """The other cluster that has a tenant's database, if the tenant was moved after the store was copied."""
         there = await self.on_other_clusters(home, names, stats)
-        return next((other for other, found in there if found.database and not found.is_foreign), None)
+        return next((other for other, found in there if found.database and not found.not_ours), None)
 
     @contextmanager
     def track_failures(self, cluster: str, tenant: str) -> Generator[None]:

@@ -12,7 +12,7 @@ import pytest
 from aiodbclient._cli import opening
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._servers.postgres.sessions import Session
+from aiodbclient.tenants._servers.postgres.connection import Session
 
 from ..changes import hide_settings, list_deleted_users
 from ..mysql import SERVERS, running

@@ -17,7 +17,7 @@ from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.postgres.sessions import Session
+from aiodbclient.tenants._servers.postgres.connection import Session
 
 from ..mysql import PATTERNS, SERVERS, running
 from ..sweeping import sweep

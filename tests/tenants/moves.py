@@ -122,8 +122,8 @@ async def left_on(tenants: Tenants, cluster: Cluster, name: str) -> tuple[bool, 
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
     context = tenants._context
     home = await context.servers.server(cluster.id, RequestStats())
-    found = await home.server.find(names_of(name, home.engine, context.prefix))
-    return found.database, [*found.logins, *found.ended]
+    found = await home.server.inspect(names_of(name, home.engine, context.prefix))
+    return found.database, [*found.logins, *found.disabled]
 
 
 async def assert_survives(two: Two, rows: int, server: Any, dying: AbstractContextManager[object]) -> None:
@@ -151,7 +151,7 @@ async def assert_survives(two: Two, rows: int, server: Any, dying: AbstractConte
 
 async def moved_beside(two: Two, neighbour: Credential) -> Any:
     """Move the tenant alpha while a neighbour, who may do so, writes into its table ``t``. Return the outcome."""
-    acknowledged, shut_out = set[int](), 0
+    acknowledged, locked_out = set[int](), 0
 
     async def move() -> Any:
         await until(lambda: len(acknowledged) >= 5)
@@ -168,11 +168,11 @@ async def moved_beside(two: Two, neighbour: Credential) -> Any:
                     acknowledged.add(len(acknowledged))
             finally:
                 await close(session)
-        shut_out += 1
+        locked_out += 1
         await asyncio.sleep(0.02)
     moved = moving.result()
     assert moved.error is None
-    assert shut_out > 1
+    assert locked_out > 1
     assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
     return moved
 

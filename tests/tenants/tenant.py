@@ -41,8 +41,8 @@ class Tenant:
         """Add a login and log in, as provision, rotate and repair do."""
         if role is not Role.OWNER:
             await self.steps.create_role(role)
-        found = await self.server.find(self.names)
-        login = self.names.new_login([*found.logins, *found.ended, *self.on_record])
+        found = await self.server.inspect(self.names)
+        login = self.names.new_login([*found.logins, *found.disabled, *self.on_record])
         await self.steps.add_login(login, Secret(password), role)
         assert await self.server.log_in(self.names, login, Secret(password)) is None
         self.on_record[login] = role
@@ -66,12 +66,12 @@ class Tenant:
 
     async def suspend(self) -> None:
         await self.steps.end_logins(self.on_record)
-        await self.steps.shut()
+        await self.steps.lock_out()
         self.on_record.clear()
 
     async def remove(self) -> None:
         await self.steps.end_logins(self.on_record)
         await self.steps.drop_database()
         await self.steps.drop_logins(self.on_record)
-        await self.steps.forget()
+        await self.steps.drop_roles()
         self.on_record.clear()

@@ -22,7 +22,7 @@ from ..._masking import Secret
 from .._credential import Credential
 from .._libpq import one_line
 from .._naming import Names
-from .._servers.postgres.sessions import CAFile, connect, options_from, rows, verbatim
+from .._servers.postgres.connection import CAFile, connect, options_from, rows, verbatim
 from ..errors import GrantError
 from .programs import Tools, installed, missing, run, text_of
 

@@ -24,7 +24,7 @@ from .._operations.provision import conflict
 from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, state_of, unusable
-from .._servers import Found, TenantSteps
+from .._servers import ServerState, TenantSteps
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .leftover import drop_leftover, undo_move
 from .programs import check_free
@@ -114,11 +114,11 @@ class _Move:
                 advice="revoke it first",
             )
         copier = await self._copier()
-        found = await there.server.find(tenant.names)
+        found = await there.server.inspect(tenant.names)
         if found:
             raise conflict(tenant, there, found)
         roles = tenant.stored.roles
-        dump_login, *names = tenant.new_logins(1 + len(roles), also=found.ended)
+        dump_login, *names = tenant.new_logins(1 + len(roles), also=found.disabled)
         logins = dict(zip(roles, names, strict=True))
         await tenant.begin(OperationKind.PREPARE, [dump_login, *names], target=there.cluster)
         try:
@@ -222,7 +222,7 @@ class _Move:
             await self._copy.drop_logins(logins)
             await self._tenant.drop_new_logins()
             await self._tenant.save(evolve(self._tenant.stored, operation=None))
-            raise conflict(self._tenant, self._target, Found(database=True))
+            raise conflict(self._tenant, self._target, ServerState(database=True))
         await self._copy.add_extensions(info.extensions)
 
     async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
@@ -252,7 +252,7 @@ class _Move:
             logins = [each.username for each in copied.logins]
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
-            await self._copy.shut()
+            await self._copy.lock_out()
         await tenant.save(evolve(copied, logins=tuple(evolve(each, created=now) for each in copied.logins)))
         return evolve(
             kept,

@@ -26,7 +26,7 @@ async def undo_move(tenant: Tenant) -> None:
     await tenant.renew()  # raises an error if the claim was lost
     is_frozen = operation.kind is OperationKind.MOVE
     if record.suspended is not None:
-        await tenant.steps.shut()
+        await tenant.steps.lock_out()
     elif is_frozen:
         await tenant.steps.unfreeze({each.username: each.role for each in record.logins})
     if is_frozen:  # the other cluster may be unreachable, and need not be there to use the tenant
@@ -75,8 +75,8 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
 
 async def _drop_all(tenant: Tenant, other: Server, steps: TenantSteps) -> None:
     """Drop everything that a server has of the tenant, unless others made it."""
-    found, operation, logins = await other.find(tenant.names), tenant.stored.operation, tenant.every_login()
-    is_ours, is_move = not found.is_foreign, operation is not None and operation.target is not None
+    found, operation, logins = await other.inspect(tenant.names), tenant.stored.operation, tenant.every_login()
+    is_ours, is_move = not found.not_ours, operation is not None and operation.target is not None
     if not is_move or {*found.logins} <= {*tenant.stored.new_logins}:
         logins |= {*found.logins}
     else:  # the move did not make these: another store knows a tenant of that name
@@ -84,6 +84,6 @@ async def _drop_all(tenant: Tenant, other: Server, steps: TenantSteps) -> None:
     await steps.end_logins(logins)
     if is_ours:
         await steps.drop_database()
-    await steps.drop_logins({*logins, *found.ended})
+    await steps.drop_logins({*logins, *found.disabled})
     if is_ours:
-        await steps.forget()
+        await steps.drop_roles()

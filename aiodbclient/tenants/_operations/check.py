@@ -13,7 +13,7 @@ from .._context import Context
 from .._naming import Names, Role, names_of
 from .._outcomes import Problem, ProblemKind, Reporter, TenantChecked, in_order, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, unusable
-from .._servers import Found
+from .._servers import ServerState
 from .._stores import entries_of
 from ..errors import GrantError, StoreError
 from .job import TenantJob
@@ -72,7 +72,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         cluster = self._unrecorded.get(name)
         if cluster is not None and (record is None or cluster != record.cluster):  # or the store is older than its move
             there, names = await self._home(cluster, name, reporter)
-            if (await there.server.find(names)).database:
+            if (await there.server.inspect(names)).database:
                 unrecorded = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
             if record is None:
                 return TenantChecked(name=name, credential=None, record=None, problems=unrecorded)
@@ -125,7 +125,7 @@ async def examine(home: TenantServer, names: Names, record: TenantRecord) -> tup
 
 
 async def _compare(home: TenantServer, names: Names, record: TenantRecord) -> set[Problem]:
-    found, operation, problems = await home.server.find(names), record.operation, set[Problem]()
+    found, operation, problems = await home.server.inspect(names), record.operation, set[Problem]()
     if operation is not None:
         problems.add(Problem(ProblemKind.UNFINISHED, str(operation.kind)))
     if record.leftover is not None:
@@ -137,7 +137,7 @@ async def _compare(home: TenantServer, names: Names, record: TenantRecord) -> se
     if record.state() is TenantState.SUSPENDED:
         return problems | (await home.server.problems(names, None) if found.database else set[Problem]())
     current = record.current()
-    if current is not None and found.is_shut and lacks_login(record, found):
+    if current is not None and found.is_locked_out and lacks_login(record, found):
         missing = Problem(ProblemKind.LOGIN_MISSING, current.username)
         return problems | {missing, Problem(ProblemKind.UNFINISHED, str(OperationKind.SUSPEND))}
     changing = {*record.new_logins}  # and the one that ``revoke_previous`` was about to end
@@ -152,7 +152,7 @@ async def _compare(home: TenantServer, names: Names, record: TenantRecord) -> se
 
 
 async def _login_problems(
-    home: TenantServer, names: Names, record: TenantRecord, found: Found, changing: Collection[str]
+    home: TenantServer, names: Names, record: TenantRecord, found: ServerState, changing: Collection[str]
 ) -> tuple[set[Problem], dict[str, Role]]:
     """The problems of the logins on record but those ``changing``, and which of them exist."""
     problems, existing = set[Problem](), dict[str, Role]()
@@ -160,7 +160,7 @@ async def _login_problems(
         login, is_current = each.username, each.replaced is None
         if login in changing:
             continue
-        if each.password is not None and login not in {*found.logins, *found.ended}:
+        if each.password is not None and login not in {*found.logins, *found.disabled}:
             kind = ProblemKind.LOGIN_MISSING if is_current else ProblemKind.PREVIOUS_REFUSED
             problems.add(Problem(kind, login))
             continue
@@ -171,8 +171,8 @@ async def _login_problems(
     return problems, existing
 
 
-async def _logs_in(home: TenantServer, names: Names, login: Login, found: Found) -> bool:
+async def _logs_in(home: TenantServer, names: Names, login: Login, found: ServerState) -> bool:
     """Whether the login can log in with its password on record, or exists, if it was adopted without a password."""
     if login.password is None:
-        return login.username in found.logins or (login.username == names.database and found.namesake)
+        return login.username in found.logins or (login.username == names.database and found.same_name_login)
     return await home.server.log_in(names, login.username, Secret(login.password)) is None

@@ -154,7 +154,7 @@ async def _lost_its_database(tenant: Tenant) -> bool:
     if not tenant.has_login or tenant.stored.state() is TenantState.REMOVING:
         return False
     try:
-        return not (await tenant.home.server.find(tenant.names)).database
+        return not (await tenant.home.server.inspect(tenant.names)).database
     except GrantError:  # such as that the server is unreachable
         return False
 

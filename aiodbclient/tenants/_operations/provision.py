@@ -14,7 +14,7 @@ from .._context import Context
 from .._naming import Role
 from .._outcomes import Reporter, TenantAction, TenantDone, done
 from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, state_of, unusable
-from .._servers import Found
+from .._servers import ServerState
 from .._stores import entries_of
 from .loop import ChangeTenants
 from .remove import remove
@@ -124,7 +124,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
     record, home = tenant.record, tenant.home
     if record is not None and record.operation is not None and record.cluster == home.cluster:  # what exists is ours
         kind = record.operation.kind
-        if kind is OperationKind.PROVISION and tenant.found.is_foreign:  # but this was made after a process died
+        if kind is OperationKind.PROVISION and tenant.found.not_ours:  # but this was made after a process died
             await tenant.save(None, release=True)
             raise conflict(tenant, home, tenant.found)
         await tenant.drop_new_logins()
@@ -143,7 +143,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         raise
     if kind is OperationKind.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
         await tenant.save(None, release=True)
-        raise conflict(tenant, home, Found(database=True))
+        raise conflict(tenant, home, ServerState(database=True))
     logins = list[Login]()
     if adopted is not None:
         now = await tenant.context.store.now()
@@ -188,9 +188,9 @@ async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
     return OperationKind.ADOPT
 
 
-def conflict(tenant: Tenant, home: TenantServer, found: Found) -> NameTakenError:
+def conflict(tenant: Tenant, home: TenantServer, found: ServerState) -> NameTakenError:
     """The error for a new tenant whose names a cluster has already."""
-    logins = [*found.logins, *([tenant.names.database] if found.namesake else [])]
+    logins = [*found.logins, *([tenant.names.database] if found.same_name_login else [])]
     what = [f"the login {login!r}" for login in logins]
     if found.database:
         what.append(f"the database {tenant.names.database!r}")

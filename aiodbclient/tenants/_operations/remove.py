@@ -57,13 +57,13 @@ async def remove(tenant: Tenant) -> tuple[str, ...]:
     left: tuple[str, ...] = ()
     await drop_leftover(tenant)  # nobody would know of it later
     logins = tenant.every_login()
-    is_anothers = not tenant.has_login and tenant.found.is_foreign  # made after a process died
+    is_anothers = not tenant.has_login and tenant.found.not_ours  # made after a process died
     await tenant.begin(OperationKind.REMOVE)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
     if not is_anothers:
         await tenant.steps.drop_database()
-    await tenant.drop_ended(*logins)
+    await tenant.drop_disabled(*logins)
     if not is_anothers:
-        left = await tenant.steps.forget()
+        left = await tenant.steps.drop_roles()
     await tenant.save(None)
     return left

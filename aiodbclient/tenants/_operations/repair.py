@@ -102,7 +102,7 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
 
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
-    existing, logins = {*tenant.found.logins, *tenant.found.ended}, tenant.stored.logins
+    existing, logins = {*tenant.found.logins, *tenant.found.disabled}, tenant.stored.logins
     new = tenant.new_logins(len(tenant.stored.roles))
     await tenant.begin(OperationKind.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in [each.username for each in logins]}
@@ -120,5 +120,5 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
             kept[at] = await tenant.add_login(each.username, each.role, each.password)
     await tenant.steps.end_logins(ended)
     await tenant.steps.repair({each.username: each.role for each in kept})
-    await tenant.drop_ended(*ended)
+    await tenant.drop_disabled(*ended)
     await tenant.save(evolve(tenant.stored, logins=tuple(kept), operation=None))

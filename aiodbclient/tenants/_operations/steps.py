@@ -15,7 +15,7 @@ async def revoke_previous(tenant: Tenant, role: Role) -> None:
     assert previous is not None
     await tenant.begin(OperationKind.REVOKE, role=role)
     await tenant.steps.end_logins([previous.username])
-    await tenant.drop_ended(previous.username)
+    await tenant.drop_disabled(previous.username)
     await tenant.save(evolve(tenant.stored.without(previous), operation=None))
 
 
@@ -25,6 +25,6 @@ async def remove_role(tenant: Tenant, role: Role) -> None:
     await tenant.begin(OperationKind.REMOVE, [each.username for each in its], role=role)
     logins = tenant.stored.new_logins
     await tenant.steps.end_logins(logins)
-    await tenant.drop_ended(*logins)
-    await tenant.steps.forget(role)
+    await tenant.drop_disabled(*logins)
+    await tenant.steps.drop_roles(role)
     await tenant.save(evolve(tenant.stored.without(*its), operation=None))

@@ -34,8 +34,8 @@ async def suspend(tenant: Tenant) -> None:
     logins = tenant.every_login()
     await tenant.begin(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
-    await tenant.drop_ended(*logins)
-    await tenant.steps.shut()
+    await tenant.drop_disabled(*logins)
+    await tenant.steps.lock_out()
     record = tenant.stored
     kept = tuple(each for each in record.logins if each.replaced is None)
     since = record.suspended or await tenant.context.store.now()

@@ -20,7 +20,7 @@ from .._credential import new_password
 from .._naming import Role, names_of
 from .._outcomes import Reporter
 from .._records import Login, Operation, OperationKind, TenantRecord, TenantState, no_database, state_of
-from .._servers import BaseTenant, Found, TenantSteps, of_tenant
+from .._servers import BaseTenant, ServerState, TenantSteps, of_tenant
 from .._stores import Claim
 from ..errors import ClaimLostError, StoreError
 
@@ -48,7 +48,7 @@ class Tenant(BaseTenant):
     record: TenantRecord | None  # as this claim has changed it
     _until: float  # when the lease runs out
     _has_ended: bool = field(init=False, default=False)  # the claim
-    found: Found = field(init=False, default=Found())  # on the server, when work began
+    found: ServerState = field(init=False, default=ServerState())  # on the server, when work began
     steps: TenantSteps = field(init=False)  # while a job works
 
     # The claim, and the record.
@@ -133,7 +133,7 @@ class Tenant(BaseTenant):
 
     async def look(self, *, ends_logins: bool) -> None:
         """Find what the server has of the tenant, and raise ConflictError if another store has changed it."""
-        self.found = await self.home.server.find(self.names)
+        self.found = await self.home.server.inspect(self.names)
         record = self.record
         newer = [] if record is None else record.newer_logins(self.names, self.found.logins)
         kind = None if record is None or record.operation is None else record.operation.kind
@@ -151,9 +151,9 @@ class Tenant(BaseTenant):
                 "nothing was changed",
                 status=409,
             )
-        if self.found.is_shut and not ends_logins and lacks_login(self.record, self.found):
+        if self.found.is_locked_out and not ends_logins and lacks_login(self.record, self.found):
             raise ConflictError(
-                f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is shut, "
+                f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is locked, "
                 "and its login does not enter; nothing was changed",
                 status=409,
                 advice="suspend it in this store too, and then resume it if it is to work",
@@ -170,7 +170,7 @@ class Tenant(BaseTenant):
 
     def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
         """Names for new logins, after all that the tenant had, here or ``also`` elsewhere."""
-        known = [*self.every_login(), *self.found.ended, *also]
+        known = [*self.every_login(), *self.found.disabled, *also]
         made = list[str]()
         for _ in range(number):
             made.append(self.names.new_login([*known, *made]))
@@ -206,9 +206,9 @@ class Tenant(BaseTenant):
             await self.steps.end_logins(logins)
             await self.steps.drop_logins(logins)
 
-    async def drop_ended(self, *logins: str) -> None:
+    async def drop_disabled(self, *logins: str) -> None:
         """Drop these ended logins and all earlier ones, but leave those that others hold up for the next time."""
-        left = await self.steps.drop_logins([*logins, *self.found.ended])
+        left = await self.steps.drop_logins([*logins, *self.found.disabled])
         client = self.context.servers.clients[self.home.cluster]
         for each in self.stored.logins:
             # An adopted login is in the API's list too.
@@ -226,8 +226,8 @@ class Tenant(BaseTenant):
         return True
 
 
-def lacks_login(record: TenantRecord | None, found: Found) -> bool:
-    """Whether a tenant is usable on record, but its login does not enter: if its database is shut, it was suspended."""
+def lacks_login(record: TenantRecord | None, found: ServerState) -> bool:
+    """Whether a tenant is usable on record, but its login cannot enter: with a locked database, it was suspended."""
     current = None if record is None else record.credential()
     return current is not None and current.username not in found.logins
 

@@ -64,19 +64,19 @@ class Administrator:
 
 
 @frozen(kw_only=True)
-class Found:
+class ServerState:
     """What a server has of a tenant."""
 
     database: bool = False
     logins: tuple[str, ...] = ()  # of the tenant's form, that may log in, in the order of their numbers
-    ended: tuple[str, ...] = ()  # of the tenant's form, that may not
-    namesake: bool = False  # whether a login that others made has the name of the database, and may log in
-    is_foreign: bool = False  # whether the database shows that ``create`` did not make it
-    is_shut: bool = False  # PostgreSQL: whether ``shut`` was its last step. MySQL cannot know it
+    disabled: tuple[str, ...] = ()  # of the tenant's form, that may not
+    same_name_login: bool = False  # whether a login that others made has the name of the database, and may log in
+    not_ours: bool = False  # whether the database shows that ``create`` did not make it
+    is_locked_out: bool = False  # PostgreSQL: whether ``lock_out`` was its last step. MySQL cannot know it
     misplaced: str = ""  # PostgreSQL: the tenant's database has another name, and the one of its name is another's
 
     def __bool__(self) -> bool:
-        return self.database or self.namesake or bool(self.logins) or bool(self.misplaced)
+        return self.database or self.same_name_login or bool(self.logins) or bool(self.misplaced)
 
 
 @define(eq=False, repr=False)
@@ -113,7 +113,7 @@ class Server(ABC):
         """Return the bytes and the open connections of each database that ``create`` made, by its name."""
 
     @abstractmethod
-    async def find(self, names: Names) -> Found:
+    async def inspect(self, names: Names) -> ServerState:
         """Find what exists with the names of the tenant."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class TenantSteps(ABC):
 
     @abstractmethod
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        """Create a login with the rights of its role. Opens a database that was shut."""
+        """Create a login with the rights of its role. Opens a locked database."""
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
         """PostgreSQL: create a login that can read and dump the whole database, also after ``freeze``."""
@@ -184,7 +184,7 @@ class TenantSteps(ABC):
         # Without an error, all that ``problems`` found is reported as repaired.
 
     @abstractmethod
-    async def shut(self) -> None:
+    async def lock_out(self) -> None:
         """Revoke all access to the database of a tenant whose logins are ended, and end all sessions in it."""
         # Until ``add_login``, no code of the tenant may let anybody in.
 
@@ -206,7 +206,7 @@ class TenantSteps(ABC):
     async def drop_database(self) -> None:
         """Drop the database, and end every session in it, whosever it is."""
 
-    async def forget(self, role: Role | None = None) -> tuple[str, ...]:
+    async def drop_roles(self, role: Role | None = None) -> tuple[str, ...]:
         """PostgreSQL: drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped.
 
         Return the databases in which they own something: they are left, under other names.
@@ -229,7 +229,7 @@ class SharedSessions(Generic[SessionT]):
 
     _log_in: Callable[[], Awaitable[SessionT]]
     _close: Callable[[SessionT], Awaitable[None]]
-    _turns: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _SESSIONS), init=False)
+    _limit: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _SESSIONS), init=False)
     _idle: list[SessionT] = field(factory=list[SessionT], init=False)
     _sharing: int = field(default=0, init=False)
 
@@ -248,7 +248,7 @@ class SharedSessions(Generic[SessionT]):
     async def read(self, do: Callable[[SessionT], Awaitable[T]]) -> T:
         """Call ``do`` with a session. It only reads, so it may be called again with another one."""
         try:
-            async with self._turns, asyncio.timeout(_READ_SECONDS), self.session(do) as (_, found):
+            async with self._limit, asyncio.timeout(_READ_SECONDS), self.session(do) as (_, found):
                 return found
         except TimeoutError:
             pass

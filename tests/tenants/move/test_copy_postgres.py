@@ -25,7 +25,7 @@ from aiodbclient.tenants._move.copier import Copier
 from aiodbclient.tenants._move.programs import check_free
 from aiodbclient.tenants._move.programs import run as run_program
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers.postgres import sessions
+from aiodbclient.tenants._servers.postgres import connection
 from aiodbclient.tenants.errors import GrantError
 
 from ...proc import command_lines
@@ -194,7 +194,7 @@ OBSTACLES = {  # what an administrator did, and what another server says of it
 async def test_obstacles_are_found_before_freeze(
     older: RestartablePostgres, server: RestartablePostgres, what: str
 ) -> None:
-    """All but the rows is copied while nobody is shut out."""
+    """All but the rows is copied while nobody is locked out."""
     tenant, (statement, reason) = f"before{next(_used)}", OBSTACLES[what]
     names, reader, owner = made(older.dsn, tenant)
     owned(older.dsn, names, "CREATE TABLE ours (n int)", "INSERT INTO ours VALUES (1)")
@@ -213,7 +213,7 @@ async def test_obstacles_are_found_before_freeze(
 
 async def test_long_statement_is_not_ended(server: RestartablePostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """A count may take longer than the administrator's statements, and than the tenant allows its own."""
-    monkeypatch.setitem(sessions._SETTINGS, "statement_timeout", "500")
+    monkeypatch.setitem(connection._SETTINGS, "statement_timeout", "500")
     names, reader, _ = made(server.dsn, f"long{next(_used)}")
     slow = "CREATE POLICY slow ON t USING ((SELECT true FROM pg_sleep(0.6)))"
     forced = "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"

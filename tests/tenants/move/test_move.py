@@ -87,7 +87,7 @@ async def test_move_refused_before_sending(two: Two, tenants: Tenants) -> None:
 
 
 async def test_move_suspended_tenant(two: Two, tenants: Tenants, alpha: Credential) -> None:
-    """No login of the copy remains, and its database is shut."""
+    """No login of the copy remains, and its database is locked."""
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
     await tenants.role("reader").ensure("alpha")
     await only(tenants.suspend(["alpha"]))

@@ -1,4 +1,4 @@
-"""What another server could not take is found before anybody is shut out, and a full disk costs the tenant nothing."""
+"""What another server cannot take is found before anybody is locked out, and a full disk costs the tenant nothing."""
 
 from __future__ import annotations
 

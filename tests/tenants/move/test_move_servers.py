@@ -83,7 +83,7 @@ async def test_prepared_transaction_stops_move(two: Two, tenants: Tenants, alpha
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(moved.error, MoveError)
     assert f"has the prepared transaction '{two.prefix}'" in str(moved.error)
-    assert await enters(alpha)  # nobody was shut out for it
+    assert await enters(alpha)  # nobody was locked out for it
     await sql(alpha, f"ROLLBACK PREPARED '{two.prefix}'")
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None

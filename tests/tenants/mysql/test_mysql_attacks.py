@@ -94,7 +94,7 @@ async def test_sessions_that_change_user_for_ever_stop_no_end(server: Server) ->
         await until(lambda: all(rounds))
 
         await asyncio.wait_for(tenant.steps.end_logins([login]), 20)
-        await tenant.steps.shut()
+        await tenant.steps.lock_out()
 
         before = [*rounds]
         await until(lambda: all(now > then for now, then in zip(rounds, before, strict=True)))  # they went on
@@ -147,7 +147,7 @@ async def test_foreign_key_of_another_stops_no_removal(server: Server) -> None:
 
     await tenant.remove()
 
-    assert not (await server.sql.find(tenant.names)).database
+    assert not (await server.sql.inspect(tenant.names)).database
     assert run(theirs, "SELECT a FROM refers") == []
 
 

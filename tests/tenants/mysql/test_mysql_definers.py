@@ -11,7 +11,7 @@ import pytest
 
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Problem, ProblemKind, Role
-from aiodbclient.tenants._servers import Found
+from aiodbclient.tenants._servers import ServerState
 
 from ...mysql import administrator, run
 from ...waiting import until
@@ -43,7 +43,7 @@ async def test_views_of_ended_login_go_on(server: Server) -> None:
     assert refused(own, "SELECT 1")
     for session in (other, server.connect(reader, password, tenant.database)):
         assert [run(session, f"SELECT * FROM {view}") for view in ("first", "`second ``%s`", "third")] == shown
-    assert await server.sql.find(tenant.names) == Found(database=True, logins=(current, reader))
+    assert await server.sql.inspect(tenant.names) == ServerState(database=True, logins=(current, reader))
     assert await tenant.problems() == frozenset()
     run(other, "CREATE OR REPLACE VIEW first AS SELECT a FROM t")
     run(other, "DROP VIEW third")

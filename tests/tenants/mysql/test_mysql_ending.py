@@ -15,7 +15,7 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind
-from aiodbclient.tenants._servers import BaseTenant, Found
+from aiodbclient.tenants._servers import BaseTenant, ServerState
 from aiodbclient.tenants._servers.mysql import kill
 from aiodbclient.tenants._servers.mysql.kill import kill_account
 from aiodbclient.tenants.errors import GrantError
@@ -142,7 +142,7 @@ async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
         server.connect(second, secret)
     server.as_root("REVOKE SYSTEM_USER ON *.* FROM %s@'%%'", first)
     await tenant.steps.end_logins([first, second])
-    assert await server.sql.find(tenant.names) == Found(database=True, ended=(first, second))
+    assert await server.sql.inspect(tenant.names) == ServerState(database=True, disabled=(first, second))
 
 
 async def test_cancelled_end_is_finished_by_next(server: Server) -> None:
@@ -260,7 +260,7 @@ async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
         assert await works.run("SELECT 1") == [(1,)]
 
 
-async def test_kill_account_left_behind_shuts_nobody_out(server: Server) -> None:
+async def test_kill_account_left_behind_locks_nobody_out(server: Server) -> None:
     tenant, *_ = await server.make()
     other, neighbour, secret = await server.make()
     async with server.sql.schema(BaseTenant(tenant.names)) as lost:

@@ -256,7 +256,7 @@ async def test_account_like_a_login_is_a_strangers(server: Server, account: str)
     server.as_root(f"DROP USER {account}")
 
 
-async def test_grant_to_administrator_does_not_shut_it_out(server: Server) -> None:
+async def test_grant_to_administrator_does_not_lock_it_out(server: Server) -> None:
     """With partial_revokes=ON, REVOKE on one schema restricts whoever has the right on all of them."""
     tenant, login, password = await server.make()
     server.grant("SELECT", tenant.names, "doadmin")

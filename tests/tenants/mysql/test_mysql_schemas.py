@@ -1,4 +1,4 @@
-"""A schema of MySQL is shut, frozen and dropped, whatever its tenant and others did there."""
+"""A schema of MySQL is locked, frozen and dropped, whatever its tenant and others did there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient.tenants._servers import BaseTenant, Found
+from aiodbclient.tenants._servers import BaseTenant, ServerState
 from aiodbclient.tenants.errors import GrantError
 
 from ...mysql import run
@@ -19,9 +19,9 @@ __all__ = ["server"]
 TABLE = "CREATE TABLE t (a INT PRIMARY KEY)"
 
 
-@pytest.mark.parametrize("step", ["shut", "repair", "adopt"])
+@pytest.mark.parametrize("step", ["lock_out", "repair", "adopt"])
 async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: str) -> None:
-    """MySQL checks rights on a schema only when a session enters it. The tenant's own go on, unless it is shut."""
+    """MySQL checks rights on a schema only when a session enters it. The tenant's own go on, unless it is locked."""
     tenant, *_, own = await server.enter(TABLE)
     _, neighbour, secret, elsewhere = await server.enter()
     server.grant("ALL", tenant.names, neighbour)
@@ -38,7 +38,7 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
         await server.sql.steps(on).adopt()
     else:
         await tenant.steps.end_logins(tenant.on_record)
-        await server.sql.steps(on).shut()
+        await server.sql.steps(on).lock_out()
 
     assert on.others_ended == {neighbour}
     assert refused(inside, "INSERT INTO t VALUES (3)")
@@ -46,7 +46,7 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
     assert run(elsewhere, "SELECT 1") == [(1,)]
     assert refused(elsewhere, f"SELECT * FROM `{tenant.database}`.t") in DENIED
     assert server.as_root(f"SELECT a FROM `{tenant.database}`.t") == [(1,)]
-    if step == "shut":
+    if step == "lock_out":
         assert refused(own, "SELECT 1")
     else:
         assert run(own, "SELECT a FROM t") == [(1,)]
@@ -109,7 +109,7 @@ async def test_prepared_transaction_in_schema_named(server: Server) -> None:
     await until(lambda: not server.sessions(login))
     await tenant.steps.end_logins([login])
 
-    await tenant.steps.shut()
+    await tenant.steps.lock_out()
     with pytest.raises(
         GrantError, match=r"prepared transaction \(XA\) holds tables of the schema .*: t\..*XA_RECOVER_ADMIN"
     ):
@@ -133,7 +133,7 @@ async def test_prepared_transaction_is_anybodys_who_knows_it(server: Server) -> 
     assert run(server.connect(login, password, tenant.database), "SELECT a FROM t") == [(1,)]
 
 
-@pytest.mark.parametrize("step", ["repair", "shut", "drop_database"])
+@pytest.mark.parametrize("step", ["repair", "lock_out", "drop_database"])
 async def test_schema_its_tenant_made_read_only(server: Server, step: str) -> None:
     """It stops nothing."""
     tenant, login, password, own = await server.enter()
@@ -173,7 +173,7 @@ async def test_code_of_login_with_similar_name(server: Server, similar: str) -> 
 
     await tenant.remove()
 
-    assert await server.sql.find(tenant.names) == Found()
+    assert await server.sql.inspect(tenant.names) == ServerState()
     assert await theirs.problems() == frozenset()
-    assert await server.sql.find(theirs.names) == Found(database=True, logins=(name,))
+    assert await server.sql.inspect(theirs.names) == ServerState(database=True, logins=(name,))
     await theirs.remove()

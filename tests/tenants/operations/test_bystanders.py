@@ -19,7 +19,7 @@ from ..problems import kinds_of
 from ..programs import ask
 from .test_check_and_repair import BROKEN, READS, admin_of
 
-SHUT_OUT = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
+LOCKED_OUT = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
 CATALOGS = {
     Engine.PG: [
         "SELECT to_jsonb(r)::text FROM pg_roles r",
@@ -125,8 +125,8 @@ async def test_check_names_what_programs_see(anywhere: Place) -> None:
         for problem, breaks in broken.items():
             credential = present(await tenants.get(problem))
             await breaks(place, credential)
-        for shut_out in SHUT_OUT:
-            await programs[shut_out].has(failures=1)
+        for locked_out in LOCKED_OUT:
+            await programs[locked_out].has(failures=1)
 
         checked = {outcome.name: outcome async for outcome in tenants.check()}
         repaired = dict[str, float]()
@@ -140,7 +140,7 @@ async def test_check_names_what_programs_see(anywhere: Place) -> None:
             program.is_over = True  # a login that is cancelled stays half-open for a while
 
     for name, program in programs.items():
-        named = kinds_of(checked[name].problems) & {*SHUT_OUT, ProblemKind.RIGHTS_MISSING}
+        named = kinds_of(checked[name].problems) & {*LOCKED_OUT, ProblemKind.RIGHTS_MISSING}
         for begun, credential, error in program.failures:
             assert named, f"{name}: {error}"
             assert credential == checked[name].credential

@@ -161,7 +161,7 @@ async def test_no_statement_without_a_lease(place: Place, monkeypatch: pytest.Mo
     await tenants.ensure("alpha")
     before = await place.logins()
     monkeypatch.setattr(tenant, "LEASE", 3.0)
-    find, claim, renew = PostgresServer.find, place.store.claim, place.store.renew
+    find, claim, renew = PostgresServer.inspect, place.store.claim, place.store.renew
     lost, claims = asyncio.Event(), list[list[str]]()
 
     async def claiming(name: str, lease: float) -> Claim | None:
@@ -184,7 +184,7 @@ async def test_no_statement_without_a_lease(place: Place, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(place.store, "claim", claiming)
     monkeypatch.setattr(place.store, "renew", renewing)
-    monkeypatch.setattr(PostgresServer, "find", finding)
+    monkeypatch.setattr(PostgresServer, "inspect", finding)
     assert (await only(tenants.rotate(["alpha"]))).error is None
     assert claims == [before, before]
 

@@ -13,10 +13,10 @@ from attrs import define
 
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, TenantAction, TenantRecord, Tenants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers import Found
+from aiodbclient.tenants._servers import ServerState
 from aiodbclient.tenants._servers.postgres import PostgresServer, rights
+from aiodbclient.tenants._servers.postgres.connection import Session
 from aiodbclient.tenants._servers.postgres.rights import Login, read_logins
-from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from ..conftest import Place, found_taken, only, present
@@ -130,16 +130,16 @@ async def test_cancellation_with_unreachable_store(here: Here) -> None:
 
 async def test_cancellation_when_claim_is_lost(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lost claim is no reason to begin again."""
-    find = PostgresServer.find
+    find = PostgresServer.inspect
 
-    async def lose(server: PostgresServer, names: Names) -> Found:
+    async def lose(server: PostgresServer, names: Names) -> ServerState:
         with closing(sqlite3.connect(here.place.path)) as other:
             other.execute("UPDATE credentials SET token = NULL WHERE name = 'alpha'")
             other.commit()
         call.cancel()
         return await find(server, names)
 
-    monkeypatch.setattr(PostgresServer, "find", lose)
+    monkeypatch.setattr(PostgresServer, "inspect", lose)
     call = asyncio.ensure_future(here.tenants().ensure("alpha"))
     await asyncio.wait([call], timeout=30)
 

@@ -19,7 +19,7 @@ from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers import BaseTenant, Found, Server, TenantSteps, server_of
+from aiodbclient.tenants._servers import BaseTenant, Server, ServerState, TenantSteps, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..leaks import leaks
@@ -132,15 +132,15 @@ async def test_the_administrator(place: Place) -> None:
 async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
     server, tenant = place.server, Tenant(place.server, place.names())
     names, steps = tenant.names, tenant.steps
-    assert not await server.find(names)
+    assert not await server.inspect(names)
 
     assert await steps.create()
     assert not await steps.create()
-    assert await server.find(names) == Found(database=True)
+    assert await server.inspect(names) == ServerState(database=True)
     first = await tenant.add()
     assert "wrong" not in (await server.log_in(names, first, Secret("wrong")) or "")
     assert await server.log_in(names, first, Secret("wrong"))
-    assert await server.find(names) == Found(database=True, logins=(first,))
+    assert await server.inspect(names) == ServerState(database=True, logins=(first,))
     assert await tenant.problems() == frozenset()
     assert names.database in await server.tenants()
     own = place.connect(first, PASSWORD, names.database)
@@ -153,22 +153,22 @@ async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
     with pytest.raises(REFUSED):
         own.run("SELECT 1")
     assert not place.enters(names, first, PASSWORD)
-    assert await server.find(names) == Found(database=True, logins=(second,), ended=(first,))
+    assert await server.inspect(names) == ServerState(database=True, logins=(second,), disabled=(first,))
     del tenant.on_record[first]
     assert await tenant.problems() == frozenset()
     assert await steps.drop_logins([first]) == ()
-    assert await server.find(names) == Found(database=True, logins=(second,))
+    assert await server.inspect(names) == ServerState(database=True, logins=(second,))
     other = place.connect(second, "Aa1-other", names.database)
     other.run("INSERT INTO t VALUES (1)")
     other.run("ALTER TABLE t ADD COLUMN b INT")
 
     await tenant.remove()
-    assert not await server.find(names)
+    assert not await server.inspect(names)
     assert names.database not in await server.tenants()
     assert not place.enters(names, second, "Aa1-other")
     await steps.end_logins([first, second])  # safe to repeat
     assert await steps.drop_logins([first, second]) == ()
-    for step in (steps.drop_database, steps.forget, steps.shut):
+    for step in (steps.drop_database, steps.drop_roles, steps.lock_out):
         await step()
 
 
@@ -244,8 +244,8 @@ async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
         place.as_admin(tenant.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
     theirs = place.connect(old, user.password, tenant.database)
     theirs.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    found = evolve(await place.server.find(tenant.names), misplaced="")
-    assert found == Found(database=True, namesake=True, is_foreign=True)
+    found = evolve(await place.server.inspect(tenant.names), misplaced="")
+    assert found == ServerState(database=True, same_name_login=True, not_ours=True)
 
     assert await tenant.steps.adopt() == old
     tenant.on_record[old] = Role.OWNER
@@ -330,7 +330,7 @@ async def test_suspended_tenant_is_read(movable: Place) -> None:
     assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
     assert await tenant.end(reader)
-    await tenant.steps.shut()
+    await tenant.steps.lock_out()
     assert not place.enters(tenant.names, reader, PASSWORD)
     assert await place.server.problems(tenant.names, None) == frozenset()
 
@@ -386,10 +386,10 @@ async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
     tenant = Tenant(place.server, place.names())
 
     async def add(steps: TenantSteps) -> None:
-        found = await place.server.find(tenant.names)  # as the operation that finds a login on record drops it
+        found = await place.server.inspect(tenant.names)  # as the operation that finds a login on record drops it
         await tenant.steps.end_logins(found.logins)
         assert await tenant.steps.drop_logins(found.logins) == ()
-        login = tenant.names.new_login([*found.logins, *found.ended])
+        login = tenant.names.new_login([*found.logins, *found.disabled])
         tenant.on_record = {login: Role.OWNER}
         await steps.add_login(login, Secret(PASSWORD), Role.OWNER)
 
@@ -399,7 +399,7 @@ async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
     assert place.enters(tenant.names, login, PASSWORD)
     await cut_short(place, tenant, lambda steps: steps.end_logins([login]))
     assert not place.enters(tenant.names, login, PASSWORD)
-    await cut_short(place, tenant, lambda steps: steps.shut())
+    await cut_short(place, tenant, lambda steps: steps.lock_out())
     await cut_short(place, tenant, add)
     assert place.enters(tenant.names, tenant.logins[0], PASSWORD)
     assert await tenant.problems() == frozenset()
@@ -409,7 +409,7 @@ async def test_unreachable_server_is_a_grant_error(place: Place, unused_tcp_port
     info = await place.cluster.info()
     away = server_of(info.engine, evolve(info.connection, port=unused_tcp_port), None, None, None)
     names = place.names()
-    for act in (away.administrator(), away.find(names), away.steps(BaseTenant(names)).create(), away.usage()):
+    for act in (away.administrator(), away.inspect(names), away.steps(BaseTenant(names)).create(), away.usage()):
         with pytest.raises(GrantError) as caught:
             await act
         assert info.connection.password

@@ -14,7 +14,7 @@ from aiodbclient import Engine
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import Found
+from aiodbclient.tenants._servers import ServerState
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from ..conftest import present
@@ -87,8 +87,8 @@ async def test_adopted_login_keeps_its_rights(
     if more == "owns":  # the database, too
         managed.api(f"ALTER DATABASE {old} OWNER TO {old}")
     can(managed, older, old)
-    found, before = await server.find(older.names), owners(managed)
-    assert evolve(found, misplaced="") == Found(database=True, namesake=True, is_foreign=True)
+    found, before = await server.inspect(older.names), owners(managed)
+    assert evolve(found, misplaced="") == ServerState(database=True, same_name_login=True, not_ours=True)
     with (
         closing(managed.open(evil.logins[0], older.database)) as neighbour,
         closing(managed.open(old, older.database)) as its,
@@ -235,6 +235,6 @@ async def test_database_of_administrator_is_not_opened(managed: Managed, server:
     tenant = Tenant(server, names_of("somebodys", Engine.PG))
     managed.as_admin("CREATE DATABASE somebodys")
     assert not await tenant.steps.create()
-    assert (await server.find(tenant.names)).is_foreign
+    assert (await server.inspect(tenant.names)).not_ours
     assert not managed.exists(tenant.owner)
     managed.drop("somebodys")

@@ -65,7 +65,7 @@ async def test_drop_takes_no_turn_and_is_bounded(
         patched.setattr(postgres, "DROP_LOGINS_SECONDS", 0.0)
         assert await victim.steps.drop_logins([login]) == (login,)
     with monkeypatch.context() as patched:
-        patched.setattr(server, "turns", asyncio.Semaphore(0))
+        patched.setattr(server, "limits", asyncio.Semaphore(0))
         assert await victim.steps.drop_logins([login]) == ()
 
 

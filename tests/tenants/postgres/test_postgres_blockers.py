@@ -33,7 +33,7 @@ STEPS: dict[str, Callable[[Tenant, TenantSteps], Awaitable[object]]] = {
     "add_login": lambda victim, steps: victim.add(),
     "repair": lambda victim, steps: steps.repair(victim.on_record),
     "freeze": lambda victim, steps: steps.freeze(victim.logins),
-    "shut": lambda victim, steps: steps.shut(),
+    "lock_out": lambda victim, steps: steps.lock_out(),
     "drop_database": lambda victim, steps: steps.drop_database(),
 }
 
@@ -52,7 +52,7 @@ async def test_lock_on_database_delays_no_step(
         await STEPS[step](victim, server.steps(on))
     if step == "drop_database":
         assert on.others_ended == {evil.logins[0]}
-        assert not (await server.find(victim.names)).database
+        assert not (await server.inspect(victim.names)).database
 
 
 @pytest.mark.usefixtures("impatient")
@@ -106,7 +106,7 @@ async def test_housekeeping_ends_nobodys_session(
         on = BaseTenant(victim.names)
         assert await server.steps(on).drop_logins([login]) == (login,)
         assert on.others_ended == set()
-        assert (await server.find(victim.names)).ended == (login,)
+        assert (await server.inspect(victim.names)).disabled == (login,)
         del victim.on_record[login]
         assert await victim.problems() == frozenset()
         session.execute("COMMIT")

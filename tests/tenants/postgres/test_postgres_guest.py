@@ -186,10 +186,10 @@ async def test_another_administrators_database_stays(managed: Managed, server: P
     managed.as_admin("GRANT another_admin TO doadmin; ALTER ROLE another_admin CREATEDB")
     try:
         managed.as_admin(f"ALTER DATABASE {evil.database} OWNER TO another_admin")
-        found = await server.find(evil.names)
-        assert (found.is_foreign, found.misplaced) == (False, "")
+        found = await server.inspect(evil.names)
+        assert (found.not_ours, found.misplaced) == (False, "")
         assert ProblemKind.RIGHTS_MISSING in {each.kind for each in await evil.problems()}
-        for step in (evil.steps.shut, evil.steps.drop_database):
+        for step in (evil.steps.lock_out, evil.steps.drop_database):
             with pytest.raises(GrantError, match=r"belongs to 'another_admin', not to .* 'doadmin': run ALTER"):
                 await step()
         assert managed.lets_in(evil.logins[0], evil.database)

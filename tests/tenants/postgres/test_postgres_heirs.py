@@ -126,7 +126,7 @@ async def test_copies_of_administrator_are_left(managed: Managed, victim: Tenant
         await victim.steps.end_logins(victim.on_record)
         await victim.steps.drop_database()
         await victim.steps.drop_logins(victim.on_record)
-        assert await victim.steps.forget() == (copy,)
+        assert await victim.steps.drop_roles() == (copy,)
         assert managed.api(rows, copy) == [(100,)]
         assert not managed.exists(victim.owner)
     finally:
@@ -174,7 +174,7 @@ async def test_strangers_objects_are_taken_or_named(managed: Managed, victim: Te
 
 async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """Many at once would otherwise wait for each other."""
-    server.turns = asyncio.Semaphore(1)
+    server.limits = asyncio.Semaphore(1)
     managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO doadmin", victim.database)
     await victim.repair()
     await victim.add()

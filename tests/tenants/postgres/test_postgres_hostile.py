@@ -101,7 +101,7 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     reader = await victim.add(Role.READER)
     assert await victim.problems() == frozenset()
     assert await victim.end(reader)
-    await victim.steps.forget(Role.READER)
+    await victim.steps.drop_roles(Role.READER)
     await victim.repair()
     assert await victim.end(victim.logins[0])
     dump = victim.names.new_login(victim.on_record)
@@ -326,7 +326,7 @@ async def test_half_open_login_stops_no_removal(
     finally:
         managed.api("ALTER SYSTEM RESET ALL")
         managed.reload()
-    assert not (await victim.server.find(victim.names)).database
+    assert not (await victim.server.inspect(victim.names)).database
 
 
 @pytest.mark.thorough

@@ -21,10 +21,10 @@ from ..tenant import Tenant
 async def removed(managed: Managed, tenant: Tenant) -> None:
     """Remove a tenant. At most ended logins are left of it."""
     await tenant.remove()
-    found = await tenant.server.find(tenant.names)
+    found = await tenant.server.inspect(tenant.names)
     assert not found
     every = f"SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, '{tenant.names.stem}') ORDER BY 1"
-    assert managed.api(every) == [(login,) for login in found.ended]
+    assert managed.api(every) == [(login,) for login in found.disabled]
 
 
 # What another tenant may grant in its own database. ``{victim}`` is the owner role of the removed tenant.
@@ -69,7 +69,7 @@ async def test_superusers_grant_leaves_useless_role(managed: Managed, server: Po
     managed.api(f"CREATE TABLE public.theirs (x int); {both}", "defaultdb")
     before = gone(managed)
     await removed(managed, victim)
-    assert (await server.find(victim.names)).ended == (login,)
+    assert (await server.inspect(victim.names)).disabled == (login,)
     [role] = {role for (role,) in set(gone(managed)) - set(before)}
     members = f"SELECT member::regrole::text FROM pg_auth_members WHERE roleid = '{role}'"
     assert set(managed.api(members)) <= {("doadmin",)}
@@ -86,7 +86,7 @@ async def test_superusers_grant_leaves_useless_role(managed: Managed, server: Po
 async def test_owner_of_database_is_not_forgotten(managed: Managed, victim: Tenant) -> None:
     managed.run(victim, "CREATE TABLE t AS SELECT 1 AS x")
     with pytest.raises(GrantError, match="still exists"):
-        await victim.steps.forget()
+        await victim.steps.drop_roles()
     assert managed.run(victim, "TABLE t") == [(1,)]
 
 
@@ -95,7 +95,7 @@ async def test_a_reader_is_forgotten_and_its_tenant_stays(managed: Managed, vict
     managed.run(victim, "CREATE TABLE t AS SELECT 1 AS x")
 
     assert await victim.end(reader)
-    await victim.steps.forget(Role.READER)
+    await victim.steps.drop_roles(Role.READER)
 
     assert not managed.exists(victim.names.group(Role.READER))
     assert await victim.problems() == frozenset()
@@ -148,7 +148,7 @@ async def test_prepared_transaction_in_database_named(managed: Managed, victim: 
         await victim.steps.drop_database()
     managed.api("ROLLBACK PREPARED 'held'", victim.database)
     await victim.steps.drop_database()
-    assert not (await victim.server.find(victim.names)).database
+    assert not (await victim.server.inspect(victim.names)).database
 
 
 async def test_drop_waits_for_session_of_superuser(managed: Managed, victim: Tenant) -> None:
@@ -160,7 +160,7 @@ async def test_drop_waits_for_session_of_superuser(managed: Managed, victim: Ten
     await victim.steps.drop_database()
 
     assert monitoring.closed
-    assert not (await victim.server.find(victim.names)).database
+    assert not (await victim.server.inspect(victim.names)).database
 
 
 async def test_half_dropped_database_is_created_anew(managed: Managed, victim: Tenant) -> None:

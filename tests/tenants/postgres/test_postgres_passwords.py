@@ -17,7 +17,7 @@ from psycopg.sql import Composable
 from aiodbclient._masking import Secret
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import _servers as of_any_engine
-from aiodbclient.tenants._servers.postgres import PostgresServer, scram, sessions
+from aiodbclient.tenants._servers.postgres import PostgresServer, connection, scram
 from aiodbclient.tenants.errors import GrantError
 
 from ..conftest import Place, only
@@ -155,7 +155,7 @@ async def test_cancelled_login_shows_no_password(
 ) -> None:
     password, reached = Secret("hunter2-hunter2"), asyncio.Event()
     managed.api(f"ALTER ROLE {victim.logins[0]} PASSWORD '{password}'")
-    await server.find(victim.names)
+    await server.inspect(victim.names)
     expect = scram._Wire._expect
 
     async def stalling(wire: scram._Wire, *wanted: int) -> tuple[int, bytes]:
@@ -179,7 +179,7 @@ async def test_cancelled_login_shows_no_password(
 def hanging(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The server's kernel takes connections, and nobody answers."""
     monkeypatch.setattr(scram, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(sessions, "CONNECT_SECONDS", 2)  # libpq's least
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2)  # libpq's least
     process = managed.server.process
     os.kill(process.pid, signal.SIGSTOP)
     yield

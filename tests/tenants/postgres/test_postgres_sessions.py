@@ -18,7 +18,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._naming import Role, names_of
 from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.postgres.sessions import CAFile
+from aiodbclient.tenants._servers.postgres.connection import CAFile
 
 from ...requirements import postgres_with_tls
 from ..conftest import Place, placed

@@ -38,16 +38,16 @@ from .. import (
     DROP_LOGINS_SECONDS,
     Administrator,
     BaseTenant,
-    Found,
     LoginRefusedError,
     Server,
     ServerAwayError,
+    ServerState,
     SharedSessions,
     TenantSteps,
     of_tenant,
 )
 from . import accounts, kill, rights, schemas
-from .connection import DefinerError, PasswordAcceptedError, Schema, Session, identifier, opened, options_of
+from .connection import DefinerError, PasswordAcceptedError, Schema, Session, connect, identifier, options_of
 
 _ADMIN_SESSIONS = 8  # sessions of the administrator at a time
 _LONG_SESSIONS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -127,8 +127,8 @@ class MySQLServer(Server):
                     made[stem] = schema
         return made
 
-    async def find(self, names: Names) -> Found:
-        return await self._read(names, _find)
+    async def inspect(self, names: Names) -> ServerState:
+        return await self._read(names, _state)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         try:
@@ -175,7 +175,7 @@ class MySQLServer(Server):
 
     async def _log_in(self, **options: Any) -> Session:
         try:
-            return await opened(self._admin | options, self._tls, prepared=True)
+            return await connect(self._admin | options, self._tls, prepared=True)
         except (LoginRefusedError, ServerAwayError) as refused:
             reason = str(refused)
         raise GrantError(f"the administrator who makes the tenants' logins cannot log in: {reason}")
@@ -183,7 +183,7 @@ class MySQLServer(Server):
     async def _log_in_as(self, login: str, password: Secret, **options: Any) -> Session:
         """Log in as a tenant's login, without a statement."""
         login_options = self._admin | {"user": login, "password": Secret(password)}
-        return await opened(login_options | options, self._tls, prepared=False)
+        return await connect(login_options | options, self._tls, prepared=False)
 
 
 @frozen
@@ -255,7 +255,7 @@ class MySQLSteps(TenantSteps):
             await kill.end_elsewhere(schema, working)
             await schemas.release_views(schema, [login for login in existing if login not in wanted])
 
-    async def shut(self) -> None:
+    async def lock_out(self) -> None:
         async with self._server.schema(self._tenant, is_long=True) as schema:
             await rights.revoke_access(schema)
             await accounts.end(schema, await kill.disabled_logins_inside(schema))
@@ -266,12 +266,12 @@ class MySQLSteps(TenantSteps):
         async with self._server.schema(self._tenant, is_long=True) as schema:
             rights.check_name(schema)
             existing = await accounts.accounts(schema, [schema.name])
-            namesake = existing.pop(schema.name, None)
+            same_name_login = existing.pop(schema.name, None)
             ours = [each.login for each in existing.values() if not each.is_locked]
             owners = await rights.owners(schema)
             goes_on = [login for login in ours if login in owners][-1:] or ours[-1:]
-            if namesake and not namesake.is_locked and not ours:
-                goes_on = [namesake.login]
+            if same_name_login and not same_name_login.is_locked and not ours:
+                goes_on = [same_name_login.login]
             for login in {*ours, *goes_on}:
                 await accounts.check_adoption(schema, login)
             if programs := await schemas.programs(schema):
@@ -287,7 +287,7 @@ class MySQLSteps(TenantSteps):
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:
-        await self.shut()  # revokes all rights, which outlive their schema
+        await self.lock_out()  # revokes all rights, which outlive their schema
         async with self._server.schema(self._tenant, is_long=True) as schema:
             await schemas.refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
             await schema.run("SET SESSION foreign_key_checks = 0")  # somebody's table may refer to the tenant's
@@ -299,23 +299,23 @@ def _decoded(name: str) -> str:
     return re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
 
 
-async def _find(schema: Schema) -> Found:
+async def _state(schema: Schema) -> ServerState:
     existing = await accounts.accounts(schema, [schema.name])
     others, is_there = existing.pop(schema.name, None), await schemas.exists(schema)
-    return Found(
+    return ServerState(
         database=is_there,
         # A tenant's schema has a login of the tenant, perhaps an ended one, before anybody can make something in it.
-        is_foreign=is_there and not existing and bool(await schema.run(_CONTENT, *[schema.name] * 3)),
+        not_ours=is_there and not existing and bool(await schema.run(_CONTENT, *[schema.name] * 3)),
         logins=tuple(each.login for each in existing.values() if not each.is_locked),
-        ended=tuple(each.login for each in existing.values() if each.is_locked),
-        namesake=others is not None and not others.is_locked,
+        disabled=tuple(each.login for each in existing.values() if each.is_locked),
+        same_name_login=others is not None and not others.is_locked,
     )
 
 
 async def _problems(schema: Schema, wanted: Mapping[str, Role]) -> frozenset[Problem]:
     """See ``Server``."""
     existing = await accounts.accounts(schema, [schema.name, *wanted])
-    if (namesake := existing.get(schema.name)) and schema.name not in wanted and not namesake.is_locked:
+    if (same_name_login := existing.get(schema.name)) and schema.name not in wanted and not same_name_login.is_locked:
         del existing[schema.name]  # it is not the tenant's
     ended = {each.login for each in existing.values() if each.is_locked}
     found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.user) for one in await rights.access_of_others(schema, existing)}

@@ -203,7 +203,7 @@ class Schema:
         return {int(thread): str(user) for thread, user in found}
 
 
-async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:
+async def connect(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:
     """Log in with these options of the driver. An account that may run no statement cannot be ``prepared``."""
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}

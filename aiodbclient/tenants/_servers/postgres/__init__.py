@@ -1,6 +1,6 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
-``sessions`` has what a session of the administrator is, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
+``connection`` has a session of the administrator, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
 ``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``rights`` the rights that both
 lack. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
 """
@@ -28,16 +28,25 @@ from ..._libpq import one_line
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .. import DROP_LOGINS_SECONDS, Administrator, BaseTenant, Found, Server, SharedSessions, TenantSteps, of_tenant
+from .. import (
+    DROP_LOGINS_SECONDS,
+    Administrator,
+    BaseTenant,
+    Server,
+    ServerState,
+    SharedSessions,
+    TenantSteps,
+    of_tenant,
+)
 from . import databases, logins, ownership, rights, scram
+from .connection import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 from .lock_watcher import LockWatcher
-from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _TESTS = 4  # how many logins of tenants to test at a time
 _DROPS = 2  # how many ended logins to drop at a time
-_RECLAIMS = 2  # tenants whose objects to take back at a time: others can delay it
+_REASSIGNS = 2  # tenants whose objects to take back at a time: others can delay it
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 
@@ -94,10 +103,10 @@ class PostgresServer(Server):
         self._context = scram.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self.limit = connection_limit
-        self.turns = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
+        self.limits = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
-        self.reclaims = asyncio.Semaphore(_RECLAIMS)
+        self.reassigns = asyncio.Semaphore(_REASSIGNS)
         self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
@@ -124,20 +133,20 @@ class PostgresServer(Server):
                     found.append(name)
         return found
 
-    async def find(self, names: Names) -> Found:
+    async def inspect(self, names: Names) -> ServerState:
         form = {"stem": names.stem, "form": names.login_pattern}
         rows = await self.ask(_FOUND, **form, database=names.database, owner=names.owner)
-        [(database, is_new, rights, creators, renamed, may, ended, namesake)] = rows
-        is_foreign = database and not is_new and "CREATE" not in rights
-        return Found(
+        [(database, is_new, rights, creators, renamed, may, disabled, same_name_login)] = rows
+        not_ours = database and not is_new and "CREATE" not in rights
+        return ServerState(
             database=database,
             logins=tuple(may),
-            ended=tuple(ended),
-            namesake=namesake,
-            is_foreign=is_foreign,
-            is_shut="CREATE" in rights and "CONNECT" not in rights,
-            misplaced=_misplaced(names, creators if is_foreign else None, renamed)
-            if is_foreign or (renamed and not database)
+            disabled=tuple(disabled),
+            same_name_login=same_name_login,
+            not_ours=not_ours,
+            is_locked_out="CREATE" in rights and "CONNECT" not in rights,
+            misplaced=_misplaced(names, creators if not_ours else None, renamed)
+            if not_ours or (renamed and not database)
             else "",
         )
 
@@ -166,7 +175,7 @@ class PostgresServer(Server):
         has_groups = any(role is not Role.OWNER for role in known.values())
         if not has_groups or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
-        async with self.turns, self.steps(BaseTenant(names)).opened(names.database) as session:
+        async with self.limits, self.steps(BaseTenant(names)).connected_to(names.database) as session:
             inside = await rights.missing_grants_inside(session, known)
         return found | {problem for step in inside for problem in step.problems}
 
@@ -238,19 +247,19 @@ class PostgresSteps(TenantSteps):
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     for login in [*left]:
-                        if await ownership.drop(self.opened, login):
+                        if await ownership.drop(self.connected_to, login):
                             left.remove(login)
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         await self._step(partial(rights.apply_missing, wanted=wanted))
-        async with self._server.reclaims:
-            await ownership.reclaim(self.opened, wanted)
-        # Last, since readers get their rights on what was reclaimed.
+        async with self._server.reassigns:
+            await ownership.repair(self.connected_to, wanted)
+        # Last, since readers get their rights on what was reassigned.
         await self._step(partial(rights.apply_missing_inside, wanted=wanted), self.names.database)
 
-    async def shut(self) -> None:
-        await self._step(databases.shut)
+    async def lock_out(self) -> None:
+        await self._step(databases.lock_out)
 
     async def freeze(self, frozen: Collection[str], /) -> None:
         await self._step(partial(databases.freeze, logins=frozen))
@@ -262,26 +271,26 @@ class PostgresSteps(TenantSteps):
         login = await self._step(databases.login_to_adopt)
         if login is not None and login == self.names.database:
             await self._step(partial(databases.check_schema, login=login), self.names.database)
-        found = await self._server.find(self.names)
+        found = await self._server.inspect(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
         await self._step(partial(rights.apply_missing_inside, wanted={}), self.names.database)
-        async with self._server.reclaims:  # ``problems`` reports what the administrator may not give
-            await ownership.reassign_all(self.opened)
+        async with self._server.reassigns:  # ``problems`` reports what the administrator may not give
+            await ownership.reassign_all(self.connected_to)
         return login
 
     async def drop_database(self) -> None:
         await self._step(databases.drop)
 
-    async def forget(self, role: Role | None = None) -> tuple[str, ...]:
+    async def drop_roles(self, role: Role | None = None) -> tuple[str, ...]:
         names, left = self.names, list[str]()
         if role is None:
-            found = await self._server.find(names)
-            if found.database and not found.is_foreign:
+            found = await self._server.inspect(names)
+            if found.database and not found.not_ours:
                 raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
         roles = [names.owner, *names.groups] if role is None else [names.group(role)]
         for (present,) in await self._server.ask(logins.PRESENT, roles):
-            left += await ownership.forget(self.opened, present)
+            left += await ownership.drop_or_rename(self.connected_to, present)
         return tuple(sorted({*left}))
 
     async def copy_settings(self, limit: int, settings: Sequence[tuple[str, str]]) -> None:
@@ -291,7 +300,7 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(databases.add_extensions, extensions=extensions), self.names.database)
 
     @asynccontextmanager
-    async def opened(self, database: str | None = None) -> AsyncGenerator[Session]:
+    async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
         """Yield a session for the work on the tenant, in the administrator's database or in ``database``."""
         label = self._tenant.names.owner  # by which ``end_stale_sessions`` finds it
         name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
@@ -311,10 +320,10 @@ class PostgresSteps(TenantSteps):
 
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
         """Do a step in a turn. If a lock blocks it, retry, and end the tenants that hold it."""
-        watch, until = LockWatcher(self._tenant, self.opened), monotonic() + ENDING_SECONDS
+        watch, until = LockWatcher(self._tenant, self.connected_to), monotonic() + ENDING_SECONDS
         while True:
             try:
-                async with self._server.turns, self.opened(database) as session, watch.over(session):
+                async with self._server.limits, self.connected_to(database) as session, watch.over(session):
                     return await do(session)
             except BlockedError as error:
                 blocked = error

@@ -1,4 +1,4 @@
-"""The life of a tenant's PostgreSQL database: it is created or adopted, shut, frozen, and dropped."""
+"""The life of a tenant's PostgreSQL database: it is created or adopted, locked, frozen, and dropped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from psycopg.sql import SQL, Identifier, Literal
 from ....errors import ConflictError
 from ..._naming import OF_A_GROUP, Role
 from ...errors import GrantError
+from .connection import (
+    CLIENTS,
+    BlockedError,
+    DeniedError,
+    ExistsError,
+    Session,
+    Statement,
+    StatementTimeoutError,
+    end_all,
+    end_opening,
+)
 from .rights import (
     ALL,
     ATTRIBUTES,
@@ -26,17 +37,6 @@ from .rights import (
     read_database,
     read_logins,
     role_steps,
-)
-from .sessions import (
-    CLIENTS,
-    BlockedError,
-    DeniedError,
-    ExistsError,
-    Session,
-    Statement,
-    StatementTimeoutError,
-    end_all,
-    end_opening,
 )
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
@@ -77,7 +77,7 @@ async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Co
     return [f"process {pid} of {login!r}" for pid, login in found]
 
 
-async def shut(session: Session) -> None:
+async def lock_out(session: Session) -> None:
     """Revoke all rights but one, by which the database stays the tenant's, and end all sessions in it."""
     if await read_database(session) is not None:
         await need_database(session)
@@ -122,7 +122,7 @@ async def drop(session: Session) -> None:
         if not is_ours and not is_left:
             raise session.error(f"the database {names.database!r} is not the tenant's, and was not dropped")
         if allows and not is_left:
-            await shut(session)
+            await lock_out(session)
             await refuse_prepared(session)
             await session.run(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
         await session.run(_SET_TIMEOUTS, f"{REMOVAL_SECONDS * 1000:.0f}")
@@ -257,7 +257,7 @@ async def check_schema(session: Session, login: str) -> None:
 
 
 async def take_database(session: Session, login: str | None) -> None:
-    """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
+    """Make the owner role the owner, lock all others out, and make the login a member that inherits."""
     logins = {} if login is None else {login: Role.OWNER}
     await apply_missing(session, logins)
     await end_sessions(session, keep=[*(each.name for each in await read_logins(session, logins)), session.admin])

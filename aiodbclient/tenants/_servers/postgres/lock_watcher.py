@@ -18,7 +18,7 @@ from psycopg.sql import SQL
 from ....errors import DatabaseClientError
 from ..._naming import OF_A_GROUP
 from .. import BaseTenant
-from .sessions import CLIENTS, Opener, Session
+from .connection import CLIENTS, Connector, Session
 
 PATIENCE_SECONDS = 5.0  # with a tenant's login that holds a lock
 _FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
@@ -54,7 +54,7 @@ class LockWatcher:
     """Watches over a step, and ends who blocks it."""
 
     tenant: BaseTenant
-    opened: Opener
+    connected_to: Connector
     seen: str = ""  # who was in the way last
     _since: dict[str, float] = field(factory=dict[str, float])  # when a login was in the way first
     _looking: asyncio.Lock = field(factory=asyncio.Lock)  # held until it is noted who was ended
@@ -76,7 +76,7 @@ class LockWatcher:
     async def _watch(self, session: Session) -> None:
         await asyncio.sleep(_FIRST_LOOK_SECONDS)
         with suppress(DatabaseClientError):  # the watched session reports what is wrong
-            async with self.opened() as second:
+            async with self.connected_to() as second:
                 while True:
                     async with self._looking:
                         await self._look(second, session.server.info.backend_pid)

@@ -20,6 +20,7 @@ from ...._masking import Secret
 from ..._naming import Role
 from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS
+from .connection import BlockedError, ExistsError, Session, Statement, end_all, end_opening
 from .rights import (
     ALL,
     CONNECT,
@@ -30,7 +31,6 @@ from .rights import (
     revoke_membership,
     start_as_owner,
 )
-from .sessions import BlockedError, ExistsError, Session, Statement, end_all, end_opening
 
 _END_STALE_SECONDS = 30.0
 _LOCK_MILLISECONDS = 200  # for a lock, before the end of a login ends the sessions of this login
@@ -61,7 +61,7 @@ async def end_stale_sessions(session: Session) -> None:
 
 
 async def create_login(session: Session, login: str, stored: Secret, role: Role, *, dumps: bool = False) -> None:
-    """Create a login as a member of its role, and open a database that was shut. One that ``dumps`` it inherits."""
+    """Create a login as a member of its role, and open a locked database. One that ``dumps`` it inherits."""
     names, inherits = session.names, dumps or role is not Role.OWNER
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")

@@ -25,10 +25,10 @@ from psycopg.sql import SQL, Identifier
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
+from .connection import CLIENTS, BlockedError, Connector, Session, Statement, end_all, end_opening, verbatim
 from .databases import end_sessions
 from .logins import MEMBERSHIPS, revoke_memberships
 from .rights import ATTRIBUTES, read_logins
-from .sessions import CLIENTS, BlockedError, Opener, Session, Statement, end_all, end_opening, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
@@ -150,23 +150,23 @@ async def _alter(session: Session, members: Collection[str], statements: Sequenc
         raise refused
 
 
-async def drop(opened: Opener, role: str) -> bool:
+async def drop(connected_to: Connector, role: str) -> bool:
     """Give what an ended login owns to the tenant, drop the login, and return whether this succeeded.
 
     A role that owns something in another database stays: only an administrator can have put it there, as a copy.
     """
     try:
-        async with opened() as session:
+        async with connected_to() as session:
             names, places = session.names, dict(await session.run(_PLACES, role))
         if names.database in places and role != names.owner:
-            async with opened(names.database) as session:
+            async with connected_to(names.database) as session:
                 await reassign_owned(session, role)
         if elsewhere(places, names.database):
             return False
         for place in places:
-            async with opened(place) as session:
+            async with connected_to(place) as session:
                 await drop_owned(session, role)
-        async with opened() as session:
+        async with connected_to() as session:
             await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
     except GrantError:  # a lock of others, or what they granted to it
         return False
@@ -177,17 +177,17 @@ def elsewhere(places: Mapping[str | None, bool], database: str) -> list[str]:
     return [place for place, owns in places.items() if owns and place not in (database, None)]
 
 
-async def forget(opened: Opener, role: str) -> list[str]:
+async def drop_or_rename(connected_to: Connector, role: str) -> list[str]:
     """Drop a role of nobody or, if others hold that up or it owns something elsewhere, leave it renamed.
 
     Return the other databases in which it owns something.
     """
-    async with opened() as session:
+    async with connected_to() as session:
         await revoke_memberships(session, await session.run(MEMBERSHIPS, [role]))
         left = elsewhere(dict(await session.run(_PLACES, role)), session.names.database)
-    if not await drop(opened, role):  # renamed, so that no grant to it reaches the next tenant of the name
+    if not await drop(connected_to, role):  # renamed, so that no grant to it reaches the next tenant of the name
         gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
-        async with opened() as session:
+        async with connected_to() as session:
             await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))
     return left
 
@@ -238,10 +238,10 @@ async def problems(session: Session, logins: Mapping[str, Role], present: Sequen
     return sorted({*found, *(Problem(ProblemKind(kind), detail) for kind, detail in rest)}, key=str)
 
 
-async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
+async def repair(connected_to: Connector, logins: Mapping[str, Role]) -> None:
     """Give the owner role all that is in the database, and revoke what is too much. Raise GrantError if any is left."""
     refused = list[str]()
-    async with opened() as session:
+    async with connected_to() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
         await end_opening(session, names.database)  # ``problems`` would not see them
         if found := await problems(session, logins, present):
@@ -250,10 +250,10 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> None:
             refused = await _revoke_attributes(session, ours)
             strangers = partial(end_sessions, session, keep=[*present, session.admin])
             await end_all(strangers, monotonic() + _END_SECONDS)
-    refused += await reassign_all(opened)
+    refused += await reassign_all(connected_to)
     if not found:
         return
-    async with opened() as session:
+    async with connected_to() as session:
         if left := [str(each) for each in await problems(session, logins, present)]:
             raise session.error(
                 f"the administrator cannot change all that is others' in the database {names.database!r}: "
@@ -273,15 +273,15 @@ async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str
     return refused
 
 
-async def reassign_all(opened: Opener) -> list[str]:
+async def reassign_all(connected_to: Connector) -> list[str]:
     """Give the owner role what others own in the tenant's database. Return why some of it was refused."""
     reasons = list[str]()
-    async with opened() as session:
+    async with connected_to() as session:
         names = session.names
         others = [name for name in await owners(session) if name != names.owner]
     if not others:
         return reasons
-    async with opened(names.database) as session:
+    async with connected_to(names.database) as session:
         for other in others:
             try:
                 await reassign_owned(session, other)

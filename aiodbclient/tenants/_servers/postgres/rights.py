@@ -37,7 +37,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .. import SHARE_OF_CONNECTIONS
-from .sessions import Session, Statement, as_role, verbatim
+from .connection import Session, Statement, as_role, verbatim
 
 CONNECTIONS: LiteralString = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -196,7 +196,7 @@ async def missing_grants(
     for login in found:
         if login.name in wanted:
             steps += await _login_steps(session, login, wanted[login.name])
-    if not database.connections:  # last, so that nobody enters before others are shut out
+    if not database.connections:  # last, so that nobody enters before others are locked out
         opening = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(names.database))
         steps.append(GrantStep(opening))
     return steps

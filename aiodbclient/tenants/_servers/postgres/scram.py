@@ -25,7 +25,7 @@ from ...._masking import Secret
 from ..._libpq import one_line
 from ..._naming import Names
 from .. import LoginRefusedError, ServerAwayError, of_tenant
-from .sessions import CONNECT_SECONDS
+from .connection import CONNECT_SECONDS
 
 _ROUNDS = 4_096  # PostgreSQL's default
 _MOST_ROUNDS = 100_000  # 50 ms of one processor

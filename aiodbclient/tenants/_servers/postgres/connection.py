@@ -263,4 +263,4 @@ class Session:
 
 
 # Opens a session for one tenant, in the administrator's database, or in the one that is its argument.
-Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
+Connector: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
