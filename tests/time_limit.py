@@ -41,14 +41,20 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 def _limited(item: pytest.Item) -> Generator[None, object, object]:
     seconds = SECONDS_IF_THOROUGH if item.get_closest_marker("thorough") else SECONDS
 
+    hangs = False
+
     def end(*_: object) -> NoReturn:
+        nonlocal hangs
+        hangs = True
         raise TimedOut
 
     before = signal.signal(signal.SIGALRM, end)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
         return (yield)
-    except TimedOut as error:
+    except BaseException as error:
+        if not hangs:  # else a loop that lost a callback to the exception may have raised another one
+            raise
         raise pytest.fail.Exception(f"it hangs: ended after {seconds:g} s") from error
     finally:
         with suppress(TimedOut):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import sys
 import warnings
 from collections.abc import AsyncIterator, Iterable
@@ -16,7 +17,6 @@ from aiodbclient._bulk import settle
 from aiodbclient.bulk import Action
 from aiodbclient.sandbox import Sandbox
 
-from ..waiting import settle as settled
 from ..waiting import until
 from .truth import Truth, requests
 
@@ -53,17 +53,22 @@ async def test_awaited_outcomes_in_order_of_names(sandbox: Sandbox, pg: Cluster)
     assert outcomes.failed == [outcomes[2], outcomes[3]]
 
 
-async def test_stopped_outcomes_are_of_first_names(sandbox: Sandbox, pg: Cluster) -> None:
+async def test_stopped_outcomes_are_of_first_names(
+    sandbox: Sandbox, pg: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     """A name that ``stop`` cancelled fails if a later name has an outcome. It was not changed."""
     sandbox.faults.add("users.create", status=429, headers={"retry-after": "3600"})
-    run = pg.users.provision(["waits", "doadmin", "waits too"], concurrency=2)
+    caplog.set_level(logging.DEBUG, "aiodbclient")
 
-    async def stop() -> None:
-        await until(lambda: sandbox.counts["users.create", 429])
-        await settled()
-        run.stop()
+    async def names() -> AsyncIterator[str]:
+        yield "waits"
+        yield "doadmin"
+        await until(lambda: [record for record in caplog.records if getattr(record, "status", None) == 429])
+        asyncio.get_running_loop().call_later(0.1, run.stop)
+        yield "waits too"
 
-    outcomes, _ = await asyncio.gather(run, stop())
+    run = pg.users.provision(names(), concurrency=2)
+    outcomes = await run
 
     assert [(outcome.name, outcome.action) for outcome in outcomes] == [
         ("waits", Action.FAILED),
