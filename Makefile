@@ -48,7 +48,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/pacing_cost.py
 	$(BIN)/python benchmarks/pacing.py
-	$(BIN)/python -m benchmarks.limiters
+	PYTHONPATH=. $(BIN)/python benchmarks/limiters.py
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/tenants.py

@@ -1,11 +1,11 @@
 """Print the table of pacing: rate limiters that differ from the provider's, each beside a plain loop.
 
-    python -m benchmarks.limiters
+    PYTHONPATH=. python benchmarks/limiters.py
 
 In real time: each limiter is a server of its own on loopback, the client is a ``DatabaseClient`` as it comes, and the
 loop is 16 workers that sleep for ``retry-after`` (one second without it) and try again. Then a run goes beside a second
 program that spends half of the documented limit, in scaled windows. In virtual time: the rows of
-``tests/pacing/table.py`` and ``beside_run.py``, which the tests check too.
+``pacing_table.py`` and ``beside_run.py``, which the tests check too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field
 
+import beside_run
 from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import MaxWaitError, RateLimitError
 from aiodbclient.rate_limiter import Window
-from tests.pacing import beside_run
-from tests.pacing.limiters import LIMITERS, Limiter, Sliding
-from tests.pacing.table import ROWS, Figure
+from pacing_table import ROWS, Figure
+from server_limiters import LIMITERS, Limiter, Sliding
 
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 AT_ONCE = 16

@@ -15,7 +15,7 @@ from backoff import full_jitter
 
 from .._backoff import expo
 
-# Chosen by ``tests/pacing/table.py``, which compares times and 429s on 22 limiters with those of a plain loop.
+# Chosen by ``benchmarks/pacing_table.py``, which compares times and 429s on 22 limiters with those of a plain loop.
 _GROWTH = 1.2  # of the waits if a 429 names none: each is a fifth of the time since the first
 _PART = 0.22  # of the time since a row of 429s began: the least wait if the waits that they named were too short
 _DOUBLING = 8.0  # seconds in which what may be in flight doubles again

@@ -1,4 +1,4 @@
-"""What the outcomes of runs say: each name has one, and it is true."""
+"""What the outcomes of runs say: each name has one, and it is true, also on MongoDB and after unreadable resets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from aiodbclient import Cluster, DatabaseClient, NewUser, UserSettings, bulk, errors
+from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, UserSettings, bulk, errors
 from aiodbclient._bulk import settle
 from aiodbclient.bulk import Action
+from aiodbclient.rate_limiter import RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 
+from ..conftest import MakeCluster
+from ..server import Server, fails, returns_the_user
 from ..waiting import until
 from .truth import Truth, requests
 
@@ -326,3 +330,82 @@ async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: Clu
     assert outcomes["b"].error is None
     assert isinstance(outcomes["a"].error, errors.DatabaseClientError)
     assert outcomes["a"].error.may_have_applied
+
+
+async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseClient, mongodb: Cluster) -> None:
+    same = client.cluster(mongodb.id, engine="mongodb")
+    names = [f"t{n}" for n in range(20)]
+
+    users = await asyncio.gather(*((mongodb, same)[n % 2].users.create(name) for n, name in enumerate(names)))
+
+    assert [user.name for user in users] == names
+    assert sandbox.counts["users.create", 201] == requests(sandbox, "users.create") == 20
+
+
+async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: Cluster) -> None:
+    truth = Truth(sandbox, mongodb.id)
+    reported: dict[str, str | None] = {}
+
+    async def provision() -> None:
+        async for outcome in mongodb.users.provision((f"t{n}" for n in range(100)), concurrency=8):
+            assert outcome.action is Action.CREATED, outcome.error
+            assert outcome.user is not None
+            reported[outcome.name] = outcome.user.password
+
+    async def single() -> None:
+        for n in range(10):
+            user = await mongodb.users.create(f"single-{n}")
+            reported[user.name] = (await mongodb.users.reset_auth(user.name)).password
+
+    await asyncio.gather(provision(), single())
+
+    assert len(reported) == 110
+    assert reported == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
+    assert not any(status == 500 for _, status in sandbox.counts)
+
+
+PERFORMED = 0.3  # seconds
+
+
+@pytest.mark.parametrize("engine", ["pg", "mongodb"])
+@pytest.mark.parametrize(("status", "text"), [(202, ""), (200, "<html>a gateway</html>")])
+async def test_rotate_reports_the_valid_password(
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, engine: str, status: int, text: str
+) -> None:
+    """The server performs the first reset after its answer, when a reset sent at once would be done already."""
+    monkeypatch.setattr("aiodbclient._bulk.settle.PERFORMED", PERFORMED)
+    resets, password = 0, "old"
+
+    def perform(number: int) -> None:
+        nonlocal password
+        password = f"password-{number}"
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal resets
+        user = {"name": "a", "role": "normal"}
+        if request.method == "POST":
+            resets += 1
+            if resets == 1:
+                asyncio.get_running_loop().call_later(PERFORMED / 2, perform, resets)
+                return web.Response(status=status, text=text)
+            perform(resets)
+        return web.json_response({"user": user | ({"password": password} if engine == "pg" or resets > 1 else {})})
+
+    server.otherwise = answer
+    [outcome] = await make_cluster(engine=engine).users.rotate(["a"])
+
+    await asyncio.sleep(PERFORMED)
+    assert outcome.action is Action.RESET
+    assert outcome.user.password == password
+
+
+async def test_429s_do_not_fail_a_name(server: Server, make_cluster: MakeCluster) -> None:
+    """The hour can be used up for much longer than the limiter's shortest window."""
+    limiter, retry = RateLimiter([Window(100, 0.05)]), RetryPolicy(max_tries=2)
+    server.will(*(fails(429, retry_after="0.05") for _ in range(8)))
+    server.otherwise = returns_the_user()
+
+    [outcome] = await make_cluster(rate_limiter=limiter, retry=retry).users.rotate(["a"])
+
+    assert outcome.action is Action.RESET
+    assert len(server.requests) == 9

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
 
+import aiokafka.conn
 import aiomysql
 import asyncmy
 import asyncpg
+import opensearchpy
 import psycopg
 import pymysql
 import pytest
-import sqlalchemy
-import sqlalchemy.ext.asyncio as sqlalchemy_asyncio
+import trustme
 from attrs import evolve
+from pymongo import uri_parser
+
+from aiodbclient import Connection, Engine, User
 
 from .servers import TLSServer
-
-make_url = sqlalchemy.engine.make_url
 
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
@@ -62,23 +65,6 @@ async def by_asyncmy(server: TLSServer) -> None:
     connection.close()
 
 
-def by_sqlalchemy(driver: str) -> Any:
-    """psycopg reads the file of the CA from the URI. The others get a context."""
-
-    async def log_in(server: TLSServer) -> None:
-        url, options = make_url(uri(server)).set(drivername=driver), dict[str, Any]()
-        if driver != "postgresql+psycopg":
-            url, options = url.set(query={}), {"ssl": ssl.create_default_context(cafile=server.ca_file)}
-        if driver == "mysql+pymysql":
-            sqlalchemy.create_engine(url, connect_args=options, poolclass=sqlalchemy.NullPool).connect().close()
-            return
-        engine = sqlalchemy_asyncio.create_async_engine(url, connect_args=options, poolclass=sqlalchemy.NullPool)
-        async with engine.connect() as connection:
-            assert (await connection.execute(sqlalchemy.text("SELECT 1"))).scalar() == 1
-
-    return log_in
-
-
 def _arguments(server: TLSServer) -> dict[str, Any]:
     where = server.connection
     return {
@@ -90,17 +76,8 @@ def _arguments(server: TLSServer) -> dict[str, Any]:
     }
 
 
-POSTGRESQL = {
-    "psycopg": by_psycopg,
-    "asyncpg": by_asyncpg,
-    **{f"sqlalchemy {driver}": by_sqlalchemy(f"postgresql+{driver}") for driver in ("psycopg", "asyncpg")},
-}
-MYSQL = {
-    "pymysql": by_pymysql,
-    "aiomysql": by_aiomysql,
-    "asyncmy": by_asyncmy,
-    **{f"sqlalchemy {driver}": by_sqlalchemy(f"mysql+{driver}") for driver in ("aiomysql", "asyncmy", "pymysql")},
-}
+POSTGRESQL = {"psycopg": by_psycopg, "asyncpg": by_asyncpg}
+MYSQL = {"pymysql": by_pymysql, "aiomysql": by_aiomysql, "asyncmy": by_asyncmy}
 
 
 @pytest.mark.parametrize("log_in", POSTGRESQL.values(), ids=POSTGRESQL)
@@ -108,10 +85,7 @@ async def test_a_driver_of_postgresql_verifies_the_server(postgresql: TLSServer,
     await log_in(postgresql)
 
     for server in (with_the_wrong_ca(postgresql), with_the_wrong_host(postgresql)):
-        with pytest.raises(
-            (ssl.SSLCertVerificationError, psycopg.OperationalError, sqlalchemy.exc.OperationalError),
-            match="certificate",
-        ):
+        with pytest.raises((ssl.SSLCertVerificationError, psycopg.OperationalError), match="certificate"):
             await log_in(server)
 
 
@@ -129,3 +103,40 @@ def _first(error: BaseException) -> BaseException:
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return error
+
+
+ALICE = User("alice@example", password="p@ss:w/rd%+ ?")
+
+
+def connection(engine: Engine, uri: str | None = None) -> Connection:
+    return Connection(host="db.example", port=25060, ssl=True, engine=engine, uri=uri)
+
+
+@pytest.mark.parametrize("own", [None, "mongodb://doadmin:x@db.example:25060/admin?tls=true&authSource=admin"])
+def test_mongodb(tmp_path: Path, own: str | None) -> None:
+    ca_file = tmp_path / "my ca+%.pem"
+    ca_file.touch()
+
+    read = uri_parser.parse_uri(connection(Engine.MONGODB, own).uri_for(ALICE, "alpha", ca_file=ca_file))
+
+    assert (read["username"], read["password"], read["database"]) == (ALICE.name, ALICE.password, "alpha")
+    assert read["nodelist"] == [("db.example", 25060)]
+    options = {name.lower(): value for name, value in read["options"].items()}
+    assert options == {"tls": True, "tlscafile": str(ca_file), "authsource": "admin"}
+
+
+def test_kafka() -> None:
+    [(host, port, _)] = aiokafka.conn.collect_hosts(connection(Engine.KAFKA).uri_for(ALICE))
+
+    assert (host, port) == ("db.example", 25060)
+
+
+def test_opensearch(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    uri = connection(Engine.OPENSEARCH).uri_for(ALICE, ca_file=tmp_path / "ca.pem")
+
+    client = opensearchpy.OpenSearch(uri, ca_certs=str(tmp_path / "ca.pem"))
+
+    assert client.transport.hosts == [
+        {"host": "db.example", "port": 25060, "use_ssl": True, "http_auth": f"{ALICE.name}:{ALICE.password}"}
+    ]

@@ -13,8 +13,8 @@ from aiodbclient import RateLimiter
 from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 from aiodbclient.rate_limiter import Window
+from beside_run import bursts, each_ten_seconds, price, thirty_a_minute
 
-from .beside_run import bursts, each_ten_seconds, price, thirty_a_minute
 from .world import VirtualLoop, virtual
 
 PAGE = Path(__file__).parents[2] / "docs/why/pacing.md"

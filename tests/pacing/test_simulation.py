@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from aiodbclient import RateLimiter
 from aiodbclient.rate_limiter import Window
+from beside_run import ROWS as ROWS_BESIDE_RUN
+from pacing_table import ROWS, Api, Figure, Run, call_paced, spread
+from server_limiters import Windows
 
-from .beside_run import ROWS as ROWS_BESIDE_RUN
-from .limiters import Windows
-from .table import ROWS, Api, Figure, Run, call_paced, spread
 from .world import VirtualLoop, live, optimum
 
 

@@ -16,10 +16,9 @@ from attrs import define, field
 from aiodbclient import RateLimiter
 from aiodbclient._pacing.limiter import Slots
 from aiodbclient.errors import MaxWaitError
-
-from .limiters import Windows
-from .table import AT_ONCE, Api, Figure, call_paced
-from .world import VirtualLoop, live, optimum
+from pacing_table import AT_ONCE, Api, Figure, call_paced
+from server_limiters import Windows
+from tests.pacing.world import VirtualLoop, live, optimum
 
 MINUTE, HOUR = 60.0, 3600.0
 WARM = 630.0  # seconds of single calls before the run, which begins between two bursts

@@ -17,9 +17,20 @@ from aiodbclient import RateLimiter
 from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 from aiodbclient.rate_limiter import Window
-
-from .limiters import LIMITERS, Clock, Limiter, Outage, Refusal, Refusing, Sliding, Slow, UsedHour, Windows, at_random
-from .world import VirtualLoop, live, optimum
+from server_limiters import (
+    LIMITERS,
+    Clock,
+    Limiter,
+    Outage,
+    Refusal,
+    Refusing,
+    Sliding,
+    Slow,
+    UsedHour,
+    Windows,
+    at_random,
+)
+from tests.pacing.world import VirtualLoop, live, optimum
 
 Make = Callable[[Clock], Limiter]
 AT_ONCE = 16
