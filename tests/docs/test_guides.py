@@ -7,18 +7,31 @@ before. What is around the program (a token, a cluster, a Vault) comes from the 
 from __future__ import annotations
 
 import ast
+import asyncio
 import codeop
 import inspect
+import os
 import re
 import subprocess
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
+from psycopg import AsyncConnection
 
+from aiodbclient import DatabaseClient
 from aiodbclient._http.retry import LOST_STATUSES, RULES, Failure, RetryDecision
+from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants.errors import StoreError
+from vault_store import VaultStore, from_url
 
+from ..tenants.store_contract import LONG, keep
 from ..tenants.vault import Vault
 from .conftest import Namespace
 
@@ -142,16 +155,34 @@ async def run(block: str, page: str, namespace: Namespace) -> None:
 
 
 async def test_store_contract_passes_on_vault(namespace: Namespace, vault: Vault) -> None:
+    """All of the contract, with the parameters of each test."""
     vault.hurry = 10.0  # so that leases expire sooner
     for block in blocks_of("how-to/your-own-store.md"):
         if "import VaultStore" in block or "StoreContract" in block:
             exec(re.sub(r"^async with VaultStore.*", "", block, flags=re.M | re.S), namespace)
     contract = namespace["TestVaultStore"]()
-    contract.lease = 0.5
-    tests = [name for name in dir(contract) if name.startswith("test_")]
+    contract.lease, contract.many = 0.5, 60  # it lists all names at once
+    tests = [getattr(contract, name) for name in dir(contract) if name.startswith("test_")]
     assert len(tests) > 15
-    for name in tests[::5]:  # tests/tenants/stores/test_vault_store.py runs all of them
-        await getattr(contract, name)()
+    for test in tests:
+        parameters = [arguments for mark in getattr(test, "pytestmark", []) for arguments in mark.args[1]]
+        for arguments in parameters or [()]:
+            await test(*arguments)
+
+
+async def test_vault_store_from_url(vault: Vault) -> None:
+    """What the command opens. It stores no password in plain text if it has a key, and an error shows no token."""
+    url = vault.url.replace("http:", "vault+http:")
+    for key in (None, [Fernet.generate_key().decode()]):
+        async with from_url(f"{url}/secret/tenants", key) as store:
+            await keep(store, "alpha")
+        assert f"tenants/{b'alpha'.hex()}" in vault.secrets
+        assert ("hunter2" in str(vault.secrets.pop(f"tenants/{b'alpha'.hex()}"))) == (key is None)
+    async with VaultStore(vault.url, "a-wrong-token") as refused:
+        with pytest.raises(StoreError, match=r"Vault answered 403 to GET data(?!.*a-wrong)"):
+            await refused.claim("alpha", LONG)
+    with pytest.raises(InvalidArgumentError, match="vault://HOST:PORT/MOUNT/FOLDER"):
+        from_url("vault://vault.example.com/secret", None)
 
 
 @pytest.mark.parametrize("page", PROGRAMS)
@@ -183,3 +214,64 @@ def test_the_table_of_retries_is_the_rule() -> None:
     lost = lines[2 + list(RULES).index(Failure.LOST)].split("|")[1]
     statuses = re.findall(r"(\d{3})(?: to (\d{3}))?", lost)
     assert {status for first, last in statuses for status in range(int(first), int(last or first) + 1)} == LOST_STATUSES
+
+
+NAMES = [f"t{n:02}" for n in range(12)]
+TABLES = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = 'public' ORDER BY 1"
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the page defines, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "guide"}
+    for block in blocks_of("how-to/migrations.md"):
+        definitions = block.partition("\nasync for ")[0]
+        if "await tenants.ensure" not in block and "failed" not in block and "AsyncExitStack" not in block:
+            exec(definitions, names)
+    return names
+
+
+async def tables(credential: Credential) -> list[str]:
+    async with await AsyncConnection.connect(credential.uri) as connection:
+        return [name for (name,) in await (await connection.execute(TABLES)).fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"), [("migrate", ["alembic_version", "notes"]), ("migrate_by_sql", ["tags"])]
+)
+async def test_each_tenant_is_migrated(
+    recipes: dict[str, Any], aiodbclient_tenants: Tenants, recipe: str, expected: list[str]
+) -> None:
+    """All at once, each in its own database."""
+    tenants = aiodbclient_tenants
+    assert all([outcome.error is None async for outcome in tenants.provision(NAMES)])
+    outcomes = [outcome async for outcome in tenants.each(recipes[recipe], concurrency=len(NAMES))]
+    assert [(outcome.name, outcome.error) for outcome in outcomes if outcome.error is not None] == []
+    there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
+    assert there == dict.fromkeys(NAMES, expected)
+
+
+@pytest.mark.thorough
+async def test_command_migrates_each_tenant(recipes: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> None:
+    [command] = re.findall(r"^```console\n(.*?)^```$", PAGES["how-to/migrations.md"], re.MULTILINE | re.DOTALL)
+    cluster_id = await sandbox.add_cluster("pg", backend="postgres")
+    async with (
+        DatabaseClient(sandbox.token, base_url=sandbox.url) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        tenants = Tenants(client.cluster(cluster_id), store)
+        assert all([outcome.error is None async for outcome in tenants.provision(NAMES[:3])])
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DIGITALOCEAN_TOKEN": sandbox.token,
+            "DIGITALOCEAN_API_URL": sandbox.url,
+            "DIGITALOCEAN_CLUSTER_ID": cluster_id,
+        }
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", command, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        async for outcome in tenants.each(tables):
+            assert outcome.value == ["alembic_version", "notes"], outcome.name
