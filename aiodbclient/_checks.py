@@ -1,4 +1,4 @@
-"""Checks of arguments that are counts or times. Pure."""
+"""Checks of arguments that are counts, times or versions. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def check_whole(name: str, value: object, least: int = 1) -> None:
     """Refuse a number that is not an int of at least ``least``."""
     if type(value) is not int or value < least:
         raise InvalidArgumentError(f"{name} must be an int of at least {least}, not {value!r}")
+
+
+def check_version(version: object) -> None:
+    """Refuse a version that is not a printable text."""
+    if version is not None and not (isinstance(version, str) and version and version.isprintable()):
+        raise InvalidArgumentError(f"version must be a printable string, and not empty, not {shown(version)}")
 
 
 def check_seconds(name: str, value: object) -> None:

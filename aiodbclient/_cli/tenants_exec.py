@@ -33,7 +33,7 @@ from .selection import TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
     from ..bulk import Action, Failed
-    from ..tenants import Credential
+    from ..tenants import Credential, TenantRecord
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.
@@ -56,31 +56,37 @@ async def exec_tenants(
         int, option("--concurrency", metavar="N", min=1, help="Programs at a time. Default: 8.")
     ] = 8,
     first: Annotated[int, option("--first", metavar="N", min=0, help="Run N first; the others if these succeed.")] = 0,
+    version: Annotated[
+        str | None,
+        option("--version", metavar="TEXT", help="Skip tenants at this version, and store it where PROGRAM succeeds."),
+    ] = None,
 ) -> int:
     """Run a program as a tenant, or for each of several.
 
     The credential is in its environment, as `show -o env` prints it.
 
-    For one NAME the program has your terminal, and this exits with its exit code. For several, and with -o json, it
-    has no input; its output is printed when it ends, with the tenant's name before each line, and this exits with 1 if
-    one failed. --all leaves out suspended tenants.
+    For one NAME the program has your terminal, and this exits with its exit code. For several, and with -o json or
+    --version, it has no input; its output is printed when it ends, with the tenant's name before each line, and this
+    exits with 1 if one failed. --all leaves out suspended tenants. With --version and no names it means all.
 
     Example: aiodbclient tenants exec alpha -- psql -c "SELECT 1"
     """
     program: list[str] = context.meta.get(PROGRAM, [])
-    wanted = names_in(chosen)
+    wanted = names_in(chosen, default_all=version is not None)
     if not program or program[0].startswith("-"):
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql")
     if not _exists(program[0]):
         note(f"{program[0]}: no such program")
         return Exit.NOT_FOUND
-    if wanted is None or len(wanted) != 1 or not chosen.is_typed or output.as_json:
-        async with open_selection(place, chosen, [role], among=lambda record: not is_suspended(record)) as opened:
+    if wanted is None or len(wanted) != 1 or not chosen.is_typed or output.as_json or version is not None:
+        async with open_selection(place, chosen, [role], among=_is_awake, default_all=True) as opened:
             tenants, names = opened.in_role(role), opened.names[role]
             parts = [part for part in (names[:first], names[first:]) if part]
-            report = _ProgramReport(output, place.verbose, opened=opened)
+            report = _ProgramReport(output, place.verbose, opened=opened, version=version)
             work = partial(_run_quietly, program, report.begun)
-            each_part = ((role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts)
+            each_part = (
+                (role.value, tenants.each(work, part, version=version, concurrency=concurrency)) for part in parts
+            )
             return await opened.follow(each_part, report)
     async with open_records(place) as on_record:
         credentials, missing = on_record.credentials(wanted, role)
@@ -91,21 +97,27 @@ async def exec_tenants(
         return await _run(program, _environment(credentials[0], Path(folder)))
 
 
+def _is_awake(record: TenantRecord) -> bool:
+    return not is_suspended(record)
+
+
 @define
 class _ProgramReport(TenantReport):
     """Prints the output of programs: on the standard output only if they succeed."""
 
     runs_programs: ClassVar[bool] = True
+    version: str | None = None
     begun: list[str] = field(factory=list[str])  # whose program was started; with their roles
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
-        found: dict[str, Any] = outcome.value.as_object()
-        return found
+        return {} if outcome.value is None else outcome.value.as_object()
 
     def failed_row(self, error: Exception) -> dict[str, Any]:
         return error.ran.as_object() if isinstance(error, _ProgramError) else super().failed_row(error)
 
     def text(self, outcome: Any, role: str) -> str:
+        if outcome.value is None:  # it was skipped
+            return ""
         note(f"{outcome.name}: {took(outcome.value.seconds)}")
         return "\n".join(f"{outcome.name}: {printable(line.expandtabs())}" for line in outcome.value.lines())
 
@@ -125,6 +137,8 @@ class _ProgramReport(TenantReport):
         return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
 
     def next_step(self, left: Sequence[str]) -> str:
+        if self.version is not None:
+            return super().next_step(left)
         # The program's arguments are not repeated: they may hold a secret.
         chosen = [name for role, its in self.opened.names.items() for name in its if called(name, role) in left]
         with NamedTemporaryFile("w", prefix="aiodbclient-left-", suffix=".csv", delete=False) as file:

@@ -68,6 +68,7 @@ def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) 
         if suspended is not None:
             row["state"] = f"suspended {span((datetime.now(UTC) - suspended).total_seconds())}"
         row["age"] = None if login is None else datetime.now(UTC) - login.created
+    row["version"] = record.version
     row["pending"] = ", ".join(record.pending(role)) or None
     return row | {"username": login and login.username}
 

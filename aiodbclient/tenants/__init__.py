@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantRepaired as TenantRepaired
     from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
     from ._outcomes import TenantResult as TenantResult
+    from ._outcomes import TenantSkipped as TenantSkipped
     from ._placement import ClusterCapacity as ClusterCapacity
     from ._pools import TenantPools as TenantPools
     from ._records import Login as Login
@@ -53,7 +54,7 @@ _HOMES = {
     "._naming": "Role",
     "._outcomes": "Problem ProblemKind TenantAction TenantCheckOutcome TenantChecked TenantDone TenantEvent "
     "TenantFailed TenantMoveOutcome TenantMoved TenantOutcome TenantRemovalOutcome TenantRemoved "
-    "TenantRepairOutcome TenantRepaired TenantResult",
+    "TenantRepairOutcome TenantRepaired TenantResult TenantSkipped",
     "._pools": "TenantPools",
     "._records": "Login Operation OperationKind TenantRecord TenantState",
     "._role": "TenantRole",

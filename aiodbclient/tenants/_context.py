@@ -31,6 +31,7 @@ class Context:
     prefix: str
     role: Role = Role.OWNER
     setup: Setup | None
+    version: str | None = None  # of what ``setup`` makes
     on_event: Callable[[TenantEvent], object] | None
 
     async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantServer:

@@ -36,6 +36,7 @@ class TenantAction(StrEnum):
         RESUMED: It was suspended, and has a new login.
         MOVED: It is on another cluster now.
         DONE: The work of ``each`` on it returned.
+        SKIPPED: ``each`` did not call the work, since the tenant has that version.
         DELETED: It existed, and was removed.
         ABSENT: It was to be removed, but was not on record.
         FAILED: It failed. ``error`` says why.
@@ -52,6 +53,7 @@ class TenantAction(StrEnum):
     RESUMED = "resumed"
     MOVED = "moved"
     DONE = "done"
+    SKIPPED = "skipped"
     DELETED = "deleted"
     ABSENT = "absent"
     FAILED = "failed"
@@ -191,6 +193,20 @@ class TenantResult(Done, Generic[T_co]):
     action: Literal[TenantAction.DONE] = TenantAction.DONE
     cluster: str
     value: T_co
+
+
+@frozen(kw_only=True)
+class TenantSkipped(Done):
+    """A tenant that has the version of ``each`` already.
+
+    Attributes:
+        cluster: The id of the tenant's cluster.
+        value: Always None.
+    """
+
+    action: Literal[TenantAction.SKIPPED] = TenantAction.SKIPPED
+    cluster: str
+    value: ClassVar[None] = None
 
 
 @frozen(kw_only=True)

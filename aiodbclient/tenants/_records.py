@@ -152,7 +152,7 @@ class TenantRecord:
         ca: The cluster's certificate authority as PEM; None if the cluster does not use TLS.
         suspended: When it was suspended, in UTC. None if it is not.
         is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database.
-        version: The version of what is in the database. None if none was stored.
+        version: The version of what is in the database, stored by ``setup`` or ``each``. None if none was stored.
         leftover: The id of another cluster that may still have a database of the tenant.
         logins: The logins that its programs use, and those that they used before a rotation.
         operation: The operation in progress. None if there is none. An error does not end it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 from .._bulk.outcomes import Done
 from .._bulk.run import Run
-from .._checks import check_whole
+from .._checks import check_version, check_whole
 from .._http.call import RequestStats
 from ..errors import InvalidArgumentError
 from ._context import Context
@@ -20,7 +20,14 @@ from ._operations.job import TenantJob
 from ._operations.provision import IfExists, ProvisionTenants
 from ._operations.remove import RemoveTenants
 from ._operations.rotate import RevokePrevious, RotateTenants
-from ._outcomes import TenantCheckOutcome, TenantFailed, TenantOutcome, TenantRemovalOutcome, TenantResult
+from ._outcomes import (
+    TenantCheckOutcome,
+    TenantFailed,
+    TenantOutcome,
+    TenantRemovalOutcome,
+    TenantResult,
+    TenantSkipped,
+)
 from ._records import TenantRecord
 from ._stores import readable
 
@@ -235,9 +242,34 @@ class TenantRole:
             raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
         return self._run(names, RemoveTenants(self._context, suspended_for=suspended_for))
 
+    @overload
     def each(
-        self, work: Callable[[Credential], Awaitable[T]], names: GivenNames | None = None, *, concurrency: int = 16
-    ) -> Run[TenantResult[T] | TenantFailed]:
+        self,
+        work: Callable[[Credential], Awaitable[T]],
+        names: GivenNames | None = None,
+        *,
+        version: None = None,
+        concurrency: int = 16,
+    ) -> Run[TenantResult[T] | TenantFailed]: ...
+
+    @overload
+    def each(
+        self,
+        work: Callable[[Credential], Awaitable[T]],
+        names: GivenNames | None = None,
+        *,
+        version: str | None,
+        concurrency: int = 16,
+    ) -> Run[TenantResult[T] | TenantSkipped | TenantFailed]: ...
+
+    def each(
+        self,
+        work: Callable[[Credential], Awaitable[T]],
+        names: GivenNames | None = None,
+        *,
+        version: str | None = None,
+        concurrency: int = 16,
+    ) -> Run[Any]:
         """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
 
         ```python
@@ -248,23 +280,32 @@ class TenantRole:
         An exception of ``work`` fails that tenant, and the others go on. ``stop`` lets the calls in progress finish;
         cancelling the loop cancels them. Whether it is safe to repeat depends on ``work``.
 
+        With ``version`` the call continues where an earlier one stopped: it skips the tenants that have the version,
+        and stores it after ``work`` has returned. Several processes may call it at once: a tenant is one process's at
+        a time. If a process dies after ``work`` and before the version is stored, ``work`` runs again. Other operations
+        do not wait for ``work``. If they take away its login, as ``suspend``, ``remove`` and ``move`` do, ``work`` is
+        cancelled, and the version is not stored.
+
         Args:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
             names: The tenants. None: all on record.
+            version: The version that a tenant has after ``work``, such as the revision of your migrations.
             concurrency: How many calls of ``work`` at a time.
 
         Returns:
-            The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
-            ``work``, or with TenantNotFoundError or TenantUnavailableError if the tenant has no credential to use. Each
-            has the ``cluster``.
+            The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, SKIPPED (the tenant has the
+            ``version``), or FAILED: with the exception of ``work``, with TenantNotFoundError or TenantUnavailableError
+            if the tenant has no credential to use, or with ClaimLostError. Each has the ``cluster``.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, or ``concurrency`` is not an int of at least 1.
+            InvalidArgumentError: ``work`` is not callable, ``version`` is not a printable string, or ``concurrency`` is
+                not an int of at least 1.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
+        check_version(version)
         check_whole("concurrency", concurrency)
-        return self._run(names, EachTenant(self._context, work), concurrency)
+        return self._run(names, EachTenant(self._context, work, version), concurrency)
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from .._bulk.run import Run, check_iterable
-from .._checks import check_whole
+from .._checks import check_version, check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from .._masking import hidden
@@ -84,6 +84,8 @@ class Tenants(TenantRole):
         setup: An async function for migrations. It is called with the credential of a new tenant, before that is
             stored, and by the first ``ensure`` of a tenant that was made without one. If it raises, the tenant fails,
             and the next call runs it again. So it runs at least once.
+        version: The version of what ``setup`` makes, such as the revision of your migrations. It is stored with that,
+            so that ``each(work, version=...)`` skips the tenant. Needs ``setup``.
         on_event: Called with a ``TenantEvent`` after the work on each tenant.
         max_tenants: How many tenants each cluster may have on record. None: no limit. The store is read when a run or
             the first ``ensure`` begins, and again after 30 s. Several processes may exceed ``max_tenants`` by what they
@@ -97,7 +99,7 @@ class Tenants(TenantRole):
             of several engines; ``store`` is not a store, no database's name can begin with ``prefix``,
             ``connection_limit`` or ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names
             another cluster, or ``on_event`` or ``choose_cluster`` is not callable, or ``setup`` is not an async
-            function.
+            function, or ``version`` is not a printable string or is given without ``setup``.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Tenants(TenantRole):
         admin: AdminLogin | Mapping[str, AdminLogin] | None = None,
         connection_limit: int | None = None,
         setup: Setup | None = None,
+        version: str | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
         max_tenants: int | None = None,
         choose_cluster: ChooseCluster | None = None,
@@ -125,6 +128,9 @@ class Tenants(TenantRole):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
         if setup is not None and not (iscoroutinefunction(setup) or iscoroutinefunction(type(setup).__call__)):
             raise InvalidArgumentError(f"setup must be an async function, and {setup!r} is not")
+        check_version(version)
+        if version is not None and setup is None:
+            raise InvalidArgumentError("version is of what setup makes, and there is no setup")
         for name, number in (("connection_limit", connection_limit), ("max_tenants", max_tenants)):
             if number is not None:
                 check_whole(name, number)
@@ -137,6 +143,7 @@ class Tenants(TenantRole):
             store=store,
             prefix=prefix,
             setup=setup,
+            version=version,
             on_event=on_event,
         )
         super().__init__(context)
@@ -208,7 +215,7 @@ class Tenants(TenantRole):
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, a new login.
 
-        It does not call ``setup``: run the migrations that the tenant missed with ``each(migrate, names)``.
+        It does not call ``setup``: run the migrations that the tenant missed with ``each``.
 
         Args:
             names: The tenants.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import os
 import re
 import signal
@@ -110,6 +111,34 @@ def test_first_spares_the_others(command: Command, names: list[str]) -> None:
     left = command("tenants", "exec", *said[1].split(), *command.place, "--", "true")
     assert (left.code, "2 done\n" in left.err) == (0, True)
     Path(said[1].split()[1]).unlink()
+
+
+def test_version_is_stored_and_skipped(command: Command, names: list[str]) -> None:
+    """Where the program fails, the next command runs it again. Without names it is for all tenants."""
+    a, b = names[:2]
+    command.provision(a, b)
+    command.environment["FAIL"] = b
+    migrate = ["tenants", "exec", *command.place, "--version", "0042"]
+    first = command(*migrate, *RUN)
+    assert (first.code, first.out, "1 done, 1 failed\n" in first.err) == (1, f"{a}: I am {a}\n", True)
+    assert versions_of(command) == {a: "0042", b: None}
+    command.environment["FAIL"] = ""
+    second = command(*migrate, *RUN)
+    assert (second.code, second.out, "1 done, 1 skipped\n" in second.err) == (0, f"{b}: I am {b}\n", True)
+    assert versions_of(command) == {a: "0042", b: "0042"}
+    [skipped] = command(*migrate, a, "-o", "json", *RUN).objects()
+    assert skipped == {"name": a, "action": "skipped", "role": "owner"}
+    table = [line.split() for line in command("tenants", "list", *command.place).out.splitlines()]
+    assert [line[table[0].index("version")] for line in table] == ["version", "0042", "0042"]
+    rows = [*csv.DictReader(command("tenants", "list", "-o", "csv", *command.place).out.splitlines())]
+    assert [row["version"] for row in rows] == ["0042", "0042"]
+    command(*migrate[:-1], "", *RUN).fails(2, "version must be a printable string")
+
+
+def versions_of(command: Command) -> dict[str, str | None]:
+    return {
+        each["name"]: each["version"] for each in command("tenants", "list", "-o", "json", *command.place).objects()
+    }
 
 
 def test_as_many_run_as_asked(command: Command, names: list[str]) -> None:

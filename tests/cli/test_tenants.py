@@ -240,7 +240,7 @@ def test_damaged_record_stops_no_other(command: Command, names: list[str]) -> No
 def test_table_has_whole_values(command: Command, names: list[str]) -> None:
     """No value is folded or cut, since people copy them. On a narrow terminal each has a line."""
     command.provision(*names[:2])
-    titles = ["name", "role", "cluster", "state", "age", "pending", "username"]
+    titles = ["name", "role", "cluster", "state", "age", "version", "pending", "username"]
     for columns in (200, 60):
         _, screen = command.terminal("tenants", "list", *command.place, columns=columns).end()
         lines = [line.split() for line in screen.replace("\r", "").splitlines()]

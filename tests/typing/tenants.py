@@ -29,6 +29,7 @@ from aiodbclient.tenants import (
     TenantResult,
     TenantRole,
     Tenants,
+    TenantSkipped,
 )
 
 
@@ -109,3 +110,7 @@ async def use_many(a: Cluster, b: Cluster, store: SQLiteStore) -> None:
         if outcome.error is None:
             assert_type(outcome.value, int)
             assert_type(outcome.action, Literal[TenantAction.DONE])
+    async for once in tenants.each(work, version="0042"):
+        assert_type(once, TenantResult[int] | TenantSkipped | TenantFailed)
+        if once.action is TenantAction.DONE:
+            assert_type(once.value, int)

@@ -111,7 +111,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             return TenantAction.CREATED
         if (login := tenant.stored.current() if tenant.state is TenantState.USABLE else None) is not None:
             # The command made it, for example, which has no setup.
-            await tenant.finish(evolve(tenant.stored, is_set_up=await tenant.set_up(login)))
+            await tenant.finish(await tenant.set_up(tenant.stored, login))
             return TenantAction.KEPT
         if tenant.state is TenantState.REMOVING:
             await remove(tenant)
@@ -149,8 +149,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         now = await tenant.context.store.now()
         logins.append(Login(username=adopted, password=None, created=now, replaced=now))
     logins.append(await tenant.add_login(login, Role.OWNER))
-    is_set_up = await tenant.set_up(logins[-1])
-    await tenant.finish(evolve(tenant.stored, logins=tuple(logins), is_set_up=is_set_up))
+    await tenant.finish(await tenant.set_up(evolve(tenant.stored, logins=tuple(logins)), logins[-1]))
     return TenantAction.ADOPTED if kind is OperationKind.ADOPT else TenantAction.CREATED
 
 

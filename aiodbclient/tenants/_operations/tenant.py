@@ -217,13 +217,13 @@ class Tenant(BaseTenant):
                 with suppress(PermissionDeniedError):  # it stays in the list
                     await none_if_not_found(client.users.delete(each.username))
 
-    async def set_up(self, login: Login) -> bool:
-        """Call ``setup`` with the credential of ``login``, before that is stored, and return whether it is set up."""
+    async def set_up(self, record: TenantRecord, login: Login) -> TenantRecord:
+        """Call ``setup`` with the credential of ``login``, before that is stored, and return the record afterwards."""
         if self.context.setup is None:
-            return self.stored.is_set_up
-        await self.context.setup(self.stored.credential_of(login))
+            return record
+        await self.context.setup(record.credential_of(login))
         await self.renew()
-        return True
+        return evolve(record, is_set_up=True, version=self.context.version or record.version)
 
 
 def lacks_login(record: TenantRecord | None, found: ServerState) -> bool:

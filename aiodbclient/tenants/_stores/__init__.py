@@ -81,7 +81,7 @@ class Store(Protocol):
         claim.
 
         Args:
-            name: The name of the tenant.
+            name: The name of the tenant. ``Tenants.each`` with a version appends ``:each``.
             lease: Seconds for which the claim holds, unless it is renewed.
 
         Returns:
@@ -192,21 +192,27 @@ async def copy_records(source: Store, target: Store) -> int:
 
 async def is_claimed(store: Store, name: str) -> bool:
     """Whether a process works on the name."""
-    claim = await store.claim(name, 10.0)  # s, since it ends at once
-    if claim is not None:
-        await _release(store, claim)
-    return claim is None
+    async with claiming(store, name) as claim:
+        return claim is None
 
 
 @asynccontextmanager
 async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
-    claim = await store.claim(name, _LEASE)
-    if claim is None:
-        raise StoreError(f"a process works on {name!r}: run this again when it is done")
+    async with claiming(store, name) as claim:
+        if claim is None:
+            raise StoreError(f"a process works on {name!r}: run this again when it is done")
+        yield claim
+
+
+@asynccontextmanager
+async def claiming(store: Store, name: str, lease: float = _LEASE) -> AsyncGenerator[Claim | None]:
+    """Claim a name while the block runs, or yield None if a process has claimed it."""
+    claim = await store.claim(name, lease)
     try:
         yield claim
     finally:
-        await _release(store, claim)
+        if claim is not None:
+            await _release(store, claim)
 
 
 async def _release(store: Store, claim: Claim) -> None:
