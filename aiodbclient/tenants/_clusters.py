@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..models import Connection
 from ._naming import Names, guard_tenants
+from ._options import DatabaseOptions
 from ._records import TenantRecord
 from ._servers import AdminLogin, Server, ServerState, connection_of, server_of
 from .errors import GrantError
@@ -90,6 +91,7 @@ class TenantServers:
     _admins: Mapping[str, AdminLogin | None]
     _private: bool
     _connection_limit: int | None
+    options: DatabaseOptions
     _read: dict[str, TenantServer] = field(factory=dict[str, TenantServer])
     _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
     # Of one job:
@@ -126,6 +128,7 @@ class TenantServers:
             guard_tenants(client.engine)  # before anything is sent
         info = await client.info()
         guard_tenants(info.engine)
+        self.options.check_engine(info.engine)
         connection = connection_of(info, private=self._private)
         try:
             ca = await client.ca() if connection.ssl else None
@@ -135,7 +138,7 @@ class TenantServers:
                 f"servers (404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was "
                 "created"
             ) from None
-        server = server_of(info.engine, connection, ca, self._admins[client.id], self._connection_limit)
+        server = server_of(info.engine, connection, ca, self._admins[client.id], self._connection_limit, self.options)
         try:
             await server.administrator()  # before anything is made that it could then not finish
         except GrantError as error:
@@ -198,6 +201,8 @@ class TenantServers:
         for id, client in self.clients.items():
             engines[self._read[id].engine if id in self._read else client.engine] = id
         engines.pop(None, None)
+        for engine in engines:
+            self.options.check_engine(engine)
         if len(engines) > 1:
             each = " and ".join(f"{id} is {engine}" for engine, id in engines.items())
             raise InvalidArgumentError(

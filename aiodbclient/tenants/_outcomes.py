@@ -72,6 +72,8 @@ class ProblemKind(StrEnum):
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``, or a reader that
             may write.
+        SETTING_DIFFERS: The database has another value for a setting of ``Tenants(settings=)``, or none.
+        EXTENSION_MISSING: The database lacks an extension of ``Tenants(extensions=)``.
         UNKNOWN_LOGIN: A login that is not on record can log in: an ended one, as after a failover, or a newer one, as
             after a restore of the store.
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not revoked yet.
@@ -90,6 +92,8 @@ class ProblemKind(StrEnum):
     OPEN_TO_OTHERS = "open_to_others"
     OWNED_BY_OTHERS = "owned_by_others"
     TOO_MANY_RIGHTS = "too_many_rights"
+    SETTING_DIFFERS = "setting_differs"
+    EXTENSION_MISSING = "extension_missing"
     UNKNOWN_LOGIN = "unknown_login"
     PREVIOUS_REFUSED = "previous_refused"
     UNFINISHED = "unfinished"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction
+from types import MappingProxyType
 from typing import TypeAlias
 
 from attrs import evolve, frozen
@@ -24,6 +25,7 @@ from ._move.job import MoveTenants
 from ._naming import ROLES, Role, check_tenant, names_of
 from ._operations.repair import RepairTenants
 from ._operations.suspend import ResumeTenants, SuspendTenants
+from ._options import DatabaseOptions
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._placement import ChooseCluster, ClusterCapacity, Placement
 from ._records import TenantRecord, TenantState, no_database, unusable
@@ -93,13 +95,19 @@ class Tenants(TenantRole):
         choose_cluster: An async function that chooses the cluster of a new tenant. It is called with the name and the
             ``ClusterCapacity`` of each cluster, for one name at a time, and returns a cluster or its id. None: the
             cluster with the fewest tenants, of those that are not full and can be reached.
+        extensions: PostgreSQL: the extensions of each database, by name, or a mapping of names to schemas. Without a
+            schema, an extension is made in its own, or in ``public``. The administrator makes them in a new database.
+            ``repair`` makes a missing one as the tenant, if it is trusted. A tenant can drop them.
+        settings: PostgreSQL: settings of each database, such as ``{"statement_timeout": "30s"}``. They are defaults: a
+            login can override each in its session.
 
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
             of several engines; ``store`` is not a store, no database's name can begin with ``prefix``,
             ``connection_limit`` or ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names
-            another cluster, or ``on_event`` or ``choose_cluster`` is not callable, or ``setup`` is not an async
-            function, or ``version`` is not a printable string or is given without ``setup``.
+            another cluster, ``on_event`` or ``choose_cluster`` is not callable, ``setup`` is not an async function,
+            ``version`` is not a printable string or is given without ``setup``, or ``extensions`` or ``settings`` has a
+            name or value that PostgreSQL cannot have or that no tenant may have, or is given for MySQL.
     """
 
     def __init__(
@@ -116,6 +124,8 @@ class Tenants(TenantRole):
         on_event: Callable[[TenantEvent], object] | None = None,
         max_tenants: int | None = None,
         choose_cluster: ChooseCluster | None = None,
+        extensions: Collection[str] | Mapping[str, str] = (),
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         admin = hidden(admin)
         if not isinstance(store, Store):
@@ -135,7 +145,8 @@ class Tenants(TenantRole):
             if number is not None:
                 check_whole(name, number)
         clients = _checked_clusters(cluster)
-        servers = TenantServers(clients, _checked_admins(admin, clients), private, connection_limit)
+        options = DatabaseOptions.checked(extensions, settings)
+        servers = TenantServers(clients, _checked_admins(admin, clients), private, connection_limit, options)
         servers.check_engines()
         context = Context(
             servers=servers,

@@ -144,6 +144,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
     if kind is OperationKind.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
         await tenant.save(None, release=True)
         raise conflict(tenant, home, ServerState(database=True))
+    await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION)
     logins = list[Login]()
     if adopted is not None:
         now = await tenant.context.store.now()

@@ -97,6 +97,7 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
         action = TenantAction.SUSPENDED
     elif found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
+        await tenant.steps.restore_extensions(is_new=False)  # last, since it may be refused
     return _outcome(tenant, action, problems)
 
 

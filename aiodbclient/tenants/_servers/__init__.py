@@ -21,6 +21,7 @@ from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
 from ...models import ClusterInfo, Connection, User
 from .._naming import Names, Role
+from .._options import DatabaseOptions
 from .._outcomes import Problem
 from ..errors import GrantError
 
@@ -217,8 +218,13 @@ class TenantSteps(ABC):
         """PostgreSQL: give the database a limit of connections and settings, each a name and a value."""
         return
 
-    async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
+    async def add_extensions(self, wanted: Sequence[tuple[str, str]]) -> None:
         """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
+        return
+
+    async def restore_extensions(self, *, is_new: bool) -> None:
+        """PostgreSQL: make the missing extensions of ``Tenants``: in a new database as the administrator."""
+        # Otherwise as the owner role. Raise GrantError for one that is not trusted.
         return
 
 
@@ -276,7 +282,12 @@ class SharedSessions(Generic[SessionT]):
 
 
 def server_of(
-    engine: Engine | str, connection: Connection, ca: str | None, admin: AdminLogin | None, connection_limit: int | None
+    engine: Engine | str,
+    connection: Connection,
+    ca: str | None,
+    admin: AdminLogin | None,
+    connection_limit: int | None,
+    options: DatabaseOptions = DatabaseOptions(),
 ) -> Server:
     """Import the driver, and return the server of a cluster, with ``admin`` or its primary user as administrator."""
     dsn = _admin_dsn(engine, connection, admin)
@@ -284,7 +295,7 @@ def server_of(
         if engine in POSTGRESQL:
             from .postgres import PostgresServer
 
-            return PostgresServer(dsn, ca, connection_limit=connection_limit)
+            return PostgresServer(dsn, ca, connection_limit=connection_limit, options=options)
         from .mysql import MySQLServer
 
         return MySQLServer(dsn, ca, connection_limit=connection_limit)

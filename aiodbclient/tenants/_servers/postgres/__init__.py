@@ -1,8 +1,8 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
 ``connection`` has a session of the administrator, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
-``databases`` has the life of a tenant's database, ``logins`` that of its logins, and ``rights`` the rights that both
-lack. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
+``databases`` has the life of a tenant's database, ``logins`` that of its logins, ``rights`` the rights that both lack,
+and ``extensions`` the extensions. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ....errors import InvalidArgumentError
 from ..._credential import verifying_context
 from ..._libpq import one_line
 from ..._naming import Names, Role, names_of
+from ..._options import DatabaseOptions
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .. import (
@@ -38,7 +39,7 @@ from .. import (
     TenantSteps,
     of_tenant,
 )
-from . import databases, logins, ownership, rights, scram
+from . import databases, extensions, logins, ownership, rights, scram
 from .connection import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 from .lock_watcher import LockWatcher
 
@@ -97,12 +98,20 @@ T = TypeVar("T")
 class PostgresServer(Server):
     """The PostgreSQL of one cluster. See ``Server``."""
 
-    def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        admin: str,
+        ca: str | None,
+        *,
+        connection_limit: int | None = None,
+        options: DatabaseOptions = DatabaseOptions(),
+    ) -> None:
         self._admin = options_from(admin)
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
         self._context = scram.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self.limit = connection_limit
+        self.options = options
         self.limits = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
@@ -163,7 +172,7 @@ class PostgresServer(Server):
         known = wanted or {}
 
         async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
-            session = Session(names, server, self.limit)
+            session = Session(names, server, self.limit, self.options)
             present = await rights.read_logins(session, known)
             steps = await rights.missing_grants(session, wanted, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
@@ -172,12 +181,13 @@ class PostgresServer(Server):
             return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
 
         found = await self.sessions.read(outside)
-        has_groups = any(role is not Role.OWNER for role in known.values())
-        if not has_groups or Problem(ProblemKind.RIGHTS_MISSING) in found:
+        looks_inside = self.options.extensions or any(role is not Role.OWNER for role in known.values())
+        if wanted is None or not looks_inside or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.limits, self.steps(BaseTenant(names)).connected_to(names.database) as session:
             inside = await rights.missing_grants_inside(session, known)
-        return found | {problem for step in inside for problem in step.problems}
+            lacks = [Problem(ProblemKind.EXTENSION_MISSING, name) for name, _ in await extensions.missing(session)]
+        return found.union(lacks, (problem for step in inside for problem in step.problems))
 
     def steps(self, tenant: BaseTenant) -> PostgresSteps:
         return PostgresSteps(self, tenant)
@@ -296,8 +306,12 @@ class PostgresSteps(TenantSteps):
     async def copy_settings(self, limit: int, settings: Sequence[tuple[str, str]]) -> None:
         await self._step(partial(databases.copy_settings, limit=limit, settings=settings))
 
-    async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
-        await self._step(partial(databases.add_extensions, extensions=extensions), self.names.database)
+    async def add_extensions(self, wanted: Sequence[tuple[str, str]]) -> None:
+        await self._step(partial(extensions.add, extensions=wanted), self.names.database)
+
+    async def restore_extensions(self, *, is_new: bool) -> None:
+        if self._server.options.extensions:
+            await self._step(partial(extensions.restore, is_new=is_new), self.names.database)
 
     @asynccontextmanager
     async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
@@ -312,7 +326,13 @@ class PostgresSteps(TenantSteps):
                 else:
                     connection = await self._server.open(label, database)
                     ending.push_async_callback(connection.close)
-                yield Session(self._tenant.names, connection, self._server.limit, self._tenant.check_lease)
+                yield Session(
+                    self._tenant.names,
+                    connection,
+                    self._server.limit,
+                    self._server.options,
+                    self._tenant.check_lease,
+                )
             return
         except TimeoutError:
             pass

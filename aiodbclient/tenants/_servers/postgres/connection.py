@@ -29,6 +29,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from ...._masking import Secret
 from ..._libpq import one_line, options_of
 from ..._naming import Names
+from ..._options import DatabaseOptions
 from ...errors import GrantError
 from .. import SessionLostError, of_tenant
 
@@ -217,6 +218,7 @@ class Session:
     names: Names
     server: AsyncConnection[Any]
     limit: int | None = None  # of the connections of a login; None for a part of the server's
+    options: DatabaseOptions = DatabaseOptions()
     check_lease: Callable[[], object] = lambda: None  # whether the claim still holds, before each statement
 
     @property

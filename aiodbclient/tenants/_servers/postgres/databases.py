@@ -12,14 +12,11 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ....errors import ConflictError
 from ..._naming import OF_A_GROUP, Role
-from ...errors import GrantError
 from .connection import (
     CLIENTS,
     BlockedError,
     DeniedError,
-    ExistsError,
     Session,
-    Statement,
     StatementTimeoutError,
     end_all,
     end_opening,
@@ -37,6 +34,7 @@ from .rights import (
     read_database,
     read_logins,
     role_steps,
+    set_on_database,
 )
 
 # For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
@@ -169,31 +167,9 @@ async def create_group(session: Session, role: Role) -> None:
 async def copy_settings(session: Session, limit: int, settings: Sequence[tuple[str, str]]) -> None:
     """Give the database a limit of connections, and settings, of which ``pg_db_role_setting`` has these values."""
     database = Identifier(session.names.database)
-    changes: list[Statement] = [SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, Literal(limit))]
-    for name, value in settings:
-        change = SQL("ALTER DATABASE {} SET {}").format(database, Identifier(*name.split(".")))
-        if name in _LISTS:
-            changes.append(SQL("SELECT set_config({}, {}, true)").format(Literal(name), Literal(value)))
-            changes.append(SQL("{} FROM CURRENT").format(change))
-        else:
-            changes.append(SQL("{} TO {}").format(change, Literal(value)))
-    await session.run_with([], *changes)
+    limited = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, Literal(limit))
+    await session.run_with([], limited, *(set_on_database(session, name, value) for name, value in settings))
 
-
-async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
-    """In the tenant's database: make extensions, each a name and its schema."""
-    create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
-    for name, schema in extensions:
-        if not schema.startswith("pg_"):  # those of the server
-            await session.run_as(session.names.owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
-        try:
-            await session.run_with([session.names.owner], create.format(Identifier(name), Identifier(schema)))
-        except ExistsError as error:  # something that it creates: no other try would help
-            raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
-
-
-# The settings whose value is a list of quoted names, which a literal would quote again.
-_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 
 # Adoption.
 

@@ -73,6 +73,14 @@ SELECT rolname, attribute FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER')
     (rolcreatedb, 'CREATEDB'), (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
 WHERE rolname = ANY (%(ours)s) AND has
 """
+# What the database has of ``Tenants(settings=)``. The server stores the name as it writes it, and the value as given.
+_SETTINGS = SQL("""
+SELECT lower(split_part(each, '=', 1)), substr(each, strpos(each, '=') + 1)
+FROM pg_db_role_setting, unnest(setconfig) AS each
+WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = %s)
+""")
+# The settings whose value is a list of quoted names, which a literal would quote again.
+_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 ALL: Sequence[LiteralString] = ("CREATE", "TEMPORARY", "CONNECT")
 CONNECT: Sequence[LiteralString] = ("CONNECT",)
 CREATE: Sequence[LiteralString] = ("CREATE",)  # of the owner role of a suspended tenant
@@ -136,6 +144,15 @@ def grant_on_database(session: Session, grantee: str, privileges: Iterable[Liter
     return grant.format(Identifier(session.names.database), Identifier(grantee))
 
 
+def set_on_database(session: Session, name: str, value: str) -> Composed:
+    change = SQL("ALTER DATABASE {} SET {}").format(Identifier(session.names.database), Identifier(*name.split(".")))
+    if name.lower() not in _LISTS:
+        return SQL("{} TO {}").format(change, Literal(value))
+    # With its schema: an earlier one may be the ``search_path``.
+    config = SQL("SELECT pg_catalog.set_config({}, {}, true)").format(Literal(name), Literal(value))
+    return SQL("{}; {} FROM CURRENT").format(config, change)
+
+
 def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
@@ -196,6 +213,12 @@ async def missing_grants(
     for login in found:
         if login.name in wanted:
             steps += await _login_steps(session, login, wanted[login.name])
+    if session.options.settings:
+        has = dict(await session.run(_SETTINGS, names.database))
+        for name, value in session.options.settings:
+            if has.get(name.lower()) != value:
+                change = set_on_database(session, name, value)
+                steps.append(GrantStep(change, [Problem(ProblemKind.SETTING_DIFFERS, name)]))
     if not database.connections:  # last, so that nobody enters before others are locked out
         opening = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(names.database))
         steps.append(GrantStep(opening))
