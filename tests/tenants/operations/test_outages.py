@@ -1,24 +1,43 @@
-"""The database server or the API is away during a check or a repair: that is an error, and no problem of the tenant."""
+"""The database server, the API or the store is away: an error, no problem of a tenant, and it leaves no session."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+import asyncio
+import resource
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from attrs import evolve
 
 from aiodbclient import ClusterInfo, Connection, DatabaseClient, RateLimiter
+from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import TenantAction, Tenants, _clusters
-from aiodbclient.tenants._servers import connection_of
-from aiodbclient.tenants.errors import GrantError
+from aiodbclient.tenants import (
+    Credential,
+    PostgresStore,
+    Role,
+    SQLiteStore,
+    Store,
+    TenantAction,
+    TenantDone,
+    Tenants,
+    _clusters,
+)
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers import SharedSessions, connection_of
+from aiodbclient.tenants.errors import GrantError, StoreError
 
 from ...proxy import Proxy
 from ..conftest import Place, only
+from ..programs import ask, refusal
+from ..servers import RestartablePostgres
+from .test_check_and_repair import admin_of
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
 
@@ -177,3 +196,201 @@ async def test_server_stops_during_repair(anywhere: Place) -> None:
             if not stopped:
                 break
         assert failed > 2
+
+
+OTHERS = {
+    "pg": "SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin' AND pid <> pg_backend_pid()",
+    "mysql": "SHOW PROCESSLIST",
+}
+END = {"pg": "SELECT pg_terminate_backend({}, 1000)", "mysql": "KILL {}"}
+
+
+async def sessions(admin: Credential) -> list[int]:
+    """The other sessions of the administrator."""
+    rows = await ask(admin, OTHERS[admin.engine])
+    if admin.engine == "pg":
+        return [number for (number,) in rows]
+    return [row[0] for row in rows if row[1] == "doadmin" and row[7] != OTHERS["mysql"]]  # the last is our own
+
+
+async def are_none_left(admin: Credential) -> bool:
+    """Whether all other sessions end. A server may need a moment to notice that one was closed."""
+    async with asyncio.timeout(60):
+        while await sessions(admin):
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    tenants, admin = anywhere.tenants(), await admin_of(anywhere)
+    names = [f"n{number}" for number in range(8)]
+    assert all([outcome.error is None async for outcome in tenants.provision(names)])
+    logins = list[object]()
+    borrowed = SharedSessions.session
+
+    def counted(sessions: SharedSessions[Any], begin: Any) -> Any:
+        async def begun(session: Any) -> Any:
+            logins.append(session)
+            return await begin(session)
+
+        return borrowed(sessions, begun)
+
+    monkeypatch.setattr(SharedSessions, "session", counted)
+    assert {outcome.problems async for outcome in anywhere.tenants().check()} == {()}
+    # One to begin, one to find all databases, and up to three for the tenants.
+    assert 1 <= len({id(session) for session in logins}) <= 5
+    assert await are_none_left(admin)
+
+    async for _ in (run := tenants.check()):
+        await run.aclose()
+    assert await are_none_left(admin)
+
+
+async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
+    credential, admin = await anywhere.tenants().ensure("alpha"), await admin_of(anywhere)
+    there = await anywhere.tenants()._context.servers.server(anywhere.cluster.id, RequestStats())
+    names = names_of("alpha", there.engine, anywhere.prefix)
+    assert await are_none_left(admin)
+    async with there.server.sessions.shared():
+        for _ in range(2):
+            assert await there.server.problems(names, {credential.username: Role.OWNER}) == frozenset()
+            [number] = await sessions(admin)
+            await ask(admin, END[admin.engine].format(number))
+            assert await are_none_left(admin)
+    assert await are_none_left(admin)
+
+
+class Sessions:
+    """Sessions without a server: each is a number."""
+
+    def __init__(self) -> None:
+        self.open: set[int] = set()
+        self.made = 0
+        self.closing = asyncio.Event()
+        self.closing.set()
+        self.sessions = SharedSessions(self.log_in, self.close)
+
+    async def log_in(self) -> int:
+        self.made += 1
+        self.open.add(self.made)
+        return self.made
+
+    async def close(self, session: int) -> None:
+        try:
+            await self.closing.wait()
+        finally:
+            self.open.remove(session)
+
+
+async def hang(session: int) -> None:
+    await asyncio.Event().wait()
+
+
+async def cancel_reading(here: Sessions) -> None:
+    async with here.sessions.shared():
+        await here.sessions.read(hang)
+
+
+async def cancel_closing(here: Sessions) -> None:
+    both = asyncio.Barrier(2)
+
+    async def work(session: int) -> None:
+        await both.wait()
+
+    async with here.sessions.shared():
+        await asyncio.gather(here.sessions.read(work), here.sessions.read(work))
+        assert len(here.open) == 2
+        here.closing.clear()
+
+
+async def cancel_beginning(here: Sessions) -> None:
+    async with here.sessions.shared(), here.sessions.session(hang):
+        pass
+
+
+@pytest.mark.parametrize("cancelled", [cancel_reading, cancel_beginning, cancel_closing])
+async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Sessions], Awaitable[None]]) -> None:
+    here = Sessions()
+    task = asyncio.ensure_future(cancelled(here))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert here.open
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    here.closing.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert here.open == set()
+
+
+MANY = [f"tenant-{number}" for number in range(24)]
+
+
+async def with_database(place: Place) -> set[str]:
+    """The tenants that have a database."""
+    names = [db.name for db in await place.cluster.dbs.list()]
+    return {name.removeprefix(place.prefix) for name in names if name.startswith(place.prefix)}
+
+
+async def logins(place: Place) -> set[str]:
+    return {user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)}
+
+
+async def on_record(store: Store) -> dict[str, Credential]:
+    """The stored credentials, by name."""
+    found = {record.name: record.credential() async for record in store.records()}
+    return {name: credential for name, credential in found.items() if credential is not None}
+
+
+@pytest.mark.thorough  # the claims of the failed run last for a minute
+async def test_the_stores_server_goes_away_in_the_middle(place: Place, restartable: RestartablePostgres) -> None:
+    reported: dict[str, Credential] = {}
+    async with PostgresStore(restartable.dsn) as store:
+        tenants = Tenants(place.cluster, store, prefix=place.prefix)
+
+        async def until_it_fails() -> None:
+            async for outcome in tenants.provision(MANY):
+                if isinstance(outcome, TenantDone) and outcome.credential is not None:
+                    reported[outcome.name] = outcome.credential
+                if len(reported) == 5:
+                    await asyncio.to_thread(restartable.stop)
+
+        with pytest.raises(StoreError, match="cannot use the store in PostgreSQL"):
+            await until_it_fails()
+        with pytest.raises(StoreError):
+            await tenants.ensure("tenant-23")
+        made = await with_database(place)
+        assert len(made) < len(MANY)
+
+        await asyncio.to_thread(restartable.start)
+        # What was created but not stored has an operation in progress: that is stored first.
+        records = {record.name: record async for record in store.records()}
+        assert made <= set(records)
+        assert all(records[name].logins or records[name].operation for name in made)
+        assert {outcome.name async for outcome in tenants.provision(MANY) if outcome.error is None} == set(MANY)
+        credentials = await on_record(store)
+
+    assert reported.items() <= credentials.items()
+    assert await with_database(place) == {*credentials} == {*MANY}
+    assert await logins(place) == {each.username for each in credentials.values()}
+    for credential in credentials.values():
+        assert not await refusal(credential, "SELECT 1")
+
+
+async def test_full_disk_of_store_sends_nothing(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    async with SQLiteStore(path) as store:
+        tenants = Tenants(place.cluster, store, prefix=place.prefix)
+        kept = await tenants.ensure("alpha")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+        try:
+            with pytest.raises(StoreError, match="cannot use"):
+                await tenants.ensure("beta")
+            assert await tenants.ensure("alpha") == kept
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert await with_database(place) == {"alpha"}
+        assert await logins(place) == {kept.username}
+        assert not await refusal(await tenants.ensure("beta"), "SELECT 1")

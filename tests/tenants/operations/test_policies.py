@@ -80,15 +80,6 @@ async def test_rotation_by_age_uses_stores_clock(place: Place) -> None:
         assert {outcome.action async for outcome in tenants.rotate(older_than=30 * DAY)} == {TenantAction.KEPT}
 
 
-async def test_default_clock_is_this_machines(place: Place) -> None:
-    before = datetime.now(UTC)
-    credential = await place.tenants().ensure("alpha")
-    assert credential.created is not None
-    assert timedelta(0) <= credential.created - before < timedelta(minutes=5)
-    assert (await only(place.tenants().rotate(older_than=DAY))).action is TenantAction.KEPT
-    assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is TenantAction.ROTATED
-
-
 async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLiteStore(place.path) as store:
         both = place.tenants(), Tenants(place.cluster, store, prefix=place.prefix)

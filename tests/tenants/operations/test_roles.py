@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, OperationKind, ProblemKind, Role, TenantAction, _clusters
-from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
+from aiodbclient.tenants import Credential, OperationKind, Role, TenantAction, _clusters
+from aiodbclient.tenants.errors import RotationPendingError, TenantNotFoundError
 
 from ...thorough import first_of
 from ..conftest import Place, only, present
 from ..dying import leave
-from ..problems import kinds
 from ..programs import ask, refusal
-from .test_check_and_repair import admin_of
 
 READ = "SELECT x FROM t"
 WRITES = ["INSERT INTO t (x) VALUES (2)", "UPDATE t SET x = 3", "DELETE FROM t WHERE x = 99"]
@@ -72,54 +68,6 @@ async def test_rights_of_reader_and_writer(anywhere: Place) -> None:
     assert await may(owner, "INSERT INTO t (x) VALUES (4)")
 
 
-async def test_no_readers_where_public_may_create(place: Place) -> None:
-    """As in the schema public of a database that was made on PostgreSQL 14, before its cluster was upgraded."""
-    owner = await place.tenants().ensure("alpha")
-    admin = await admin_of(place, owner.database)
-    await ask(admin, "CREATE SCHEMA theirs", "GRANT CREATE, USAGE ON SCHEMA theirs TO PUBLIC")
-    before = await place.cluster.users.list()
-    with pytest.raises(GrantError, match=r"every login may create objects in the schema 'theirs'"):
-        await place.tenants().role("reader").ensure("alpha")
-    assert await place.cluster.users.list() == before
-    assert await place.tenants().ensure("alpha") == owner
-
-
-async def test_role_rights_on_later_objects(place: Place) -> None:
-    """Also on what a restore brings."""
-    tenants = place.tenants()
-    owner = await tenants.ensure("alpha")
-    reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
-    second = present((await only(tenants.rotate(all=True))).credential)
-
-    for number, maker in enumerate((owner, second)):
-        await ask(maker, f"CREATE SCHEMA s{number}", f"CREATE TABLE s{number}.t (x serial)")
-        assert await may(reader, f"SELECT * FROM s{number}.t")
-        assert not await may(reader, f"INSERT INTO s{number}.t VALUES (1)")
-        assert await may(writer, f"INSERT INTO s{number}.t DEFAULT VALUES")
-        assert not await may(writer, f"CREATE TABLE s{number}.mine (x int)")
-    assert not await may(writer, "CREATE TEMPORARY TABLE mine (x int)")
-
-    # A restore or the owner removes the rights. A check reports it, and a repair grants them again.
-    groups = ", ".join(f'"{name}"' for name in names_of("alpha", "pg", place.prefix).groups)
-    await ask(
-        owner,
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA s0 FROM {groups}",
-        f"ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {groups}",
-        "CREATE SCHEMA restored",
-        "CREATE TABLE restored.t (x int)",
-    )
-    assert not await may(reader, "SELECT * FROM s0.t")
-    for run in (tenants, tenants.role("reader"), tenants.role("writer")):
-        assert (await only(run.check())).problems == kinds(ProblemKind.RIGHTS_MISSING)
-    assert (await only(tenants.repair(all=True))).action is TenantAction.REPAIRED
-    assert (await only(tenants.check())).problems == ()
-    await ask(owner, "CREATE TABLE s0.later (x int)")
-    for table in ("s0.t", "restored.t", "s0.later"):
-        assert await may(reader, f"SELECT * FROM {table}")
-        assert not await may(reader, f"DELETE FROM {table}")
-        assert await may(writer, f"DELETE FROM {table}")
-
-
 async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
     readers = anywhere.tenants().role("reader")
     for run in (readers.provision, readers.rotate, readers.revoke_previous, readers.check):
@@ -169,32 +117,6 @@ async def test_the_roles_end_with_their_tenant(anywhere: Place) -> None:
     for credential in logins:
         assert await refusal(credential)
     assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
-
-
-async def test_role_names_refused_as_tenants(place: Place, tmp_path: Path) -> None:
-    tenants = place.tenants(prefix="")
-    await place.tenants().ensure("alpha")
-    reader = await place.tenants().role("reader").ensure("alpha")
-    names = names_of("alpha", "pg", place.prefix)
-    for name in (reader.username, names.owner, *names.groups):
-        with pytest.raises(InvalidArgumentError):
-            await tenants.ensure(name)
-    assert await place.store.get(reader.username) is None
-
-
-async def test_the_longest_names_have_roles(anywhere: Place) -> None:
-    """Their names stay within the limits of the engines and stores."""
-    prefix = anywhere.prefix
-    names = ["l" * (62 - len(prefix)) + "1", "l" * (62 - len(prefix)) + "2"]
-    tenants = anywhere.tenants()
-    assert all([outcome.error is None async for outcome in tenants.provision(names)])
-    seen = set[str]()
-    for role in ("reader", "writer"):
-        outcomes = [outcome async for outcome in tenants.role(role).provision(names)]
-        assert all(outcome.action is TenantAction.CREATED for outcome in outcomes)
-        seen |= {outcome.credential.username for outcome in outcomes if outcome.credential}
-        assert {outcome.problems async for outcome in tenants.role(role).check()} == {()}
-    assert len(seen) == 4
 
 
 FEW = ["a_c", "abc", "a.c", "A"]
