@@ -15,7 +15,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
-from attrs import fields, frozen, has
+from attrs import NOTHING, fields, frozen, has
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
@@ -193,6 +193,8 @@ def _datetime(value: Any, _: Any) -> datetime:
 
 def _object(model: type, converter: Converter) -> Hook:
     read_members: Hook = make_dict_structure_fn(model, converter, _cattrs_detailed_validation=False)
+    if model is not ClusterInfo and any(attribute.default is NOTHING for attribute in fields(model)):
+        return read_members  # only an object has the required member
 
     def read(members: Any, _: Any) -> Any:
         if type(members) is not dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
@@ -18,10 +19,14 @@ PACKAGE = str(Path(aiodbclient.__file__).parent)
 
 
 class Trace:
-    """The functions of the package that ran, and the most of them that were one within the other."""
+    """The functions of the package that ran, and the most of them that were one within the other.
+
+    ``generated`` are those that attrs, cattrs and NamedTuple write for the package's classes.
+    """
 
     def __init__(self) -> None:
         self.functions: dict[CodeType, None] = {}
+        self.generated: dict[CodeType, None] = {}
         self.depth = 0
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
@@ -32,14 +37,19 @@ class Trace:
                 depth += is_own(outer)
                 outer = outer.f_back  # type: ignore[assignment]
             self.depth = max(self.depth, depth)
+        elif event == "call" and is_generated(frame):
+            self.generated[frame.f_code] = None
 
     @property
     def files(self) -> set[str]:
         return {code.co_filename for code in self.functions}
 
     def __str__(self) -> str:
-        names = (f"{Path(code.co_filename).name}: {code.co_qualname}" for code in self.functions)
-        counts = f"{len(self.functions)} functions, {len(self.files)} files, {self.depth} deep"
+        names = (f"{Path(code.co_filename).name}: {code.co_qualname}" for code in (*self.functions, *self.generated))
+        counts = (
+            f"{len(self.functions)} functions, {len(self.files)} files, {self.depth} deep, "
+            f"and {len(self.generated)} generated functions"
+        )
         return "\n".join((counts, *names))
 
 
@@ -47,13 +57,21 @@ def is_own(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(PACKAGE)
 
 
+def is_generated(frame: FrameType) -> bool:
+    file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__"))
+    return ("generated" in file and " aiodbclient." in file) or module.startswith("namedtuple_")
+
+
 async def traced(call: Awaitable[Any]) -> Trace:
     trace = Trace()
+    gc.collect()
+    gc.disable()  # it closes generators of earlier calls, which the trace would show
     sys.setprofile(trace)
     try:
         await call
     finally:
         sys.setprofile(None)
+        gc.enable()
     return trace
 
 
@@ -67,6 +85,7 @@ async def test_create_call_path(server: Server, make_cluster: MakeCluster) -> No
 
     print(trace)
     assert len(trace.functions) <= 35
+    assert len(trace.generated) <= 7  # of NewUser, Slot, Call, Response and User
     assert len(trace.files) <= 10
     assert trace.depth <= 8
 

@@ -112,7 +112,9 @@ Writer = asyncio.StreamWriter
 
 
 @asynccontextmanager
-async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator[tuple[DatabaseClient, list[int]]]:
+async def speaks(
+    *replies: Callable[[Writer], Awaitable[None]], session: aiohttp.ClientSession | None = None
+) -> AsyncIterator[tuple[DatabaseClient, list[int]]]:
     """A client of a server that sends exactly the bytes that ``replies`` write, and the connection of each request."""
     script, used, serving = list(replies), list[int](), list[asyncio.Task[None]]()
 
@@ -136,9 +138,18 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with DatabaseClient(
-            "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), rate_limiter=RateLimiter([]), timeout=20.0
+            "secret-token",
+            base_url=url,
+            session=session,
+            retry=RetryPolicy(max_tries=1),
+            rate_limiter=RateLimiter([]),
+            timeout=20.0,
         ) as client:
-            yield client, used
+            try:
+                yield client, used
+            finally:
+                if session is not None:
+                    await session.close()
         await asyncio.wait(serving)
 
 
@@ -176,9 +187,31 @@ async def test_late_204_is_not_read() -> None:
     assert used == [1, 2]
 
 
+async def test_answer_during_trace_is_not_read() -> None:
+    """Nor is a copy that arrives while the request waits in a trace of a borrowed session, before it is sent."""
+    twice = Writes(http("204 No Content"), http("204 No Content"))
+
+    async def wait(*_: object) -> None:
+        if twice.writer is not None:
+            await twice.write_again()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(wait)
+    refused = Writes(http("404 Not Found"))
+    session = aiohttp.ClientSession(trace_configs=[trace])
+    async with speaks(twice, refused, session=session) as (client, used):
+        users = client.cluster(CLUSTER, engine="pg").users
+        await users.delete("a")
+
+        with pytest.raises(errors.NotFoundError):
+            await users.delete("b")
+
+    assert used == [1, 2]
+
+
 async def test_unprotected_connection_reads_late_204(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the protection the client reads the late 204, and the refused delete succeeds."""
-    monkeypatch.setattr("aiodbclient._http.aiohttp_compat.Connections.close_tainted", lambda _: None)
+    monkeypatch.setattr("aiodbclient._http.aiohttp_compat._close_tainted", lambda _: None)
     twice = Writes(http("204 No Content"), http("204 No Content"))
     async with speaks(twice, Writes(http("404 Not Found"))) as (client, used):
         users = client.cluster(CLUSTER, engine="pg").users

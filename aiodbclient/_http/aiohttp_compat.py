@@ -25,47 +25,57 @@ NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohtt
 logger = logging.getLogger("aiodbclient")
 
 
-async def _refuse_resend(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Stop aiohttp from resending a request when a connection breaks: the server may have performed it."""
+async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    """Let aiohttp send a request once, on a connection that has received nothing before it."""
+    # aiohttp takes the connection in ``handler``. Whatever suspends a request before, such as a trace, has ended here.
+    _close_tainted(request.session.connector)
     try:
         return await handler(request)
     except NOT_SENT:
         raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:  # aiohttp would resend the request
         broken = aiohttp.ClientConnectionError(text_of(error))
     raise broken
 
 
-class Connections:
-    """The connections of a session, which never resend a request or return the answer to an earlier one."""
+def _close_tainted(connector: aiohttp.BaseConnector | None) -> None:
+    """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
+    connections: Mapping[object, Any] = getattr(connector, "_conns", {})
+    for kept in connections.values():
+        for connection, _ in kept:
+            if not connection.should_close:
+                break  # aiohttp uses this one
+            connection.close()
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self.session = session
+
+class Connections:
+    """The connections of a session: the ``given`` one, or one of the client's own."""
+
+    def __init__(self, given: aiohttp.ClientSession | None, proxy: URL | None) -> None:
         self.are_safe = True  # otherwise each request needs a connection of its own
-        for owner, name in ((session, "_middlewares"), (session, "_default_proxy"), (session.connector, "_conns")):
+        self.middlewares: tuple[ClientMiddlewareType, ...] | None = None  # of each request; None: the session's
+        if given is None:
+            self.session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds what is in flight
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=proxy,
+                middlewares=(_send_once,),
+            )
+        else:
+            self.session = given
+            theirs = getattr(given, "_middlewares", None)
+            self.middlewares = None if theirs is None else (*theirs, _send_once)
+        for owner, name in ((given, "_middlewares"), (given, "_default_proxy"), (self.session.connector, "_conns")):
             if owner is not None and not hasattr(owner, name):
                 self._warn(owner, name)
 
-    def middlewares(self) -> tuple[ClientMiddlewareType, ...] | None:
-        """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
-        # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
-        own: tuple[ClientMiddlewareType, ...] | None = getattr(self.session, "_middlewares", None)
-        return None if own is None else (*own, _refuse_resend)
-
-    def close_tainted(self) -> None:
-        """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
-        connections: Mapping[object, Any] = getattr(self.session.connector, "_conns", {})
-        for kept in connections.values():
-            for connection, _ in kept:
-                if not connection.should_close:
-                    break  # aiohttp uses this one
-                connection.close()
-
     def closer_of(self, response: aiohttp.ClientResponse) -> Callable[[], object]:
         """Return what closes the connection of ``response``, even if it is back in the pool."""
-        if not hasattr(response, "_protocol"):
+        try:
+            protocol: Any = response._protocol  # pyright: ignore[reportPrivateUsage]
+        except AttributeError:
             self._warn(response, "_protocol")
-        protocol = getattr(response, "_protocol", None)
+            return response.close
         return response.close if protocol is None else protocol.close
 
     def _warn(self, owner: object, name: str) -> None:

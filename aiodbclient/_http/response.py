@@ -75,13 +75,6 @@ class Response(NamedTuple):
         given = self._error_members().get("request_id") if self.status >= 400 else None
         return self.secrets.line(given or self.headers.get("x-request-id", ""), _LINE) or None
 
-    @property
-    def is_success(self) -> bool:
-        """Whether the call succeeded: also if a deletion finds nothing after an earlier try lost its answer."""
-        if self.status == 404:
-            return was_lost(self.earlier) and not_found_is_success(self.call.operation.kind)
-        return 200 <= self.status < 300
-
     def read(self, model: type[T]) -> T:
         """Return the ``model`` in the response."""
         try:
@@ -124,11 +117,16 @@ class Response(NamedTuple):
         failed = self._unusable(f"the answer ({self.status}) {problem}")
         return error_of(self.call, (*self.earlier, failed), self.secrets)
 
-    def failed_try(self, wait: float | None) -> FailedTry:
-        """Return how the call failed, unless it succeeded; ``wait`` is for how long a 429 stops all calls."""
-        status, members, asked = self.status, self._error_members(), retry_after(self.headers)
+    def failed_try(self, wait: float | None) -> FailedTry | None:
+        """Return how the call failed, or None if it succeeded; ``wait`` is for how long a 429 stops all calls."""
+        status = self.status
+        if 200 <= status < 300:
+            return None
+        if status == 404 and was_lost(self.earlier) and not_found_is_success(self.call.operation.kind):
+            return None  # a deletion finds nothing after an earlier try lost its answer
         if status < 400:
             return self._undocumented()
+        members, asked = self._error_members(), retry_after(self.headers)
         id, message = (self.secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
         kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
         is_create = self.call.operation.kind is Kind.CREATE

@@ -254,12 +254,7 @@ class Transport:
         if self._connections is None:
             if self._given_session is not None:
                 check_session(self._given_session, self.base_url)
-            session = self._given_session or aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds what is in flight
-                cookie_jar=aiohttp.DummyCookieJar(),
-                proxy=self._proxy,
-            )
-            self._connections = Connections(session)
+            self._connections = Connections(self._given_session, self._proxy)
         return self._connections
 
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
@@ -312,7 +307,7 @@ class Transport:
             elif response.status < 500 and response.status != 401:  # they may be a proxy's, or of another token
                 self.limiter.accept(slot)
             self._newest_headers = response.headers
-            tried = response if response.is_success else response.failed_try(wait)
+            tried = response.failed_try(wait) or response
         if isinstance(tried, FailedTry):
             tried = evolve(tried, token=token)
             if stats is not None and not tried.is_unclear:
@@ -327,7 +322,6 @@ class Transport:
         self, call: Call, failed: Sequence[FailedTry], connections: Connections, token: Token
     ) -> Response:
         """Send the request and read the whole response, or raise one of FAILURES."""
-        connections.close_tainted()
         async with connections.session.request(
             call.operation.method,
             URL(self._base + call.path, encoded=True),
@@ -337,7 +331,7 @@ class Transport:
             raise_for_status=False,
             auto_decompress=True,
             timeout=_client_timeout(call.options.timeout),
-            middlewares=None if call.operation.method == "POST" else connections.middlewares(),
+            middlewares=connections.middlewares,
         ) as response:
             close = connections.closer_of(response)
             body = await _whole_body(response)
