@@ -44,7 +44,7 @@ from ..models import Database, NewUser, User
 from . import settle
 from .outcomes import Action, DatabaseDone, Failed, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, parse_name
-from .settle import create_and_settle, none_if_not_found, restate_unsettled, send_until_readable
+from .settle import create_and_settle, none_if_not_found, send_until_readable, unsettled
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
@@ -213,7 +213,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return await self.reset(cluster, spec)
         except DatabaseClientError as error:
             failure = error
-        raise restate_unsettled(failure, "it was created, but its password was lost and could not be reset")
+        raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
     async def _update(self, cluster: ClusterContext, spec: NewUser, user: User) -> tuple[Action, User]:
         """Send the settings and the authentication plugin of ``spec``, if it has them."""

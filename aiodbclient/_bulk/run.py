@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
-from .._http.tries import restate
+from .._http.tries import with_message
 from .._pacing.limiter import RateLimiter
 from ..errors import (
     AuthenticationError,
@@ -316,7 +316,7 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     """Return a copy of ``error`` for the loop. Its message also says why the run ended, and what was not changed."""
     if not isinstance(error, DatabaseClientError):
         return error
-    return restate(
+    return with_message(
         error, f"{error.args[0]}; the run ended here because {why}; names without an outcome were not changed"
     )
 

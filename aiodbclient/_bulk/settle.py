@@ -33,7 +33,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from .._http.retry import RetryPolicy, answer_was_lost, next_wait, retry_waits
-from .._http.tries import restate
+from .._http.tries import with_message
 from .._http.waits import FIRST, until_seen
 from ..errors import (
     APIError,
@@ -84,7 +84,7 @@ async def send_until_readable(request: Request[T], retry: RetryPolicy) -> T:
             applied |= error.may_have_applied
             wait = next_wait(waits, None)
         await asyncio.sleep(wait)
-    raise restate_unsettled(failure, "an earlier answer was unreadable; the last try") if applied else failure
+    raise unsettled(failure, "an earlier answer was unreadable; the last try") if applied else failure
 
 
 async def none_if_not_found(call: Awaitable[T]) -> T | None:
@@ -113,7 +113,7 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
                 lost = error
     except DatabaseClientError as error:
         lost = error
-    raise restate_unsettled(lost, "it is unknown whether it was created")
+    raise unsettled(lost, "it is unknown whether it was created")
 
 
 async def _find_theirs(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
@@ -134,6 +134,6 @@ async def _await_visible(read: Request[T], refusal: APIError, retry: RetryPolicy
     return seen
 
 
-def restate_unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:
+def unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:
     """Return ``error`` for a name that may have been changed. Its message begins with the known state of the name."""
-    return restate(error, f"{state}: {error.args[0]}", may_have_applied=True)
+    return with_message(error, f"{state}: {error.args[0]}", may_have_applied=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import typer
 
 from ..errors import InvalidArgumentError
-from .options import Chosen, Ending
+from .options import Confirmation, Selection
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was closed; nohup ignores that
@@ -29,18 +29,18 @@ def confirm(question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-def confirm_ending(question: str, number: int, chosen: Chosen, ending: Ending) -> None:
+def confirm_destructive(question: str, number: int, selection: Selection, confirmation: Confirmation) -> None:
     """Ask before ``number`` names lose something, and refuse ``--yes`` without ``--max`` for names not typed."""
-    if ending.dry_run:
+    if confirmation.dry_run:
         return
-    if ending.most is not None and number > ending.most:
-        raise InvalidArgumentError(f"{number} are selected, more than --max {ending.most}. Nothing was changed")
-    if ending.yes and ending.most is None and not chosen.is_typed:
+    if confirmation.most is not None and number > confirmation.most:
+        raise InvalidArgumentError(f"{number} are selected, more than --max {confirmation.most}. Nothing was changed")
+    if confirmation.yes and confirmation.most is None and not selection.is_typed:
         raise InvalidArgumentError(
             f"--yes needs --max N with --all or --from: {number} are selected. Nothing was changed"
         )
     if number:
-        confirm(question, yes=ending.yes)
+        confirm(question, yes=confirmation.yes)
 
 
 def has_terminal() -> bool:

@@ -9,7 +9,7 @@ from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
 from .failures import Exit
 from .opening import find_clusters, is_missing, open_client, open_store, patiently
-from .options import AdminOption, Clusters, PrivateOption, option, store_option
+from .options import AdminOption, ClusterOptions, PrivateOption, option, store_option
 from .output import Output
 from .records import read_entries
 from .running import runs
@@ -17,7 +17,7 @@ from .running import runs
 
 @runs
 async def examine(
-    place: Clusters,
+    options: ClusterOptions,
     output: Output,
     store: Annotated[str | None, store_option("Check this store and its key too.")] = None,
     attempt: Annotated[bool, option("--try", help="Make logins and a throw-away tenant, and remove them.")] = False,
@@ -40,7 +40,7 @@ async def examine(
             await check_token(findings, client)
         except StepFailedError:
             return Exit.UNUSABLE
-        clusters = await find_clusters(client, place.clusters or await _clusters_in(store))
+        clusters = await find_clusters(client, options.clusters or await _clusters_in(store))
         if store is not None:
             await check_store(findings, store, [each.id for each in clusters.values()])
         for name, found in clusters.items():

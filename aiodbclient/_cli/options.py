@@ -102,7 +102,7 @@ def roles_of(role: str) -> list[Role]:
 
 
 @frozen(kw_only=True)
-class Api:
+class ApiOptions:
     """How a command talks to the API."""
 
     timeout: Annotated[
@@ -112,12 +112,12 @@ class Api:
 
 
 @frozen(kw_only=True)
-class Clusters(Api):
+class ClusterOptions(ApiOptions):
     clusters: Annotated[list[str] | None, _cluster_option("Only this cluster: name or id. Repeatable.")] = None
 
 
 @frozen(kw_only=True)
-class OnCluster(Api):
+class OneClusterOptions(ApiOptions):
     clusters: Annotated[list[str], _cluster_option("The cluster's name or id.")]
 
     @property
@@ -130,7 +130,7 @@ class OnCluster(Api):
 
 
 @frozen(kw_only=True)
-class Stored(Clusters):
+class StoreOptions(ClusterOptions):
     """The store of a command, and the clusters of its tenants."""
 
     store: Annotated[str, store_option("A file, or postgresql://user@host/db.", common=True)]
@@ -140,7 +140,7 @@ class Stored(Clusters):
 
 
 @frozen(kw_only=True)
-class Place(Stored):
+class TenantOptions(StoreOptions):
     """Where a command works on tenants: the store, the clusters, and how to reach their servers."""
 
     private: PrivateOption = False
@@ -151,7 +151,7 @@ class Place(Stored):
 
 
 @frozen(kw_only=True)
-class Chosen:
+class Selection:
     """The tenants that a command is for."""
 
     names: TenantNames = None
@@ -165,7 +165,7 @@ class Chosen:
 
 
 @frozen(kw_only=True)
-class Ending:
+class Confirmation:
     """The consent to end something."""
 
     dry_run: Annotated[bool, option("--dry-run", help="Print what it would do, and change nothing.")] = False
@@ -179,19 +179,19 @@ class Ending:
         return would if callable(would) else lambda *_: would
 
 
-def suggest(place: OnCluster | Stored, *words: str) -> str:
+def suggest(options: OneClusterOptions | StoreOptions, *words: str) -> str:
     """A command to copy, which repeats the options that say where the tenants are."""
-    return " ".join([NAME, *map(shlex.quote, words), *given(place)])
+    return " ".join([NAME, *map(shlex.quote, words), *given(options)])
 
 
-def given(place: OnCluster | Stored) -> list[str]:
+def given(options: OneClusterOptions | StoreOptions) -> list[str]:
     """The options of another command on the same clusters and store, without what the environment has."""
-    clusters, words = place.clusters or (), list[str]()
+    clusters, words = options.clusters or (), list[str]()
     if ",".join(clusters) != os.environ.get(CLUSTER_VARIABLE, ""):
         words += [word for each in clusters for word in ("--cluster", shlex.quote(each))]
-    if isinstance(place, Stored) and place.store != os.environ.get(STORE_VARIABLE):
-        has_password = "://" in place.store and "@" in place.store and urlsplit(place.store).password is not None
-        words += ["--store", f'"${STORE_VARIABLE}"' if has_password else shlex.quote(place.store)]
-    if isinstance(place, Stored) and place.prefix != os.environ.get(PREFIX_VARIABLE, ""):
-        words += ["--prefix", shlex.quote(place.prefix)]
+    if isinstance(options, StoreOptions) and options.store != os.environ.get(STORE_VARIABLE):
+        has_password = "://" in options.store and "@" in options.store and urlsplit(options.store).password is not None
+        words += ["--store", f'"${STORE_VARIABLE}"' if has_password else shlex.quote(options.store)]
+    if isinstance(options, StoreOptions) and options.prefix != os.environ.get(PREFIX_VARIABLE, ""):
+        words += ["--prefix", shlex.quote(options.prefix)]
     return words

@@ -102,12 +102,12 @@ async def follow(
     bar = Bar(len(missing) + len(names), limiter)
     work = _Work([*missing, *names], report, bar)
     bar.where = lambda: report.where(work.left)
-    begun: Sequence[str] = ()
+    unfinished: Sequence[str] = ()
     try:
         with bar, nullcontext() if report.runs_programs else on_timeout(partial(work.stop, _LATE)):
             on_signals(partial(work.on_signal, asyncio.current_task()))
             for name, why in missing.items():
-                work.take(Failed(name=name, error=InvalidArgumentError(why)), "")
+                work.add(Failed(name=name, error=InvalidArgumentError(why)), "")
             for role, run in runs:
                 if work.stopped or work.error is not None or (report.runs_programs and work.failed):
                     run.stop()  # it does not begin
@@ -116,7 +116,7 @@ async def follow(
                 async with run:
                     try:
                         async for outcome in run:
-                            work.take(await report.settled(outcome, role), role)
+                            work.add(await report.settled(outcome, role), role)
                     except DatabaseClientError as error:
                         work.error = error
     except asyncio.CancelledError:
@@ -124,12 +124,12 @@ async def follow(
     if work.left:
         with suppress(StoreError, TimeoutError, asyncio.CancelledError):  # a signal ends the look, and not the report
             async with asyncio.timeout(_LOOKING):
-                begun = await report.unfinished()
-    return work.end([name for name in work.left if name in begun], limiter)
+                unfinished = await report.unfinished()
+    return work.end([name for name in work.left if name in unfinished], limiter)
 
 
 @define
-class Alike:
+class FailureGroups:
     """The names that failed, by reason: each reason is printed once, for its first name."""
 
     names: dict[str, list[str]] = field(factory=dict[str, list[str]])
@@ -155,7 +155,7 @@ class _Work:
     counts: Counter[Action] = field(factory=Counter[Any])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
     failed: list[tuple[Failed, str]] = field(factory=list[Any])  # with their roles
-    alike: Alike = field(factory=Alike)
+    groups: FailureGroups = field(factory=FailureGroups)
     error: DatabaseClientError | None = None  # ended the whole run
     run: Run[Any] | None = None
     stopped: bool = False
@@ -179,7 +179,7 @@ class _Work:
             self.run.stop()
         self.bar.say(f"aiodbclient: stopping: {why}")
 
-    def take(self, outcome: Any, role: str) -> None:
+    def add(self, outcome: Any, role: str) -> None:
         """Count an outcome and print it."""
         name, report = called(outcome.name, role), self.report
         self.counts[outcome.action] += 1
@@ -188,7 +188,7 @@ class _Work:
         if outcome.error is not None:
             self.failed.append((outcome, role))
             reason = report.reason(outcome.error)
-            if self.alike.add(name, reason.replace(outcome.name, "")) and not report.output.as_json:
+            if self.groups.add(name, reason.replace(outcome.name, "")) and not report.output.as_json:
                 self.bar.say("\n".join(f"{name}: {printable(line)}" for line in reason.splitlines()))
         if report.output.as_json:
             row = report.row(outcome, role) if outcome.error is None else report.failed_row(outcome.error)
@@ -197,37 +197,37 @@ class _Work:
         elif outcome.error is None and (text := report.text(outcome, role)):
             write(f"{text}\n")
 
-    def end(self, begun: Sequence[str], limiter: RateLimiter) -> int:
+    def end(self, unfinished: Sequence[str], limiter: RateLimiter) -> int:
         """Say how the run ended and what helps, and return the exit code."""
         if not self.report.output.as_json:
-            self.alike.say()
+            self.groups.say()
             if self.counts or (self.error is None and not self.stopped):
                 summary = self.report.summary(self.counts)
                 note(summary) if self.report.runs_programs else write(f"{summary}\n")
         for hint in self.report.hints(self.failed):
             note(hint)
         if self.error is not None:
-            note(self.report.reason(self.error) + (f"; {self._how_far(begun)}" if self.ended else ""))
+            note(self.report.reason(self.error) + (f"; {self._how_far(unfinished)}" if self.ended else ""))
             code = code_of(self.error)
             is_answer = code is not Exit.SOME_FAILED or isinstance(self.error, NameTakenError)
             return code if is_answer else Exit.UNUSABLE
         if self.left and self.stopped:
             if (wait := limiter.snapshot().next_slot) > _WORTH_SAYING:
                 note(f"the rate limit allows the next request in {span(wait)}")
-            note(f"stopped early: {self._how_far(begun)}")
+            note(f"stopped early: {self._how_far(unfinished)}")
             return Exit.STOPPED
         if self.left:  # after a program that failed
-            note(self._how_far(begun))
+            note(self._how_far(unfinished))
         if self.failed and len(self.failed) == len(self.ended) and all(is_down(each.error) for each, _ in self.failed):
             return Exit.UNUSABLE
         return Exit.SOME_FAILED if self.failed else Exit.DONE
 
-    def _how_far(self, begun: Sequence[str]) -> str:
+    def _how_far(self, unfinished: Sequence[str]) -> str:
         counts = {
             "done": len(self.ended) - len(self.failed),
             "failed": len(self.failed),
-            f"begun and not finished ({some(begun)})": len(begun),
-            "left": len(self.left) - len(begun),
+            f"begun and not finished ({some(unfinished)})": len(unfinished),
+            "left": len(self.left) - len(unfinished),
         }
         parts = [f"{count} {what}" for what, count in counts.items() if count or what in ("done", "left")]
         return f"{', '.join(parts)}. To go on: {self.report.next_step(self.left)}"

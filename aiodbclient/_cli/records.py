@@ -20,7 +20,7 @@ from ..tenants._stores import entries_of
 from ..tenants.errors import StoreError
 from .failures import Exit
 from .opening import is_id, shown
-from .options import CLUSTER_VARIABLE, PREFIX_VARIABLE, Stored, given, suggest
+from .options import CLUSTER_VARIABLE, PREFIX_VARIABLE, StoreOptions, given, suggest
 from .printing import FEW, note
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Entries:
 
 def forget_command(store: str, names: Sequence[str]) -> str:
     """The command that removes these records."""
-    return suggest(Stored(store=store, prefix=os.environ.get(PREFIX_VARIABLE, "")), "store", "forget", *names)
+    return suggest(StoreOptions(store=store, prefix=os.environ.get(PREFIX_VARIABLE, "")), "store", "forget", *names)
 
 
 async def read_entries(store: Store, where: str = "") -> Entries:
@@ -79,9 +79,9 @@ async def read_entries(store: Store, where: str = "") -> Entries:
 
 @frozen(kw_only=True, slots=False)  # for cached properties
 class Records:
-    """What the store of ``place`` has on record for some clusters."""
+    """What the store of ``options`` has on record for some clusters."""
 
-    place: Stored
+    options: StoreOptions
     store: Store
     entries: Entries
     clusters: Mapping[str, str]  # the name of each, by its id
@@ -89,28 +89,28 @@ class Records:
     @cached_property
     def records(self) -> Mapping[Role, Mapping[str, TenantRecord]]:
         """The records of these clusters and of the prefix, by role and by the names of the tenants."""
-        here = [each for each in self.entries.records if not self._is_elsewhere(each)]
-        return {role: {each.name: each for each in here if has_role(each, role)} for role in Role}
+        own = [each for each in self.entries.records if not self._is_other(each)]
+        return {role: {each.name: each for each in own if has_role(each, role)} for role in Role}
 
     @cached_property
     def others(self) -> Mapping[tuple[Role, str], TenantRecord]:
-        there = [each for each in self.entries.records if self._is_elsewhere(each)]
-        return {(role, each.name): each for each in there for role in Role if has_role(each, role)}
+        others = [each for each in self.entries.records if self._is_other(each)]
+        return {(role, each.name): each for each in others for role in Role if has_role(each, role)}
 
-    def _is_elsewhere(self, record: TenantRecord) -> bool:
+    def _is_other(self, record: TenantRecord) -> bool:
         """Whether a record is of another cluster or prefix."""
-        return record.cluster not in self.clusters or _prefix_of(record) != self.place.prefix
+        return record.cluster not in self.clusters or _prefix_of(record) != self.options.prefix
 
     @property
     def cluster(self) -> str:
         return ", ".join(self.clusters.values())
 
-    def home(self, cluster: str | None, *, as_json: bool) -> dict[str, object]:
+    def cluster_columns(self, cluster: str | None, *, as_json: bool) -> dict[str, object]:
         """Return the columns of a tenant's cluster: its name, and in JSON its id too."""
         name = self.clusters.get(cluster or "")
         return {"cluster": cluster, "cluster_name": name} if as_json else {"cluster": name}
 
-    def homes_of(self, names: Collection[str], role: Role = Role.OWNER) -> str:
+    def cluster_names_of(self, names: Collection[str], role: Role = Role.OWNER) -> str:
         """The names of the clusters of these tenants."""
         ids = {record.cluster for name, record in self.records[role].items() if name in names}
         return ", ".join(name for id, name in self.clusters.items() if id in ids) or self.cluster
@@ -122,25 +122,25 @@ class Records:
 
         It ``corrects`` a misspelled name, unless the command destroys something.
         """
-        there = {*self.records[role], *(self.entries.damaged if role is Role.OWNER else ())}
+        known = {*self.records[role], *(self.entries.damaged if role is Role.OWNER else ())}
         if wanted is None:
-            if not there and (why := self.elsewhere()):
+            if not known and (why := self.only_others()):
                 raise InvalidArgumentError(f"{why}. Nothing was changed")
             self.say_how_many(role)
             return list(self.records[role]), {}
         # A name that was also given is no correction. To compare one with 4,000 names takes 0.2 s, so few are compared.
         missing, candidates = dict[str, str](), self.records[Role.OWNER].keys() - set(wanted)
         for name in wanted:
-            if name not in there:
+            if name not in known:
                 missing[name] = self._why_missing(name, role, candidates if corrects and len(missing) < FEW else ())
-        return [name for name in wanted if name in there], missing
+        return [name for name in wanted if name in known], missing
 
     def say_how_many(self, *roles: Role) -> None:
         """Say so if the environment narrows the clusters."""
-        if self.others and self.place.clusters and given(self.place)[:1] != ["--cluster"]:
+        if self.others and self.options.clusters and given(self.options)[:1] != ["--cluster"]:
             count = sum(len(self.records[role]) for role in roles)
             total = count + sum(role in roles for role, _ in self.others)
-            note(f"{count} of {total}: {CLUSTER_VARIABLE}={','.join(self.place.clusters)}")
+            note(f"{count} of {total}: {CLUSTER_VARIABLE}={','.join(self.options.clusters)}")
 
     def _why_missing(self, name: str, role: Role, candidates: Collection[str]) -> str:
         if role is not Role.OWNER and name in self.records[Role.OWNER]:
@@ -152,17 +152,17 @@ class Records:
         meant = _nearest(name, candidates)
         return f"not on record{'' if meant is None else f'. Did you mean {meant}?'}"
 
-    def elsewhere(self) -> str:
+    def only_others(self) -> str:
         """Describe the records of other clusters or prefixes, if there are no others; else return an empty text."""
         if any(self.records.values()) or not self.others:
             return ""
-        store, others = shown(self.place.store), [*self.others.values()]
+        store, others = shown(self.options.store), [*self.others.values()]
         if prefixes := {_prefix_of(each) for each in others if each.cluster in self.clusters}:
             uses = " or ".join(map(_prefix_option, sorted(map(str, prefixes))[:FEW]))
             return f"{store} has tenants of {self.cluster} only with {uses}"
         counts = Counter(each.cluster_name for each in others)
-        homes = ", ".join(f"{name} ({count})" for name, count in counts.most_common(FEW))
-        return f"{store} has no tenants of {self.cluster}: its {len(others)} records are of other clusters: {homes}"
+        clusters = ", ".join(f"{name} ({count})" for name, count in counts.most_common(FEW))
+        return f"{store} has no tenants of {self.cluster}: its {len(others)} records are of other clusters: {clusters}"
 
     def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
         """Return the credentials of ``wanted``, or of all for None, and why the others have none."""
@@ -186,16 +186,15 @@ class Records:
         found = [record for name, record in self.records[role].items() if name in names]
         return [each.name for each in found if each.state(role) is TenantState.REMOVING]
 
-    def suggest(self, verb: str, *words: str) -> str:
+    def suggest(self, command: str, *words: str) -> str:
         """Another command on the same tenants, to be copied."""
-        return suggest(self.place, "tenants", verb, *words)
+        return suggest(self.options, "tenants", command, *words)
 
     def suggest_adoption(self, names: Sequence[str], cluster: str | None = None) -> str:
         """The commands that replace stale records by what a cluster has."""
-        there = self.place if cluster is None else evolve(self.place, clusters=[cluster])
-        return (
-            f"{forget_command(self.place.store, names)} && {suggest(there, 'tenants', 'provision', *names, '--adopt')}"
-        )
+        options = self.options if cluster is None else evolve(self.options, clusters=[cluster])
+        adopt = suggest(options, "tenants", "provision", *names, "--adopt")
+        return f"{forget_command(self.options.store, names)} && {adopt}"
 
 
 def has_role(record: TenantRecord, role: Role) -> bool:

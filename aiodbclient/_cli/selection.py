@@ -19,7 +19,7 @@ from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .failures import Exit
 from .files import read_names
 from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
-from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
+from .options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions
 from .output import Output
 from .printing import FEW, note, some
 from .progress import Report, called, follow
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True, slots=False)
-class Opened(Records):
+class CommandContext(Records):
     """The tenants of some clusters, and those of them that a command is for."""
 
     known: Mapping[str, str]  # the names of clusters by their ids, also of those of the whole store
@@ -54,8 +54,8 @@ class Opened(Records):
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
 
     @property
-    def chosen(self) -> list[tuple[Role, TenantRecord]]:
-        """The records of the chosen tenants, each with its role, without damaged ones."""
+    def selected(self) -> list[tuple[Role, TenantRecord]]:
+        """The records of the selected tenants, each with its role, without damaged ones."""
         found = [(role, self.records[role].get(name)) for role, names in self.names.items() for name in names]
         return [(role, each) for role, each in found if each is not None]
 
@@ -76,8 +76,8 @@ class Opened(Records):
         for role, its in self.names.items():
             for name in its:
                 record = self.records[role].get(name)  # there is none of a new tenant
-                home = self.home(record.cluster if record else None, as_json=output.as_json)
-                rows.append({"name": name, "role": role.value} | home | {"would": would(name, role)})
+                columns = self.cluster_columns(record.cluster if record else None, as_json=output.as_json)
+                rows.append({"name": name, "role": role.value} | columns | {"would": would(name, role)})
         for name, why in self.missing.items():
             note(f"{name}: {why}")
         output.rows(rows, empty="no tenant is selected")
@@ -101,10 +101,10 @@ class Opened(Records):
 class TenantReport(Report):
     """Prints tenants that failed, and what helps them."""
 
-    opened: Opened = field(kw_only=True)
+    context: CommandContext = field(kw_only=True)
 
     def reason(self, error: Exception) -> str:
-        return self.opened.named(super().reason(error))
+        return self.context.named(super().reason(error))
 
     def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
         groups = defaultdict[tuple[type[Exception], str], list[str]](list)
@@ -114,82 +114,92 @@ class TenantReport(Report):
         return [f"{some(names)}: {hint}" for names, hint in found if hint]
 
     def _hint(self, kind: type[Exception], names: Sequence[str], role: str) -> str:
-        opened = self.opened
+        context = self.context
         if kind is CapacityError:
-            return f"use a higher --max-tenants, or add a --cluster. To see them: {opened.suggest('capacity')}"
+            return f"use a higher --max-tenants, or add a --cluster. To see them: {context.suggest('capacity')}"
         if kind is NameTakenError:
-            alone = " and that cluster alone" if len(opened.clusters) > 1 else ""
+            alone = " and that cluster alone" if len(context.clusters) > 1 else ""
             return f"if another store owns the name, use that store. If the tenant is this store's, add --adopt{alone}"
         if kind is RotationPendingError:
             which = names if len(names) <= FEW else ["--all"]
-            revoke = opened.suggest("revoke-previous", *which, *(["--role", role] if role != "owner" else []))
+            revoke = context.suggest("revoke-previous", *which, *(["--role", role] if role != "owner" else []))
             return f"the previous login still works. When no program uses it: {revoke}"
         if kind is SuspendedError and len(names) <= FEW:
-            return f"to give the login back: {opened.suggest('resume', *names)}"
+            return f"to give the login back: {context.suggest('resume', *names)}"
         return ""
 
     def where(self, left: Sequence[str]) -> str:
-        return self.opened.homes_of(left) if set(left) & {*self.opened.records[Role.OWNER]} else self.opened.cluster
+        return (
+            self.context.cluster_names_of(left)
+            if set(left) & {*self.context.records[Role.OWNER]}
+            else self.context.cluster
+        )
 
     async def unfinished(self) -> Sequence[str]:
-        records = (await read_entries(self.opened.store)).records
+        records = (await read_entries(self.context.store)).records
         return [called(each.name, each.operation.role or Role.OWNER) for each in records if each.operation is not None]
 
 
 @asynccontextmanager
-async def open_records(place: Stored) -> AsyncGenerator[Records]:
+async def open_records(options: StoreOptions) -> AsyncGenerator[Records]:
     """Open the store, without a token or a request if it knows the clusters."""
-    async with open_store(place.store) as store:
-        entries = await read_entries(store, place.store)
-        clusters = entries.find(place.clusters) if place.clusters else entries.clusters()
+    async with open_store(options.store) as store:
+        entries = await read_entries(store, options.store)
+        clusters = entries.find(options.clusters) if options.clusters else entries.clusters()
         if clusters is None:
             async with open_client() as client:
-                found = await find_clusters(client, place.clusters or ())
+                found = await find_clusters(client, options.clusters or ())
                 clusters = {cluster.id: name for name, cluster in found.items()}
-        yield Records(place=place, store=store, entries=entries, clusters=clusters)
+        yield Records(options=options, store=store, entries=entries, clusters=clusters)
 
 
 @asynccontextmanager
 async def open_tenants(
-    place: Stored,
+    options: StoreOptions,
     *,
     make: bool = False,
     new: Iterable[str] = (),
     more: Sequence[str] = (),
     dry_run: bool = False,
-    **options: Any,
-) -> AsyncGenerator[Opened]:
+    **settings: Any,
+) -> AsyncGenerator[CommandContext]:
     """Open the store and its clusters, with ``more``; ``make`` creates the store, if all ``new`` can be names."""
     from ..tenants import SQLiteStore, Tenants  # slow to import
 
     async with AsyncExitStack() as stack:
         limiter, entries, store = rate_limiter(), Entries(), None
-        if not (make and is_missing(place.store)):  # that one is created last, so that a mistake leaves none behind
-            store = await stack.enter_async_context(open_store(place.store, make=make))
-            entries = await read_entries(store, place.store)
+        if not (make and is_missing(options.store)):  # that one is created last, so that a mistake leaves none behind
+            store = await stack.enter_async_context(open_store(options.store, make=make))
+            entries = await read_entries(store, options.store)
         known = entries.clusters()
-        wanted = list(place.clusters or known)
-        there = {known.get(each, each) for each in wanted}
-        wanted += [each for each in more if known.get(each, each) not in there]
-        offline = not isinstance(place, Place) and entries.find(wanted) is not None
+        wanted = list(options.clusters or known)
+        named = {known.get(each, each) for each in wanted}
+        wanted += [each for each in more if known.get(each, each) not in named]
+        offline = not isinstance(options, TenantOptions) and entries.find(wanted) is not None
         client = await stack.enter_async_context(open_client(limiter, offline=offline))
         found = await _find(client, wanted, entries)
-        _check_names(new, found, place.prefix)
+        _check_names(new, found, options.prefix)
         if store is None and dry_run:  # an empty one that nobody sees
             folder = stack.enter_context(TemporaryDirectory())
             store = await stack.enter_async_context(SQLiteStore(Path(folder) / "tenants.db"))
         elif store is None:
-            store = await stack.enter_async_context(open_store(place.store, make=True))
-        if isinstance(place, Place):
-            options |= {"private": place.private, "connection_limit": place.connection_limit}
-            options["admin"] = admin_login(place.admin)
-        tenants = Tenants([*found.values()], store, prefix=place.prefix, **options)
+            store = await stack.enter_async_context(open_store(options.store, make=True))
+        if isinstance(options, TenantOptions):
+            settings |= {"private": options.private, "connection_limit": options.connection_limit}
+            settings["admin"] = admin_login(options.admin)
+        tenants = Tenants([*found.values()], store, prefix=options.prefix, **settings)
         clusters = {each.id: name for name, each in found.items()}
         known |= clusters
         if not offline and {each.leftover for each in entries.records} - {None, *known}:
             known = {each.id: each.name for each in await client.clusters.list()} | known
-        yield Opened(
-            place=place, store=store, entries=entries, clusters=clusters, known=known, tenants=tenants, limiter=limiter
+        yield CommandContext(
+            options=options,
+            store=store,
+            entries=entries,
+            clusters=clusters,
+            known=known,
+            tenants=tenants,
+            limiter=limiter,
         )
 
 
@@ -226,37 +236,37 @@ def _check_names(names: Iterable[str], clusters: dict[str, Cluster], prefix: str
         raise InvalidArgumentError(f"{some(problems, '; ')}. Nothing was changed")
 
 
-def names_in(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:
+def names_in(selection: Selection, *, default_all: bool = False) -> list[str] | None:
     """The names that a command is for; None for all tenants in the store."""
-    given = chosen.names or chosen.file
-    if not (chosen.everybody or given or default_all):
+    given = selection.names or selection.file
+    if not (selection.everybody or given or default_all):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
-    if given and chosen.everybody:
+    if given and selection.everybody:
         raise InvalidArgumentError("give names, --from or --all, only one of them")
-    return read_names(chosen.names, chosen.file) if given else None
+    return read_names(selection.names, selection.file) if given else None
 
 
 @asynccontextmanager
 async def open_selection(
-    place: Stored,
-    chosen: Chosen,
+    options: StoreOptions,
+    selection: Selection,
     roles: Sequence[Role] = (Role.OWNER,),
     *,
     among: Callable[[TenantRecord], bool] | None = None,
     default_all: bool = False,
     partly: bool = False,
     destroys: bool = False,
-    **options: Any,
-) -> AsyncGenerator[Opened]:
-    """Find the chosen tenants in each of the roles, with ``--all`` those ``among`` the records."""
-    wanted = names_in(chosen, default_all=default_all)
-    async with open_tenants(place, **options) as opened:
+    **settings: Any,
+) -> AsyncGenerator[CommandContext]:
+    """Find the selected tenants in each of the roles, with ``--all`` those ``among`` the records."""
+    wanted = names_in(selection, default_all=default_all)
+    async with open_tenants(options, **settings) as context:
         names, missing = dict[Role, list[str]](), dict[str, str]()
         for role in roles:
-            names[role], lacking = opened.select(wanted, role, corrects=not destroys)
+            names[role], lacking = context.select(wanted, role, corrects=not destroys)
             if role is roles[0]:  # with --role all, not each tenant has each role
                 missing = lacking
             if wanted is None and among is not None:
-                names[role] = [name for name, record in opened.records[role].items() if among(record)]
-        selected = evolve(opened, wanted=wanted, names=names, missing=missing)
+                names[role] = [name for name, record in context.records[role].items() if among(record)]
+        selected = evolve(context, wanted=wanted, names=names, missing=missing)
         yield selected if partly else selected.whole()

@@ -8,11 +8,11 @@ from typing import Annotated
 from ..errors import ConfigurationError, InvalidArgumentError
 from ..tenants import Role
 from ..tenants._stores.base import BaseStore
-from .asking import confirm_ending
+from .asking import confirm_destructive
 from .failures import Exit
 from .files import read_names
 from .opening import KEY_VARIABLE, keys_in, open_store, shown
-from .options import STORE_VARIABLE, Chosen, Ending, FromOption, TenantNames, argument, store_option
+from .options import STORE_VARIABLE, Confirmation, FromOption, Selection, TenantNames, argument, store_option
 from .output import ListOutput, Output
 from .printing import counted, printable, write
 from .records import has_role, read_entries
@@ -51,7 +51,7 @@ async def list_store(store: _StoreArgument, output: ListOutput) -> int:
 async def forget_records(
     output: Output,
     store: Annotated[str, store_option(_HELP)],
-    ending: Ending,
+    confirmation: Confirmation,
     names: TenantNames = None,
     file: FromOption = None,
 ) -> int:
@@ -67,11 +67,11 @@ async def forget_records(
             raise InvalidArgumentError(f"{shown(store)} does not support removing a record")
         question = f"Remove the record of {counted(wanted)} from {shown(store)}? The passwords are lost"
         question += ", the logins and databases stay."
-        confirm_ending(question, len(wanted), Chosen(names=names, file=file), ending)
+        confirm_destructive(question, len(wanted), Selection(names=names, file=file), confirmation)
         for name in wanted:
-            if not ending.dry_run:
+            if not confirmation.dry_run:
                 await opened.discard(name)
-            done = "would be forgotten" if ending.dry_run else "forgotten"
+            done = "would be forgotten" if confirmation.dry_run else "forgotten"
             output.done(f"{printable(name)}: {done}", name=name, action=done)
     return Exit.DONE
 

@@ -12,21 +12,21 @@ from attrs import define, evolve
 from ..errors import DatabaseClientError
 from ..tenants import Role
 from ..tenants._records import Login, TenantRecord
-from .asking import confirm, confirm_ending
+from .asking import confirm, confirm_destructive
 from .completion import cluster_names
 from .credentials import lines_of, row_of
 from .failures import message_of
 from .opening import shown
 from .options import (
-    Chosen,
-    Ending,
+    Confirmation,
     FromOption,
     MaxTenantsOption,
-    Place,
     RoleOption,
     RolesOption,
+    Selection,
     ShowOption,
     TenantNames,
+    TenantOptions,
     duration_option,
     option,
     roles_of,
@@ -36,7 +36,7 @@ from .printing import counted, sized, took
 from .progress import called
 from .records import is_suspended, is_young
 from .running import runs
-from .selection import Opened, TenantReport, names_in, open_selection, open_tenants
+from .selection import CommandContext, TenantReport, names_in, open_selection, open_tenants
 
 if TYPE_CHECKING:
     from ..bulk import Action
@@ -64,7 +64,7 @@ class _ChangeReport(TenantReport):
         lines = list[str]()
         who, end = called(outcome.name, role), self._delivery(outcome, role)
         if problems := getattr(outcome, "problems", ()):
-            fixed = self.opened.named(", ".join(map(_describe, problems)))
+            fixed = self.context.named(", ".join(map(_describe, problems)))
             lines.append(f"{who}: {outcome.action}: {fixed}{end}")
         elif sessions := getattr(outcome, "sessions", 0):
             lines.append(f"{who}: {outcome.action}, {sessions} sessions of the previous login are open")
@@ -76,7 +76,7 @@ class _ChangeReport(TenantReport):
 
     def _delivery(self, outcome: Any, role: str) -> str:
         """Say so if programs need another credential than they have; else return an empty text."""
-        now, record = outcome.credential, self.opened.records[Role(role)].get(outcome.name)
+        now, record = outcome.credential, self.context.records[Role(role)].get(outcome.name)
         before = None if record is None else record.current(Role(role))
         if now is None or outcome.record.suspended is not None or outcome.action in ("deleted", "suspended"):
             return ""
@@ -95,9 +95,9 @@ def _describe(problem: Problem) -> str:
 
 @runs
 async def provision_tenants(
-    place: Place,
+    options: TenantOptions,
     output: Output,
-    ending: Ending,
+    confirmation: Confirmation,
     names: TenantNames = None,
     file: FromOption = None,
     role: RoleOption = Role.OWNER,
@@ -114,31 +114,35 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv
     """
-    chosen = Chosen(names=names, file=file)
-    wanted = names_in(chosen) or []
+    selection = Selection(names=names, file=file)
+    wanted = names_in(selection) or []
     is_owner = role is Role.OWNER
     new = wanted if is_owner else ()
-    async with open_tenants(place, make=is_owner, new=new, dry_run=ending.dry_run, max_tenants=max_tenants) as opened:
-        if going := opened.half_removed(wanted, role):
-            question = _REMOVAL.format(counted(going), opened.homes_of(going, role))
-            confirm_ending(f"{question} Then they are created again.", len(going), chosen, ending)
-        on_record = {*opened.records[role], *opened.entries.damaged}
+    async with open_tenants(
+        options, make=is_owner, new=new, dry_run=confirmation.dry_run, max_tenants=max_tenants
+    ) as context:
+        if going := context.half_removed(wanted, role):
+            question = _REMOVAL.format(counted(going), context.cluster_names_of(going, role))
+            confirm_destructive(f"{question} Then they are created again.", len(going), selection, confirmation)
+        on_record = {*context.records[role], *context.entries.damaged}
         if adopt and (unseen := [name for name in wanted if name not in on_record]):
             question = (
                 f"Take over {counted(unseen)}: the logins, and the databases with all data? "
-                f"They are not on record in {shown(place.store)}, and may be in another store."
+                f"They are not on record in {shown(options.store)}, and may be in another store."
             )
-            confirm(question, yes=ending.yes or ending.dry_run)
-        opened = evolve(opened, wanted=wanted, names={role: wanted})
-        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
-        verb = "adopt, or create" if adopt else "create"
-        would = ending.preview(lambda name, _: "keep" if name in on_record else verb)
+            confirm(question, yes=confirmation.yes or confirmation.dry_run)
+        context = evolve(context, wanted=wanted, names={role: wanted})
+        report = _ChangeReport(output, options.verbose, context=context, show=show)
+        action = "adopt, or create" if adopt else "create"
+        would = confirmation.preview(lambda name, _: "keep" if name in on_record else action)
         if_exists: Literal["adopt", "error"] = "adopt" if adopt else "error"
-        return await opened.run(lambda tenants, names: tenants.provision(names, if_exists=if_exists), report, would)
+        return await context.run(lambda tenants, names: tenants.provision(names, if_exists=if_exists), report, would)
 
 
 @runs
-async def repair_tenants(chosen: Chosen, place: Place, output: Output, ending: Ending, show: ShowOption = False) -> int:
+async def repair_tenants(
+    selection: Selection, options: TenantOptions, output: Output, confirmation: Confirmation, show: ShowOption = False
+) -> int:
     """Repair the problems that `check` finds. It drops nothing, except that it finishes removals, and asks before.
 
     Readers and writers of a tenant are repaired with it.
@@ -147,11 +151,13 @@ async def repair_tenants(chosen: Chosen, place: Place, output: Output, ending: E
 
     Example: aiodbclient tenants repair --all
     """
-    async with open_selection(place, chosen) as opened:
-        if going := opened.half_removed(opened.names[Role.OWNER]):
-            confirm_ending(_REMOVAL.format(counted(going), opened.homes_of(going)), len(going), chosen, ending)
-        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
-        return await opened.run(lambda tenants, names: tenants.repair(names), report, ending.preview("repair"))
+    async with open_selection(options, selection) as context:
+        if going := context.half_removed(context.names[Role.OWNER]):
+            confirm_destructive(
+                _REMOVAL.format(counted(going), context.cluster_names_of(going)), len(going), selection, confirmation
+            )
+        report = _ChangeReport(output, options.verbose, context=context, show=show)
+        return await context.run(lambda tenants, names: tenants.repair(names), report, confirmation.preview("repair"))
 
 
 @define
@@ -160,7 +166,7 @@ class _RotationReport(_ChangeReport):
 
     def summary(self, counts: Mapping[Action, int]) -> str:
         kept = sum(count for action, count in counts.items() if action == "kept")
-        suspended = sum(is_suspended(each) for _, each in self.opened.chosen)
+        suspended = sum(is_suspended(each) for _, each in self.context.selected)
         reasons = ["suspended"] if suspended else []
         reasons += ["younger than --older-than"] if self.skips_young and kept > suspended else []
         said = f"{kept} kept"
@@ -172,10 +178,10 @@ class _RotationReport(_ChangeReport):
 
 @runs
 async def rotate_tenants(
-    chosen: Chosen,
-    place: Place,
+    selection: Selection,
+    options: TenantOptions,
     output: Output,
-    ending: Ending,
+    confirmation: Confirmation,
     role: RolesOption = "owner",
     older_than: Annotated[
         timedelta | None, duration_option("--older-than", "Skip younger credentials, such as 30d.")
@@ -190,29 +196,31 @@ async def rotate_tenants(
 
     Example: aiodbclient tenants rotate --all --older-than 30d
     """
-    async with open_selection(place, chosen, roles_of(role)) as opened:
+    async with open_selection(options, selection, roles_of(role)) as context:
         old = {
             (each.name, role)
-            for role, each in opened.chosen
+            for role, each in context.selected
             if not (is_suspended(each) or is_young(each, role, older_than))
         }
         if force:
-            due = _previous_logins(opened, older_than)
+            due = _previous_logins(context, older_than)
             question = f"Revoke the previous logins of {_listed(due)}? Programs that still use them stop working."
-            confirm_ending(question, len(due), chosen, ending)
-        report = _RotationReport(output, place.verbose, opened=opened, show=show, skips_young=older_than is not None)
-        return await opened.run(
+            confirm_destructive(question, len(due), selection, confirmation)
+        report = _RotationReport(
+            output, options.verbose, context=context, show=show, skips_young=older_than is not None
+        )
+        return await context.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             report,
-            ending.preview(lambda name, role: "rotate" if (name, role) in old else "keep"),
+            confirmation.preview(lambda name, role: "rotate" if (name, role) in old else "keep"),
         )
 
 
-def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[tuple[TenantRecord, Login]]:
+def _previous_logins(context: CommandContext, older_than: timedelta | None) -> list[tuple[TenantRecord, Login]]:
     """The previous logins that are not revoked yet, with their records."""
     return [
         (each, previous)
-        for role, each in opened.chosen
+        for role, each in context.selected
         if (previous := each.previous(role)) is not None and not is_young(each, role, older_than)
     ]
 
@@ -221,28 +229,28 @@ def _listed(due: list[tuple[TenantRecord, Login]]) -> str:
     return counted([called(each.name, login.role) for each, login in due], "logins")
 
 
-async def _count_sessions(opened: Opened, due: list[tuple[TenantRecord, Login]]) -> str:
+async def _count_sessions(context: CommandContext, due: list[tuple[TenantRecord, Login]]) -> str:
     """How many sessions of the previous logins are open, for a question."""
     from .._http.call import RequestStats  # slow to import
     from .._http.maintenance import MaintenanceWait
 
-    context = opened.tenants._context  # pyright: ignore[reportPrivateUsage]  # of this package
-    servers, count = context.servers.for_run(MaintenanceWait()), 0
+    clusters = context.tenants._context.clusters  # pyright: ignore[reportPrivateUsage]  # of this package
+    clusters, count = clusters.for_run(MaintenanceWait()), 0
     try:
         for record, login in due:
-            found = await servers.server(record.cluster, RequestStats())
+            found = await clusters.get(record.cluster, RequestStats())
             count += await found.server.count_sessions(login.username)
     except DatabaseClientError as error:
-        return f"sessions (how many is unknown: {opened.named(message_of(error))})"
+        return f"sessions (how many is unknown: {context.named(message_of(error))})"
     return f"{count} open sessions"
 
 
 @runs
 async def revoke_previous(
-    chosen: Chosen,
-    place: Place,
+    selection: Selection,
+    options: TenantOptions,
     output: Output,
-    ending: Ending,
+    confirmation: Confirmation,
     role: RolesOption = "owner",
     older_than: Annotated[
         timedelta | None, duration_option("--older-than", "Keep logins that were replaced later, such as 1d.")
@@ -255,45 +263,51 @@ async def revoke_previous(
 
     Example: aiodbclient tenants revoke-previous --all --older-than 1d
     """
-    async with open_selection(place, chosen, roles_of(role), destroys=True) as opened:
-        due = _previous_logins(opened, older_than)
+    async with open_selection(options, selection, roles_of(role), destroys=True) as context:
+        due = _previous_logins(context, older_than)
         previous = {(each.name, login.role) for each, login in due}
-        sessions = "sessions" if ending.yes or ending.dry_run or not due else await _count_sessions(opened, due)
+        sessions = (
+            "sessions" if confirmation.yes or confirmation.dry_run or not due else await _count_sessions(context, due)
+        )
         question = f"Revoke the previous logins of {_listed(due)}, and end their {sessions}?"
-        confirm_ending(question, len(due), chosen, ending)
-        report = _ChangeReport(output, place.verbose, opened=opened)
-        return await opened.run(
+        confirm_destructive(question, len(due), selection, confirmation)
+        report = _ChangeReport(output, options.verbose, context=context)
+        return await context.run(
             lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused),
             report,
-            ending.preview(lambda name, role: "revoke" if (name, role) in previous else "keep"),
+            confirmation.preview(lambda name, role: "revoke" if (name, role) in previous else "keep"),
         )
 
 
 @runs
-async def suspend_tenants(chosen: Chosen, place: Place, output: Output, ending: Ending) -> int:
+async def suspend_tenants(
+    selection: Selection, options: TenantOptions, output: Output, confirmation: Confirmation
+) -> int:
     """Revoke all logins of tenants, end their sessions, and keep their data.
 
     `resume` gives them new passwords.
 
     Example: aiodbclient tenants suspend gamma --yes
     """
-    async with open_selection(place, chosen, among=lambda record: not is_suspended(record), destroys=True) as opened:
-        going = opened.names[Role.OWNER]
-        question = f"Suspend {counted(going)} on {opened.homes_of(going)}, and end their sessions?"
-        confirm_ending(question, len(going), chosen, ending)
-        report = _ChangeReport(output, place.verbose, opened=opened)
-        return await opened.run(lambda tenants, names: tenants.suspend(names), report, ending.preview("suspend"))
+    async with open_selection(
+        options, selection, among=lambda record: not is_suspended(record), destroys=True
+    ) as context:
+        going = context.names[Role.OWNER]
+        question = f"Suspend {counted(going)} on {context.cluster_names_of(going)}, and end their sessions?"
+        confirm_destructive(question, len(going), selection, confirmation)
+        report = _ChangeReport(output, options.verbose, context=context)
+        return await context.run(lambda tenants, names: tenants.suspend(names), report, confirmation.preview("suspend"))
 
 
 @runs
-async def resume_tenants(chosen: Chosen, place: Place, output: Output, show: ShowOption = False) -> int:
+async def resume_tenants(selection: Selection, options: TenantOptions, output: Output, show: ShowOption = False) -> int:
     """Give suspended tenants their logins back, with new passwords.
 
     Example: aiodbclient tenants resume gamma
     """
-    async with open_selection(place, chosen, among=is_suspended) as opened:
-        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
-        return await opened.run(lambda tenants, names: tenants.resume(names), report)
+    async with open_selection(options, selection, among=is_suspended) as context:
+        report = _ChangeReport(output, options.verbose, context=context, show=show)
+        return await context.run(lambda tenants, names: tenants.resume(names), report)
 
 
 @define
@@ -301,16 +315,16 @@ class _RemovalReport(_ChangeReport):
     ignores_absent: bool = False
 
     def next_step(self, left: Sequence[str]) -> str:
-        by_name = self.opened.wanted is not None and not self.ignores_absent  # those that are gone are not on record
+        by_name = self.context.wanted is not None and not self.ignores_absent  # those that are gone are not on record
         return super().next_step(left) + (", with --ignore-absent" if by_name else "")
 
 
 @runs
 async def remove_tenants(
-    chosen: Chosen,
-    place: Place,
+    selection: Selection,
+    options: TenantOptions,
     output: Output,
-    ending: Ending,
+    confirmation: Confirmation,
     role: RoleOption = Role.OWNER,
     ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
     older_than: Annotated[
@@ -325,18 +339,20 @@ async def remove_tenants(
     Example: aiodbclient tenants remove gamma
     """
     among = None if older_than is None else partial(is_suspended, before=datetime.now(UTC) - older_than)
-    async with open_selection(place, chosen, [role], among=among, partly=True, destroys=True) as opened:
-        if not ignore_absent or any((role, name) in opened.others for name in opened.missing):
-            opened = opened.whole()
+    async with open_selection(options, selection, [role], among=among, partly=True, destroys=True) as context:
+        if not ignore_absent or any((role, name) in context.others for name in context.missing):
+            context = context.whole()
         else:
-            opened = evolve(opened, missing={})
-        going = opened.names[role]
+            context = evolve(context, missing={})
+        going = context.names[role]
         what = "logins, databases with all data, and records" if role is Role.OWNER else f"the {role} logins"
-        question = f"Remove {counted(going)} from {opened.homes_of(going, role)}: {what}?"
-        confirm_ending(question, len(going), chosen, ending)
-        report = _RemovalReport(output, place.verbose, opened=opened, ignores_absent=ignore_absent)
-        return await opened.run(
-            lambda tenants, names: tenants.remove(names, suspended_for=older_than), report, ending.preview("remove")
+        question = f"Remove {counted(going)} from {context.cluster_names_of(going, role)}: {what}?"
+        confirm_destructive(question, len(going), selection, confirmation)
+        report = _RemovalReport(output, options.verbose, context=context, ignores_absent=ignore_absent)
+        return await context.run(
+            lambda tenants, names: tenants.remove(names, suspended_for=older_than),
+            report,
+            confirmation.preview("remove"),
         )
 
 
@@ -358,17 +374,17 @@ class _MoveReport(_ChangeReport):
 
     def _why_kept(self, outcome: Any) -> str | None:
         """Say why a tenant was not moved; None if it was."""
-        if self.opened.clusters.get(outcome.credential.cluster) != self.target:
+        if self.context.clusters.get(outcome.credential.cluster) != self.target:
             return f"with {sized(outcome.bytes)} it would be frozen for longer than --max-frozen"
         return None if outcome.action == "moved" else "it is there already"
 
 
 @runs
 async def move_tenants(
-    chosen: Chosen,
-    place: Place,
+    selection: Selection,
+    options: TenantOptions,
     output: Output,
-    ending: Ending,
+    confirmation: Confirmation,
     to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
     max_frozen: Annotated[
         timedelta | None, duration_option("--max-frozen", "Do not move a tenant whose copy takes longer. Default: 10m.")
@@ -382,18 +398,18 @@ async def move_tenants(
 
     Example: aiodbclient tenants move alpha --to tenants-2
     """
-    async with open_selection(place, chosen, more=[to]) as opened:
-        target = next((id for id, name in opened.clusters.items() if to in (id, name)), to)
-        elsewhere = [each.name for _, each in opened.chosen if each.cluster != target]
-        if opened.wanted is None:
-            opened = evolve(opened, names={Role.OWNER: elsewhere})
-        name = opened.clusters[target]
+    async with open_selection(options, selection, more=[to]) as context:
+        target = next((id for id, name in context.clusters.items() if to in (id, name)), to)
+        to_move = [each.name for _, each in context.selected if each.cluster != target]
+        if context.wanted is None:
+            context = evolve(context, names={Role.OWNER: to_move})
+        name = context.clusters[target]
         question = (
-            f"Move {counted(elsewhere)} from {opened.homes_of(elsewhere)} to {name}? While a tenant is copied, no "
+            f"Move {counted(to_move)} from {context.cluster_names_of(to_move)} to {name}? While a tenant is copied, no "
             "login can connect. Programs without TenantPools need the new credentials and the new host."
         )
-        confirm_ending(question, len(elsewhere), chosen, ending)
-        report = _MoveReport(output, place.verbose, opened=opened, target=name)
+        confirm_destructive(question, len(to_move), selection, confirmation)
+        report = _MoveReport(output, options.verbose, context=context, target=name)
         most = {} if max_frozen is None else {"max_frozen": max_frozen}
-        would = ending.preview(lambda name, _: "move" if name in elsewhere else "keep")
-        return await opened.run(lambda tenants, names: tenants.move(names, to=target, **most), report, would)
+        would = confirmation.preview(lambda name, _: "move" if name in to_move else "keep")
+        return await context.run(lambda tenants, names: tenants.move(names, to=target, **most), report, would)

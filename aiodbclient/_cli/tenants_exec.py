@@ -23,7 +23,7 @@ from .app import PROGRAM
 from .asking import SIGNALS, has_terminal
 from .credentials import environment_of
 from .failures import Exit
-from .options import Chosen, RoleOption, Stored, option
+from .options import RoleOption, Selection, StoreOptions, option
 from .output import Output
 from .printing import note, printable, some, took
 from .progress import called
@@ -47,9 +47,9 @@ _GRACE = 5.0  # s from SIGTERM to SIGKILL
 
 @runs
 async def exec_tenants(
-    context: typer.Context,
-    chosen: Chosen,
-    place: Stored,
+    typer_context: typer.Context,
+    selection: Selection,
+    options: StoreOptions,
     output: Output,
     role: RoleOption = Role.OWNER,
     concurrency: Annotated[
@@ -71,24 +71,24 @@ async def exec_tenants(
 
     Example: aiodbclient tenants exec alpha -- psql -c "SELECT 1"
     """
-    program: list[str] = context.meta.get(PROGRAM, [])
-    wanted = names_in(chosen, default_all=version is not None)
+    program: list[str] = typer_context.meta.get(PROGRAM, [])
+    wanted = names_in(selection, default_all=version is not None)
     if not program or program[0].startswith("-"):
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql")
     if not _exists(program[0]):
         note(f"{program[0]}: no such program")
         return Exit.NOT_FOUND
-    if wanted is None or len(wanted) != 1 or not chosen.is_typed or output.as_json or version is not None:
-        async with open_selection(place, chosen, [role], among=_is_awake, default_all=True) as opened:
-            tenants, names = opened.in_role(role), opened.names[role]
+    if wanted is None or len(wanted) != 1 or not selection.is_typed or output.as_json or version is not None:
+        async with open_selection(options, selection, [role], among=_is_awake, default_all=True) as context:
+            tenants, names = context.in_role(role), context.names[role]
             parts = [part for part in (names[:first], names[first:]) if part]
-            report = _ProgramReport(output, place.verbose, opened=opened, version=version)
+            report = _ProgramReport(output, options.verbose, context=context, version=version)
             work = partial(_run_quietly, program, report.begun)
             each_part = (
                 (role.value, tenants.each(work, part, version=version, concurrency=concurrency)) for part in parts
             )
-            return await opened.follow(each_part, report)
-    async with open_records(place) as on_record:
+            return await context.follow(each_part, report)
+    async with open_records(options) as on_record:
         credentials, missing = on_record.credentials(wanted, role)
     for name, why in missing.items():
         note(f"{name}: {why}")
@@ -127,22 +127,22 @@ class _ProgramReport(TenantReport):
         return "\n".join([*(line.expandtabs() for line in error.ran.lines()), str(error)])
 
     def summary(self, counts: Mapping[Action, int]) -> str:
-        records = self.opened.records[Role.OWNER].values()
-        asleep = [each.name for each in records if self.opened.wanted is None and is_suspended(each)]
+        records = self.context.records[Role.OWNER].values()
+        asleep = [each.name for each in records if self.context.wanted is None and is_suspended(each)]
         return super().summary(counts) + (f" ({some(asleep)}: suspended, left out)" if asleep else "")
 
     def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
         ended = {outcome.name for outcome, _ in failed}
-        names = [name for its in self.opened.names.values() for name in its if name in ended]
+        names = [name for its in self.context.names.values() for name in its if name in ended]
         return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
 
     def next_step(self, left: Sequence[str]) -> str:
         if self.version is not None:
             return super().next_step(left)
         # The program's arguments are not repeated: they may hold a secret.
-        chosen = [name for role, its in self.opened.names.items() for name in its if called(name, role) in left]
+        names = [name for role, its in self.context.names.items() for name in its if called(name, role) in left]
         with NamedTemporaryFile("w", prefix="aiodbclient-left-", suffix=".csv", delete=False) as file:
-            file.write("\n".join(["name", *chosen, ""]))
+            file.write("\n".join(["name", *names, ""]))
         return f"run the same command with --from {file.name} in place of the names"
 
     async def unfinished(self) -> Sequence[str]:
@@ -263,6 +263,6 @@ async def _end(process: Process, send: Callable[[int], None]) -> None:
 
 
 def _tail(file: Path) -> str:
-    with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - _MOST_BYTES))
-        return opened.read().decode(errors="replace")
+    with file.open("rb") as log:
+        log.seek(max(0, file.stat().st_size - _MOST_BYTES))
+        return log.read().decode(errors="replace")

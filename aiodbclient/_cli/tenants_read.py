@@ -19,13 +19,13 @@ from ..tenants._stores import is_claimed
 from .credentials import as_env_file, as_secret, created_at, row_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown
-from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, Stored, option
+from .options import MaxTenantsOption, RoleOption, Selection, ShowOption, StoreOptions, TenantOptions, option
 from .output import CredentialOutput, ListOutput, Output
 from .printing import FEW, note, sized, some, span, write
-from .progress import Alike
+from .progress import FailureGroups
 from .records import Records, is_suspended
 from .running import runs
-from .selection import Opened, TenantReport, names_in, open_records, open_selection
+from .selection import CommandContext, TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
     from ..bulk import Action
@@ -38,27 +38,27 @@ _STATES = {TenantState.USABLE: "ready", TenantState.PROVISIONING: "begun"}
 
 
 @runs
-async def list_tenants(output: ListOutput, place: Stored) -> int:
+async def list_tenants(output: ListOutput, options: StoreOptions) -> int:
     """List the tenants in the store.
 
     It reads the store alone, if that has tenants of the clusters. The column `pending` names the command to run next.
 
     Example: aiodbclient tenants list
     """
-    async with open_records(place) as on_record:
+    async with open_records(options) as on_record:
         rows = [
             _line(each, role, output, on_record) for role, its in on_record.records.items() for each in its.values()
         ]
     rows.sort(key=lambda row: str(row["name"]))
     on_record.say_how_many(*Role)
-    output.rows(rows, empty=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
+    output.rows(rows, empty=on_record.only_others() or f"{shown(options.store)} has no tenants")
     return on_record.entries.end(Exit.DONE)
 
 
 def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) -> dict[str, object]:
     login, state = record.current(role), record.state(role)
     row: dict[str, object] = {"name": record.name, "role": role.value}
-    row |= on_record.home(record.cluster, as_json=output.as_json)
+    row |= on_record.cluster_columns(record.cluster, as_json=output.as_json)
     row["state"] = _STATES.get(state, state.value)
     suspended = record.suspended if state is TenantState.SUSPENDED else None
     if output.as_json:
@@ -74,18 +74,18 @@ def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) 
 
 
 @runs
-async def list_capacity(output: ListOutput, place: Stored, max_tenants: MaxTenantsOption = None) -> int:
+async def list_capacity(output: ListOutput, options: StoreOptions, max_tenants: MaxTenantsOption = None) -> int:
     """List how many tenants each cluster has.
 
     It reads the store alone, if that has tenants of the clusters. Tenants of all prefixes count.
 
     Example: aiodbclient tenants capacity --max-tenants 2000
     """
-    async with open_records(place) as on_record:
+    async with open_records(options) as on_record:
         others = [each for (role, _), each in on_record.others.items() if role is Role.OWNER]
         counts = Counter(each.cluster for each in (*on_record.records[Role.OWNER].values(), *others))
     output.rows(
-        on_record.home(id, as_json=output.as_json) | {"tenants": counts[id], "max_tenants": max_tenants}
+        on_record.cluster_columns(id, as_json=output.as_json) | {"tenants": counts[id], "max_tenants": max_tenants}
         for id in on_record.clusters
     )
     return Exit.DONE
@@ -93,8 +93,8 @@ async def list_capacity(output: ListOutput, place: Stored, max_tenants: MaxTenan
 
 @runs
 async def show_tenants(
-    chosen: Chosen,
-    place: Stored,
+    selection: Selection,
+    options: StoreOptions,
     output: CredentialOutput,
     role: RoleOption = Role.OWNER,
     show: ShowOption = False,
@@ -112,16 +112,16 @@ async def show_tenants(
 
     Example: aiodbclient tenants show alpha -o uri --ca-file ca.pem
     """
-    wanted = names_in(chosen, default_all=True)
+    wanted = names_in(selection, default_all=True)
     if (output.form == "env" or secret) and (wanted is None or len(wanted) != 1):
         raise InvalidArgumentError("-o env and --secret-name are for one tenant: give one name")
     for part in filter(None, (secret, namespace)):
         if not _KUBERNETES.fullmatch(part):
             raise InvalidArgumentError(f"{part!r} is not a valid name in Kubernetes: use a-z, 0-9, - and .")
-    async with open_records(place) as on_record:
+    async with open_records(options) as on_record:
         credentials, missing = on_record.credentials(wanted, role)
     if wanted is None and not credentials:
-        note(f"{shown(place.store)} has no tenants")
+        note(f"{shown(options.store)} has no tenants")
     _print_credentials(credentials, output, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{name}: {why}")
@@ -164,7 +164,7 @@ class _CheckReport(TenantReport):
         if outcome.error is not None or not outcome.problems:
             return outcome
         is_unfinished = any(each.kind in _UNFINISHED for each in outcome.problems)
-        if is_unfinished and await is_claimed(self.opened.store, outcome.name):
+        if is_unfinished and await is_claimed(self.context.store, outcome.name):
             self.busy.add(outcome.name)
             return evolve(outcome, problems=())
         self.broken[outcome.name] = outcome
@@ -174,13 +174,13 @@ class _CheckReport(TenantReport):
         now = outcome.credential
         problems = [{"kind": each.kind, "detail": each.detail} for each in outcome.problems]
         state = "in progress" if outcome.name in self.busy else "problems" if problems else "ok"
-        home = self.opened.home(now and now.cluster, as_json=True)
+        columns = self.context.cluster_columns(now and now.cluster, as_json=True)
         login = {"username": now and now.username, "created": created_at(now)}
-        return home | {"state": state, "problems": problems} | login
+        return columns | {"state": state, "problems": problems} | login
 
     def text(self, outcome: Any, role: str) -> str:
         found = "in progress" if outcome.name in self.busy else ", ".join(map(str, outcome.problems))
-        found = self.opened.named(found)
+        found = self.context.named(found)
         return f"{outcome.name}: {found}" if found else ""
 
     def summary(self, counts: Mapping[Action, int]) -> str:
@@ -188,7 +188,7 @@ class _CheckReport(TenantReport):
         parts += [f"{len(self.broken)} with problems"] if self.broken else []
         parts += [f"{len(self.busy)} in progress"] if self.busy else []
         parts += (
-            [f"{asleep} suspended"] if (asleep := sum(is_suspended(each) for _, each in self.opened.chosen)) else []
+            [f"{asleep} suspended"] if (asleep := sum(is_suspended(each) for _, each in self.context.selected)) else []
         )
         is_well = counts and not self.broken and not self.busy and "failed" not in counts
         well = ": all well" if is_well else ""
@@ -197,8 +197,8 @@ class _CheckReport(TenantReport):
 
 @runs
 async def check_tenants(
-    chosen: Chosen,
-    place: Place,
+    selection: Selection,
+    options: TenantOptions,
     output: Output,
     not_on_record: Annotated[
         bool, option("--not-on-record", help="Find tenants that the store lacks, as after it was restored.")
@@ -211,48 +211,48 @@ async def check_tenants(
 
     Example: aiodbclient tenants check alpha
     """
-    if not_on_record and (chosen.names or chosen.file):
+    if not_on_record and (selection.names or selection.file):
         raise InvalidArgumentError("--not-on-record is for all tenants: give no names")
-    async with open_selection(place, chosen, default_all=True, partly=True) as opened:
-        report = _CheckReport(output, place.verbose, opened=opened)
+    async with open_selection(options, selection, default_all=True, partly=True) as context:
+        report = _CheckReport(output, options.verbose, context=context)
         if not_on_record:
-            code = await opened.follow([(Role.OWNER.value, opened.tenants.check(not_on_record=True))], report)
+            code = await context.follow([(Role.OWNER.value, context.tenants.check(not_on_record=True))], report)
         else:
-            code = await opened.run(lambda tenants, names: tenants.check(names), report)
+            code = await context.run(lambda tenants, names: tenants.check(names), report)
     if report.broken and code in (Exit.DONE, Exit.SOME_FAILED):
-        _say_what_helps(opened, report.broken)
+        _say_what_helps(context, report.broken)
         code = Exit.DIFFERENT
     return code
 
 
-def _say_what_helps(opened: Opened, broken: Mapping[str, TenantChecked]) -> None:
+def _say_what_helps(context: CommandContext, broken: Mapping[str, TenantChecked]) -> None:
     """Print the commands that repair these tenants, or what else helps."""
     groups = defaultdict[tuple[str, ...], list[str]](list)
     for name in sorted(broken):  # they were checked in any order
-        groups[_what_helps(opened, name, broken[name].problems)].append(name)
+        groups[_what_helps(context, name, broken[name].problems)].append(name)
     for (text, *command), names in groups.items():
         if command[:1] == [_ADOPT]:
-            text = f"{text}: {opened.suggest_adoption(names, *command[1:])}"
+            text = f"{text}: {context.suggest_adoption(names, *command[1:])}"
         elif command:
             which = ["--all"] if command == ["repair"] and len(names) > FEW else names[:FEW]
-            text = f"{text}: {opened.suggest(command[0], *which, *command[1:])}"
+            text = f"{text}: {context.suggest(command[0], *which, *command[1:])}"
         note(f"{some(names)}: {text}")
 
 
-def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[str, ...]:
+def _what_helps(context: CommandContext, name: str, problems: Sequence[Problem]) -> tuple[str, ...]:
     """What to print for a tenant with problems, then the words of the command that helps, without the names."""
     found = {str(each.kind): each.detail for each in problems}
     if "not_on_record" in found and "database_missing" in found:
-        there = found["not_on_record"]
+        other = found["not_on_record"]
         return (
-            f"the database is on the cluster {there}: it was moved after this store was copied. To take it over",
+            f"the database is on the cluster {other}: it was moved after this store was copied. To take it over",
             _ADOPT,
-            there,
+            other,
         )
     if "not_on_record" in found:
         return (
             "the database is not in this store. Is it the right store? If the tenant is yours, to take it over",
-            *((_ADOPT,) if any(each == name for _, each in opened.others) else ("provision", "--adopt")),
+            *((_ADOPT,) if any(each == name for _, each in context.others) else ("provision", "--adopt")),
         )
     if "run " in found.get("database_missing", ""):
         return ("its database has another name, or no right of the tenant. Run what the problem says",)
@@ -261,45 +261,45 @@ def _what_helps(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple
             "the database is gone. Is it on a cluster that you did not name? Add it with `--cluster`. Otherwise "
             "restore the database from a backup",
         )
-    if opened.half_removed([name]):
+    if context.half_removed([name]):
         return ("a removal that began is not finished. `tenants remove` or `tenants repair` does it",)
     if "login_missing" in found and found.get("unfinished") == OperationKind.SUSPEND:
         return ("the tenant was suspended after this store was copied. To suspend it here too", "suspend")
-    if _has_newer_login(opened, name, problems):
+    if _has_newer_login(context, name, problems):
         return (
             "another store knows the tenant: use that store. If it is lost, to take the tenant over",
             _ADOPT,
         )
     if found == {"unfinished": OperationKind.ROTATE}:
-        record = opened.records[Role.OWNER].get(name)
+        record = context.records[Role.OWNER].get(name)
         role = Role.OWNER if record is None or record.operation is None else record.operation.role
         return ("to finish the rotation", "rotate", *(() if role in (None, Role.OWNER) else ("--role", str(role))))
     return ("to repair", "repair")
 
 
-def _has_newer_login(opened: Opened, name: str, problems: Sequence[Problem]) -> bool:
+def _has_newer_login(context: CommandContext, name: str, problems: Sequence[Problem]) -> bool:
     """Whether a login is newer than all on record, so that every command that changes the tenant fails."""
-    record = opened.records[Role.OWNER].get(name)
+    record = context.records[Role.OWNER].get(name)
     if record is None:
         return False
-    names = names_of(name, record.engine, opened.place.prefix)
+    names = names_of(name, record.engine, context.options.prefix)
     return bool(record.newer_logins(names, [each.detail for each in problems if each.kind == "unknown_login"]))
 
 
 @runs
-async def show_usage(chosen: Chosen, place: Place, output: ListOutput) -> int:
+async def show_usage(selection: Selection, options: TenantOptions, output: ListOutput) -> int:
     """Print the size and the connections of tenants.
 
     The largest comes first. Without names: of all.
 
     Example: aiodbclient tenants usage
     """
-    async with open_selection(place, chosen, default_all=True, partly=True) as opened:
-        found = [each async for each in opened.tenants.usage(opened.names[Role.OWNER])]
+    async with open_selection(options, selection, default_all=True, partly=True) as context:
+        found = [each async for each in context.tenants.usage(context.names[Role.OWNER])]
     found.sort(key=lambda each: (-(each.bytes or 0), each.name))
-    failed = dict(opened.missing)
-    failed |= {each.name: opened.named(message_of(each.error)) for each in found if each.error is not None}
-    rows = [{"name": each.name} | opened.home(each.cluster, as_json=output.as_json) for each in found]
+    failed = dict(context.missing)
+    failed |= {each.name: context.named(message_of(each.error)) for each in found if each.error is not None}
+    rows = [{"name": each.name} | context.cluster_columns(each.cluster, as_json=output.as_json) for each in found]
     for row, each in zip(rows, found, strict=True):
         if output.as_json:
             row |= {"bytes": each.bytes, "connections": each.connections, "error": failed.get(each.name)}
@@ -309,9 +309,9 @@ async def show_usage(chosen: Chosen, place: Place, output: ListOutput) -> int:
         size, connections = (sum(getattr(each, which) or 0 for each in found) for which in ("bytes", "connections"))
         rows.append({"name": "total", "size": sized(size), "connections": connections})
     output.rows(rows)
-    alike = Alike()
+    groups = FailureGroups()
     for name, why in failed.items():
-        if alike.add(name, why.replace(name, "")):
+        if groups.add(name, why.replace(name, "")):
             note(f"{name}: {why}")
-    alike.say()
-    return opened.entries.end(Exit.SOME_FAILED if failed else Exit.DONE)
+    groups.say()
+    return context.entries.end(Exit.SOME_FAILED if failed else Exit.DONE)

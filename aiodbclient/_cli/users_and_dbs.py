@@ -12,7 +12,7 @@ from attrs import asdict, define
 from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..tenants._naming import is_derived, is_reserved, names_of
-from .asking import confirm, confirm_ending
+from .asking import confirm, confirm_destructive
 from .completion import cluster_names
 from .failures import Exit
 from .files import read_names, read_users
@@ -20,11 +20,11 @@ from .opening import find_cluster, is_missing, open_client, open_store, patientl
 from .options import (
     CLUSTER_VARIABLE,
     STORE_VARIABLE,
-    Api,
-    Chosen,
-    Ending,
+    ApiOptions,
+    Confirmation,
     FromOption,
-    OnCluster,
+    OneClusterOptions,
+    Selection,
     ShowOption,
     YesOption,
     argument,
@@ -53,31 +53,31 @@ _IfExists = Annotated[
 
 
 @asynccontextmanager
-async def _opened(place: OnCluster, kind: str = "", name: str = "") -> AsyncGenerator[Cluster]:
+async def _opened(options: OneClusterOptions, kind: str = "", name: str = "") -> AsyncGenerator[Cluster]:
     """Open a cluster for one call about a user or a database."""
     async with open_client() as client, patiently():
-        found = await find_cluster(client, place.cluster)
+        found = await find_cluster(client, options.cluster)
         try:
             yield found
         except NotFoundError as error:
-            if place.verbose or not name:
+            if options.verbose or not name:
                 raise
-            raise NotFoundError(f"no {kind} {name} on {place.cluster}", status=error.status) from None
+            raise NotFoundError(f"no {kind} {name} on {options.cluster}", status=error.status) from None
 
 
 @asynccontextmanager
-async def _changing(place: OnCluster, kind: str, name: str) -> AsyncGenerator[None]:
+async def _changing(options: OneClusterOptions, kind: str, name: str) -> AsyncGenerator[None]:
     """Say how to look, if a change fails or is stopped and may have been applied."""
     try:
         yield
     except (asyncio.CancelledError, DatabaseClientError) as error:
         if getattr(error, "may_have_applied", True):
-            note(f"the change may have been applied. To look: {suggest(place, f'{kind}s', 'get', name)}")
+            note(f"the change may have been applied. To look: {suggest(options, f'{kind}s', 'get', name)}")
         raise
 
 
 @runs
-async def list_clusters(output: ListOutput, api: Api) -> int:
+async def list_clusters(output: ListOutput, api: ApiOptions) -> int:
     """List the account's clusters.
 
     Example: aiodbclient clusters list
@@ -91,7 +91,7 @@ async def list_clusters(output: ListOutput, api: Api) -> int:
 @runs
 async def get_cluster(
     output: Output,
-    api: Api,
+    api: ApiOptions,
     name: Annotated[
         str, argument("CLUSTER", "The cluster's name or id.", envvar=CLUSTER_VARIABLE, autocompletion=cluster_names)
     ],
@@ -115,36 +115,36 @@ def _cluster_row(cluster: ClusterInfo) -> dict[str, object]:
 
 
 @runs
-async def list_dbs(output: ListOutput, place: OnCluster) -> int:
+async def list_dbs(output: ListOutput, options: OneClusterOptions) -> int:
     """List the databases of a cluster.
 
     Example: aiodbclient dbs list
     """
-    async with _opened(place) as found:
+    async with _opened(options) as found:
         rows = [{"name": db.name} for db in await found.dbs.list()]
-    output.rows(rows, empty=f"{place.cluster} has no databases")
+    output.rows(rows, empty=f"{options.cluster} has no databases")
     return Exit.DONE
 
 
 @runs
-async def get_db(output: Output, place: OnCluster, name: _DbName) -> int:
+async def get_db(output: Output, options: OneClusterOptions, name: _DbName) -> int:
     """Read one database: exits with 1 if it does not exist.
 
     Example: aiodbclient dbs get defaultdb
     """
-    async with _opened(place, "db", name) as found:
+    async with _opened(options, "db", name) as found:
         db = await found.dbs.get(name)
     output.rows([{"name": db.name}])
     return Exit.DONE
 
 
 @runs
-async def create_db(output: Output, place: OnCluster, name: _DbName) -> int:
+async def create_db(output: Output, options: OneClusterOptions, name: _DbName) -> int:
     """Create a database.
 
     Example: aiodbclient dbs create archive
     """
-    async with _opened(place, "db", name) as found, _changing(place, "db", name):
+    async with _opened(options, "db", name) as found, _changing(options, "db", name):
         await found.dbs.create(name)
     output.done(f"created the database {printable(name)}", name=name, action="created")
     return Exit.DONE
@@ -152,54 +152,54 @@ async def create_db(output: Output, place: OnCluster, name: _DbName) -> int:
 
 @runs
 async def delete_db(
-    output: Output, place: OnCluster, name: _DbName, store: _StoreOption = None, yes: YesOption = False
+    output: Output, options: OneClusterOptions, name: _DbName, store: _StoreOption = None, yes: YesOption = False
 ) -> int:
     """Delete a database and all its data. What is a tenant's, or the cluster's own, is refused.
 
     Example: aiodbclient dbs delete archive
     """
-    async with _opened(place, "db", name) as found:
+    async with _opened(options, "db", name) as found:
         await _refuse_tenants(found, "db", [name], store)
-        confirm(f"Delete the database {name} of {place.cluster} and all its data?", yes=yes)
-        async with _changing(place, "db", name):
+        confirm(f"Delete the database {name} of {options.cluster} and all its data?", yes=yes)
+        async with _changing(options, "db", name):
             await found.dbs.delete(name)
     output.done(f"deleted the database {printable(name)}", name=name, action="deleted")
     return Exit.DONE
 
 
 @runs
-async def list_users(output: ListOutput, place: OnCluster, show: ShowOption = False) -> int:
+async def list_users(output: ListOutput, options: OneClusterOptions, show: ShowOption = False) -> int:
     """List the users of a cluster.
 
     Example: aiodbclient users list
     """
-    async with _opened(place) as found:
+    async with _opened(options) as found:
         rows = [_user_row(user, show=show) for user in await found.users.list()]
-    output.rows(rows, empty=f"{place.cluster} has no users")
+    output.rows(rows, empty=f"{options.cluster} has no users")
     return Exit.DONE
 
 
 @runs
-async def get_user(output: Output, place: OnCluster, name: _UserName, show: ShowOption = False) -> int:
+async def get_user(output: Output, options: OneClusterOptions, name: _UserName, show: ShowOption = False) -> int:
     """Read one user.
 
     Example: aiodbclient users get reporting --show
     """
-    async with _opened(place, "user", name) as found:
+    async with _opened(options, "user", name) as found:
         user = await found.users.get(name)
     output.rows([_user_row(user, show=show)])
     return Exit.DONE
 
 
 @runs
-async def create_user(output: Output, place: OnCluster, name: _UserName, show: ShowOption = False) -> int:
+async def create_user(output: Output, options: OneClusterOptions, name: _UserName, show: ShowOption = False) -> int:
     """Create a user. `users get --show` prints the password later; on MongoDB it cannot, so this needs --show there.
 
     Example: aiodbclient users create reporting --show
     """
-    async with _opened(place, "user", name) as found:
+    async with _opened(options, "user", name) as found:
         _check_shown(found, [name], show=show)
-        async with _changing(place, "user", name):
+        async with _changing(options, "user", name):
             user = await found.users.create(name)
     output.rows([_user_row(user, show=show)])
     return Exit.DONE
@@ -208,8 +208,8 @@ async def create_user(output: Output, place: OnCluster, name: _UserName, show: S
 @runs
 async def delete_users(
     output: Output,
-    place: OnCluster,
-    ending: Ending,
+    options: OneClusterOptions,
+    confirmation: Confirmation,
     names: _UserNames = None,
     file: FromOption = None,
     store: _StoreOption = None,
@@ -223,22 +223,24 @@ async def delete_users(
     wanted = read_names(names, file)
     limiter = rate_limiter()
     async with open_client(limiter) as client:
-        found = await find_cluster(client, place.cluster)
+        found = await find_cluster(client, options.cluster)
         await _refuse_tenants(found, "user", wanted, store)
-        there = {user.name for user in await found.users.list()}
-        going = [name for name in wanted if name in there]
-        if ending.dry_run:
-            return _preview(output, {name: "delete" if name in there else "nothing: it is absent" for name in wanted})
-        question = f"Delete {counted(going, 'users')} of {place.cluster}?"
-        confirm_ending(question, len(going), Chosen(names=names, file=file), ending)
+        existing = {user.name for user in await found.users.list()}
+        going = [name for name in wanted if name in existing]
+        if confirmation.dry_run:
+            return _preview(
+                output, {name: "delete" if name in existing else "nothing: it is absent" for name in wanted}
+            )
+        question = f"Delete {counted(going, 'users')} of {options.cluster}?"
+        confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         runs = [("", found.users.deprovision(wanted))]
-        code = await follow(runs, _UserReport(output, place.verbose), names=wanted, limiter=limiter)
+        code = await follow(runs, _UserReport(output, options.verbose), names=wanted, limiter=limiter)
     return Exit.SOME_FAILED if code == Exit.DONE and len(going) < len(wanted) else code
 
 
 def _preview(output: Output, would: Mapping[str, str]) -> int:
     """Print what a command would do to each name."""
-    output.rows({"name": name, "would": verb} for name, verb in would.items())
+    output.rows({"name": name, "would": what} for name, what in would.items())
     note("--dry-run: nothing was changed")
     return Exit.DONE
 
@@ -246,7 +248,7 @@ def _preview(output: Output, would: Mapping[str, str]) -> int:
 @runs
 async def reset_user(
     output: Output,
-    place: OnCluster,
+    options: OneClusterOptions,
     name: _UserName,
     show: ShowOption = False,
     store: _StoreOption = None,
@@ -258,11 +260,13 @@ async def reset_user(
 
     Example: aiodbclient users reset reporting --show
     """
-    async with _opened(place, "user", name) as found:
+    async with _opened(options, "user", name) as found:
         await _refuse_tenants(found, "user", [name], store)
         _check_shown(found, [name], show=show)
-        confirm(f"Give the user {name} of {place.cluster} a new password? The old one stops working at once.", yes=yes)
-        async with _changing(place, "user", name):
+        confirm(
+            f"Give the user {name} of {options.cluster} a new password? The old one stops working at once.", yes=yes
+        )
+        async with _changing(options, "user", name):
             user = await found.users.reset_auth(name)
     output.rows([_user_row(user, show=show)])
     return Exit.DONE
@@ -283,8 +287,8 @@ class _UserReport(Report):
 @runs
 async def provision_users(
     output: Output,
-    place: OnCluster,
-    ending: Ending,
+    options: OneClusterOptions,
+    confirmation: Confirmation,
     names: _UserNames = None,
     file: FromOption = None,
     if_exists: _IfExists = "keep",
@@ -302,20 +306,20 @@ async def provision_users(
     wanted = [user.name for user in users]
     limiter = rate_limiter()
     async with open_client(limiter) as client:
-        found = await find_cluster(client, place.cluster)
+        found = await find_cluster(client, options.cluster)
         # Nothing is lost by a provision, so the store may not exist yet.
         known = store if store is None or if_exists == "reset" or not is_missing(store) else None
         await _refuse_tenants(found, "user", wanted, known)
         _check_shown(found, wanted, show=show)
-        if ending.dry_run:
-            there = {user.name for user in await found.users.list()}
-            return _preview(output, {name: if_exists if name in there else "create" for name in wanted})
+        if confirmation.dry_run:
+            existing = {user.name for user in await found.users.list()}
+            return _preview(output, {name: if_exists if name in existing else "create" for name in wanted})
         if if_exists == "reset":
             going = [user.name for user in await found.users.list() if user.name in wanted]
             question = f"Give {counted(going, 'users')} new passwords? The old ones stop working at once."
-            confirm_ending(question, len(going), Chosen(names=names, file=file), ending)
+            confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         run = found.users.provision(users, if_exists=if_exists)
-        return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)
+        return await follow([("", run)], _UserReport(output, options.verbose, show=show), names=wanted, limiter=limiter)
 
 
 async def _refuse_tenants(found: Cluster, kind: str, names: Sequence[str], store: str | None) -> None:

@@ -21,7 +21,7 @@ from ..models import ClusterInfo, Connection
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import DELETE_USER, GET_CA, GET_CLUSTER, Kind, Operation, check_name
+from .operations import DELETE_USER, GET_CA, GET_CLUSTER, Idempotency, Operation, check_name
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
@@ -114,7 +114,7 @@ class ClusterContext(NamedTuple):
             engine=engine,
             body=encoded,
             turns=turns,
-            not_found=_NEW_CLUSTER if operation.kind is Kind.CREATE else "",
+            not_found=_NEW_CLUSTER if operation.idempotency is Idempotency.CREATE else "",
         )
         if self.maintenance is not None:
             return await self.maintenance.send(call, self.transport, self.read_cluster)

@@ -16,7 +16,7 @@ from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFo
 from ..models import ClusterInfo, ClusterStatus
 from .call import Call
 from .events import logger
-from .operations import Kind
+from .operations import Idempotency
 from .response import Response
 from .retry import Failure
 from .transport import Transport
@@ -50,7 +50,7 @@ class _ClusterState:
         except PreconditionFailedError as error:
             return error
         except NotFoundError as error:
-            if call.operation.kind is not Kind.CREATE:
+            if call.operation.idempotency is not Idempotency.CREATE:
                 raise
             self.first_404 = self.first_404 or monotonic()
             if monotonic() - self.first_404 >= _NEW:

@@ -13,7 +13,7 @@ from .._checks import shown
 from ..errors import InvalidArgumentError
 
 
-class Kind(Enum):
+class Idempotency(Enum):
     """The kinds of operation, by how ``retry.RULES`` treats their failures."""
 
     READ = auto()
@@ -30,7 +30,7 @@ class Operation:
     name: str  # in errors, logs and events
     method: str
     template: str  # the path, with the placeholders ``{cluster}`` and ``{name}``
-    kind: Kind
+    idempotency: Idempotency
     key: str = ""  # the member of the answer that holds the result; empty if the answer has no body
     key_alias: str = ""  # the same by another sentence of the API description
 
@@ -42,7 +42,7 @@ class Operation:
     @property
     def writes(self) -> bool:
         """Whether it may change something."""
-        return self.kind is not Kind.READ
+        return self.idempotency is not Idempotency.READ
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""
@@ -55,19 +55,19 @@ _CLUSTER = CLUSTERS + "/{cluster}"
 _USERS, _USER = _CLUSTER + "/users", _CLUSTER + "/users/{name}"
 _DBS, _DB = _CLUSTER + "/dbs", _CLUSTER + "/dbs/{name}"
 
-LIST_CLUSTERS = Operation("clusters.list", "GET", CLUSTERS, Kind.READ, "databases")
-GET_CLUSTER = Operation("clusters.get", "GET", _CLUSTER, Kind.READ, "database")
-GET_CA = Operation("clusters.ca", "GET", _CLUSTER + "/ca", Kind.READ, "ca")
-LIST_USERS = Operation("users.list", "GET", _USERS, Kind.READ, "users")
-CREATE_USER = Operation("users.create", "POST", _USERS, Kind.CREATE, "user")
-GET_USER = Operation("users.get", "GET", _USER, Kind.READ, "user")
-UPDATE_USER = Operation("users.update", "PUT", _USER, Kind.UPDATE, "user")
-DELETE_USER = Operation("users.delete", "DELETE", _USER, Kind.DELETE)
-RESET_AUTH = Operation("users.reset_auth", "POST", _USER + "/reset_auth", Kind.RESET_AUTH, "user")
-LIST_DBS = Operation("dbs.list", "GET", _DBS, Kind.READ, "dbs", "databases")
-CREATE_DB = Operation("dbs.create", "POST", _DBS, Kind.CREATE, "db")
-GET_DB = Operation("dbs.get", "GET", _DB, Kind.READ, "db")
-DELETE_DB = Operation("dbs.delete", "DELETE", _DB, Kind.DELETE)
+LIST_CLUSTERS = Operation("clusters.list", "GET", CLUSTERS, Idempotency.READ, "databases")
+GET_CLUSTER = Operation("clusters.get", "GET", _CLUSTER, Idempotency.READ, "database")
+GET_CA = Operation("clusters.ca", "GET", _CLUSTER + "/ca", Idempotency.READ, "ca")
+LIST_USERS = Operation("users.list", "GET", _USERS, Idempotency.READ, "users")
+CREATE_USER = Operation("users.create", "POST", _USERS, Idempotency.CREATE, "user")
+GET_USER = Operation("users.get", "GET", _USER, Idempotency.READ, "user")
+UPDATE_USER = Operation("users.update", "PUT", _USER, Idempotency.UPDATE, "user")
+DELETE_USER = Operation("users.delete", "DELETE", _USER, Idempotency.DELETE)
+RESET_AUTH = Operation("users.reset_auth", "POST", _USER + "/reset_auth", Idempotency.RESET_AUTH, "user")
+LIST_DBS = Operation("dbs.list", "GET", _DBS, Idempotency.READ, "dbs", "databases")
+CREATE_DB = Operation("dbs.create", "POST", _DBS, Idempotency.CREATE, "db")
+GET_DB = Operation("dbs.get", "GET", _DB, Idempotency.READ, "db")
+DELETE_DB = Operation("dbs.delete", "DELETE", _DB, Idempotency.DELETE)
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

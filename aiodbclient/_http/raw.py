@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlencode
 from .._checks import shown
 from ..errors import InvalidArgumentError
 from .call import Call, Options
-from .operations import Kind, Operation
+from .operations import Idempotency, Operation
 
 JSON = Mapping[str, "JSON"] | Sequence["JSON"] | str | int | float | bool | None
 Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
@@ -19,12 +19,12 @@ Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bo
 _OPERATIONS = {
     method: Operation("request", method, "", kind)
     for method, kind in {
-        "GET": Kind.READ,
-        "HEAD": Kind.READ,
-        "PUT": Kind.UPDATE,
-        "DELETE": Kind.DELETE,
-        "POST": Kind.CREATE,
-        "PATCH": Kind.CREATE,
+        "GET": Idempotency.READ,
+        "HEAD": Idempotency.READ,
+        "PUT": Idempotency.UPDATE,
+        "DELETE": Idempotency.DELETE,
+        "POST": Idempotency.CREATE,
+        "PATCH": Idempotency.CREATE,
     }.items()
 }
 # RFC 3986 (3.3): a path of non-empty segments.

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..models import ClusterInfo, Database, User
 from .call import Call
-from .operations import Kind
+from .operations import Idempotency
 from .retry import LOST_STATUSES, Failure, not_found_is_success
 from .tries import FailedTry, error_of, was_lost
 
@@ -122,14 +122,14 @@ class Response(NamedTuple):
         status = self.status
         if 200 <= status < 300:
             return None
-        if status == 404 and was_lost(self.earlier) and not_found_is_success(self.call.operation.kind):
+        if status == 404 and was_lost(self.earlier) and not_found_is_success(self.call.operation.idempotency):
             return None  # a deletion finds nothing after an earlier try lost its answer
         if status < 400:
             return self._undocumented()
         members, asked = self._error_members(), retry_after(self.headers)
         id, message = (self.secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
         kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
-        is_create = self.call.operation.kind is Kind.CREATE
+        is_create = self.call.operation.idempotency is Idempotency.CREATE
         if is_create and kind in (ConflictError, UnprocessableEntityError) and _says_taken(f"{id} {message}"):
             kind = NameTakenError
         error = kind(

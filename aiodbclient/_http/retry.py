@@ -12,7 +12,7 @@ from attrs import field, frozen
 from .._backoff import expo
 from .._checks import positive, whole
 from ..errors import DatabaseClientError, ServerError
-from .operations import Kind
+from .operations import Idempotency
 
 
 class Failure(Enum):
@@ -36,9 +36,9 @@ _R, _D, _X = RetryDecision.RETRY, RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS, Retr
 
 # A lost create is not retried: nothing would show which of the two made the name. A lost reset_auth is retried, and
 # users.reset_auth then reads the password back.
-RULES: Mapping[Failure, Mapping[Kind, RetryDecision]] = MappingProxyType(
+RULES: Mapping[Failure, Mapping[Idempotency, RetryDecision]] = MappingProxyType(
     {
-        failure: dict(zip(Kind, row, strict=True))
+        failure: dict(zip(Idempotency, row, strict=True))
         for failure, row in {
             #                  READ UPDATE DELETE RESET_AUTH CREATE
             Failure.NOT_SENT: (_R, _R, _R, _R, _R),
@@ -52,9 +52,9 @@ RULES: Mapping[Failure, Mapping[Kind, RetryDecision]] = MappingProxyType(
 LOST_STATUSES = frozenset({408, 500, 502, 503, 504, *range(520, 525)})
 
 
-def not_found_is_success(kind: Kind) -> bool:
+def not_found_is_success(idempotency: Idempotency) -> bool:
     """Whether a 404 after a lost answer means that an earlier try succeeded."""
-    return RULES[Failure.LOST][kind] is RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS
+    return RULES[Failure.LOST][idempotency] is RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS
 
 
 def answer_was_lost(error: DatabaseClientError) -> bool:

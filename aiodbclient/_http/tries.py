@@ -50,7 +50,7 @@ def was_lost(tries: Sequence[FailedTry]) -> bool:
 def why_not_retried(call: Call, failure: Failure, counted: int) -> str | None:
     """Return the reason not to send another try after so many ``counted`` ones; None if there is none."""
     stats, most = call.options.stats, call.options.retry.max_tries
-    if RULES[failure][call.operation.kind] is RetryDecision.RAISE:
+    if RULES[failure][call.operation.idempotency] is RetryDecision.RAISE:
         return "it may have been applied" if failure is Failure.LOST else "another try would not help"
     if most in (1, counted):
         return f"max_tries is {most}"
@@ -74,15 +74,15 @@ def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> Databa
         changes |= {"may_have_applied": True, "advice": _SETTLE.get(call.operation.name, "")}
     elif all(each.failure is Failure.NOT_SENT or not each.was_tried for each in tries):
         text = f"{text}; it was not sent"
-    return restate(last, text, **changes)
+    return with_message(last, text, **changes)
 
 
-def restate(error: ErrorT, message: str, **changes: Any) -> ErrorT:
+def with_message(error: ErrorT, message: str, **changes: Any) -> ErrorT:
     """Return a copy of ``error`` with another message, and with other values of its attributes."""
-    restated = copy.copy(error)
-    restated.args = (message,)
-    vars(restated).update(changes)
-    return restated
+    copied = copy.copy(error)
+    copied.args = (message,)
+    vars(copied).update(changes)
+    return copied
 
 
 _SETTLE = {

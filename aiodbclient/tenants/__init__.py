@@ -47,8 +47,8 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._tenants import Tenants as Tenants
     from ._tenants import Usage as Usage
 
-# As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor a verb.
-_HOMES = {
+# As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor an operation.
+_MODULES = {
     "._placement": "ClusterCapacity",
     "._credential": "Credential",
     "._naming": "Role",
@@ -66,14 +66,14 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-    __all__ = sorted([*_HOME_OF, "errors"])
+    _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+    __all__ = sorted([*_MODULE_OF, "errors"])
 
     def __getattr__(name: str) -> Any:
         """Import a public name on its first use."""
-        if name not in _HOME_OF:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(_HOME_OF[name], __name__), name)
+        globals()[name] = value = getattr(import_module(_MODULE_OF[name], __name__), name)
         return value
 
     def __dir__() -> list[str]:

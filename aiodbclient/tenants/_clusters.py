@@ -1,4 +1,4 @@
-"""``TenantServers``: the clusters of one ``Tenants``, and the database server of each."""
+"""``TenantClusters``: the clusters of one ``Tenants``, and the database server of each."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ _UNREACHABLE_SECONDS = 30.0  # for which nothing is sent to a cluster that is un
 
 
 @frozen
-class TenantServer:
+class TenantCluster:
     """A cluster, and the server of it that the work on tenants needs."""
 
-    cluster: str  # its id
+    id: str
     name: str
     engine: Engine | str
     connection: Connection
@@ -69,7 +69,7 @@ class TenantServer:
         assert self.connection.host is not None
         return TenantRecord(
             name=names.tenant,
-            cluster=self.cluster,
+            cluster=self.id,
             cluster_name=self.name,
             database=names.database,
             host=self.connection.host,
@@ -84,7 +84,7 @@ def _make_limits() -> Limits:
 
 
 @define(eq=False, repr=False)
-class TenantServers:
+class TenantClusters:
     """The clusters of one ``Tenants``, each of which is read once, and again after an error of its server."""
 
     clients: Mapping[str, Cluster]  # the API of each, by id
@@ -92,7 +92,7 @@ class TenantServers:
     _private: bool
     _connection_limit: int | None
     options: DatabaseOptions
-    _read: dict[str, TenantServer] = field(factory=dict[str, TenantServer])
+    _read: dict[str, TenantCluster] = field(factory=dict[str, TenantCluster])
     _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
     # Of one job:
     _pause: MaintenanceWait | None = None  # of a run; None: requests do not wait in the bulk lane
@@ -100,14 +100,14 @@ class TenantServers:
     _unreachable: dict[str, tuple[DatabaseClientError, float]] = field(init=False, factory=dict)
     _unanswered: defaultdict[str, set[str]] = field(init=False, factory=partial(defaultdict, set))  # tenants in a row
 
-    def for_run(self, pause: MaintenanceWait | None, limits: Limits | None = None) -> TenantServers:
+    def for_run(self, pause: MaintenanceWait | None, limits: Limits | None = None) -> TenantClusters:
         """Return these clusters, all assumed reachable, for one job, which has its own limits if it is given none."""
         return evolve(self, pause=pause, limits=_make_limits() if limits is None else limits)
 
     def name(self, cluster: str) -> str | None:
         return self._read[cluster].name if cluster in self._read else None
 
-    async def server(self, cluster: str, stats: RequestStats) -> TenantServer:
+    async def get(self, cluster: str, stats: RequestStats) -> TenantCluster:
         """Return the server of a cluster; the first call reads the cluster, and logs in as the administrator."""
         async with self._reading[cluster]:
             if cluster in self._unreachable:
@@ -123,7 +123,7 @@ class TenantServers:
                 self.check_engines()
             return self._read[cluster]
 
-    async def _ask(self, client: Cluster) -> TenantServer:
+    async def _ask(self, client: Cluster) -> TenantCluster:
         if client.engine is not None and client.engine in CAPABILITIES:
             guard_tenants(client.engine)  # before anything is sent
         info = await client.info()
@@ -144,17 +144,17 @@ class TenantServers:
         except GrantError as error:
             error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise
-        return TenantServer(client.id, info.name, info.engine, connection, ca, server)
+        return TenantCluster(client.id, info.name, info.engine, connection, ca, server)
 
-    async def on_other_clusters(
-        self, home: str, names: Names, stats: RequestStats
-    ) -> list[tuple[TenantServer, ServerState]]:
-        """Find what the clusters other than ``home`` have of a tenant, as far as they can be reached."""
-        found = list[tuple[TenantServer, ServerState]]()
-        for cluster in self.clients:
-            if cluster != home:
+    async def on_others(
+        self, cluster: str, names: Names, stats: RequestStats
+    ) -> list[tuple[TenantCluster, ServerState]]:
+        """Find what the clusters other than ``cluster`` have of a tenant, as far as they can be reached."""
+        found = list[tuple[TenantCluster, ServerState]]()
+        for each in self.clients:
+            if each != cluster:
                 with suppress(*UNREACHABLE):
-                    other = await self.server(cluster, stats)
+                    other = await self.get(each, stats)
                     found.append((other, await other.server.inspect(names)))
         return found
 
@@ -163,14 +163,14 @@ class TenantServers:
         found = list[tuple[str, str]]()
         for cluster in self.clients:
             with suppress(*UNREACHABLE):
-                home = await self.server(cluster, RequestStats())
-                found += [(cluster, database) for database in await home.server.tenants()]
+                found_on = await self.get(cluster, RequestStats())
+                found += [(cluster, database) for database in await found_on.server.tenants()]
         return found
 
-    async def moved_to(self, home: str, names: Names, stats: RequestStats) -> TenantServer | None:
+    async def moved_to(self, cluster: str, names: Names, stats: RequestStats) -> TenantCluster | None:
         """The other cluster that has a tenant's database, if the tenant was moved after the store was copied."""
-        there = await self.on_other_clusters(home, names, stats)
-        return next((other for other, found in there if found.database and not found.not_ours), None)
+        found = await self.on_others(cluster, names, stats)
+        return next((other for other, state in found if state.database and not state.not_ours), None)
 
     @contextmanager
     def track_failures(self, cluster: str, tenant: str) -> Generator[None]:

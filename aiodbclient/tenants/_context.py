@@ -9,7 +9,7 @@ from attrs import frozen
 
 from .._http.call import RequestStats
 from ..errors import DatabaseClientError, InvalidArgumentError
-from ._clusters import UNREACHABLE, TenantServer, TenantServers
+from ._clusters import UNREACHABLE, TenantCluster, TenantClusters
 from ._credential import Credential
 from ._naming import Role
 from ._outcomes import TenantEvent
@@ -25,7 +25,7 @@ Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 class Context:
     """What all operations of one ``Tenants`` share."""
 
-    servers: TenantServers
+    clusters: TenantClusters
     placement: Placement
     store: Store
     prefix: str
@@ -34,7 +34,7 @@ class Context:
     version: str | None = None  # of what ``setup`` makes
     on_event: Callable[[TenantEvent], object] | None
 
-    async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantServer:
+    async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantCluster:
         """Choose a cluster, none of ``without``, for a new tenant, and count it there until ``placement.leave``."""
         unreachable = dict[str, DatabaseClientError]()
         while True:
@@ -45,7 +45,7 @@ class Context:
                     raise next(iter(unreachable.values())) from None
                 raise
             try:
-                return await self.servers.server(cluster, stats)
+                return await self.clusters.get(cluster, stats)
             except BaseException as error:
                 self.placement.leave(cluster)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
@@ -56,7 +56,7 @@ class Context:
     @property
     def may_choose(self) -> bool:
         """Whether a new tenant may go to another cluster than the one that was chosen first."""
-        return len(self.servers.clients) > 1 and self.placement.choose_cluster is None
+        return len(self.clusters.clients) > 1 and self.placement.choose_cluster is None
 
     async def record(self, name: str) -> TenantRecord | None:
         """Read the record of a tenant, or raise as ``check_ours`` does."""
@@ -68,7 +68,7 @@ class Context:
         """Raise InvalidArgumentError if a record is of other clusters or another prefix."""
         if record is None:
             return
-        name, clusters = record.name, self.servers.clients
+        name, clusters = record.name, self.clusters.clients
         if record.cluster not in clusters:
             own = f"{'this is' if len(clusters) == 1 else 'these are'} {', '.join(clusters)}"
             raise InvalidArgumentError(

@@ -80,7 +80,7 @@ class ProblemKind(StrEnum):
         UNFINISHED: A process started to change the tenant and did not finish.
         MOVING: A process started to move the tenant and did not finish. No login of the tenant enters.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
-        LEFT_BEHIND: A cluster where the tenant was, or was to be, may still have a database of it, which no program
+        LEFTOVER: A cluster where the tenant was, or was to be, may still have a database of it, which no program
             uses: run ``repair`` when that cluster can be reached.
         NOT_ON_RECORD: A tenant's database on the server is not on record here, as after a restore or a lost store.
     """
@@ -99,7 +99,7 @@ class ProblemKind(StrEnum):
     UNFINISHED = "unfinished"
     MOVING = "moving"
     REMOVAL_UNFINISHED = "removal_unfinished"
-    LEFT_BEHIND = "left_behind"
+    LEFTOVER = "leftover"
     NOT_ON_RECORD = "not_on_record"
 
 

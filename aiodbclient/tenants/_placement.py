@@ -53,13 +53,13 @@ class Placement:
     choose_cluster: ChooseCluster | None
     _tenants: Counter[str | None] = field(init=False, factory=Counter[str | None])  # None: of those that have none yet
     _counted_at: float = field(init=False, default=-inf)
-    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     async def capacities(self) -> list[ClusterCapacity]:
         """Read the store, and return the capacities in the order of the clusters."""
         return self._capacities(await self._count())
 
-    def begin_run(self) -> None:
+    def start_run(self) -> None:
         """Make the next ``choose`` count the tenants."""
         self._counted_at = -inf
 
@@ -67,7 +67,7 @@ class Placement:
         """Choose a cluster for the new tenant ``name``, which counts from now on, until ``leave``."""
         if len(self._clusters) == 1 and self._max_tenants is None and self.choose_cluster is None:
             return self._clusters[0]
-        async with self._turn:
+        async with self._lock:
             if monotonic() - self._counted_at >= _FRESH:
                 self._tenants, self._counted_at = await self._count(), monotonic()
             cluster = await self._choose(name, without)

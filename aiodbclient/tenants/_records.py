@@ -304,12 +304,12 @@ def is_locked_out(state: TenantState) -> bool:
     return state in _LOCKED_OUT
 
 
-def no_database(name: str, database: str, there: str | None) -> NotFoundError | ConflictError:
-    """The error for a tenant without a database on its cluster: it is on the cluster ``there``, or lost."""
+def no_database(name: str, database: str, other: str | None) -> NotFoundError | ConflictError:
+    """The error for a tenant without a database on its cluster: it is on the cluster ``other``, or lost."""
     what = f"the database {database!r} of the tenant {name!r}"
-    if there is not None:
+    if other is not None:
         return ConflictError(
-            f"{what} is on the cluster {there}: it was moved after this store was copied",
+            f"{what} is on the cluster {other}: it was moved after this store was copied",
             status=409,
             advice='remove the record with `store forget`, then provision the tenant with if_exists="adopt" and that '
             "cluster alone",

@@ -1,4 +1,4 @@
-"""``TenantRole``: the verbs that tenants, and their readers and writers, have in common."""
+"""``TenantRole``: the operations that tenants, and their readers and writers, have in common."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TenantRole:
         self._context = context
 
     def __repr__(self) -> str:
-        clusters = [*self._context.servers.clients.values()]
+        clusters = [*self._context.clusters.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
         role = "" if self._context.role is Role.OWNER else f" {self._context.role}"
         return f"<{type(self).__name__}{role} of {where} in {self._context.store!r}>"
@@ -82,7 +82,7 @@ class TenantRole:
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._context, if_exists)
-        job.foreground(self._context.servers.limits)
+        job.foreground(self._context.clusters.limits)
         return (await job.do(job.parse(name), RequestStats())).credential
 
     async def get(self, name: str) -> Credential | None:
@@ -186,7 +186,7 @@ class TenantRole:
             InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
                 ``older_than`` is not a timedelta of 0 or more.
         """
-        check_chosen("rotate", names, all=all, older_than=older_than)
+        check_selected("rotate", names, all=all, older_than=older_than)
         return self._run(names, RotateTenants(self._context, older_than, force=force))
 
     def revoke_previous(
@@ -216,7 +216,7 @@ class TenantRole:
         Raises:
             InvalidArgumentError: As for ``rotate``.
         """
-        check_chosen("revoke_previous", names, all=all, older_than=older_than)
+        check_selected("revoke_previous", names, all=all, older_than=older_than)
         return self._run(names, RevokePrevious(self._context, older_than, unused=unused))
 
     def remove(
@@ -316,11 +316,12 @@ class TenantRole:
         return Run(self._context.names() if names is None else names, job, concurrency)
 
 
-def check_chosen(verb: str, names: Any, *, all: bool, older_than: timedelta | None = None) -> None:
-    """Refuse a verb for every tenant in the store, unless the caller says so."""
+def check_selected(operation: str, names: Any, *, all: bool, older_than: timedelta | None = None) -> None:
+    """Refuse an operation on every tenant in the store, unless the caller says so."""
     if names is not None and all:
-        raise InvalidArgumentError(f"{verb} takes names or all=True, not both")
+        raise InvalidArgumentError(f"{operation} takes names or all=True, not both")
     if names is None and not all and older_than is None:
         raise InvalidArgumentError(
-            f"{verb} needs names; all=True is every tenant on record" + (", or pass older_than" * (verb != "repair"))
+            f"{operation} needs names; all=True is every tenant on record"
+            + (", or pass older_than" * (operation != "repair"))
         )

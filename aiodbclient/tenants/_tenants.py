@@ -1,4 +1,4 @@
-"""``Tenants``: the class for users. Each verb makes a job and passes it to a run."""
+"""``Tenants``: the class for users. Each operation makes a job and passes it to a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._masking import hidden
 from ..clusters import Cluster
 from ..engines import Engine
 from ..errors import DatabaseClientError, InvalidArgumentError
-from ._clusters import TenantServers
+from ._clusters import TenantClusters
 from ._context import Context, Setup
 from ._move.job import MoveTenants
 from ._naming import ROLES, Role, check_tenant, names_of
@@ -29,7 +29,7 @@ from ._options import DatabaseOptions
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
 from ._placement import ChooseCluster, ClusterCapacity, Placement
 from ._records import TenantRecord, TenantState, no_database, unusable
-from ._role import GivenNames, TenantRole, check_chosen
+from ._role import GivenNames, TenantRole, check_selected
 from ._servers import AdminLogin
 from ._stores import Store
 from .errors import StoreError
@@ -146,10 +146,10 @@ class Tenants(TenantRole):
                 check_whole(name, number)
         clients = _checked_clusters(cluster)
         options = DatabaseOptions.checked(extensions, settings)
-        servers = TenantServers(clients, _checked_admins(admin, clients), private, connection_limit, options)
-        servers.check_engines()
+        clusters = TenantClusters(clients, _checked_admins(admin, clients), private, connection_limit, options)
+        clusters.check_engines()
         context = Context(
-            servers=servers,
+            clusters=clusters,
             placement=Placement(store, [*clients], max_tenants, choose_cluster),
             store=store,
             prefix=prefix,
@@ -183,7 +183,7 @@ class Tenants(TenantRole):
         capacities = await self._context.placement.capacities()
         sizes, _ = await _read_sizes(self._context, [each.cluster for each in capacities])
         totals = {cluster: sum(size for size, _ in its.values()) for cluster, its in sizes.items()}
-        name = self._context.servers.name
+        name = self._context.clusters.name
         return [evolve(each, name=name(each.cluster), bytes=totals.get(each.cluster)) for each in capacities]
 
     def repair(self, names: GivenNames | None = None, *, all: bool = False) -> Run[TenantRepairOutcome]:
@@ -204,7 +204,7 @@ class Tenants(TenantRole):
         Raises:
             InvalidArgumentError: Neither ``names`` nor ``all`` is given, or both.
         """
-        check_chosen("repair", names, all=all)
+        check_selected("repair", names, all=all)
         return self._run(names, RepairTenants(self._context))
 
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
@@ -291,7 +291,7 @@ class Tenants(TenantRole):
         sizes, errors = await _read_sizes(context, {each.cluster for each in found if each.cluster is not None})
         if any(each.cluster in sizes and context.prefix + each.name not in sizes[each.cluster] for each in found):
             # A database that is missing may be on another cluster.
-            others, _ = await _read_sizes(context, context.servers.clients.keys() - sizes.keys() - errors.keys())
+            others, _ = await _read_sizes(context, context.clusters.clients.keys() - sizes.keys() - errors.keys())
             sizes |= others
         for each in found:
             database = context.prefix + each.name
@@ -329,12 +329,12 @@ async def _read_sizes(
     context: Context, clusters: Iterable[str]
 ) -> tuple[dict[str, _Sizes], dict[str, DatabaseClientError]]:
     """Ask all servers at the same time how large their databases are, and return sizes and errors by cluster."""
-    servers = context.servers.for_run(MaintenanceWait())
+    run_clusters = context.clusters.for_run(MaintenanceWait())
     sizes, errors = dict[str, _Sizes](), dict[str, DatabaseClientError]()
 
     async def read(cluster: str) -> None:
         try:
-            sizes[cluster] = await (await servers.server(cluster, RequestStats())).server.usage()
+            sizes[cluster] = await (await run_clusters.get(cluster, RequestStats())).server.usage()
         except DatabaseClientError as error:
             errors[cluster] = error
 

@@ -167,6 +167,6 @@ def test_cluster_left_behind_is_named(many: Command) -> None:
             await store.save(claim, evolve(claim.record, leftover=west), release=True)
 
     asyncio.run(leave_behind())
-    assert many("tenants", "check").out.startswith("a: left_behind: west\n")
+    assert many("tenants", "check").out.startswith("a: leftover: west\n")
     many("tenants", "repair", "a").fails(1, "what is left of it on the cluster west is still there", "1 failed\n")
-    assert many("tenants", "repair", "a", *BOTH).out == "a: repaired: left_behind: west\n1 repaired\n"
+    assert many("tenants", "repair", "a", *BOTH).out == "a: repaired: leftover: west\n1 repaired\n"

@@ -121,8 +121,8 @@ async def enters(credential: Credential) -> bool:
 async def left_on(tenants: Tenants, cluster: Cluster, name: str) -> tuple[bool, list[str]]:
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
     context = tenants._context
-    home = await context.servers.server(cluster.id, RequestStats())
-    found = await home.server.inspect(names_of(name, home.engine, context.prefix))
+    on_cluster = await context.clusters.get(cluster.id, RequestStats())
+    found = await on_cluster.server.inspect(names_of(name, on_cluster.engine, context.prefix))
     return found.database, [*found.logins, *found.disabled]
 
 

@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 from ...clusters import Cluster
 from ...engines import Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
-from .._clusters import TenantServer
+from .._clusters import TenantCluster
 from .._context import Context
 from .._credential import Credential, new_password
 from .._naming import Role
@@ -53,7 +53,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         self.max_frozen = max_frozen.total_seconds()
 
     async def prepare(self) -> int:
-        self.context.placement.begin_run()
+        self.context.placement.start_run()
         await super().prepare()
         return _AT_A_TIME
 
@@ -73,14 +73,14 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         return TenantMoved(name=name, action=TenantAction.KEPT, credential=newest(record, Role.OWNER), record=record)
 
     async def change(self, tenant: Tenant) -> TenantMoved:
-        name, source, placement = tenant.names.tenant, tenant.home.cluster, self.context.placement
-        without = {source} if self._to is None else {*self.context.servers.clients} - {self._to}
-        there = await self.context.choose(name, tenant.reporter.stats, without)
-        left = there.cluster
+        name, source, placement = tenant.names.tenant, tenant.cluster.id, self.context.placement
+        without = {source} if self._to is None else {*self.context.clusters.clients} - {self._to}
+        target = await self.context.choose(name, tenant.reporter.stats, without)
+        left = target.id
         try:
-            with self.context.servers.track_failures(there.cluster, name):
-                async with there.server.session(tenant) as copy:
-                    outcome = await _Move(self, tenant, there, copy).run()
+            with self.context.clusters.track_failures(target.id, name):
+                async with target.server.session(tenant) as copy:
+                    outcome = await _Move(self, tenant, target, copy).run()
             if outcome.action is TenantAction.MOVED:
                 left = source
         finally:
@@ -100,13 +100,13 @@ class _Move:
 
     _job: MoveTenants
     _tenant: Tenant
-    _target: TenantServer
+    _target: TenantCluster
     _copy: TenantSteps
     _frozen_at: float | None = field(init=False, default=None)
 
     async def run(self) -> TenantMoved:
         """Move the tenant, or leave it as it was if that fails before the commit."""
-        tenant, there = self._tenant, self._target
+        tenant, target = self._tenant, self._target
         if any(each.password is None for each in tenant.stored.logins):
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} has an adopted login, which would not work elsewhere; nothing was "
@@ -114,13 +114,13 @@ class _Move:
                 advice="revoke it first",
             )
         copier = await self._copier()
-        found = await there.server.inspect(tenant.names)
+        found = await target.server.inspect(tenant.names)
         if found:
-            raise conflict(tenant, there, found)
+            raise conflict(tenant, target, found)
         roles = tenant.stored.roles
         dump_login, *names = tenant.new_logins(1 + len(roles), also=found.disabled)
         logins = dict(zip(roles, names, strict=True))
-        await tenant.begin(OperationKind.PREPARE, [dump_login, *names], target=there.cluster)
+        await tenant.start(OperationKind.PREPARE, [dump_login, *names], target=target.id)
         try:
             return await self._prepare_and_copy(copier, dump_login, logins)
         except (ClaimLostError, NameTakenError):
@@ -154,7 +154,7 @@ class _Move:
         why = ": does a function of an index or constraint run for long?"
         copied = await self._within(allowed, "copied without its rows", preparing, why)
         self._frozen_at = monotonic()
-        await tenant.begin(OperationKind.MOVE, target=self._target.cluster)  # ``get`` returns None
+        await tenant.start(OperationKind.MOVE, target=self._target.id)  # ``get`` returns None
         await tenant.steps.freeze([each for each in tenant.every_login() if each != dump_login])
         allowed = self._job.max_frozen
         if record.suspended is not None:
@@ -184,7 +184,7 @@ class _Move:
 
     async def _copier(self) -> Copier:
         """Find the tools, or raise MoveError if the other server is older."""
-        source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._target)]
+        source, target = [(await each.server.administrator()).version for each in (self._tenant.cluster, self._target)]
         from .copier import Copier  # needs the driver
 
         if reason := Copier.refusal(source, target):
@@ -206,7 +206,7 @@ class _Move:
             is_set_up=record.is_set_up,
             version=record.version,
             leftover=record.cluster,
-            logins=await tenant.at(self._target, self._copy).add_logins(logins),
+            logins=await tenant.on(self._target, self._copy).add_logins(logins),
         )
         await copier.try_copy(info, source, newest(copied, Role.OWNER))
         await self._copy.copy_settings(info.connection_limit, info.settings)
@@ -217,7 +217,7 @@ class _Move:
 
     async def _create(self, info: DatabaseInfo, logins: Collection[str]) -> None:
         if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
-            await self._tenant.begin(OperationKind.REPAIR)  # which drops the logins alone, if this ends here
+            await self._tenant.start(OperationKind.REPAIR)  # which drops the logins alone, if this ends here
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
             await self._tenant.drop_new_logins()
@@ -238,8 +238,9 @@ class _Move:
             raise failed.exceptions[0] from None
         counted, copied = [each.result() for each in counting]
         for name in [name for name, found in counted.items() if copied.get(name) != found]:
-            here, there = [each.get(name, "nothing").split()[0] for each in (counted, copied)]
-            how = f"has {here} here, and {there} there" if here != there else "has other values there"
+            rows, copied_rows = [each.get(name, "nothing").split()[0] for each in (counted, copied)]
+            how = f"has {rows} on the source, and {copied_rows} on the target"
+            how = how if rows != copied_rows else "has other values on the target"
             raise self._error(f"the copy differs: {name} {how}")
         await copier.copy_settings(info, target)
         await self._copy.copy_settings(info.connection_limit, info.settings)
@@ -262,19 +263,19 @@ class _Move:
         )
 
     def _error(self, reason: str, advice: str = "") -> MoveError:
-        here, there = self._tenant.home.cluster, self._target.cluster
+        source, target = self._tenant.cluster.id, self._target.id
         return MoveError(
-            f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
-            f"it is on the cluster {here}",
+            f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {target}: {reason}; "
+            f"it is on the cluster {source}",
             advice=advice,
         )
 
 
 def _checked_target(context: Context, to: Cluster | str | None) -> str | None:
     """Return the id of the cluster to move to, or raise InvalidArgumentError if it is none of the clusters."""
-    if to is None and len(context.servers.clients) < 2:  # what is on ``to`` already is kept
+    if to is None and len(context.clusters.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, Cluster) else to
-    if cluster is not None and cluster not in context.servers.clients:
+    if cluster is not None and cluster not in context.clusters.clients:
         raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
     return cluster

@@ -30,7 +30,7 @@ async def undo_move(tenant: Tenant) -> None:
     elif is_frozen:
         await tenant.steps.unfreeze({each.username: each.role for each in record.logins})
     if is_frozen:  # the other cluster may be unreachable, and need not be there to use the tenant
-        await tenant.begin(OperationKind.PREPARE, target=operation.target)
+        await tenant.start(OperationKind.PREPARE, target=operation.target)
     await tenant.drop_new_logins()  # the one that dumps
     try:
         await _drop_on(tenant, operation.target)
@@ -51,18 +51,18 @@ async def drop_leftover(tenant: Tenant) -> None:
 
 async def _drop_on(tenant: Tenant, cluster: str) -> None:
     """Drop everything that another cluster has of the tenant, unless that cluster no longer exists."""
-    servers = tenant.context.servers
+    clusters = tenant.context.clusters
     what = (
         f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.stored.cluster}, but what is left of it on "
         f"the cluster {cluster}"
     )
-    if cluster not in servers.clients:
+    if cluster not in clusters.clients:
         raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
     try:
         with suppress(NotFoundError):
-            other = await servers.server(cluster, tenant.reporter.stats)
-            with servers.track_failures(cluster, tenant.names.tenant):
-                if cluster == tenant.home.cluster:  # which the tenant has just left
+            other = await clusters.get(cluster, tenant.reporter.stats)
+            with clusters.track_failures(cluster, tenant.names.tenant):
+                if cluster == tenant.cluster.id:  # which the tenant has just left
                     await _drop_all(tenant, other.server, tenant.steps)
                     return
                 async with other.server.session(tenant) as steps:

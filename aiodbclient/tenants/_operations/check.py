@@ -8,7 +8,7 @@ from attrs import evolve
 
 from ..._masking import Secret
 from ...errors import ServerError, TransportError
-from .._clusters import TenantServer
+from .._clusters import TenantCluster
 from .._context import Context
 from .._naming import Names, Role, names_of
 from .._outcomes import Problem, ProblemKind, Reporter, TenantChecked, in_order, newest
@@ -19,7 +19,7 @@ from ..errors import GrantError, StoreError
 from .job import TenantJob
 from .tenant import lacks_login
 
-_LOOKS = 3  # how often to check a tenant whose record changes meanwhile
+_ATTEMPTS = 3  # how often to check a tenant whose record changes meanwhile
 
 
 class CheckTenants(TenantJob[TenantChecked]):
@@ -49,7 +49,7 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def _find_unrecorded(self) -> None:
         known, prefix = await self._known_databases(), self.context.prefix
-        for cluster, database in await self.context.servers.databases():
+        for cluster, database in await self.context.clusters.databases():
             is_known = (cluster, database) in known or (None, database) in known
             if database.startswith(prefix) and not is_known:
                 self._unrecorded[database.removeprefix(prefix)] = cluster
@@ -71,32 +71,32 @@ class CheckTenants(TenantJob[TenantChecked]):
         unrecorded: tuple[Problem, ...] = ()
         cluster = self._unrecorded.get(name)
         if cluster is not None and (record is None or cluster != record.cluster):  # or the store is older than its move
-            there, names = await self._home(cluster, name, reporter)
-            if (await there.server.inspect(names)).database:
-                unrecorded = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
+            found, names = await self._cluster_and_names(cluster, name, reporter)
+            if (await found.server.inspect(names)).database:
+                unrecorded = (Problem(ProblemKind.NOT_ON_RECORD, found.name),)
             if record is None:
                 return TenantChecked(name=name, credential=None, record=None, problems=unrecorded)
         if record is None:
             raise unusable(record, name, self.context.role)
-        home, names = await self._home(record.cluster, name, reporter)
-        with self.context.servers.track_failures(home.cluster, name):
-            checked = await self._look(home, names, record)
+        its, names = await self._cluster_and_names(record.cluster, name, reporter)
+        with self.context.clusters.track_failures(its.id, name):
+            checked = await self._check(its, names, record)
         if not unrecorded and ProblemKind.DATABASE_MISSING in [each.kind for each in checked.problems]:
-            other = await self.context.servers.moved_to(home.cluster, names, reporter.stats)
+            other = await self.context.clusters.moved_to(its.id, names, reporter.stats)
             unrecorded = () if other is None else (Problem(ProblemKind.NOT_ON_RECORD, other.name),)
         return evolve(checked, problems=(*checked.problems, *unrecorded))
 
-    async def _home(self, cluster: str, name: str, reporter: Reporter) -> tuple[TenantServer, Names]:
-        home = await self.context.servers.server(cluster, reporter.stats)
-        return home, names_of(name, home.engine, self.context.prefix)
+    async def _cluster_and_names(self, id: str, name: str, reporter: Reporter) -> tuple[TenantCluster, Names]:
+        cluster = await self.context.clusters.get(id, reporter.stats)
+        return cluster, names_of(name, cluster.engine, self.context.prefix)
 
-    async def _look(self, home: TenantServer, names: Names, record: TenantRecord | None) -> TenantChecked:
+    async def _check(self, cluster: TenantCluster, names: Names, record: TenantRecord | None) -> TenantChecked:
         problems: tuple[Problem, ...] = ()
         role = self.context.role
-        for _ in range(_LOOKS):
+        for _ in range(_ATTEMPTS):
             if record is None or record.state(role) is TenantState.ABSENT:
                 raise unusable(record, names.tenant, role)
-            problems = await examine(home, names, record)
+            problems = await examine(cluster, names, record)
             if not problems:
                 break
             before, record = record, await self.context.record(names.tenant)
@@ -109,7 +109,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         return TenantChecked(name=names.tenant, credential=credential, record=record, problems=problems)
 
 
-async def examine(home: TenantServer, names: Names, record: TenantRecord) -> tuple[Problem, ...]:
+async def examine(cluster: TenantCluster, names: Names, record: TenantRecord) -> tuple[Problem, ...]:
     """Compare a tenant's record with the server, also what it says of the tenant's readers and writers."""
     operation = "" if record.operation is None else str(record.operation.kind)
     match record.state():
@@ -120,22 +120,22 @@ async def examine(home: TenantServer, names: Names, record: TenantRecord) -> tup
         case TenantState.ABSENT | TenantState.PROVISIONING | TenantState.SUSPENDING | TenantState.RESUMING:
             return (Problem(ProblemKind.UNFINISHED, operation),)
         case _:
-            async with home.server.sessions.shared():
-                return in_order(await _compare(home, names, record))
+            async with cluster.server.sessions.shared():
+                return in_order(await _compare(cluster, names, record))
 
 
-async def _compare(home: TenantServer, names: Names, record: TenantRecord) -> set[Problem]:
-    found, operation, problems = await home.server.inspect(names), record.operation, set[Problem]()
+async def _compare(cluster: TenantCluster, names: Names, record: TenantRecord) -> set[Problem]:
+    found, operation, problems = await cluster.server.inspect(names), record.operation, set[Problem]()
     if operation is not None:
         problems.add(Problem(ProblemKind.UNFINISHED, str(operation.kind)))
     if record.leftover is not None:
-        problems.add(Problem(ProblemKind.LEFT_BEHIND, record.leftover))
+        problems.add(Problem(ProblemKind.LEFTOVER, record.leftover))
     if found.misplaced:
         return problems | {Problem(ProblemKind.DATABASE_MISSING, found.misplaced)}
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if record.state() is TenantState.SUSPENDED:
-        return problems | (await home.server.problems(names, None) if found.database else set[Problem]())
+        return problems | (await cluster.server.problems(names, None) if found.database else set[Problem]())
     current = record.current()
     if current is not None and found.is_locked_out and lacks_login(record, found):
         missing = Problem(ProblemKind.LOGIN_MISSING, current.username)
@@ -143,16 +143,16 @@ async def _compare(home: TenantServer, names: Names, record: TenantRecord) -> se
     changing = {*record.new_logins}  # and the one that ``revoke_previous`` was about to end
     if operation is not None and operation.kind is OperationKind.REVOKE:
         changing |= {each.username for each in record.logins if each.role is operation.role and each.replaced}
-    login_problems, existing = await _login_problems(home, names, record, found, changing)
+    login_problems, existing = await _login_problems(cluster, names, record, found, changing)
     problems |= login_problems
     if found.database:
-        problems |= await home.server.problems(names, existing)
+        problems |= await cluster.server.problems(names, existing)
     # A login that is made during the check may be unknown, or a member that the check did not expect.
     return {problem for problem in problems if problem.detail not in changing}
 
 
 async def _login_problems(
-    home: TenantServer, names: Names, record: TenantRecord, found: ServerState, changing: Collection[str]
+    cluster: TenantCluster, names: Names, record: TenantRecord, found: ServerState, changing: Collection[str]
 ) -> tuple[set[Problem], dict[str, Role]]:
     """The problems of the logins on record but those ``changing``, and which of them exist."""
     problems, existing = set[Problem](), dict[str, Role]()
@@ -165,14 +165,14 @@ async def _login_problems(
             problems.add(Problem(kind, login))
             continue
         existing[login] = each.role
-        if found.database and not await _logs_in(home, names, each, found):
+        if found.database and not await _logs_in(cluster, names, each, found):
             kind = ProblemKind.PASSWORD_REFUSED if is_current else ProblemKind.PREVIOUS_REFUSED
             problems.add(Problem(kind, login))
     return problems, existing
 
 
-async def _logs_in(home: TenantServer, names: Names, login: Login, found: ServerState) -> bool:
+async def _logs_in(cluster: TenantCluster, names: Names, login: Login, found: ServerState) -> bool:
     """Whether the login can log in with its password on record, or exists, if it was adopted without a password."""
     if login.password is None:
         return login.username in found.logins or (login.username == names.database and found.same_name_login)
-    return await home.server.log_in(names, login.username, Secret(login.password)) is None
+    return await cluster.server.log_in(names, login.username, Secret(login.password)) is None

@@ -26,7 +26,7 @@ from .tenant import LEASE, clock
 
 T = TypeVar("T")
 
-_LOOK_SECONDS = 1.0  # s between two looks at a tenant of which ``work`` runs, here or in another process
+_POLL_SECONDS = 1.0  # s between two reads of a tenant of which ``work`` runs, here or in another process
 
 
 class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
@@ -50,7 +50,7 @@ class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
             # No tenant has such a name. Nothing is stored under it.
             claim = await self.context.store.claim(f"{name}:each", LEASE)
             if claim is None:
-                await asyncio.sleep(full_jitter(_LOOK_SECONDS))
+                await asyncio.sleep(full_jitter(_POLL_SECONDS))
             try:
                 credential = await self._todo(name)  # another process may have done it meanwhile
                 if claim is not None and credential is not None:
@@ -101,7 +101,7 @@ class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
         """Renew the claim until ``work`` must not go on: then let its ``limit`` expire, and return why."""
         until = clock() + LEASE
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             since = clock()
             try:
                 await self.context.store.renew(claim, LEASE)
@@ -122,7 +122,7 @@ class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
                 if claim is not None:
                     await self.context.store.save(claim, evolve(record, version=self._version))
                     return
-            await asyncio.sleep(full_jitter(_LOOK_SECONDS))
+            await asyncio.sleep(full_jitter(_POLL_SECONDS))
 
     def _unchanged(self, record: TenantRecord | None, credential: Credential) -> TenantRecord:
         """Return the record if the login of ``work`` is still on it, or raise why it is not."""

@@ -20,7 +20,7 @@ from ..errors import ClaimLostError, StoreError
 
 DoneT = TypeVar("DoneT", bound=Done)
 
-_NAMES_PER_TURN = 4  # begun for each that is worked on. The others wait for a turn, or another process's claim
+_NAMES_PER_SLOT = 4  # begun for each that is worked on. The others wait for a slot, or another process's claim
 
 
 class TenantJob(Job[str, DoneT, TenantFailed]):
@@ -28,11 +28,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = evolve(context, servers=context.servers.for_run(self.maintenance))
+        self.context = evolve(context, clusters=context.clusters.for_run(self.maintenance))
 
     def foreground(self, limits: Limits | None = None) -> None:
         """Work for a caller who waits for one name, so ``max_wait`` applies, with the ``limits`` of other calls."""
-        self.context = evolve(self.context, servers=self.context.servers.for_run(None, limits))
+        self.context = evolve(self.context, clusters=self.context.clusters.for_run(None, limits))
 
     def parse(self, given: object) -> str:
         return parse_name(given)
@@ -42,11 +42,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     async def prepare(self) -> int:
         """Read a cluster that can be reached, or raise the first error, and return how many names to begin at once."""
-        clusters, failures = self.context.servers.clients, list[DatabaseClientError]()
+        clusters, failures = self.context.clusters.clients, list[DatabaseClientError]()
         for cluster in clusters:
             try:
-                await self.context.servers.server(cluster, RequestStats())
-                return _NAMES_PER_TURN * AT_A_TIME * len(clusters)
+                await self.context.clusters.get(cluster, RequestStats())
+                return _NAMES_PER_SLOT * AT_A_TIME * len(clusters)
             except UNREACHABLE as error:
                 failures.append(error)
         raise failures[0]
@@ -66,7 +66,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Whether ``error`` ends the run, as one of the store does, because nothing could be stored."""
         if isinstance(error, StoreError):
             return not isinstance(error, ClaimLostError) and not error.damaged
-        if isinstance(error, ConfigurationError) and len(self.context.servers.clients) > 1:
+        if isinstance(error, ConfigurationError) and len(self.context.clusters.clients) > 1:
             return False  # it may be one cluster that is not online
         return super().ends_run(error)
 
@@ -74,7 +74,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """The cluster of a tenant; the first one if it has none yet."""
         if record is None and self.context.role is not Role.OWNER:
             raise unusable(record, name, self.context.role)
-        return next(iter(self.context.servers.clients)) if record is None else record.cluster
+        return next(iter(self.context.clusters.clients)) if record is None else record.cluster
 
     @abstractmethod
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:

@@ -21,13 +21,13 @@ from .._records import OperationKind, TenantRecord, TenantState
 from ..errors import ClaimLostError, GrantError, MoveError, TenantBusyError
 from .job import DoneT, TenantJob
 from .recover import finish_operation
-from .tenant import LEASE, ClaimedElsewhereError, Tenant, claimed, clock
+from .tenant import LEASE, AlreadyClaimedError, Tenant, claimed, clock
 
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
+_FIRST_POLL, _LONGEST_POLL = 0.05, 1.0  # s between two reads of a record that another process has claimed
 _LOSSES = 5  # lost claims of one name before it fails
 
 
-class PlacedElsewhereError(Exception):
+class PlacementChangedError(Exception):
     """Another process has put the tenant on another cluster since the record was read: begin again."""
 
 
@@ -59,50 +59,50 @@ class ChangeTenants(TenantJob[DoneT]):
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
         waits_until: float | None = None  # for another process that works on the tenant
-        losses, wait = 0, _FIRST_LOOK
+        losses, wait = 0, _FIRST_POLL
         record = await self.context.record(name)
         credential = None if record is None else record.credential(self.context.role)
         login_at_start = None if credential is None else credential.username
         while (outcome := self.noop_outcome(name, record, login_at_start)) is None:
             cluster = await self.cluster_for(name, record, reporter)
-            async with self.context.servers.limits[cluster]:
+            async with self.context.clusters.limits[cluster]:
                 try:
                     async with claimed(self.context, cluster, name, reporter) as tenant:
                         waits_until = None
                         reporter.stats.writes += 1  # ``Run.stop`` lets it finish
                         return await self._do_claimed(tenant, record, login_at_start)
-                except ClaimedElsewhereError:
+                except AlreadyClaimedError:
                     waits_until = _wait_for_claim(name, waits_until)
-                except PlacedElsewhereError:
+                except PlacementChangedError:
                     pass
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
                         raise
             await asyncio.sleep(full_jitter(wait))
-            wait = min(2 * wait, _LONGEST_LOOK)
+            wait = min(2 * wait, _LONGEST_POLL)
             record = await self.context.record(name)
         return outcome
 
     async def _do_claimed(self, tenant: Tenant, seen: TenantRecord | None, login_at_start: str | None) -> DoneT:
         """Do the work under the claim; ``seen`` is the record from before the claim."""
-        home, record, name = tenant.home, tenant.record, tenant.names.tenant
+        cluster, record, name = tenant.cluster, tenant.record, tenant.names.tenant
         if (outcome := self.noop_outcome(name, record, login_at_start)) is not None:
             return outcome  # meanwhile another process has done it
         # A new tenant whose first cluster is unreachable is made on another one, if nobody else did so meanwhile.
-        places = {home.cluster}
+        places = {cluster.id}
         if seen is not None and record is not None and record.state() is TenantState.PROVISIONING:
             places.add(seen.cluster)
         if record is not None and record.cluster not in places:
-            raise PlacedElsewhereError
+            raise PlacementChangedError
         was_interrupted = record is not None and record.operation is not None
         try:
-            with self.context.servers.track_failures(home.cluster, name):
-                async with home.server.session(tenant, was_interrupted=was_interrupted) as steps:
+            with self.context.clusters.track_failures(cluster.id, name):
+                async with cluster.server.session(tenant, was_interrupted=was_interrupted) as steps:
                     tenant.steps = steps
-                    await tenant.look(ends_logins=self.ends_logins)
+                    await tenant.inspect(ends_logins=self.ends_logins)
                     if await self.recover(tenant):
-                        await tenant.look(ends_logins=self.ends_logins)
+                        await tenant.inspect(ends_logins=self.ends_logins)
                         if (outcome := self.noop_outcome(name, tenant.record, login_at_start)) is not None:
                             return outcome
                     return await self.change(tenant)
@@ -154,7 +154,7 @@ async def _lost_its_database(tenant: Tenant) -> bool:
     if not tenant.has_login or tenant.stored.state() is TenantState.REMOVING:
         return False
     try:
-        return not (await tenant.home.server.inspect(tenant.names)).database
+        return not (await tenant.cluster.server.inspect(tenant.names)).database
     except GrantError:  # such as that the server is unreachable
         return False
 
@@ -164,7 +164,7 @@ def _describe(tenant: Tenant) -> str:
     if tenant.record is None:
         return "nothing is on record for the name"
     if tenant.record.current(tenant.role) is None:
-        return f"the name is on record for the cluster {tenant.home.cluster}, without a credential"
+        return f"the name is on record for the cluster {tenant.cluster.id}, without a credential"
     if tenant.state is TenantState.USABLE:
         return "the credential in use was not touched"
     return f"its state on record is {tenant.state}"

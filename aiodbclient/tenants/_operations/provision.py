@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from attrs import evolve
 
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
-from .._clusters import UNREACHABLE, TenantServer
+from .._clusters import UNREACHABLE, TenantCluster
 from .._context import Context
 from .._naming import Role
 from .._outcomes import Reporter, TenantAction, TenantDone, done
@@ -37,7 +37,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         self._chosen: dict[str, str] = {}  # the clusters of new tenants of which nothing is on record, by name
 
     async def prepare(self) -> int:
-        self.context.placement.begin_run()
+        self.context.placement.start_run()
         concurrency = await super().prepare()
         if self._if_exists == "error" and self.context.role is Role.OWNER and isinstance(self._wanted, Collection):
             await self._refuse_wrong_store(self._wanted)
@@ -47,7 +47,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         """Raise NameTakenError if the store is empty, and the clusters have tenants of these names."""
         async for _ in entries_of(self.context.store):
             return
-        prefix, databases = self.context.prefix, {database for _, database in await self.context.servers.databases()}
+        prefix, databases = self.context.prefix, {database for _, database in await self.context.clusters.databases()}
         taken = [name for name in wanted if isinstance(name, str) and prefix + name in databases]
         if taken:
             raise NameTakenError(
@@ -65,7 +65,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             except UNREACHABLE as error:
                 if name not in self._chosen or not self.context.may_choose:
                     raise
-                self.context.servers.mark_unreachable(self._chosen[name], error)
+                self.context.clusters.mark_unreachable(self._chosen[name], error)
             finally:
                 if name in self._chosen:
                     self.context.placement.leave(self._chosen.pop(name))
@@ -79,9 +79,9 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             if not is_first or not self.context.may_choose:
                 return record.cluster
             with suppress(*UNREACHABLE):
-                return (await self.context.servers.server(record.cluster, reporter.stats)).cluster
+                return (await self.context.clusters.get(record.cluster, reporter.stats)).id
         if name not in self._chosen:
-            self._chosen[name] = (await self.context.choose(name, reporter.stats)).cluster
+            self._chosen[name] = (await self.context.choose(name, reporter.stats)).id
         return self._chosen[name]
 
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
@@ -115,26 +115,26 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             return TenantAction.KEPT
         if tenant.state is TenantState.REMOVING:
             await remove(tenant)
-            await tenant.look(ends_logins=False)
+            await tenant.inspect(ends_logins=False)
         return await provision(tenant, self._if_exists)
 
 
 async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantAction:
     """Make the database and the first login, set it up, and store the login."""
-    record, home = tenant.record, tenant.home
-    if record is not None and record.operation is not None and record.cluster == home.cluster:  # what exists is ours
+    record, cluster = tenant.record, tenant.cluster
+    if record is not None and record.operation is not None and record.cluster == cluster.id:  # what exists is ours
         kind = record.operation.kind
         if kind is OperationKind.PROVISION and tenant.found.not_ours:  # but this was made after a process died
             await tenant.save(None, release=True)
-            raise conflict(tenant, home, tenant.found)
+            raise conflict(tenant, cluster, tenant.found)
         await tenant.drop_new_logins()
     else:
         kind = await _kind_for(tenant, if_exists)
         # The first cluster of a new tenant may be unreachable, and have something of it.
         leftover = None if record is None else record.cluster
-        record = evolve(home.new_record(tenant.names), leftover=leftover)
+        record = evolve(cluster.new_record(tenant.names), leftover=leftover)
     [login] = tenant.new_logins()
-    await tenant.begin(kind, [login], record=record)
+    await tenant.start(kind, [login], record=record)
     try:
         is_new = await tenant.steps.create()
         adopted = await tenant.steps.adopt() if kind is OperationKind.ADOPT else None
@@ -143,7 +143,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         raise
     if kind is OperationKind.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
         await tenant.save(None, release=True)
-        raise conflict(tenant, home, ServerState(database=True))
+        raise conflict(tenant, cluster, ServerState(database=True))
     await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION)
     logins = list[Login]()
     if adopted is not None:
@@ -158,7 +158,7 @@ async def provision_role(tenant: Tenant, role: Role) -> None:
     """Make the first login of a tenant's readers or writers, and store it."""
     await tenant.drop_new_logins()  # of an earlier process
     [login] = tenant.new_logins()
-    await tenant.begin(OperationKind.PROVISION, [login], role=role)
+    await tenant.start(OperationKind.PROVISION, [login], role=role)
     await tenant.steps.create_role(role)
     await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
 
@@ -166,14 +166,13 @@ async def provision_role(tenant: Tenant, role: Role) -> None:
 async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
     """Choose how a new tenant gets its login."""
     if tenant.record is None:
-        home, servers = tenant.home.cluster, tenant.context.servers
-        for other, found in await servers.on_other_clusters(home, tenant.names, tenant.reporter.stats):
+        clusters = tenant.context.clusters
+        for other, found in await clusters.on_others(tenant.cluster.id, tenant.names, tenant.reporter.stats):
             if found:  # as after a store was lost
                 raise conflict(tenant, other, found)
     if not tenant.found and if_exists == "adopt" and tenant.record is None:
         raise NotFoundError(
-            f"the cluster {tenant.home.cluster} has no database {tenant.names.database!r} to adopt; nothing was "
-            "changed",
+            f"the cluster {tenant.cluster.id} has no database {tenant.names.database!r} to adopt; nothing was changed",
             status=404,
             advice="name the cluster that has it, or provision the tenant without adopting",
         )
@@ -184,19 +183,19 @@ async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
             f"tenant {tenant.names.tenant!r}: {tenant.found.misplaced}; nothing was changed", status=409
         )
     if if_exists == "error":
-        raise conflict(tenant, tenant.home, tenant.found)
+        raise conflict(tenant, tenant.cluster, tenant.found)
     return OperationKind.ADOPT
 
 
-def conflict(tenant: Tenant, home: TenantServer, found: ServerState) -> NameTakenError:
+def conflict(tenant: Tenant, cluster: TenantCluster, found: ServerState) -> NameTakenError:
     """The error for a new tenant whose names a cluster has already."""
     logins = [*found.logins, *([tenant.names.database] if found.same_name_login else [])]
     what = [f"the login {login!r}" for login in logins]
     if found.database:
         what.append(f"the database {tenant.names.database!r}")
     exist = "exists and is" if len(what) == 1 else "exist and are"
-    several = len(tenant.context.servers.clients) > 1
-    where = f" on the cluster {home.cluster}" if several else ""
+    several = len(tenant.context.clusters.clients) > 1
+    where = f" on the cluster {cluster.id}" if several else ""
     alone = " and that cluster alone" if several else ""
     return NameTakenError(
         f"{' and '.join(what)} {exist} not on record, so somebody else created this{where}; nothing was changed",

@@ -43,7 +43,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         left: tuple[str, ...] = ()
         if tenant.role is Role.OWNER:
             left = await remove(tenant)
-            self.context.placement.leave(tenant.home.cluster)
+            self.context.placement.leave(tenant.cluster.id)
         else:
             await remove_role(tenant, tenant.role)
         return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)
@@ -58,7 +58,7 @@ async def remove(tenant: Tenant) -> tuple[str, ...]:
     await drop_leftover(tenant)  # nobody would know of it later
     logins = tenant.every_login()
     is_anothers = not tenant.has_login and tenant.found.not_ours  # made after a process died
-    await tenant.begin(OperationKind.REMOVE)  # from now on ``get`` returns None, and no role can be made
+    await tenant.start(OperationKind.REMOVE)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
     if not is_anothers:
         await tenant.steps.drop_database()

@@ -48,7 +48,7 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
             case TenantState.REMOVING:
                 action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
                 await remove(tenant)
-                self.context.placement.leave(tenant.home.cluster)
+                self.context.placement.leave(tenant.cluster.id)
             case _:
                 return await _recover_and_repair(tenant)
         return _outcome(tenant, action, problems)
@@ -66,7 +66,7 @@ async def _recover_and_repair(tenant: Tenant) -> TenantRepaired:
         await _repair(tenant, finished)
         raise
     if leftover is not None:
-        finished.append(Problem(ProblemKind.LEFT_BEHIND, leftover))
+        finished.append(Problem(ProblemKind.LEFTOVER, leftover))
     return await _repair(tenant, finished)
 
 
@@ -81,15 +81,15 @@ def _outcome(tenant: Tenant, action: TenantAction, problems: tuple[Problem, ...]
 async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
     """Repair a tenant that works or is suspended, and of which the ``finished`` problems are solved already."""
     if finished:
-        await tenant.look(ends_logins=False)
-    examined = await examine(tenant.home, tenant.names, tenant.stored)
-    found = [each for each in examined if each.kind is not ProblemKind.LEFT_BEHIND]
+        await tenant.inspect(ends_logins=False)
+    examined = await examine(tenant.cluster, tenant.names, tenant.stored)
+    found = [each for each in examined if each.kind is not ProblemKind.LEFTOVER]
     problems, kinds = (*finished, *found), {each.kind for each in found}
     if ProblemKind.DATABASE_MISSING in kinds:
         raise await tenant.no_database()
     action = TenantAction.REPAIRED if problems else TenantAction.KEPT
     if found and tenant.state is TenantState.SUSPENDED:
-        await tenant.begin(
+        await tenant.start(
             OperationKind.SUSPEND
         )  # this opens the database to the tenant, which has no login that works
         await tenant.steps.repair({})
@@ -105,7 +105,7 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
     existing, logins = {*tenant.found.logins, *tenant.found.disabled}, tenant.stored.logins
     new = tenant.new_logins(len(tenant.stored.roles))
-    await tenant.begin(OperationKind.REPAIR, new)
+    await tenant.start(OperationKind.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in [each.username for each in logins]}
     ended |= {each.username for each in logins if each.username in refused and each.replaced is not None}
     kept = [each for each in logins if each.username not in ended]

@@ -50,7 +50,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
                 )
             await revoke_previous(tenant, role)
         [login] = tenant.new_logins()
-        await tenant.begin(OperationKind.ROTATE, [login], role=role)
+        await tenant.start(OperationKind.ROTATE, [login], role=role)
         await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
         return done(TenantAction.ROTATED, tenant.stored, role)
 
@@ -78,7 +78,7 @@ class RevokePrevious(ChangeTenants[TenantDone]):
     async def change(self, tenant: Tenant) -> TenantDone:
         previous = tenant.stored.previous(tenant.role)
         assert previous is not None  # otherwise there was nothing to do
-        if self._unused and (sessions := await tenant.home.server.count_sessions(previous.username)):
+        if self._unused and (sessions := await tenant.cluster.server.count_sessions(previous.username)):
             return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
         await revoke_previous(tenant, tenant.role)
         return done(TenantAction.REVOKED, tenant.stored, tenant.role)

@@ -13,7 +13,7 @@ async def revoke_previous(tenant: Tenant, role: Role) -> None:
     """End the previous login of a role, and try to drop it and all that were ended before."""
     previous = tenant.stored.previous(role)
     assert previous is not None
-    await tenant.begin(OperationKind.REVOKE, role=role)
+    await tenant.start(OperationKind.REVOKE, role=role)
     await tenant.steps.end_logins([previous.username])
     await tenant.drop_disabled(previous.username)
     await tenant.save(evolve(tenant.stored.without(previous), operation=None))
@@ -22,7 +22,7 @@ async def revoke_previous(tenant: Tenant, role: Role) -> None:
 async def remove_role(tenant: Tenant, role: Role) -> None:
     """End and drop the logins of a tenant's readers or writers, then their role."""
     its = [each for each in tenant.stored.logins if each.role is role]
-    await tenant.begin(OperationKind.REMOVE, [each.username for each in its], role=role)
+    await tenant.start(OperationKind.REMOVE, [each.username for each in its], role=role)
     logins = tenant.stored.new_logins
     await tenant.steps.end_logins(logins)
     await tenant.drop_disabled(*logins)

@@ -32,7 +32,7 @@ class SuspendTenants(ChangeTenants[TenantDone]):
 async def suspend(tenant: Tenant) -> None:
     """End all logins of a tenant and of its roles, and store since when it is suspended."""
     logins = tenant.every_login()
-    await tenant.begin(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
+    await tenant.start(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
     await tenant.drop_disabled(*logins)
     await tenant.steps.lock_out()
@@ -67,5 +67,5 @@ async def resume(tenant: Tenant) -> None:
     await tenant.drop_new_logins()  # of an earlier process
     roles = tenant.stored.roles
     logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
-    await tenant.begin(OperationKind.RESUME, logins.values())
+    await tenant.start(OperationKind.RESUME, logins.values())
     await tenant.finish(evolve(tenant.stored, logins=await tenant.add_logins(logins), suspended=None))

@@ -14,7 +14,7 @@ from ..._bulk.settle import none_if_not_found
 from ..._masking import Secret
 from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
-from .._clusters import TenantServer
+from .._clusters import TenantCluster
 from .._context import Context
 from .._credential import new_password
 from .._naming import Role, names_of
@@ -32,7 +32,7 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class ClaimedElsewhereError(Exception):
+class AlreadyClaimedError(Exception):
     """Another process has claimed the tenant."""
 
 
@@ -42,7 +42,7 @@ class Tenant(BaseTenant):
 
     context: Context
     role: Role
-    home: TenantServer  # the server of its cluster
+    cluster: TenantCluster  # the server of its cluster
     reporter: Reporter
     claim: Claim
     record: TenantRecord | None  # as this claim has changed it
@@ -111,7 +111,7 @@ class Tenant(BaseTenant):
         await self.context.store.save(self.claim, record, release=release)
         self.record, self._has_ended = record, release
 
-    async def begin(
+    async def start(
         self,
         kind: OperationKind,
         logins: Iterable[str] = (),
@@ -131,9 +131,9 @@ class Tenant(BaseTenant):
 
     # The server.
 
-    async def look(self, *, ends_logins: bool) -> None:
+    async def inspect(self, *, ends_logins: bool) -> None:
         """Find what the server has of the tenant, and raise ConflictError if another store has changed it."""
-        self.found = await self.home.server.inspect(self.names)
+        self.found = await self.cluster.server.inspect(self.names)
         record = self.record
         newer = [] if record is None else record.newer_logins(self.names, self.found.logins)
         kind = None if record is None or record.operation is None else record.operation.kind
@@ -161,33 +161,33 @@ class Tenant(BaseTenant):
 
     async def no_database(self) -> DatabaseClientError:
         """The error for a tenant on record whose database does not exist on its cluster."""
-        there = await self.context.servers.moved_to(self.home.cluster, self.names, self.reporter.stats)
-        return no_database(self.names.tenant, self.names.database, None if there is None else there.cluster)
+        other = await self.context.clusters.moved_to(self.cluster.id, self.names, self.reporter.stats)
+        return no_database(self.names.tenant, self.names.database, None if other is None else other.id)
 
     def every_login(self) -> set[str]:
         """All logins that may exist on the server."""
         return {*self.found.logins, *(() if self.record is None else self.record.known_logins)}
 
     def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
-        """Names for new logins, after all that the tenant had, here or ``also`` elsewhere."""
+        """Names for new logins, after all that the tenant had, on its cluster or ``also`` on another cluster."""
         known = [*self.every_login(), *self.found.disabled, *also]
         made = list[str]()
         for _ in range(number):
             made.append(self.names.new_login([*known, *made]))
         return made
 
-    def at(self, home: TenantServer, steps: TenantSteps) -> Tenant:
+    def on(self, cluster: TenantCluster, steps: TenantSteps) -> Tenant:
         """The same tenant with the steps on another server, of its copy, for ``add_logins`` alone."""
-        there = copy(self)
-        there.home, there.steps = home, steps
-        return there
+        target = copy(self)
+        target.cluster, target.steps = cluster, steps
+        return target
 
     async def add_login(self, login: str, role: Role, password: str | None = None) -> Login:
         """Make the login, by default with a new password, and test it."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
         await self.steps.add_login(login, secret, role)
-        if refused := await self.home.server.log_in(self.names, login, secret):
+        if refused := await self.cluster.server.log_in(self.names, login, secret):
             raise of_tenant(self.names, f"the server refuses the new login {login!r}: {refused}")
         return Login(username=login, role=role, password=secret, created=await self.context.store.now())
 
@@ -209,7 +209,7 @@ class Tenant(BaseTenant):
     async def drop_disabled(self, *logins: str) -> None:
         """Drop these ended logins and all earlier ones, but leave those that others hold up for the next time."""
         left = await self.steps.drop_logins([*logins, *self.found.disabled])
-        client = self.context.servers.clients[self.home.cluster]
+        client = self.context.clusters.clients[self.cluster.id]
         for each in self.stored.logins:
             # An adopted login is in the API's list too.
             if each.password is None and each.username in logins and each.username not in left:
@@ -234,20 +234,20 @@ def lacks_login(record: TenantRecord | None, found: ServerState) -> bool:
 
 @asynccontextmanager
 async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant]:
-    """Claim a tenant while the block runs, or raise ClaimedElsewhereError if another process has claimed it."""
-    home = await context.servers.server(cluster, reporter.stats)
-    names = names_of(name, home.engine, context.prefix)
+    """Claim a tenant while the block runs, or raise AlreadyClaimedError if another process has claimed it."""
+    at = await context.clusters.get(cluster, reporter.stats)
+    names = names_of(name, at.engine, context.prefix)
     since = clock()
     claim = await context.store.claim(name, LEASE)
     if claim is None:
-        raise ClaimedElsewhereError
+        raise AlreadyClaimedError
     try:
         context.check_ours(claim.record)
     except DatabaseClientError:
         await context.store.release(claim)
         raise
     tenant = Tenant(
-        names, context, context.role, home, reporter, claim, claim.record, since + LEASE, others_ended=reporter.ended
+        names, context, context.role, at, reporter, claim, claim.record, since + LEASE, others_ended=reporter.ended
     )
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:

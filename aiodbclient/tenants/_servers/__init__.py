@@ -145,9 +145,9 @@ class Server(ABC):
             yield steps
 
 
-# After a crash a verb starts over with new logins: all but ``add_login`` and ``add_dump_login`` are safe to repeat.
+# After a crash an operation starts over with new logins: all but ``add_login`` and ``add_dump_login`` can be repeated.
 class TenantSteps(ABC):
-    """The steps that change one tenant on its server, as the administrator: a verb is a list of them."""
+    """The steps that change one tenant on its server, as the administrator: an operation is a list of them."""
 
     @abstractmethod
     async def end_stale_sessions(self) -> None:

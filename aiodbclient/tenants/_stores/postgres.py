@@ -114,7 +114,7 @@ class PostgresConnection:
         self._name = table
         self._table = Identifier(*table.split("."))  # with its schema, while there is a connection
         self._connection: AsyncConnection[Any] | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._running = set[asyncio.Task[Rows]]()
         self._closing: asyncio.Task[None] | None = None
 
@@ -141,7 +141,7 @@ class PostgresConnection:
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
     async def _run(self, statement: LiteralString, values: Mapping[str, Value]) -> Rows:
-        async with self._turn:
+        async with self._lock:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()

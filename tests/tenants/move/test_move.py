@@ -165,7 +165,7 @@ async def test_move_after_administrator_password_change(two: Two, monkeypatch: p
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
-    await tenants._context.servers.server(two.new.id, RequestStats())  # it is read, and no tenant is there
+    await tenants._context.clusters.get(two.new.id, RequestStats())  # it is read, and no tenant is there
     await two.new.users.reset_auth("doadmin")
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
     monkeypatch.setattr(_Move, "_commit", then_reset)
@@ -203,10 +203,10 @@ async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha:
 @pytest.mark.parametrize(
     ("lost", "how"),
     [
-        ("DELETE FROM t WHERE n = 2", "public.t has 2 here, and 1 there"),
-        ("UPDATE t SET n = 3 WHERE n = 2", "public.t has other values there"),
-        ("UPDATE t SET b = 'z' WHERE n = 2", "public.t has other values there"),
-        ("DROP TABLE t", "public.t has 2 here, and nothing there"),
+        ("DELETE FROM t WHERE n = 2", "public.t has 2 on the source, and 1 on the target"),
+        ("UPDATE t SET n = 3 WHERE n = 2", "public.t has other values on the target"),
+        ("UPDATE t SET b = 'z' WHERE n = 2", "public.t has other values on the target"),
+        ("DROP TABLE t", "public.t has 2 on the source, and nothing on the target"),
     ],
 )
 async def test_copy_that_differs_fails_move(
@@ -309,7 +309,7 @@ async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.M
     assert isinstance(repaired.error, MoveError)
     assert f"on the cluster {two.new.id} is still there: run repair with that cluster too" in str(repaired.error)
     assert await enters(alpha)
-    assert (await only(alone.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(alone.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
     assert (await only(alone.rotate(["alpha"]))).action is TenantAction.ROTATED
     reader = await alone.role("reader").ensure("alpha")
     await two.old.users.delete(reader.username)
@@ -335,7 +335,7 @@ async def test_suspend_during_unfinished_move(
     two.sandbox.faults.clear()
     assert suspended.action is TenantAction.SUSPENDED, suspended.error
     assert not await enters(alpha)
-    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
     assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -394,7 +394,7 @@ async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pyt
         assert isinstance((await only(tenants.remove(["alpha"]))).error, MoveError)
         assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
         assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
-        assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+        assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
 
     # With that cluster it is seen that it was destroyed.
     both = Tenants([two.new, two.client.cluster(unknown)], two.store, prefix=two.prefix)

@@ -190,10 +190,10 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     assert again == moved.credential
     assert reader is not None
     assert await sql(again, "SELECT count(*) FROM t") == await sql(reader, "SELECT count(*) FROM t") == [(1000,)]
-    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
     assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
     assert not await enters(again)
-    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
     resumed = await only(tenants.resume(["alpha"]))
     assert resumed.credential is not None
     assert await enters(resumed.credential)
@@ -204,7 +204,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     assert (await only(tenants.rotate(["alpha"]))).action is TenantAction.ROTATED
     assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
     assert not await enters(resumed.credential)
-    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
 
     await asyncio.to_thread(here.start)
     assert not await enters(before)

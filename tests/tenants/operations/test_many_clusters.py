@@ -250,7 +250,7 @@ async def test_new_tenant_placed_again_when_unreachable(fleet: Fleet, crashes: b
         await fleet.tenants(a, b, choose_cluster=to(b)).ensure("beta")
     fleet.sandbox.faults.clear()
     [checked] = [outcome async for outcome in fleet.tenants(a, b).check(["alpha"])]
-    assert checked.problems == (Problem(ProblemKind.LEFT_BEHIND, b.id),)
+    assert checked.problems == (Problem(ProblemKind.LEFTOVER, b.id),)
     [repaired] = [outcome async for outcome in fleet.tenants(a, b).repair(["alpha"])]
     assert (repaired.action, repaired.credential) == (TenantAction.REPAIRED, await tenants.get("alpha"))
     assert (await fleet.databases(a), await fleet.databases(b)) == (["alpha"], [])

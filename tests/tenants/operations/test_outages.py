@@ -248,7 +248,7 @@ async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: p
 
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
     credential, admin = await anywhere.tenants().ensure("alpha"), await admin_of(anywhere)
-    there = await anywhere.tenants()._context.servers.server(anywhere.cluster.id, RequestStats())
+    there = await anywhere.tenants()._context.clusters.get(anywhere.cluster.id, RequestStats())
     names = names_of("alpha", there.engine, anywhere.prefix)
     assert await are_none_left(admin)
     async with there.server.sessions.shared():

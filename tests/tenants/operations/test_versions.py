@@ -212,7 +212,7 @@ async def test_other_operations_do_not_wait(place: Place) -> None:
 async def test_claim_is_renewed_while_work_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process waits for it for longer than a lease, and then skips the tenant."""
     monkeypatch.setattr(each_module, "LEASE", 0.5)
-    monkeypatch.setattr(each_module, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(each_module, "_POLL_SECONDS", 0.05)
     await place.tenants().ensure("alpha")
     async with SQLiteStore(place.path) as other, working(place.tenants()) as (work, task):
         waiting = asyncio.create_task(

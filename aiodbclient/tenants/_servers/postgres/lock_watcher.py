@@ -21,8 +21,8 @@ from .. import BaseTenant
 from .connection import CLIENTS, Connector, Session
 
 PATIENCE_SECONDS = 5.0  # with a tenant's login that holds a lock
-_FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
-_LOOK_SECONDS = 0.2
+_FIRST_POLL_SECONDS = 0.3  # most steps are done by then
+_POLL_SECONDS = 0.2
 
 # Whether the role ``r`` is a tenant's: an owner role, a group, a member of one, or a login of this tenant, which may be
 # ended. Never an administrator.
@@ -74,13 +74,13 @@ class LockWatcher:
                 await asyncio.wait([watching])
 
     async def _watch(self, session: Session) -> None:
-        await asyncio.sleep(_FIRST_LOOK_SECONDS)
+        await asyncio.sleep(_FIRST_POLL_SECONDS)
         with suppress(DatabaseClientError):  # the watched session reports what is wrong
             async with self.connected_to() as second:
                 while True:
                     async with self._looking:
                         await self._look(second, session.server.info.backend_pid)
-                    await asyncio.sleep(_LOOK_SECONDS)
+                    await asyncio.sleep(_POLL_SECONDS)
 
     async def _look(self, session: Session, pid: int) -> None:
         own, now = self.tenant.names.login_pattern, monotonic()
