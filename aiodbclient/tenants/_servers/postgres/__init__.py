@@ -197,20 +197,28 @@ class PostgresServer(Server):
         return await self.sessions.read(partial(rows, statement=statement, values=named or values or None))
 
     async def open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
+        """Connect to ``database``, or to the administrator's own. If locks keep all logins out of that, to another."""
+        choices = [{}, {"dbname": "template1"}] if database is None else [{"dbname": database}]
+        reasons = list[str]()
+        for choice in choices:
+            try:
+                return await self._connect(self._admin | choice, label)
+            except psycopg.OperationalError as error:
+                reasons.append(one_line(error))
+                clear(error)
+                if not isinstance(error, psycopg.errors.ConnectionTimeout):
+                    break
+        raise GrantError(f"{_NO_ADMINISTRATOR}: {reasons[0]}")
+
+    async def _connect(self, options: Mapping[str, Any], label: str) -> AsyncConnection[Any]:
         """Connect, again if the server has another version than is known: it may know other settings."""
-        options = self._admin | ({} if database is None else {"dbname": database})
-        try:
-            known = self._version  # another session may learn it meanwhile
-            server = await connect(options, self._ca, known, label)
-            if known != server.info.server_version:
-                self._version = server.info.server_version
-                await server.close()  # it awaits nothing
-                server = await connect(options, self._ca, self._version, label)
-            return server
-        except psycopg.OperationalError as error:
-            reason = one_line(error)
-            clear(error)
-        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
+        known = self._version  # another session may learn it meanwhile
+        server = await connect(options, self._ca, known, label)
+        if known != server.info.server_version:
+            self._version = server.info.server_version
+            await server.close()  # it awaits nothing
+            server = await connect(options, self._ca, self._version, label)
+        return server
 
 
 @frozen

@@ -130,7 +130,7 @@ def options_from(dsn: str) -> dict[str, Any]:
     return options | {"password": Secret(options.get("password", ""))}
 
 
-async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name: str) -> AsyncConnection[Any]:
+async def connect(options: Mapping[str, Any], ca: CAFile | None, version: int, name: str) -> AsyncConnection[Any]:
     """Connect with ``_SETTINGS``, verify the server by ``ca`` if given, and set ``name`` as the application name."""
     settings = _SETTINGS | {key: value for since, of in _SINCE.items() if version >= since for key, value in of.items()}
     given = " ".join([str(options.get("options") or ""), *[f"-c {key}={value}" for key, value in settings.items()]])
@@ -138,7 +138,7 @@ async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name
     conninfo = Secret(
         make_conninfo(
             "",
-            **_KEEPALIVE | options | verified | {"options": given},
+            **{**_KEEPALIVE, **options, **verified, "options": given},
             client_encoding="utf8",
             application_name=name,
             connect_timeout=CONNECT_SECONDS,
