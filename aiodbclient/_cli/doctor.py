@@ -37,7 +37,8 @@ async def examine(
     findings = Findings(output)
     async with open_client() as client:
         try:
-            await check_token(findings, client)
+            async with patiently(by_lines=True):
+                await check_token(findings, client)
         except StepFailedError:
             return Exit.UNUSABLE
         clusters = await find_clusters(client, options.clusters or await _clusters_in(store))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
-from ..tenants._stores.codec import RecordCodec
 from ..tenants.errors import StoreError
 from .printing import note, span
 
@@ -128,6 +127,8 @@ def is_id(cluster: str) -> bool:
 
 def keys_in(variable: str = KEY_VARIABLE) -> list[str] | None:
     """Read keys from an environment variable, with commas between them; None if there is none."""
+    from ..tenants._stores.codec import RecordCodec  # slow to import
+
     found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
     try:
         RecordCodec(found)

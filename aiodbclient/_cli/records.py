@@ -132,7 +132,7 @@ class Records:
         missing, candidates = dict[str, str](), self.records[Role.OWNER].keys() - set(wanted)
         for name in wanted:
             if name not in known:
-                missing[name] = self._why_missing(name, role, candidates if corrects and len(missing) < FEW else ())
+                missing[name] = self.why_missing(name, role, candidates if corrects and len(missing) < FEW else ())
         return [name for name in wanted if name in known], missing
 
     def say_how_many(self, *roles: Role) -> None:
@@ -142,7 +142,7 @@ class Records:
             total = count + sum(role in roles for role, _ in self.others)
             note(f"{count} of {total}: {CLUSTER_VARIABLE}={','.join(self.options.clusters)}")
 
-    def _why_missing(self, name: str, role: Role, candidates: Collection[str]) -> str:
+    def why_missing(self, name: str, role: Role, candidates: Collection[str] = ()) -> str:
         if role is not Role.OWNER and name in self.records[Role.OWNER]:
             return f"it has no {role}. To create one: {self.suggest('provision', name, '--role', role.value)}"
         if record := self.others.get((role, name)):
@@ -192,9 +192,12 @@ class Records:
 
     def suggest_adoption(self, names: Sequence[str], cluster: str | None = None) -> str:
         """The commands that replace stale records by what a cluster has."""
-        options = self.options if cluster is None else evolve(self.options, clusters=[cluster])
-        adopt = suggest(options, "tenants", "provision", *names, "--adopt")
+        adopt = suggest(self.on_cluster(cluster), "tenants", "provision", *names, "--adopt")
         return f"{forget_command(self.options.store, names)} && {adopt}"
+
+    def on_cluster(self, cluster: str | None) -> StoreOptions:
+        """The options that lead another command to one of the clusters, by its name or id; None: to all."""
+        return self.options if cluster is None else evolve(self.options, clusters=[self.clusters.get(cluster, cluster)])
 
 
 def has_role(record: TenantRecord, role: Role) -> bool:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, evolve, field, frozen
 
-from ..errors import InvalidArgumentError, NameTakenError
+from ..errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
 from ..tenants import Role
 from ..tenants._naming import guard_tenants, names_of
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .failures import Exit
 from .files import read_names
 from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
-from .options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions
+from .options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions, suggest
 from .output import Output
 from .printing import FEW, note, some
 from .progress import Report, called, follow
@@ -72,17 +72,19 @@ class CommandContext(Records):
         return await self.follow(runs, report)
 
     def _preview(self, output: Output, would: Callable[[str, Role], str]) -> int:
+        does = {(name, role): would(name, role) for role, its in self.names.items() for name in its}
+        idle = self.wanted if self.missing and not does and self.wanted else ()  # as ``whole`` leaves them out
+        others = dict.fromkeys(idle, "nothing: another name fails")
+        others |= {name: f"fail: {why}" for name, why in self.missing.items()}
+        does |= {(name, next(iter(self.names))): what for name, what in others.items()}
         rows = list[dict[str, object]]()
-        for role, its in self.names.items():
-            for name in its:
-                record = self.records[role].get(name)  # there is none of a new tenant
-                columns = self.cluster_columns(record.cluster if record else None, as_json=output.as_json)
-                rows.append({"name": name, "role": role.value} | columns | {"would": would(name, role)})
-        for name, why in self.missing.items():
-            note(f"{name}: {why}")
+        for (name, role), what in does.items():
+            record = self.records[role].get(name)  # there is none of a new tenant
+            columns = self.cluster_columns(record.cluster if record else None, as_json=output.as_json)
+            rows.append({"name": name, "role": role.value} | columns | {"would": what})
         output.rows(rows, empty="no tenant is selected")
         note("--dry-run: nothing was changed")
-        return self.entries.end(Exit.SOME_FAILED if self.missing else Exit.DONE)
+        return self.entries.end(Exit.DONE)
 
     def in_role(self, role: Role) -> TenantRole:
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
@@ -107,19 +109,25 @@ class TenantReport(Report):
         return self.context.named(super().reason(error))
 
     def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
-        groups = defaultdict[tuple[type[Exception], str], list[str]](list)
+        groups = defaultdict[tuple[type[Exception], str, str | None], list[str]](list)
         for outcome, role in failed:
-            groups[type(outcome.error), role].append(outcome.name)
-        found = [(names, self._hint(kind, names, role)) for (kind, role), names in groups.items()]
+            named = (id for id in self.context.clusters if id in str(outcome.error))
+            groups[type(outcome.error), role, next(named, None)].append(outcome.name)
+        found = [(names, self._hint(*group, names)) for group, names in groups.items()]
         return [f"{some(names)}: {hint}" for names, hint in found if hint]
 
-    def _hint(self, kind: type[Exception], names: Sequence[str], role: str) -> str:
+    def _hint(self, kind: type[Exception], role: str, cluster: str | None, names: Sequence[str]) -> str:
+        """What helps these names, which failed in the same way, with the cluster that the error names."""
         context = self.context
         if kind is CapacityError:
             return f"use a higher --max-tenants, or add a --cluster. To see them: {context.suggest('capacity')}"
         if kind is NameTakenError:
-            alone = " and that cluster alone" if len(context.clusters) > 1 else ""
-            return f"if another store owns the name, use that store. If the tenant is this store's, add --adopt{alone}"
+            adopt = suggest(context.on_cluster(cluster), "tenants", "provision", *names, "--adopt")
+            return f"if another store has the tenant, use that store. To take over what exists, with all data: {adopt}"
+        if kind in (ConflictError, NotFoundError) and {*names} <= {*context.records[Role.OWNER]}:
+            return f"to see what helps: {context.suggest('check', *(names if len(names) <= FEW else ()))}"
+        if kind is NotFoundError:
+            return "if another cluster has the database, add that --cluster. To create a new tenant, leave out --adopt"
         if kind is RotationPendingError:
             which = names if len(names) <= FEW else ["--all"]
             revoke = context.suggest("revoke-previous", *which, *(["--role", role] if role != "owner" else []))

@@ -58,6 +58,7 @@ class _ChangeReport(TenantReport):
         row["credential_changed"] = bool(self._delivery(outcome, role))
         if sessions := getattr(outcome, "sessions", 0):
             row["sessions"] = sessions
+        row |= {"left": outcome.left} if getattr(outcome, "left", ()) else {}
         return row | ({"problems": list(map(str, outcome.problems))} if hasattr(outcome, "problems") else {})
 
     def text(self, outcome: Any, role: str) -> str:
@@ -69,7 +70,7 @@ class _ChangeReport(TenantReport):
         elif sessions := getattr(outcome, "sessions", 0):
             lines.append(f"{who}: {outcome.action}, {sessions} sessions of the previous login are open")
         elif outcome.action == "deleted" or (outcome.action in ("repaired", "resumed") and end):
-            lines.append(f"{who}: {outcome.action}{end}")
+            lines.append(f"{who}: {outcome.action}{end}{_describe_left(outcome)}")
         if self.show and outcome.credential is not None:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)
@@ -85,6 +86,13 @@ class _ChangeReport(TenantReport):
         if any(each.kind == "unknown_login" for each in getattr(outcome, "problems", ())):
             return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
         return ""
+
+
+def _describe_left(outcome: Any) -> str:
+    """Name the databases that a removal left, since they are not the tenant's own."""
+    left = getattr(outcome, "left", ())
+    what = f"the tenant's objects in {', '.join(left)} stay, such as in a copy that you made"
+    return f" ({what}. They belong to a role aiodbclient_gone_...)" if left else ""
 
 
 def _describe(problem: Problem) -> str:
@@ -131,7 +139,9 @@ async def provision_tenants(
                 f"They are not on record in {shown(options.store)}, and may be in another store."
             )
             confirm(question, yes=confirmation.yes or confirmation.dry_run)
-        context = evolve(context, wanted=wanted, names={role: wanted})
+        missing = {name: context.why_missing(name, role) for name in wanted if (role, name) in context.others}
+        here = [name for name in wanted if name not in missing]
+        context = evolve(context, wanted=wanted, names={role: here}, missing=missing)
         report = _ChangeReport(output, options.verbose, context=context, show=show)
         action = "adopt, or create" if adopt else "create"
         would = confirmation.preview(lambda name, _: "keep" if name in on_record else action)

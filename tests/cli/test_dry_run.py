@@ -50,8 +50,10 @@ def test_dry_run_says_what_a_run_then_does(command: Command, names: list[str]) -
     assert tenants("suspend", a, b) == {a: "suspend", b: "suspend"}
     assert tenants("remove", "--all") == {a: "remove", b: "remove"}
     assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
-    refused = command("tenants", "remove", a, c, "--dry-run", *command.place)  # as the command itself would
-    assert (refused.code, "not on record" in refused.err) == (1, True)
+    # The command itself would fail.
+    assert tenants("remove", a, c) == {a: "nothing: another name fails", c: "fail: not on record"}
+    assert tenants("rotate", "--role", "reader", a, b)[a].startswith("fail: it has no reader")
+    assert tenants("remove", a, c, "--ignore-absent") == {a: "remove"}
 
 
 def test_dry_run_of_users(command: Command) -> None:

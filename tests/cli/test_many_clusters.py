@@ -79,10 +79,11 @@ def test_other_cluster_is_named(many: Command) -> None:
         )
     absent = many("tenants", "remove", "a", "nobody", "--yes", "--ignore-absent", "--cluster", "west")
     assert (absent.code, len(homes(many))) == (1, 3)
-    taken = many("tenants", "provision", "a", "--cluster", "west")
-    ids = {id for id, _ in many.sandbox.clusters.items()}
-    assert taken.code == 1
-    assert not [id for id in ids if id in taken.err], taken.err
+    for adopt in ([], ["--adopt", "--yes"]):  # it would be no cure
+        taken = many("tenants", "provision", "a", "--cluster", "west", *adopt)
+        assert taken.err.splitlines()[0] == "a: on record for the cluster east: add --cluster east"
+        assert (taken.code, taken.out, "--adopt" in taken.err) == (1, "1 failed\n", False)
+    assert many("tenants", "provision", "a", "--cluster", "west", "--cluster", "east").out == "1 kept\n"
     many.environment["AIODBCLIENT_STORE"] = str(many.folder / "other.db")
     assert many("tenants", "provision", "x", "--cluster", "east").code == 0
     for verb, *options in (["check"], ["exec", "--all", "--", "true"], ["rotate", "--all"]):

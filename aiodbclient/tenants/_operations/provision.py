@@ -92,6 +92,8 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         lacks_setup = self.context.setup is not None and role is Role.OWNER
         if record is None or state is not TenantState.USABLE or (lacks_setup and not record.is_set_up):
             return None
+        if self._if_exists == "adopt" and role is Role.OWNER:  # the store may be older than the server
+            return None
         return done(TenantAction.KEPT, record, role)
 
     async def change(self, tenant: Tenant) -> TenantDone:
@@ -110,8 +112,11 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             await provision_role(tenant, tenant.role)
             return TenantAction.CREATED
         if (login := tenant.stored.current() if tenant.state is TenantState.USABLE else None) is not None:
+            if not tenant.found.database:
+                raise await tenant.no_database()
             # The command made it, for example, which has no setup.
-            await tenant.finish(await tenant.set_up(tenant.stored, login))
+            record = tenant.stored if tenant.stored.is_set_up else await tenant.set_up(tenant.stored, login)
+            await tenant.finish(record)
             return TenantAction.KEPT
         if tenant.state is TenantState.REMOVING:
             await remove(tenant)
