@@ -19,13 +19,13 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 
 from .requirements import NO_MYSQL, ROOMY, no_description
+from .run_folder import temporary_folder
 from .server import CLUSTER, Server, serve
 from .time_limit import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401  # hooks
 
 # Where tmp_path is, and the files of servers, also of those that other programs start. On a busy disk, CREATE DATABASE
 # takes 0.2 s of the processor, in memory 0.03 s.
-os.environ.setdefault("TMPDIR", ROOMY)
-tempfile.tempdir = ROOMY
+tempfile.tempdir = temporary_folder(ROOMY)
 
 MakeClient = Callable[..., DatabaseClient]
 MakeCluster = Callable[..., Cluster]

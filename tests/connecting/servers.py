@@ -17,7 +17,7 @@ from aiodbclient import Connection, DatabaseClient, User
 from aiodbclient.sandbox import Sandbox
 
 from ..mysql import SERVERS, running
-from ..requirements import NO_MYSQL, ROOMY, no_server, postgres_with_tls
+from ..requirements import NO_MYSQL, no_server, postgres_with_tls
 
 PASSWORD = "p@ss:word/%"  # set by hand: the API's own need no quotes
 
@@ -58,7 +58,7 @@ def mysql() -> Iterator[TLSServer]:
     if "mysql" not in SERVERS:
         no_server("mysql", NO_MYSQL)
     with (
-        tempfile.TemporaryDirectory(dir=ROOMY) as folder,
+        tempfile.TemporaryDirectory() as folder,
         running("mysql", Path(folder)) as dsn,
         Sandbox(windows=[]) as sandbox,
     ):

@@ -21,7 +21,6 @@ from aiodbclient.sandbox import _postgres as postgres
 from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
-from ..requirements import ROOMY
 
 JSON = dict[str, Any]
 
@@ -154,5 +153,5 @@ async def rows(session: AsyncConnection[Any], query: LiteralString, *values: Any
 @pytest.fixture(scope="session")
 def mysql_dsn() -> Iterator[str]:
     """The administrator's DSN of a MySQL. Each test uses its own names."""
-    with tempfile.TemporaryDirectory(dir=ROOMY) as folder, running(SERVERS[0], Path(folder)) as dsn:
+    with tempfile.TemporaryDirectory() as folder, running(SERVERS[0], Path(folder)) as dsn:
         yield dsn

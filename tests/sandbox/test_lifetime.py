@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
 from ..proc import children, command_lines, is_alive, line, python
-from ..requirements import ROOMY, postgres_with_tls
+from ..requirements import postgres_with_tls
 from ..tenants.servers import copied
 from ..thorough import first_of
 from ..waiting import HANG, until, wait_until
@@ -50,7 +51,7 @@ asyncio.run(main())
 @pytest.fixture
 def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for temporary files of this test alone. The user ``nobody`` can write there, as root's server needs."""
-    folder = Path(ROOMY) / f"lifetime-{os.getpid()}-{tmp_path.name}"
+    folder = Path(tempfile.gettempdir()) / f"lifetime-{os.getpid()}-{tmp_path.name}"
     folder.mkdir()
     folder.chmod(0o1777)
     monkeypatch.setenv("TMPDIR", str(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import secrets
@@ -31,10 +30,9 @@ def runnable(programs: Path) -> Path:
             [programs / "initdb", "--version"], user="nobody", extra_groups=[], capture_output=True, check=True
         )
         return programs
-    folder = tempfile.TemporaryDirectory(prefix="aiodbclient-")
-    atexit.register(folder.cleanup)
-    Path(folder.name).chmod(0o755)
-    return copied(programs, Path(folder.name))
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    return copied(programs, folder)
 
 
 def copied(programs: Path, target: Path) -> Path:
@@ -77,14 +75,13 @@ def for_a_server(path: Path) -> Path:
 
 
 def new_folder() -> Path:
-    return for_a_server(Path(tempfile.mkdtemp(prefix="aiodbclient-")))
+    return for_a_server(Path(tempfile.mkdtemp()))
 
 
 @cache
 def initialized(programs: Path) -> Path:
     """Return the data of a new server. ``initdb`` takes a second of CPU, and a copy a tenth."""
     base = new_folder()
-    atexit.register(shutil.rmtree, base, ignore_errors=True)
     (base / "password").write_text(PASSWORD)
     for_a_server(base / "password")
     initdb = [f"{programs}/initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password"]
