@@ -340,10 +340,14 @@ async def test_usage_counts_bytes_and_connections(place: Place) -> None:
     held = [place.connect(tenant.logins[0], PASSWORD, tenant.database) for _ in range(2)]
     held[0].run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    used, connections = (await place.server.usage())[tenant.database]
+    await place.cluster.dbs.create(other := tenant.database + "_x")  # of nobody
+    usage = await place.server.usage()
+    used, connections = usage[tenant.database]
 
     assert used > 0
     assert connections == 2
+    assert other not in usage
+    assert set(usage) == set(await place.server.tenants())
 
 
 async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:

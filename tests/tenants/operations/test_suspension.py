@@ -139,6 +139,9 @@ async def test_nothing_planted_survives_suspension(anywhere: Place) -> None:
         await ask(
             await admin_of(anywhere), f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION'
         )
+        await ask(
+            beta, "SET ROLE NONE", f'GRANT CONNECT ON DATABASE "{alpha.database}" TO PUBLIC', database="defaultdb"
+        )
         credentials.append(evolve(beta, database=alpha.database))
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session_of(each)) for each in credentials]

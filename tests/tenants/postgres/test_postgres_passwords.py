@@ -1,27 +1,38 @@
-"""Passwords are tested on PostgreSQL without blocking the process, whatever a tenant made of its own."""
+"""Passwords are tested and sessions opened on PostgreSQL without blocking the process, whatever a tenant did."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import tempfile
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from traceback import TracebackException
 
 import pytest
-from psycopg.sql import Composable
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composable
 
 from aiodbclient._masking import Secret
+from aiodbclient.engines import Engine
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import _servers as of_any_engine
+from aiodbclient.tenants._naming import Role, names_of
+from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.postgres import PostgresServer, connection, scram
+from aiodbclient.tenants._servers.postgres.connection import CAFile
 from aiodbclient.tenants.errors import GrantError
 
-from ..conftest import Place, only
+from ...requirements import postgres_with_tls
+from ..conftest import Place, only, placed
 from ..managed import Managed
+from ..operations.test_check_and_repair import admin_of
 from ..problems import kinds
 from ..programs import ask
 from ..tenant import PASSWORD, Tenant
@@ -230,3 +241,62 @@ async def test_stopped_server_ends_call(
         finally:
             for backend in backends:
                 os.kill(backend, signal.SIGCONT)
+
+
+@pytest.fixture
+async def tls_place(tmp_path: Path) -> AsyncIterator[Place]:
+    """A place on a server with TLS. The others share one without, which is faster."""
+    with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", server=str(postgres_with_tls()))
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            yield place
+
+
+def test_authority_file_lives_as_long_as_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ca = CAFile("the authority")
+    path = Path(ca.path())
+    assert path.read_text() == "the authority"
+    assert path.stat().st_mode & 0o077 == 0
+    assert ca.path() == str(path)
+
+    path.unlink()  # as what cleans /tmp does
+    again = Path(ca.path())
+    assert again.read_text() == "the authority"
+
+    del ca
+    gc.collect()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_first_sessions_have_the_settings(tls_place: Place) -> None:
+    """Those that connect at once too, before one of them knows the version of the server."""
+    info = await tls_place.cluster.info()
+    server = server_of(Engine.PG, info.connection, await tls_place.cluster.ca(), None, None)
+    assert isinstance(server, PostgresServer)
+    waiting = SQL("SELECT current_setting('transaction_timeout', true), pg_sleep(0.2)")
+    found = await asyncio.gather(*(server.ask(waiting) for _ in range(4)))
+    assert {timeout for [(timeout, _)] in found} in ({"1min"}, {None})  # None: before 17
+
+
+async def test_cancelled_step_over_tls_leaves_no_backend(tls_place: Place) -> None:
+    credential, admin = await tls_place.tenants().ensure("alpha"), await admin_of(tls_place)
+    info = await tls_place.cluster.info()
+    server = server_of(Engine.PG, info.connection, await tls_place.cluster.ca(), None, None)
+    alpha = Tenant(server, names_of("alpha", Engine.PG, tls_place.prefix), {credential.username: Role.OWNER})
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE query LIKE '%REVOKE ALL ON DATABASE%' AND state = 'active' "
+        "AND pid <> pg_backend_pid()"
+    )
+    await ask(admin, f"GRANT CONNECT ON DATABASE {alpha.database} TO PUBLIC")
+    async with await AsyncConnection.connect(admin.uri) as locking:
+        await locking.execute(f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7".encode())
+
+        call = asyncio.create_task(alpha.repair())
+        async with asyncio.timeout(20):
+            while not await ask(admin, waiting):
+                await asyncio.sleep(0.01)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert await ask(admin, waiting) == []
