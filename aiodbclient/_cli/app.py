@@ -12,10 +12,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from .failures import EXIT_CODES, Exit, message_of
-from .printing import NAME, note, write
+from .plumbing.failures import EXIT_CODES, Exit, message_of
+from .plumbing.options import PROGRAM
+from .plumbing.printing import NAME, note, write
 
-PROGRAM = "aiodbclient.program"  # where the context has what comes after --
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _PANELS = ("Arguments", "Options")  # these come first
 _FIRST = ("--cluster", "--store", "-o")  # of the common options: these are needed most
@@ -53,30 +53,30 @@ _GROUPS = {
         "Manage tenants: each has a database, and a login for it alone. The credentials are in a store. Every command "
         "can be stopped and run again: it continues. `rotate` needs `--older-than` for that.",
         {
-            "list": "tenants_read.list_tenants",
-            "provision": "tenants_change.provision_tenants",
-            "check": "tenants_read.check_tenants",
-            "repair": "tenants_change.repair_tenants",
-            "rotate": "tenants_change.rotate_tenants",
-            "revoke-previous": "tenants_change.revoke_previous",
-            "suspend": "tenants_change.suspend_tenants",
-            "resume": "tenants_change.resume_tenants",
-            "remove": "tenants_change.remove_tenants",
-            "move": "tenants_change.move_tenants",
-            "usage": "tenants_read.show_usage",
-            "show": "tenants_read.show_tenants",
-            "exec": "tenants_exec.exec_tenants",
-            "capacity": "tenants_read.list_capacity",
+            "list": "tenants.read.list_tenants",
+            "provision": "tenants.change.provision_tenants",
+            "check": "tenants.read.check_tenants",
+            "repair": "tenants.change.repair_tenants",
+            "rotate": "tenants.change.rotate_tenants",
+            "revoke-previous": "tenants.change.revoke_previous",
+            "suspend": "tenants.change.suspend_tenants",
+            "resume": "tenants.change.resume_tenants",
+            "remove": "tenants.change.remove_tenants",
+            "move": "tenants.change.move_tenants",
+            "usage": "tenants.read.show_usage",
+            "show": "tenants.read.show_tenants",
+            "exec": "tenants.exec.exec_tenants",
+            "capacity": "tenants.read.list_capacity",
         },
     ),
     "store": (
         "Manage a store of tenants.",
         {
-            "list": "store.list_store",
-            "copy": "store.copy_store",
-            "rekey": "store.rekey_store",
-            "keygen": "store.make_key",
-            "forget": "store.forget_records",
+            "list": "tenants.store.list_store",
+            "copy": "tenants.store.copy_store",
+            "rekey": "tenants.store.rekey_store",
+            "keygen": "tenants.store.make_key",
+            "forget": "tenants.store.forget_records",
         },
     ),
 }
@@ -160,7 +160,7 @@ class _Commands(dict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         command = super().__getitem__(name)
         if isinstance(command, str):
-            module, _, function = command.partition(".")
+            module, _, function = command.rpartition(".")
             called = getattr(import_module(f".{module}", __package__), function)
             help, _, example = cleandoc(called.__doc__).partition(_EXAMPLE)
             alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -189,7 +189,7 @@ def _group(name: str) -> Group:
 class _Everything(Group):
     def __init__(self, *, commands: dict[str, Any], **settings: Any) -> None:
         groups = {name: _group(name) for name in _GROUPS}
-        super().__init__(commands=_Commands(groups | {"doctor": "doctor.examine"} | commands), **settings)
+        super().__init__(commands=_Commands(groups | {"doctor": "doctor.command.examine"} | commands), **settings)
 
 
 app = typer.Typer(

@@ -12,12 +12,12 @@ from attrs import asdict, define
 from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..tenants._naming import is_derived, is_reserved, names_of
-from .asking import confirm, confirm_destructive
-from .completion import cluster_names
-from .failures import Exit
-from .files import read_names, read_users
-from .opening import find_cluster, is_missing, open_client, open_store, patiently, rate_limiter, shown
-from .options import (
+from .plumbing.asking import confirm, confirm_destructive
+from .plumbing.completion import cluster_names
+from .plumbing.failures import Exit
+from .plumbing.files import read_names, read_users
+from .plumbing.opening import find_cluster, is_missing, open_client, open_store, patiently, rate_limiter, shown
+from .plumbing.options import (
     CLUSTER_VARIABLE,
     STORE_VARIABLE,
     ApiOptions,
@@ -32,11 +32,11 @@ from .options import (
     store_option,
     suggest,
 )
-from .output import ListOutput, Output
-from .printing import counted, note, printable, some
-from .progress import Report, follow
-from .records import names_on_record, read_entries
-from .running import runs
+from .plumbing.output import ListOutput, Output
+from .plumbing.printing import counted, note, printable, some
+from .plumbing.progress import Report, follow
+from .plumbing.records import names_on_record, read_entries
+from .plumbing.running import runs
 
 if TYPE_CHECKING:
     from .. import Cluster, ClusterInfo, User

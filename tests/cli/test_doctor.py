@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli import opening
+from aiodbclient._cli.plumbing import opening
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._servers.postgres.connection import Session

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli import tenants_exec
+from aiodbclient._cli.tenants import exec as exec_command
 
 from ..proc import is_alive
 from ..waiting import settle, wait_until
@@ -213,9 +213,9 @@ def test_signal_at_start_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         await settle()  # the event loop handles it
         return process
 
-    monkeypatch.setattr(tenants_exec, "create_subprocess_exec", start)
+    monkeypatch.setattr(exec_command, "create_subprocess_exec", start)
     program = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert asyncio.run(tenants_exec._run(program, dict(os.environ))) == 128 + signal.SIGTERM
+    assert asyncio.run(exec_command._run(program, dict(os.environ))) == 128 + signal.SIGTERM
 
 
 def test_timeout_ends_the_program(command: Command, names: list[str]) -> None:

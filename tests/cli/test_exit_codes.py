@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import errors
-from aiodbclient._cli.failures import EXIT_CODES, Exit, code_of
+from aiodbclient._cli.plumbing.failures import EXIT_CODES, Exit, code_of
 from aiodbclient.tenants import OperationKind
 
 from .conftest import COMMAND, PATIENCE, Command

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from aiodbclient import RateLimiter
-from aiodbclient._cli import running
-from aiodbclient._cli.progress import LINE_EVERY, Bar
+from aiodbclient._cli.plumbing import running
+from aiodbclient._cli.plumbing.progress import LINE_EVERY, Bar
 from aiodbclient.rate_limiter import Window
 
 from ..thorough import first_of

@@ -16,7 +16,7 @@ import typer
 from aiodbclient import __version__
 from aiodbclient import _cli as cli
 from aiodbclient._cli.app import app
-from aiodbclient._cli.failures import EXIT_CODES
+from aiodbclient._cli.plumbing.failures import EXIT_CODES
 
 from .conftest import Command
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import errors
-from aiodbclient._cli.files import read_names
+from aiodbclient._cli.plumbing.files import read_names
 
 
 @pytest.mark.parametrize(

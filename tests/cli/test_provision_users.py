@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, UserSettings, errors
-from aiodbclient._cli.files import read_users
+from aiodbclient._cli.plumbing.files import read_users
 
 from .conftest import Command
 

@@ -294,7 +294,7 @@ def test_error_of_system_is_no_crash(command: Command, names: list[str], monkeyp
         raise TimeoutError(110, "Connection timed out", "tenants.db")
 
     command.provision(names[0])
-    monkeypatch.setattr("aiodbclient._cli.selection.read_entries", fail)
+    monkeypatch.setattr("aiodbclient._cli.tenants.context.read_entries", fail)
     done = command("tenants", "list", *command.place)
     assert (done.code, done.err) == (2, "aiodbclient: tenants.db: Connection timed out\n")
 

@@ -17,23 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from attrs import asdict, define, field, frozen
 
-from ..errors import InvalidArgumentError
-from ..tenants import Role
-from .app import PROGRAM
-from .asking import SIGNALS, has_terminal
+from ...errors import InvalidArgumentError
+from ...tenants import Role
+from ..plumbing.asking import SIGNALS, has_terminal
+from ..plumbing.failures import Exit
+from ..plumbing.options import PROGRAM, RoleOption, Selection, StoreOptions, option
+from ..plumbing.output import Output
+from ..plumbing.printing import note, printable, some, took
+from ..plumbing.progress import called
+from ..plumbing.records import is_suspended
+from ..plumbing.running import runs
+from .context import TenantReport, names_in, open_records, open_selection
 from .credentials import environment_of
-from .failures import Exit
-from .options import RoleOption, Selection, StoreOptions, option
-from .output import Output
-from .printing import note, printable, some, took
-from .progress import called
-from .records import is_suspended
-from .running import runs
-from .selection import TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
-    from ..bulk import Action, Failed
-    from ..tenants import Credential, TenantRecord
+    from ...bulk import Action, Failed
+    from ...tenants import Credential, TenantRecord
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from ..errors import DatabaseClientError
+from ...errors import DatabaseClientError
 
 _SECONDS = 2.0  # s, then the shell gets nothing
 _ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"

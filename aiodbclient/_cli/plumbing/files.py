@@ -12,12 +12,12 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from ..errors import InvalidArgumentError
+from ...errors import InvalidArgumentError
 from .asking import interruptible
 from .printing import some
 
 if TYPE_CHECKING:
-    from .. import NewUser
+    from ... import NewUser
 
 _MOST_BYTES = 32 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -42,7 +42,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 def read_users(arguments: list[str] | None, file: Path | None) -> list[NewUser]:
     """Return the users that were named, or those in ``file`` with their settings, and refuse one that comes twice."""
-    from .. import NewUser  # slow to import, and not needed for help
+    from ... import NewUser  # slow to import, and not needed for help
 
     if file is None or arguments:
         return [NewUser(name) for name in read_names(arguments, file)]
@@ -132,7 +132,7 @@ def _users_in(where: str, text: str) -> list[NewUser]:
     import yaml
     from cattrs import ClassValidationError, IterableValidationError, transform_error
 
-    from .. import NewUser
+    from ... import NewUser
 
     try:
         with interruptible():

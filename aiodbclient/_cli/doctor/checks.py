@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from attrs import define
 
-from .. import Cluster, ClusterInfo, Connection, DatabaseClient
-from ..engines import CAPABILITIES, MYSQL, POSTGRESQL, SQL_ENGINES
-from ..errors import (
+from ... import Cluster, ClusterInfo, Connection, DatabaseClient
+from ...engines import CAPABILITIES, MYSQL, POSTGRESQL, SQL_ENGINES
+from ...errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
@@ -22,13 +22,13 @@ from ..errors import (
     PermissionDeniedError,
     UnsupportedOperationError,
 )
-from ..tenants._credential import verifying_context
-from ..tenants._servers import Server, connection_of, server_of
-from ..tenants.errors import GrantError, StoreError
-from .failures import advice_for, message_of, said_by
-from .opening import KEY_VARIABLE, admin_login, is_missing, keys_in, open_store, shown
-from .output import Output
-from .printing import printable
+from ...tenants._credential import verifying_context
+from ...tenants._servers import Server, connection_of, server_of
+from ...tenants.errors import GrantError, StoreError
+from ..plumbing.failures import advice_for, message_of, said_by
+from ..plumbing.opening import KEY_VARIABLE, admin_login, is_missing, keys_in, open_store, shown
+from ..plumbing.output import Output
+from ..plumbing.printing import printable
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases of the provider

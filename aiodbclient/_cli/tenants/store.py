@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-from ..errors import ConfigurationError, InvalidArgumentError
-from ..tenants import Role
-from ..tenants._stores.base import BaseStore
-from .asking import confirm_destructive
-from .failures import Exit
-from .files import read_names
-from .opening import KEY_VARIABLE, keys_in, open_store, shown
-from .options import STORE_VARIABLE, Confirmation, FromOption, Selection, TenantNames, argument, store_option
-from .output import ListOutput, Output
-from .printing import counted, printable, write
-from .records import has_role, read_entries
-from .running import runs
+from ...errors import ConfigurationError, InvalidArgumentError
+from ...tenants import Role
+from ...tenants._stores.base import BaseStore
+from ..plumbing.asking import confirm_destructive
+from ..plumbing.failures import Exit
+from ..plumbing.files import read_names
+from ..plumbing.opening import KEY_VARIABLE, keys_in, open_store, shown
+from ..plumbing.options import STORE_VARIABLE, Confirmation, FromOption, Selection, TenantNames, argument, store_option
+from ..plumbing.output import ListOutput, Output
+from ..plumbing.printing import counted, printable, write
+from ..plumbing.records import has_role, read_entries
+from ..plumbing.running import runs
 
 _TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 _HELP = "A file, or postgresql://user@host/db."
@@ -99,7 +99,7 @@ async def rekey_store(store: _StoreArgument, output: Output) -> int:
 
     Example: aiodbclient store rekey tenants.db
     """
-    from ..tenants import rewrite_records
+    from ...tenants import rewrite_records
 
     key = keys_in()
     if key is None or len(key) < 2:
@@ -123,7 +123,7 @@ async def copy_store(
 
     Example: aiodbclient store copy tenants.db copy.db
     """
-    from ..tenants import copy_records
+    from ...tenants import copy_records
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from copy import copy
 from enum import IntEnum
 
-from .. import errors
-from ..tenants import errors as tenant_errors
+from ... import errors
+from ...tenants import errors as tenant_errors
 
 
 class Exit(IntEnum):

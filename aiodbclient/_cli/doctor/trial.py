@@ -10,15 +10,15 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-from .. import Cluster, ClusterInfo
-from ..engines import MYSQL, POSTGRESQL
-from ..errors import DatabaseClientError
-from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
-from .doctor_api import REPORT, Trial
-from .doctor_checks import Findings, StepFailedError
-from .opening import admin_login
-from .printing import note, took
-from .running import on_signals
+from ... import Cluster, ClusterInfo
+from ...engines import MYSQL, POSTGRESQL
+from ...errors import DatabaseClientError
+from ...tenants import Credential, SQLiteStore, TenantRole, Tenants
+from ..plumbing.opening import admin_login
+from ..plumbing.printing import note, took
+from ..plumbing.running import on_signals
+from .api import REPORT, Trial
+from .checks import Findings, StepFailedError
 
 
 async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, private: bool, admin: str | None) -> None:

@@ -13,13 +13,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
-from ..tenants.errors import StoreError
+from ...errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
+from ...tenants.errors import StoreError
 from .printing import note, span
 
 if TYPE_CHECKING:
-    from .. import Cluster, ClusterInfo, DatabaseClient, RateLimiter
-    from ..tenants import Store
+    from ... import Cluster, ClusterInfo, DatabaseClient, RateLimiter
+    from ...tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 10.0  # s until a command says that it waits: on a terminal, and elsewhere
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
@@ -28,7 +28,7 @@ _ENTRY_POINTS = "aiodbclient.stores"
 
 def rate_limiter() -> RateLimiter:
     """Return the provider's rate limit, or no limit for a sandbox."""
-    from ..client import checked_base_url, default_limiter  # slow to import
+    from ...client import checked_base_url, default_limiter  # slow to import
 
     return default_limiter(os.environ.get("AIODBCLIENT_BUDGET"), checked_base_url(None))
 
@@ -36,7 +36,7 @@ def rate_limiter() -> RateLimiter:
 @asynccontextmanager
 async def open_client(limiter: RateLimiter | None = None, *, offline: bool = False) -> AsyncGenerator[DatabaseClient]:
     """Open a client with the environment's token and proxy, or an ``offline`` one, which needs no token."""
-    from .. import DatabaseClient  # slow to import
+    from ... import DatabaseClient  # slow to import
 
     token = "unused" if offline else _token()
     async with DatabaseClient(token, rate_limiter=limiter, trust_env=True) as client:
@@ -44,7 +44,7 @@ async def open_client(limiter: RateLimiter | None = None, *, offline: bool = Fal
 
 
 def _token() -> str:
-    from ..client import environment_token
+    from ...client import environment_token
 
     try:
         return environment_token()
@@ -127,7 +127,7 @@ def is_id(cluster: str) -> bool:
 
 def keys_in(variable: str = KEY_VARIABLE) -> list[str] | None:
     """Read keys from an environment variable, with commas between them; None if there is none."""
-    from ..tenants._stores.codec import RecordCodec  # slow to import
+    from ...tenants._stores.codec import RecordCodec  # slow to import
 
     found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
     try:
@@ -161,11 +161,11 @@ async def open_store(
 def _store(where: str, key: list[str] | None) -> Store:
     scheme = where.partition("://")[0].lower() if "://" in where else None
     if scheme is None:
-        from ..tenants import SQLiteStore
+        from ...tenants import SQLiteStore
 
         return SQLiteStore(where, key=key)
     if scheme in ("postgresql", "postgres"):
-        from ..tenants import PostgresStore
+        from ...tenants import PostgresStore
 
         return PostgresStore(where, key=key)
     from importlib.metadata import entry_points

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attrs import define, evolve
 
-from ..errors import DatabaseClientError
-from ..tenants import Role
-from ..tenants._records import Login, TenantRecord
-from .asking import confirm, confirm_destructive
-from .completion import cluster_names
-from .credentials import lines_of, row_of
-from .failures import message_of
-from .opening import shown
-from .options import (
+from ...errors import DatabaseClientError
+from ...tenants import Role
+from ...tenants._records import Login, TenantRecord
+from ..plumbing.asking import confirm, confirm_destructive
+from ..plumbing.completion import cluster_names
+from ..plumbing.failures import message_of
+from ..plumbing.opening import shown
+from ..plumbing.options import (
     Confirmation,
     FromOption,
     MaxTenantsOption,
@@ -31,16 +30,17 @@ from .options import (
     option,
     roles_of,
 )
-from .output import Output
-from .printing import counted, sized, took
-from .progress import called
-from .records import is_suspended, is_young
-from .running import runs
-from .selection import CommandContext, TenantReport, names_in, open_selection, open_tenants
+from ..plumbing.output import Output
+from ..plumbing.printing import counted, sized, took
+from ..plumbing.progress import called
+from ..plumbing.records import is_suspended, is_young
+from ..plumbing.running import runs
+from .context import CommandContext, TenantReport, names_in, open_selection, open_tenants
+from .credentials import lines_of, row_of
 
 if TYPE_CHECKING:
-    from ..bulk import Action
-    from ..tenants import Problem
+    from ...bulk import Action
+    from ...tenants import Problem
 
 _UNDONE = {"rotate": "rotate", "provision": "provision", "prepare": "move", "move": "move"}  # what ``repair`` undoes
 _REMOVAL = "Finish the removal of {} on {}, which deletes all data?"
@@ -241,8 +241,8 @@ def _listed(due: list[tuple[TenantRecord, Login]]) -> str:
 
 async def _count_sessions(context: CommandContext, due: list[tuple[TenantRecord, Login]]) -> str:
     """How many sessions of the previous logins are open, for a question."""
-    from .._http.call import RequestStats  # slow to import
-    from .._http.maintenance import MaintenanceWait
+    from ..._http.call import RequestStats  # slow to import
+    from ..._http.maintenance import MaintenanceWait
 
     clusters = context.tenants._context.clusters  # pyright: ignore[reportPrivateUsage]  # of this package
     clusters, count = clusters.for_run(MaintenanceWait()), 0

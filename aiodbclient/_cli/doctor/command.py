@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated
 
-from ..engines import MYSQL, POSTGRESQL
-from ..errors import InvalidArgumentError
-from .failures import Exit
-from .opening import find_clusters, is_missing, open_client, open_store, patiently
-from .options import AdminOption, ClusterOptions, PrivateOption, option, store_option
-from .output import Output
-from .records import read_entries
-from .running import runs
+from ...engines import MYSQL, POSTGRESQL
+from ...errors import InvalidArgumentError
+from ..plumbing.failures import Exit
+from ..plumbing.opening import find_clusters, is_missing, open_client, open_store, patiently
+from ..plumbing.options import AdminOption, ClusterOptions, PrivateOption, option, store_option
+from ..plumbing.output import Output
+from ..plumbing.records import read_entries
+from ..plumbing.running import runs
 
 
 @runs
@@ -31,8 +31,8 @@ async def examine(
 
     Example: aiodbclient doctor --try
     """
-    from .doctor_checks import Findings, StepFailedError, check_cluster, check_server, check_store, check_token
-    from .doctor_trial import live  # slow to import, as those are, and not needed for help
+    from .checks import Findings, StepFailedError, check_cluster, check_server, check_store, check_token
+    from .trial import live  # slow to import, as those are, and not needed for help
 
     findings = Findings(output)
     async with open_client() as client:

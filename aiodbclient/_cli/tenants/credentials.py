@@ -9,12 +9,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engines import POSTGRESQL
-from ..errors import InvalidArgumentError
-from .files import read_text
+from ...engines import POSTGRESQL
+from ...errors import InvalidArgumentError
+from ..plumbing.files import read_text
 
 if TYPE_CHECKING:
-    from ..tenants import Credential, Login
+    from ...tenants import Credential, Login
 
 _LONGEST = 40  # characters of a tenant's name in that of its Secret
 

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, evolve, field, frozen
 
-from ..errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
-from ..tenants import Role
-from ..tenants._naming import guard_tenants, names_of
-from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
-from .failures import Exit
-from .files import read_names
-from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
-from .options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions, suggest
-from .output import Output
-from .printing import FEW, note, some
-from .progress import Report, called, follow
-from .records import Entries, Records, read_entries
+from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
+from ...tenants import Role
+from ...tenants._naming import guard_tenants, names_of
+from ...tenants.errors import CapacityError, RotationPendingError, SuspendedError
+from ..plumbing.failures import Exit
+from ..plumbing.files import read_names
+from ..plumbing.opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
+from ..plumbing.options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions, suggest
+from ..plumbing.output import Output
+from ..plumbing.printing import FEW, note, some
+from ..plumbing.progress import Report, called, follow
+from ..plumbing.records import Entries, Records, read_entries
 
 if TYPE_CHECKING:
-    from .. import Cluster, DatabaseClient, RateLimiter
-    from ..bulk import Failed, Run
-    from ..tenants import TenantRole, Tenants
-    from ..tenants._records import TenantRecord
+    from ... import Cluster, DatabaseClient, RateLimiter
+    from ...bulk import Failed, Run
+    from ...tenants import TenantRole, Tenants
+    from ...tenants._records import TenantRecord
 
 
 @frozen(kw_only=True, slots=False)
@@ -172,7 +172,7 @@ async def open_tenants(
     **settings: Any,
 ) -> AsyncGenerator[CommandContext]:
     """Open the store and its clusters, with ``more``; ``make`` creates the store, if all ``new`` can be names."""
-    from ..tenants import SQLiteStore, Tenants  # slow to import
+    from ...tenants import SQLiteStore, Tenants  # slow to import
 
     async with AsyncExitStack() as stack:
         limiter, entries, store = rate_limiter(), Entries(), None

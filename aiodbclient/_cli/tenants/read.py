@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import define, evolve, field
 
-from ..errors import InvalidArgumentError
-from ..tenants import Role
-from ..tenants._naming import names_of
-from ..tenants._records import OperationKind, TenantRecord, TenantState
-from ..tenants._stores import is_claimed
+from ...errors import InvalidArgumentError
+from ...tenants import Role
+from ...tenants._naming import names_of
+from ...tenants._records import OperationKind, TenantRecord, TenantState
+from ...tenants._stores import is_claimed
+from ..plumbing.failures import Exit, message_of
+from ..plumbing.opening import shown
+from ..plumbing.options import MaxTenantsOption, RoleOption, Selection, ShowOption, StoreOptions, TenantOptions, option
+from ..plumbing.output import CredentialOutput, ListOutput, Output
+from ..plumbing.printing import FEW, note, sized, some, span, write
+from ..plumbing.progress import FailureGroups
+from ..plumbing.records import Records, is_suspended
+from ..plumbing.running import runs
+from .context import CommandContext, TenantReport, names_in, open_records, open_selection
 from .credentials import as_env_file, as_secret, created_at, row_of, uri_of, write_ca
-from .failures import Exit, message_of
-from .opening import shown
-from .options import MaxTenantsOption, RoleOption, Selection, ShowOption, StoreOptions, TenantOptions, option
-from .output import CredentialOutput, ListOutput, Output
-from .printing import FEW, note, sized, some, span, write
-from .progress import FailureGroups
-from .records import Records, is_suspended
-from .running import runs
-from .selection import CommandContext, TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
-    from ..bulk import Action
-    from ..tenants import Credential, Problem, TenantChecked
+    from ...bulk import Action
+    from ...tenants import Credential, Problem, TenantChecked
 
 _ADOPT = "forget and adopt"
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import typer
 
-from ..errors import DatabaseClientError
+from ...errors import DatabaseClientError
 from .asking import SIGNALS
 from .failures import Exit, code_of, message_of
 from .options import TIMEOUT_GRACE

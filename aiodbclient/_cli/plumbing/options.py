@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import typer
 from attrs import frozen
 
-from ..errors import InvalidArgumentError
-from ..tenants import Role
+from ...errors import InvalidArgumentError
+from ...tenants import Role
 from .completion import cluster_names, tenant_names
 from .printing import NAME
 
@@ -23,6 +23,7 @@ COMMON = "Common options"  # the panel of the options that most commands take
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
 STORE_VARIABLE = "AIODBCLIENT_STORE"
 PREFIX_VARIABLE = "AIODBCLIENT_PREFIX"
+PROGRAM = "aiodbclient.program"  # where the context has what comes after --
 TIMEOUT_GRACE = 30.0  # s that names in progress get to finish when --timeout is over
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 

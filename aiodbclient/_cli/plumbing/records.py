@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from ..errors import InvalidArgumentError
-from ..tenants import Role
-from ..tenants._credential import Credential
-from ..tenants._records import TenantRecord, TenantState, unusable
-from ..tenants._stores import entries_of
-from ..tenants.errors import StoreError
+from ...errors import InvalidArgumentError
+from ...tenants import Role
+from ...tenants._credential import Credential
+from ...tenants._records import TenantRecord, TenantState, unusable
+from ...tenants._stores import entries_of
+from ...tenants.errors import StoreError
 from .failures import Exit
 from .opening import is_id, shown
 from .options import CLUSTER_VARIABLE, PREFIX_VARIABLE, StoreOptions, given, suggest
 from .printing import FEW, note
 
 if TYPE_CHECKING:
-    from ..tenants import Store
+    from ...tenants import Store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how similar a suggested name must be

@@ -9,7 +9,7 @@ from time import monotonic
 
 from attrs import evolve, field, frozen
 
-from .. import (
+from ... import (
     Cluster,
     KafkaACL,
     KafkaPermission,
@@ -20,12 +20,12 @@ from .. import (
     User,
     UserSettings,
 )
-from .._http.waits import until_seen, waits
-from ..clusters import request_below
-from ..engines import CAPABILITIES, Engine
-from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError
-from .doctor_checks import Findings
-from .printing import note, took
+from ..._http.waits import until_seen, waits
+from ...clusters import request_below
+from ...engines import CAPABILITIES, Engine
+from ...errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError
+from ..plumbing.printing import note, took
+from .checks import Findings
 
 REPORT = "This package assumes otherwise: please report it, with what `--try -o json` prints"
 _AT_A_TIME = 4

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attrs import define, field
 
-from ..errors import DatabaseClientError, InvalidArgumentError, NameTakenError
-from ..tenants.errors import StoreError
+from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
+from ...tenants.errors import StoreError
 from .failures import Exit, code_of, is_down, message_of
 from .options import TIMEOUT_GRACE
 from .output import Output
@@ -21,8 +21,8 @@ from .printing import note, printable, some, span, write
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import RateLimiter
-    from ..bulk import Action, Failed, Run
+    from ... import RateLimiter
+    from ...bulk import Action, Failed, Run
 
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
 _SILENT = 10.0  # s without an outcome, after which the time left is no estimate
@@ -97,7 +97,7 @@ async def follow(
     missing: Mapping[str, str] = {},
 ) -> int:
     """Do runs one after the other, each for a role, over ``names`` with their roles."""
-    from ..bulk import Failed
+    from ...bulk import Failed
 
     bar = Bar(len(missing) + len(names), limiter)
     work = _Work([*missing, *names], report, bar)

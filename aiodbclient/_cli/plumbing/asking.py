@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import typer
 
-from ..errors import InvalidArgumentError
+from ...errors import InvalidArgumentError
 from .options import Confirmation, Selection
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

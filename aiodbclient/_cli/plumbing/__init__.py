@@ -1,0 +1,1 @@
+"""What all commands share: options, clients and stores, questions, runs, and what is printed."""
