@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Tenants
-from signups import NAME, message_of, status_of, tenants_from_environment
+from signups import NAME, create, message_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -58,7 +58,7 @@ async def sign_up(request: web.Request) -> web.Response:
         tenant = ""
     if not valid:
         return web.json_response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status=422)
-    credential = await request.app[TENANTS].ensure(tenant)  # stored for your app; do not return it to the visitor
+    credential = await create(request.app[TENANTS], tenant)  # stored for your app; do not return it to the visitor
     return web.json_response({"tenant": credential.name, "database": credential.database}, status=201)
 
 

@@ -24,7 +24,16 @@ from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import NAME, message_of, pools_of, status_of, status_of_driver, tenants_from_environment
+from signups import (
+    NAME,
+    UNREACHABLE,
+    create,
+    message_of,
+    pools_of,
+    status_of,
+    status_of_driver,
+    tenants_from_environment,
+)
 
 logger = logging.getLogger("signups")
 
@@ -50,7 +59,7 @@ async def health() -> dict[str, bool]:
 @app.post("/signup", status_code=201)
 async def sign_up(signup: Signup, request: Request) -> dict[str, str | None]:
     tenants: Tenants = request.app.state.tenants
-    credential = await tenants.ensure(signup.tenant)  # stored for your app; do not return it to the visitor
+    credential = await create(tenants, signup.tenant)  # stored for your app; do not return it to the visitor
     return {"tenant": credential.name, "database": credential.database}
 
 
@@ -71,11 +80,12 @@ async def handle_error(request: Request, error: DatabaseClientError) -> JSONResp
     return answer_of(request, error, *status_of(error))
 
 
-@app.exception_handler(asyncpg.PostgresError)
-@app.exception_handler(asyncpg.InterfaceError)
-@app.exception_handler(OSError)
 async def handle_driver_error(request: Request, error: Exception) -> JSONResponse:
     return answer_of(request, error, *status_of_driver(error))
+
+
+for kind in (asyncpg.PostgresError, asyncpg.InterfaceError, *UNREACHABLE):
+    app.add_exception_handler(kind, handle_driver_error)
 
 
 def answer_of(request: Request, error: Exception, status: int, headers: dict[str, str]) -> JSONResponse:

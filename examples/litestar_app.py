@@ -27,7 +27,16 @@ from litestar.params import JSONBody, PathParameter
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import NAME, message_of, pools_of, status_of, status_of_driver, tenants_from_environment
+from signups import (
+    NAME,
+    UNREACHABLE,
+    create,
+    message_of,
+    pools_of,
+    status_of,
+    status_of_driver,
+    tenants_from_environment,
+)
 
 logger = logging.getLogger("signups")
 
@@ -50,7 +59,7 @@ async def health() -> dict[str, bool]:
 @post("/signup")
 async def sign_up(data: JSONBody[Signup], state: State) -> dict[str, str | None]:
     tenants: Tenants = state.tenants
-    credential = await tenants.ensure(data.tenant)  # stored for your app; do not return it to the visitor
+    credential = await create(tenants, data.tenant)  # stored for your app; do not return it to the visitor
     return {"tenant": credential.name, "database": credential.database}
 
 
@@ -92,8 +101,6 @@ app = Litestar(
     exception_handlers={
         ValidationException: handle_invalid,
         DatabaseClientError: handle_error,
-        asyncpg.PostgresError: handle_driver_error,
-        asyncpg.InterfaceError: handle_driver_error,
-        OSError: handle_driver_error,
+        **dict.fromkeys((asyncpg.PostgresError, asyncpg.InterfaceError, *UNREACHABLE), handle_driver_error),
     },
 )

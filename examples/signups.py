@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -48,6 +49,13 @@ async def tenants_from_environment() -> AsyncGenerator[Tenants]:
         yield Tenants(cluster, store, prefix="tenant_")
 
 
+async def create(tenants: Tenants, name: str) -> Credential:
+    """Create the tenant of a new customer, or finish an interrupted sign-up. A customer's name is a NameTakenError."""
+    if await tenants.get(name) is not None:
+        raise NameTakenError(f"{name!r} is signed up already")
+    return await tenants.ensure(name)
+
+
 def pools_of(tenants: Tenants) -> TenantPools[Any]:
     """An asyncpg pool for each tenant that visitors use. For other drivers see docs/how-to/pools.md."""
     most = max(1, int(CONNECTIONS * 0.8) // POOL_SIZE // PROCESSES)  # a fifth is left for migrations and rotations
@@ -79,7 +87,7 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 403, {}
         case TenantNotFoundError():
             return 404, {}
-        case NameTakenError():  # something of that name exists that this app did not create
+        case NameTakenError():  # it is signed up already, or this app did not create what has this name
             return 409, {}
         case InvalidArgumentError():  # the name is invalid or reserved
             return 422, {}
@@ -87,13 +95,14 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 500, {}
 
 
+UNREACHABLE = ConnectionError, TimeoutError, socket.gaierror  # what drivers raise besides their own errors
 # Classes of SQLSTATE: the connection was lost, the login refused, too many connections, and the session ended
 _CONNECTION_STATES = ("08", "28", "53", "57")
 
 
 def status_of_driver(error: Exception) -> tuple[int, dict[str, str]]:
     """The same for an error of asyncpg: 503 while a login is replaced or ended, or the server restarts."""
-    lost = getattr(error, "sqlstate", "08").startswith(_CONNECTION_STATES)  # OSError and InterfaceError have none
+    lost = getattr(error, "sqlstate", "08").startswith(_CONNECTION_STATES)  # UNREACHABLE and InterfaceError have none
     return (503, {"retry-after": "1"}) if lost else (500, {})
 
 

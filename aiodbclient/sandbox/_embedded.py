@@ -170,7 +170,7 @@ def _is_roomy(folder: str) -> bool:
     """Whether temporary files fit in this folder in memory, and the user has chosen no other place (TMPDIR)."""
     try:
         system = os.statvfs(folder)
-    except OSError:
+    except FileNotFoundError:
         return False
     usable = os.access(folder, os.W_OK) and not system.f_flag & os.ST_NOEXEC
     return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _ROOM

@@ -198,7 +198,7 @@ def running_in(base: Path, server: int) -> list[int]:
         if entry.isdecimal() and int(entry) != os.getpid():
             try:
                 folder = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
-            except OSError:  # the process belongs to another user, or has ended
+            except (PermissionError, FileNotFoundError, ProcessLookupError):  # another user's process, or it has ended
                 continue
             if folder == str(base) or folder.startswith(f"{base}/"):
                 found.append(int(entry))
