@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 import importlib
@@ -26,6 +27,24 @@ from .time_limit import pytest_runtest_call, pytest_runtest_setup, pytest_runtes
 # Where tmp_path is, and the files of servers, also of those that other programs start. On a busy disk, CREATE DATABASE
 # takes 0.2 s of the processor, in memory 0.03 s.
 tempfile.tempdir = temporary_folder(ROOMY)
+
+
+def parse_uncollected(*arguments: Any, **options: Any) -> Any:
+    """``ast.parse`` without garbage collection, in which another thread can run and parse: then both raise SystemError.
+
+    Hypothesis and pytest parse, and Python shares a counter: github.com/python/cpython/issues/106905, mended in 3.11.8.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return parse(*arguments, **options)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+if sys.version_info < (3, 11, 8):
+    parse, ast.parse = ast.parse, parse_uncollected
 
 MakeClient = Callable[..., DatabaseClient]
 MakeCluster = Callable[..., Cluster]
