@@ -9,9 +9,12 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
 from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
+from sqlalchemy import URL
 
 from aiodbclient._masking import Secret
 from aiodbclient.tenants import Problem, ProblemKind, Role
@@ -205,36 +208,77 @@ async def test_another_administrators_database_stays(managed: Managed, server: P
         managed.delete("another_admin")
 
 
-async def test_day_of_an_application(managed: Managed, server: PostgresServer, tmp_path: Path) -> None:
-    """Migrations up and down, a dump and its restore as the tenant itself, and a reader."""
-    tenant, other = await managed.tenant("day", server), await managed.tenant("day_copy", server)
-    reader = await tenant.add(Role.READER)
-    login = tenant.logins[0]
-    up = "CREATE TABLE {n} (id serial PRIMARY KEY, at timestamptz DEFAULT now()); CREATE INDEX ON {n} (at)"
-    for number in range(3):
-        managed.run(tenant, "CREATE TABLE IF NOT EXISTS version (n int)", up.format(n=f"m{number}"))
-    managed.run(tenant, "ALTER TABLE m1 ADD more text; ALTER TABLE m1 DROP more; DROP TABLE m2")
-    managed.run(tenant, "INSERT INTO m0 SELECT FROM generate_series(1, 100); SELECT lo_from_bytea(4711, 'large')")
+ENVIRONMENT = """
+from alembic import context
+from sqlalchemy import create_engine, pool
 
-    programs = managed.server._binaries
+with create_engine(context.config.attributes["url"], poolclass=pool.NullPool).begin() as connection:
+    context.configure(connection=connection)
+    context.run_migrations()
+"""
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "1", None
+
+
+def upgrade():
+    for extension in {extensions}:
+        op.execute(f'CREATE EXTENSION "{{extension}}"')
+    op.execute("CREATE SCHEMA shop; CREATE TYPE shop.mood AS ENUM ('fine', 'bad')")
+    op.create_table("notes", sa.Column("id", sa.Integer, sa.Identity(), primary_key=True), sa.Column("body", sa.Text))
+    op.create_table("tags", sa.Column("note", sa.Integer, sa.ForeignKey("notes.id")), schema="shop")
+    op.create_index("by_body", "notes", ["body"])
+    op.add_column("notes", sa.Column("mood", sa.Enum("fine", "bad", name="mood", schema="shop", create_type=False)))
+    op.execute("CREATE MATERIALIZED VIEW shop.counted AS SELECT count(*) FROM notes")
+
+
+def downgrade():
+    op.execute("DROP SCHEMA shop CASCADE")
+    op.drop_table("notes")
+    for extension in {extensions}:
+        op.execute(f'DROP EXTENSION "{{extension}}"')
+"""
+
+
+async def test_day_of_an_application(managed: Managed, server: PostgresServer, tmp_path: Path) -> None:
+    """Alembic up and down, a dump and its restore as the tenant itself, extensions, and a reader."""
+    tenant, other = await managed.tenant("day", server), await managed.tenant("day_copy", server)
+    reader, login = await tenant.add(Role.READER), tenant.logins[0]
+    info = psycopg.conninfo.conninfo_to_dict(managed.superuser)
+    host, port, programs = str(info["host"]), int(info["port"] or 5432), managed.server._binaries
+    trusted = "SELECT DISTINCT name FROM pg_available_extension_versions WHERE trusted AND name <> 'plpgsql'"
+    extensions = [name for (name,) in managed.api(trusted)]
+    config = Config()
+    config.set_main_option("script_location", str(tmp_path))
+    config.attributes["url"] = URL.create("postgresql+psycopg", login, PASSWORD, host, port, tenant.database)
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(ENVIRONMENT)
+    (tmp_path / "versions" / "first.py").write_text(MIGRATION.format(extensions=extensions))
 
     def run(program: str, of: Tenant, *options: str) -> None:
-        info = psycopg.conninfo.conninfo_to_dict(managed.superuser)
-        place = {"PGHOST": str(info["host"]), "PGPORT": str(info["port"]), "PGDATABASE": of.database}
-        environment = os.environ | place | {"PGUSER": of.logins[0], "PGPASSWORD": PASSWORD}
+        connection = {"PGHOST": host, "PGPORT": str(port), "PGDATABASE": of.database}
+        environment = os.environ | connection | {"PGUSER": of.logins[0], "PGPASSWORD": PASSWORD}
         subprocess.run([programs / program, *options], check=True, env=environment)
+
+    for move in (command.upgrade, command.downgrade, command.upgrade):
+        move(config, "base" if move is command.downgrade else "head")
+    managed.run(tenant, "INSERT INTO notes (body) SELECT generate_series(1, 100); SELECT lo_from_bytea(4711, 'large')")
 
     dump = str(tmp_path / "dump")
     run("pg_dump", tenant, "--format=custom", f"--file={dump}")
     run("pg_restore", tenant, "--clean", "--exit-on-error", f"--dbname={tenant.database}", dump)
     run("pg_restore", other, "--no-owner", "--no-acl", "--exit-on-error", f"--dbname={other.database}", dump)
     for each in (tenant, other):
-        assert managed.run(each, "SELECT count(*), (SELECT lo_get(4711)) FROM m0") == [(100, b"large")]
-    assert managed.run(tenant, "SELECT count(*) FROM m0", login=reader) == [(100,)]
+        assert managed.run(each, "SELECT count(*), (SELECT lo_get(4711)) FROM notes") == [(100, b"large")]
+    assert managed.run(tenant, "SELECT count(*) FROM notes", login=reader) == [(100,)]
 
-    managed.run(tenant, "DROP SCHEMA public CASCADE; CREATE SCHEMA public", up.format(n="m0"))
-    await tenant.repair()
-    assert managed.run(tenant, "SELECT count(*) FROM m0", login=reader) == [(0,)]
+    command.downgrade(config, "base")
+    managed.run(tenant, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    command.upgrade(config, "head")
+    await tenant.repair()  # the reader reads in the new schema
+    assert managed.run(tenant, "SELECT count(*) FROM notes", login=reader) == [(0,)]
     assert await tenant.problems() == frozenset()
     assert managed.lets_in(login, tenant.database)
 
