@@ -40,6 +40,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         return None
 
     async def change(self, tenant: Tenant) -> TenantRemoved:
+        tenant.check_place()
         left: tuple[str, ...] = ()
         if tenant.role is Role.OWNER:
             left = await remove(tenant)

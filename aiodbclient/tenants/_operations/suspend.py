@@ -34,6 +34,7 @@ async def suspend(tenant: Tenant) -> None:
     logins = tenant.every_login()
     await tenant.start(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
+    tenant.check_place("its logins are disabled, but its database was not locked")
     await tenant.drop_disabled(*logins)
     await tenant.steps.lock_out()
     record = tenant.stored

@@ -145,18 +145,23 @@ class Tenant(BaseTenant):
                 advice="use that store, or remove the record with `store forget`, and provision the tenant again with "
                 'if_exists="adopt"',
             )
-        if self.found.misplaced and self.has_login:
-            raise ConflictError(
-                f"the tenant {self.names.tenant!r} has another database than the record says: {self.found.misplaced}; "
-                "nothing was changed",
-                status=409,
-            )
+        if not ends_logins:
+            self.check_place()
         if self.found.is_locked_out and not ends_logins and lacks_login(self.record, self.found):
             raise ConflictError(
                 f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is locked, "
                 "and its login does not enter; nothing was changed",
                 status=409,
                 advice="suspend it in this store too, and then resume it if it is to work",
+            )
+
+    def check_place(self, consequence: str = "nothing was changed") -> None:
+        """Raise ConflictError if the tenant's own database has another name."""
+        if self.found.misplaced and self.has_login:
+            raise ConflictError(
+                f"the tenant {self.names.tenant!r} has another database than the record says: {self.found.misplaced}; "
+                f"{consequence}",
+                status=409,
             )
 
     async def no_database(self) -> DatabaseClientError:

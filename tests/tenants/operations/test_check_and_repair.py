@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from attrs import evolve
+from psycopg.conninfo import make_conninfo
 
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, NotFoundError
@@ -336,7 +338,7 @@ async def test_renamed_database_is_named_and_refused(place: Place) -> None:
 
     [problem] = (await only(tenants.check())).problems
     assert (problem.kind, other in problem.detail) == (ProblemKind.DATABASE_MISSING, True)
-    for run in (tenants.repair, tenants.rotate, tenants.suspend, tenants.remove):
+    for run in (tenants.repair, tenants.rotate, tenants.remove):
         refused = await only(run(["alpha"]))
         assert isinstance(refused.error, ConflictError)
         assert f"is named '{other}'" in str(refused.error)
@@ -361,7 +363,7 @@ async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
 
     checked = [outcome async for outcome in tenants.check()]
     assert [kinds_of(each.problems) for each in checked] == [{ProblemKind.DATABASE_MISSING}] * 2
-    for run in (tenants.repair, tenants.suspend, tenants.remove):
+    for run in (tenants.repair, tenants.remove):
         async for refused in run(["alpha", "beta"]):
             assert isinstance(refused.error, ConflictError)
             assert "is another's" in str(refused.error)
@@ -370,6 +372,31 @@ async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
     assert [each.problems async for each in tenants.check()] == [(), ()]
     for each in (alpha, beta):
         assert await ask(each, "TABLE mine") == [(each.name,)]
+
+
+async def test_suspension_locks_out_of_exchanged_databases(place: Place) -> None:
+    """Its logins are disabled, whatever its database is called. The database of its name, another's, stays as it is."""
+    tenants, admin = place.tenants(), await admin_of(place)
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    await ask(alpha, "CREATE TABLE mine AS SELECT 'alpha' AS mine")
+    third = f"{place.prefix}third"
+    exchange = (alpha.database, third), (beta.database, alpha.database), (third, beta.database)
+    await renamed(admin, *exchange)
+    async with await psycopg.AsyncConnection.connect(make_conninfo(alpha.uri, dbname=beta.database)) as session:
+        suspended = await only(tenants.suspend(["alpha"]))
+        assert isinstance(suspended.error, ConflictError)
+        assert "its logins are disabled, but its database was not locked" in str(suspended.error)
+        with pytest.raises(psycopg.OperationalError):  # it was terminated
+            await session.execute("TABLE mine")
+    assert await tenants.get("alpha") is None
+    assert await refusal(alpha, "SELECT 1", database=beta.database)
+    assert await ask(beta, "SELECT 1", database=alpha.database) == [(1,)]
+
+    await renamed(admin, *exchange)
+    assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
+    resumed = await only(tenants.resume(["alpha"]))
+    assert await ask(present(resumed.credential), "TABLE mine") == [("alpha",)]
+    assert [each.problems async for each in tenants.check()] == [(), ()]
 
 
 async def test_restored_database_becomes_tenants_again(place: Place) -> None:

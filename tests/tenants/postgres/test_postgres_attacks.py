@@ -220,11 +220,12 @@ async def test_removal_held_by_another_tenant(place: Place) -> None:
     """DROP DATABASE waits until each session of the server has seen it."""
     tenants = place.tenants()
     alpha, evil = await tenants.ensure("alpha"), await tenants.ensure("evil")
-    with unkillable(evil):
+    with unkillable(evil) as pid:
         refused = await only(tenants.remove(["alpha"]))
         assert not await enters(alpha)
     assert (await only(tenants.remove(["alpha"]))).error is None
-    assert "it waits for each process of the server" in str(refused.error)
+    named = f"such as process {pid} of {evil.username!r} in {evil.database!r}"
+    assert f"it waits for each process of the server, {named}" in str(refused.error)
 
 
 @asynccontextmanager

@@ -61,6 +61,10 @@ WITH found AS MATERIALIZED (
 SELECT pid, login FROM found, pg_terminate_backend(pid)
 """)
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
+_LONG_STATEMENTS = SQL(f"""
+SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND {CLIENTS} AND pid <> pg_backend_pid()
+  AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
+""")
 _TIMEOUTS: LiteralString = "FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
 _SET_TIMEOUTS = SQL(f"""
 SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END, false) {_TIMEOUTS}
@@ -129,8 +133,10 @@ async def drop(session: Session) -> None:
         except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
             raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
         except StatementTimeoutError as error:
-            reason = f"{error}: it waits for each process of the server, and one of them is in a long statement"
-            raise session.error(f"{reason}; the logins are ended: run it again") from None
+            running = await session.run(_LONG_STATEMENTS, REMOVAL_SECONDS)
+            named = ", ".join(f"process {pid} of {login!r} in {where!r}" for pid, login, where in running)
+            reason = f"{error}: it waits for each process of the server, such as {named or 'one that begins a login'}"
+            raise session.error(f"{reason}; the logins are disabled: run it again") from None
         finally:
             await session.run(_RESET_TIMEOUTS)
 
