@@ -63,6 +63,7 @@ class TenantCluster:
     connection: Connection
     ca: str | None  # None: without TLS
     server: Server
+    template: str | None  # the tenant whose database new ones copy
 
     def new_record(self, names: Names) -> TenantRecord:
         """The record of a tenant here, without a login."""
@@ -144,7 +145,8 @@ class TenantClusters:
         except GrantError as error:
             error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise
-        return TenantCluster(client.id, info.name, info.engine, connection, ca, server)
+        template = self.options.template.get(client.id)
+        return TenantCluster(client.id, info.name, info.engine, connection, ca, server, template)
 
     async def on_others(
         self, cluster: str, names: Names, stats: RequestStats

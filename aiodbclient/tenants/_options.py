@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from attrs import frozen
 
 from ..engines import MYSQL, Engine
 from ..errors import InvalidArgumentError
+from ._naming import check_tenant
 
 _EXTENSION = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*")
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
@@ -23,12 +25,19 @@ _MAX_NAME = 63
 class DatabaseOptions:
     """The options of ``Tenants`` that MySQL does not have."""
 
+    template: Mapping[str, str] = MappingProxyType({})  # a tenant of each cluster, by the cluster's id
     extensions: tuple[tuple[str, str | None], ...] = ()  # each with its schema. None: its own, or ``public``
     settings: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def checked(cls, extensions: object, settings: object) -> DatabaseOptions:
+    def checked(
+        cls, clusters: Collection[str], template: object, extensions: object, settings: object
+    ) -> DatabaseOptions:
         """Check what ``Tenants`` was given, or raise InvalidArgumentError."""
+        by_cluster = template if isinstance(template, Mapping) else dict.fromkeys(clusters, template)
+        if template is not None and {*by_cluster} != {*clusters}:
+            raise InvalidArgumentError(f"template must name a tenant for each cluster, and is {template!r:.200}")
+        templates = {} if template is None else {id: check_tenant(name) for id, name in by_cluster.items()}
         if isinstance(extensions, str) or not isinstance(extensions, Collection):
             raise InvalidArgumentError(f"extensions must be a list of names, or a mapping, not {extensions!r:.200}")
         if not isinstance(settings, Mapping):
@@ -44,13 +53,13 @@ class DatabaseOptions:
                 raise InvalidArgumentError(f"settings has {name!r}, which no tenant's database may have")
             if not isinstance(value, str) or not _VALUE.fullmatch(value):
                 raise InvalidArgumentError(f"the setting {name!r} must be a string, such as '30s', not {value!r:.200}")
-        return cls(extensions=tuple(schemas.items()), settings=tuple(settings.items()))
+        return cls(template=templates, extensions=tuple(schemas.items()), settings=tuple(settings.items()))
 
     def check_engine(self, engine: Engine | str | None) -> None:
         """Raise InvalidArgumentError if an option is given and the engine is MySQL."""
-        given = [name for name in ("extensions", "settings") if getattr(self, name)]
-        if engine in MYSQL and given:
-            raise InvalidArgumentError(f"{given[0]}= needs PostgreSQL: MySQL has no {given[0]} of a database")
+        for name, what in (("template", "templates"), ("extensions", "extensions"), ("settings", "settings")):
+            if engine in MYSQL and getattr(self, name):
+                raise InvalidArgumentError(f"{name}= needs PostgreSQL: tenants on MySQL have no {what}")
 
 
 def _check(what: str, name: object, pattern: re.Pattern[str]) -> None:

@@ -129,12 +129,14 @@ class Operation:
         role: The role that it concerns. None: the whole tenant.
         logins: The logins that it makes. No program has them before it is done.
         target: The cluster to which it moves the tenant.
+        template: The tenant whose database it copies.
     """
 
     kind: OperationKind
     role: Role | None = None
     logins: tuple[str, ...] = ()
     target: str | None = None
+    template: str | None = None
 
 
 @frozen(kw_only=True)

@@ -95,6 +95,8 @@ class Tenants(TenantRole):
         choose_cluster: An async function that chooses the cluster of a new tenant. It is called with the name and the
             ``ClusterCapacity`` of each cluster, for one name at a time, and returns a cluster or its id. None: the
             cluster with the fewest tenants, of those that are not full and can be reached.
+        template: PostgreSQL: a suspended tenant. A new tenant's database is a copy of its database. With several
+            clusters, a mapping of cluster ids to tenants. ``setup`` runs afterwards.
         extensions: PostgreSQL: the extensions of each database, by name, or a mapping of names to schemas. Without a
             schema, an extension is made in its own, or in ``public``. The administrator makes them in a new database.
             ``repair`` makes a missing one as the tenant, if it is trusted. A tenant can drop them.
@@ -106,8 +108,8 @@ class Tenants(TenantRole):
             of several engines; ``store`` is not a store, no database's name can begin with ``prefix``,
             ``connection_limit`` or ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names
             another cluster, ``on_event`` or ``choose_cluster`` is not callable, ``setup`` is not an async function,
-            ``version`` is not a printable string or is given without ``setup``, or ``extensions`` or ``settings`` has a
-            name or value that PostgreSQL cannot have or that no tenant may have, or is given for MySQL.
+            ``version`` is not a printable string or is given without ``setup``, or ``template``, ``extensions`` or
+            ``settings`` has a name or value that is invalid or that no tenant may have, or is given for MySQL.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Tenants(TenantRole):
         on_event: Callable[[TenantEvent], object] | None = None,
         max_tenants: int | None = None,
         choose_cluster: ChooseCluster | None = None,
+        template: str | Mapping[str, str] | None = None,
         extensions: Collection[str] | Mapping[str, str] = (),
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -145,7 +148,7 @@ class Tenants(TenantRole):
             if number is not None:
                 check_whole(name, number)
         clients = _checked_clusters(cluster)
-        options = DatabaseOptions.checked(extensions, settings)
+        options = DatabaseOptions.checked(clients, template, extensions, settings)
         clusters = TenantClusters(clients, _checked_admins(admin, clients), private, connection_limit, options)
         clusters.check_engines()
         context = Context(

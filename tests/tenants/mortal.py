@@ -29,6 +29,7 @@ PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
 WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "ensure": lambda tenants, name: tenants.ensure(name),
     "adopt": lambda tenants, name: tenants.ensure(name, if_exists="adopt"),
+    "copy": lambda tenants, name: tenants.ensure(name),
     "reader": lambda tenants, name: tenants.role("reader").ensure(name),
     "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
     "revoke-previous": lambda tenants, name: only(tenants.revoke_previous([name])),
@@ -37,6 +38,7 @@ WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "resume": lambda tenants, name: only(tenants.resume([name])),
     "remove": lambda tenants, name: only(tenants.remove([name])),
 }
+OPTIONS: dict[str, dict[str, Any]] = {"copy": {"template": "golden"}}  # of the ``Tenants``
 MOVE: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {"move": lambda tenants, name: only(tenants.move([name]))}
 
 
@@ -68,7 +70,8 @@ async def _work(plan: dict[str, Any]) -> None:
         DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=limiter, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,
     ):
-        tenants = Tenants([client.cluster(each) for each in plan["clusters"]], store, prefix=plan["prefix"])
+        options = OPTIONS.get(plan["verb"], {})
+        tenants = Tenants([client.cluster(each) for each in plan["clusters"]], store, prefix=plan["prefix"], **options)
         done = await (WORK | MOVE)[plan["verb"]](tenants, plan["name"])
         assert getattr(done, "error", None) is None, done.error
 

@@ -11,7 +11,7 @@ from attrs import evolve
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
 from .._clusters import UNREACHABLE, TenantCluster
 from .._context import Context
-from .._naming import Role
+from .._naming import Role, names_of
 from .._outcomes import Reporter, TenantAction, TenantDone, done
 from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, state_of, unusable
 from .._servers import ServerState
@@ -138,18 +138,27 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         # The first cluster of a new tenant may be unreachable, and have something of it.
         leftover = None if record is None else record.cluster
         record = evolve(cluster.new_record(tenant.names), leftover=leftover)
+    template = await _find_template(tenant) if kind is OperationKind.PROVISION else None
+    if template is not None:
+        record = evolve(record, is_set_up=template.is_set_up, version=template.version)
+        if tenant.found.database:  # of a process that died: a copy is never continued
+            await tenant.steps.drop_database()
     [login] = tenant.new_logins()
-    await tenant.start(kind, [login], record=record)
+    await tenant.start(kind, [login], record=record, template=None if template is None else template.name)
     try:
-        is_new = await tenant.steps.create()
+        is_new = await (tenant.steps.create() if template is None else _copy(tenant, template))
         adopted = await tenant.steps.adopt() if kind is OperationKind.ADOPT else None
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
-        await tenant.save(None, release=True)
+        if template is not None:
+            await remove(tenant)
+        else:
+            await tenant.save(None, release=True)
         raise
-    if kind is OperationKind.PROVISION and not is_new and not tenant.found.database:  # somebody made it a moment ago
+    is_continued = template is None and tenant.found.database
+    if kind is OperationKind.PROVISION and not is_new and not is_continued:  # somebody made it a moment ago
         await tenant.save(None, release=True)
         raise conflict(tenant, cluster, ServerState(database=True))
-    await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION)
+    await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION and template is None)
     logins = list[Login]()
     if adopted is not None:
         now = await tenant.context.store.now()
@@ -157,6 +166,44 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
     logins.append(await tenant.add_login(login, Role.OWNER))
     await tenant.finish(await tenant.set_up(evolve(tenant.stored, logins=tuple(logins)), logins[-1]))
     return TenantAction.ADOPTED if kind is OperationKind.ADOPT else TenantAction.CREATED
+
+
+async def _find_template(tenant: Tenant) -> TenantRecord | None:
+    """Return the suspended tenant whose database is copied, or raise ConflictError if it cannot be."""
+    cluster, operation = tenant.cluster, None if tenant.record is None else tenant.record.operation
+    # A process without a template continues what another one began.
+    name = cluster.template or (None if operation is None else operation.template)
+    if name is None:
+        return None
+    if name == tenant.names.tenant:
+        raise InvalidArgumentError(
+            f"the tenant {name!r} is its own template: make it with a Tenants without template; nothing was created"
+        )
+    record, reason = await tenant.context.record(name), ""
+    if record is None:
+        reason = "is not on record"
+    elif record.cluster != cluster.id:
+        reason = f"is on the cluster {record.cluster}, and the tenant on {cluster.id}"
+    elif record.state() is not TenantState.SUSPENDED:
+        reason = "is not suspended"
+    elif not (await cluster.server.inspect(names_of(name, cluster.engine, tenant.context.prefix))).is_locked_out:
+        reason = "is suspended in the store, and not on the server"
+    if reason:
+        raise ConflictError(
+            f"the template {name!r} {reason}; the tenant {tenant.names.tenant!r} was not created",
+            status=409,
+            advice="provision the template without template=, migrate it, and suspend it",
+        )
+    return record
+
+
+async def _copy(tenant: Tenant, template: TenantRecord) -> bool:
+    """Create the database as a copy of the template's, and return whether it is new."""
+    is_new = await tenant.steps.create(names_of(template.name, tenant.cluster.engine, tenant.context.prefix))
+    now = await _find_template(tenant)
+    if now is None or now.suspended != template.suspended:
+        raise ConflictError(f"the template {template.name!r} was resumed meanwhile; nothing was created", status=409)
+    return is_new
 
 
 async def provision_role(tenant: Tenant, role: Role) -> None:

@@ -118,12 +118,14 @@ class Tenant(BaseTenant):
         *,
         role: Role | None = None,
         target: str | None = None,
+        template: str | None = None,
         record: TenantRecord | None = None,
     ) -> None:
         """Store the operation, with the logins that it makes, before its first step; ``record`` is of a new tenant."""
         base = self.stored if record is None else record
         known = tuple(dict.fromkeys([*base.new_logins, *logins]))  # until they are dropped, they may exist
-        await self.save(evolve(base, operation=Operation(kind=kind, role=role, logins=known, target=target)))
+        operation = Operation(kind=kind, role=role, logins=known, target=target, template=template)
+        await self.save(evolve(base, operation=operation))
 
     async def finish(self, record: TenantRecord) -> None:
         """Store the result of an operation, which ends it and the claim."""

@@ -154,8 +154,9 @@ class TenantSteps(ABC):
         """End the sessions in which a process that lost its claim, or died, still works on the tenant."""
 
     @abstractmethod
-    async def create(self) -> bool:
+    async def create(self, source: Names | None = None) -> bool:
         """Create the database, which no login may enter yet. Return whether it is new. Does nothing if it exists."""
+        # PostgreSQL: as a copy of the database of ``source``, a suspended tenant. Raise ConflictError if it cannot be.
 
     async def create_role(self, role: Role) -> None:
         """PostgreSQL: create the group of the readers or writers, with its rights. Does nothing if it exists."""

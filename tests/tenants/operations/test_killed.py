@@ -13,9 +13,15 @@ from aiodbclient.tenants import TenantAction
 from ...thorough import first_of
 from ..conftest import SQL, Place, only, present
 from ..dying import died
-from ..mortal import WORK, killed
+from ..mortal import OPTIONS, WORK, killed
 from ..programs import ask, refusal
 from .test_check_and_repair import admin_of
+
+# The roles of tenants, but of the one whose database it is, that something in the database depends on.
+STRANGERS = """
+SELECT DISTINCT rolname FROM pg_shdepend JOIN pg_roles r ON r.oid = refobjid JOIN pg_database d ON d.oid = dbid
+WHERE datname = current_database() AND rolname ~ '_[0-9a-f]{12}_' AND NOT starts_with(rolname, datname)
+"""
 
 
 async def prepare(place: Place, verb: str, name: str) -> str:
@@ -23,8 +29,16 @@ async def prepare(place: Place, verb: str, name: str) -> str:
     tenants = place.tenants()
     if verb == "ensure":
         return ""
-    credential = await tenants.ensure(name)
+    if verb == "copy":
+        if (await place.cluster.info()).engine == Engine.MYSQL:
+            pytest.skip("MySQL has no templates")
+        if await place.store.get("golden") is not None:
+            return ""
+    credential = await tenants.ensure("golden" if verb == "copy" else name)
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
+    if verb == "copy":
+        await tenants.role("reader").ensure("golden")
+        assert (await only(tenants.suspend(["golden"]))).error is None
     if verb == "revoke-previous":
         assert (await only(tenants.rotate([name]))).error is None
     if verb == "adopt":
@@ -49,7 +63,7 @@ async def was_killed(place: Place, verb: str, name: str, step: int) -> bool:
 
 async def was_cancelled(place: Place, verb: str, name: str, step: int) -> bool:
     """Work, and cancel it at this statement or change of the store. Returns False if it ends before."""
-    return await died(place, step, lambda dying: WORK[verb](dying, name))
+    return await died(place, step, lambda dying: WORK[verb](dying, name), **OPTIONS.get(verb, {}))
 
 
 # An adoption on PostgreSQL always runs. The others are thorough.
@@ -77,6 +91,8 @@ async def assert_finished(
         was_interrupted = await interrupted(place, verb, name, statement)
         if verb in ("ensure", "reader", "rotate", "revoke-previous") and (on_record := await tenants.get(name)):
             assert not await refusal(on_record)  # a credential on record works at each moment
+        if await place.store.get(name) is None:
+            tenants = place.tenants(**OPTIONS.get(verb, {}))  # otherwise the record has the template
         await WORK[verb](tenants, name)
 
         if verb == "suspend":
@@ -91,6 +107,9 @@ async def assert_finished(
             credential = present(await tenants.get(name))
             assert not await refusal(credential, "SELECT 1" if verb == "ensure" else "SELECT x FROM t")
             assert (await only(tenants.check([name]))).problems == ()
+        if verb == "copy":  # its roles have no members, and nobody is in it
+            assert (await only(tenants.check(["golden"]))).problems == ()
+            assert await ask(await admin_of(place, credential.database), STRANGERS) == []
         if verb == "adopt":
             record = present(await place.store.get(name))
             assert present(record.previous()).username == first

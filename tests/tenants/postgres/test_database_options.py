@@ -219,7 +219,9 @@ async def test_move_keeps_options(two: Two) -> None:
 
 
 async def test_options_on_each_version(managed: Managed) -> None:
-    server = managed.postgres(options=DatabaseOptions.checked({"citext": "kinds"}, {"search_path": "kinds, public"}))
+    server = managed.postgres(
+        options=DatabaseOptions.checked([], None, {"citext": "kinds"}, {"search_path": "kinds, public"})
+    )
     tenant = await managed.tenant("options", server, logins=0)
     await tenant.steps.restore_extensions(is_new=True)
     await tenant.add()

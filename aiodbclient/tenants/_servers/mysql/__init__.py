@@ -197,7 +197,7 @@ class MySQLSteps(TenantSteps):
         async with self._server.schema(self._tenant, is_long=True) as schema:
             await kill.end_stale_sessions(schema)
 
-    async def create(self) -> bool:
+    async def create(self, source: Names | None = None) -> bool:
         async with self._server.schema(self._tenant) as schema:
             if await schemas.exists(schema):
                 return False

@@ -1,8 +1,9 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
 ``connection`` has a session of the administrator, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
-``databases`` has the life of a tenant's database, ``logins`` that of its logins, ``rights`` the rights that both lack,
-and ``extensions`` the extensions. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
+``databases`` has the life of a tenant's database, ``template`` makes a copy the tenant's, ``extensions`` adds
+extensions. ``logins`` has the life of its logins, ``rights`` the rights that both lack. ``ownership`` knows what roles
+own, takes what is others', and drops a role with it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from .. import (
     TenantSteps,
     of_tenant,
 )
-from . import databases, extensions, logins, ownership, rights, scram
+from . import databases, extensions, logins, ownership, rights, scram, template
 from .connection import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 from .lock_watcher import LockWatcher
 
@@ -235,12 +236,22 @@ class PostgresSteps(TenantSteps):
     async def end_stale_sessions(self) -> None:
         await self._step(logins.end_stale_sessions)
 
-    async def create(self) -> bool:
+    async def create(self, source: Names | None = None) -> bool:
+        if source is not None:
+            return await self._copy(source)
         is_new = await self._step(databases.create)
         # A step of its own: repeated, the first one would find that the database is not new.
         if await self._step(databases.open_new):
             await self._step(partial(rights.apply_missing_inside, wanted={}), self.names.database)
         return is_new
+
+    async def _copy(self, source: Names) -> bool:
+        await self._step(partial(template.refuse_sessions, source=source))
+        if not await self._step(partial(databases.create, source=source.database)):
+            return False
+        await self._step(databases.open_new)
+        await self._step(partial(template.take_over, source=source), self.names.database)
+        return True
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))

@@ -41,6 +41,7 @@ from .rights import (
 # until the server ends the connection, after ``authentication_timeout``: 60 s by default.
 REMOVAL_SECONDS = 70.0
 _EMPTY_SECONDS = 20.0
+_COPY_SECONDS = 100.0  # for CREATE DATABASE, which may copy some gigabytes
 
 # Whose it is, whether it is left of an interrupted DROP DATABASE, whether it allows connections, and whether it is the
 # tenant's: its owner role may create in it, or ``create`` has just made it, and nobody has a right on it yet.
@@ -141,13 +142,17 @@ async def drop(session: Session) -> None:
             await session.run(_RESET_TIMEOUTS)
 
 
-async def create(session: Session) -> bool:
-    """Create the database, closed to all. Return whether it is new."""
+async def create(session: Session, source: str = "template0") -> bool:
+    """Create the database, closed to all, as a copy of ``source``. Return whether it is new."""
     if await read_database(session) is not None:
         return False
     await drop(session)  # what is left of an interrupted DROP DATABASE: nobody can enter it
-    name = Identifier(session.names.database)
-    await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
+    copy = SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false")
+    await session.run(_SET_TIMEOUTS, f"{_COPY_SECONDS * 1000:.0f}")
+    try:
+        await session.run(copy.format(Identifier(session.names.database), Identifier(source)))
+    finally:
+        await session.run(_RESET_TIMEOUTS)
     return True
 
 

@@ -109,10 +109,10 @@ async def owners(session: Session) -> list[str]:
     return [name for (name,) in await session.run(_OWNERS, session.names.database)]
 
 
-async def reassign_owned(session: Session, role: str) -> None:
+async def reassign_owned(session: Session, role: str, *, is_member: bool = False) -> None:
     """In the tenant's database: give the owner role all that ``role`` owns, or raise GrantError for what is refused."""
     names = session.names
-    members = {names.owner} if role == session.admin else {names.owner, role}
+    members = {names.owner} if is_member or role == session.admin else {names.owner, role}
     while found := await session.run(_OWNED, role=role, owner=names.owner, most=_AT_ONCE):
         if closed := await session.run(_CLOSED_SCHEMAS, names.owner):
             text, owner = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}"), Identifier(names.owner)
