@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from inspect import Parameter, signature
 from typing import Any
 
@@ -138,30 +139,37 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        if not options.json:
-            print("The sandbox is starting ...", file=sys.stderr, flush=True)
-        async with sandbox:
-            clusters: list[dict[str, str]] = []
-            for engine, name, given in options.cluster:
-                cluster = await sandbox.add_cluster(engine, name, **given)
-                clusters.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
-            for given in options.fault:
-                add_json(sandbox.faults, given)
-            if options.json:
-                budget = "none" if options.rate_limit == [] else None  # what AIODBCLIENT_BUDGET should be
-                ready = {"url": sandbox.url, "token": sandbox.token, "budget": budget, "clusters": clusters}
-                print(json.dumps(ready), flush=True)
-            else:
-                _greet(sandbox, clusters, unlimited=options.rate_limit == [])
+        async with AsyncExitStack() as opened:
+            try:
+                await _start(opened, sandbox, options)
+            except (OSError, RuntimeError, ValueError) as error:
+                print(f"The sandbox cannot start: {error}", file=sys.stderr)
+                return 1
             while not sandbox.failed:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             failed = ", ".join(sandbox.failed)
             print(f"The sandbox stops: the database server of {failed} ended unexpectedly", file=sys.stderr)
+            return 1
     except asyncio.CancelledError:
         return 0
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"The sandbox cannot start: {error}", file=sys.stderr)
-    return 1
+
+
+async def _start(opened: AsyncExitStack, sandbox: Sandbox, options: argparse.Namespace) -> None:
+    if not options.json:
+        print("The sandbox is starting ...", file=sys.stderr, flush=True)
+    await opened.enter_async_context(sandbox)
+    clusters: list[dict[str, str]] = []
+    for engine, name, given in options.cluster:
+        cluster = await sandbox.add_cluster(engine, name, **given)
+        clusters.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
+    for given in options.fault:
+        add_json(sandbox.faults, given)
+    if options.json:
+        budget = "none" if options.rate_limit == [] else None  # what AIODBCLIENT_BUDGET should be
+        ready = {"url": sandbox.url, "token": sandbox.token, "budget": budget, "clusters": clusters}
+        print(json.dumps(ready), flush=True)
+    else:
+        _greet(sandbox, clusters, unlimited=options.rate_limit == [])
 
 
 def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], *, unlimited: bool) -> None:

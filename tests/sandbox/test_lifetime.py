@@ -220,6 +220,16 @@ async def test_cancelled_start_leaves_nothing(private_tmp: Path, pattern: str) -
         await sandbox.add_cluster("pg", "tenants", backend="memory")  # the name is free again
 
 
+@pytest.mark.parametrize("pattern", first_of(["*/data/postmaster.pid", "*", "*/data/PG_VERSION"]))
+def test_signal_during_start_leaves_nothing(private_tmp: Path, pattern: str) -> None:
+    with python("-m", "aiodbclient.sandbox", "--cluster", "pg", "--json") as program:
+        wait_until(lambda: list(private_tmp.glob(pattern)))
+        program.terminate()
+        assert program.communicate(timeout=HANG) == ("", "")
+    assert program.returncode == 0
+    assert left(private_tmp) == []
+
+
 async def test_kill_of_starting_keeper_leaves_nothing(private_tmp: Path) -> None:
     server = EmbeddedPostgres()
     starting = asyncio.ensure_future(server.start())
