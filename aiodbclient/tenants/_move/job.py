@@ -221,7 +221,7 @@ class _Move:
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
             await self._tenant.drop_new_logins()
-            await self._tenant.save(evolve(self._tenant.stored, operation=None))
+            await self._tenant.finish(self._tenant.stored, release=False)
             raise conflict(self._tenant, self._target, ServerState(database=True))
         await self._copy.add_extensions(info.extensions)
 

@@ -35,9 +35,9 @@ async def undo_move(tenant: Tenant) -> None:
     try:
         await _drop_on(tenant, operation.target)
     except MoveError:
-        await tenant.save(evolve(record, operation=None, leftover=operation.target))
+        await tenant.finish(evolve(record, leftover=operation.target), release=False)
         raise
-    await tenant.save(evolve(record, operation=None))
+    await tenant.finish(record, release=False)
 
 
 async def drop_leftover(tenant: Tenant) -> None:

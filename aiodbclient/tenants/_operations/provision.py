@@ -120,6 +120,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             return TenantAction.KEPT
         if tenant.state is TenantState.REMOVING:
             await remove(tenant)
+            await tenant.save(None)
             await tenant.inspect(ends_logins=False)
         return await provision(tenant, self._if_exists)
 

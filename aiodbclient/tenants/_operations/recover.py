@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from attrs import evolve
-
 from .._move.leftover import undo_move
 from .._naming import Role
 from .._records import OperationKind
@@ -24,9 +22,9 @@ async def finish_operation(tenant: Tenant) -> None:
             with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
                 await undo_move(tenant)
         case OperationKind.REVOKE:
-            await revoke_previous(tenant, operation.role or Role.OWNER)
+            await tenant.finish(await revoke_previous(tenant, operation.role or Role.OWNER), release=False)
         case OperationKind.REMOVE if operation.role is not None:
-            await remove_role(tenant, operation.role)
+            await tenant.finish(await remove_role(tenant, operation.role), release=False)
         case OperationKind.ROTATE | OperationKind.REPAIR:
             await _drop_new_logins(tenant)
         case OperationKind.PROVISION if operation.role is not None:
@@ -37,4 +35,4 @@ async def finish_operation(tenant: Tenant) -> None:
 
 async def _drop_new_logins(tenant: Tenant) -> None:
     await tenant.drop_new_logins()
-    await tenant.save(evolve(tenant.stored, operation=None))
+    await tenant.finish(tenant.stored, release=False)

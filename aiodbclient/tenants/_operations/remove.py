@@ -44,16 +44,17 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         left: tuple[str, ...] = ()
         if tenant.role is Role.OWNER:
             left = await remove(tenant)
+            await tenant.save(None, release=True)
             self.context.placement.leave(tenant.cluster.id)
         else:
-            await remove_role(tenant, tenant.role)
+            await tenant.finish(await remove_role(tenant, tenant.role))
         return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)
 
 
 async def remove(tenant: Tenant) -> tuple[str, ...]:
     """Remove a tenant: end its logins, so that nothing of it works, drop its database, then drop the logins.
 
-    Return the other databases that have objects of it.
+    Return the other databases that have objects of it. The caller deletes the record.
     """
     left: tuple[str, ...] = ()
     await drop_leftover(tenant)  # nobody would know of it later
@@ -66,5 +67,4 @@ async def remove(tenant: Tenant) -> tuple[str, ...]:
     await tenant.drop_disabled(*logins)
     if not is_anothers:
         left = await tenant.steps.drop_roles()
-    await tenant.save(None)
     return left

@@ -41,13 +41,14 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
                 await provision(tenant)
             case TenantState.SUSPENDING:
                 action = TenantAction.SUSPENDED
-                await suspend(tenant)
+                await tenant.finish(await suspend(tenant))
             case TenantState.RESUMING:
                 action = TenantAction.RESUMED
                 await resume(tenant)
             case TenantState.REMOVING:
                 action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
                 await remove(tenant)
+                await tenant.save(None, release=True)
                 self.context.placement.leave(tenant.cluster.id)
             case _:
                 return await _recover_and_repair(tenant)
@@ -89,11 +90,9 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
         raise await tenant.no_database()
     action = TenantAction.REPAIRED if problems else TenantAction.KEPT
     if found and tenant.state is TenantState.SUSPENDED:
-        await tenant.start(
-            OperationKind.SUSPEND
-        )  # this opens the database to the tenant, which has no login that works
-        await tenant.steps.repair({})
-        await suspend(tenant)
+        await tenant.start(OperationKind.SUSPEND)
+        await tenant.steps.repair({})  # this opens the database to the tenant, which has no login that works
+        await tenant.finish(await suspend(tenant))
         action = TenantAction.SUSPENDED
     elif found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
@@ -122,4 +121,4 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     await tenant.steps.end_logins(ended)
     await tenant.steps.repair({each.username: each.role for each in kept})
     await tenant.drop_disabled(*ended)
-    await tenant.save(evolve(tenant.stored, logins=tuple(kept), operation=None))
+    await tenant.finish(evolve(tenant.stored, logins=tuple(kept)), release=False)

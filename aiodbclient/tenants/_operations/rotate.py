@@ -48,7 +48,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
                     "again would revoke it while programs may still use it",
                     advice="revoke it first, or pass force=True",
                 )
-            await revoke_previous(tenant, role)
+            await tenant.finish(await revoke_previous(tenant, role), release=False)
         [login] = tenant.new_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
         await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
@@ -80,5 +80,5 @@ class RevokePrevious(ChangeTenants[TenantDone]):
         assert previous is not None  # otherwise there was nothing to do
         if self._unused and (sessions := await tenant.cluster.server.count_sessions(previous.username)):
             return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
-        await revoke_previous(tenant, tenant.role)
+        await tenant.finish(await revoke_previous(tenant, tenant.role))
         return done(TenantAction.REVOKED, tenant.stored, tenant.role)

@@ -25,12 +25,12 @@ class SuspendTenants(ChangeTenants[TenantDone]):
         return done(TenantAction.KEPT, record, self.context.role) if state is TenantState.SUSPENDED else None
 
     async def change(self, tenant: Tenant) -> TenantDone:
-        await suspend(tenant)
+        await tenant.finish(await suspend(tenant))
         return done(TenantAction.SUSPENDED, tenant.stored, tenant.role)
 
 
-async def suspend(tenant: Tenant) -> None:
-    """End all logins of a tenant and of its roles, and store since when it is suspended."""
+async def suspend(tenant: Tenant) -> TenantRecord:
+    """End all logins of a tenant and of its roles, and return the record to store, with the time."""
     logins = tenant.every_login()
     await tenant.start(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
@@ -40,7 +40,7 @@ async def suspend(tenant: Tenant) -> None:
     record = tenant.stored
     kept = tuple(each for each in record.logins if each.replaced is None)
     since = record.suspended or await tenant.context.store.now()
-    await tenant.save(evolve(record, logins=kept, suspended=since, operation=None))
+    return evolve(record, logins=kept, suspended=since)
 
 
 class ResumeTenants(ChangeTenants[TenantDone]):
@@ -58,7 +58,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
     async def change(self, tenant: Tenant) -> TenantDone:
         if tenant.state is TenantState.SUSPENDING:
-            await suspend(tenant)
+            await tenant.finish(await suspend(tenant), release=False)
         await resume(tenant)
         return done(TenantAction.RESUMED, tenant.stored, tenant.role)
 

@@ -127,9 +127,9 @@ class Tenant(BaseTenant):
         operation = Operation(kind=kind, role=role, logins=known, target=target, template=template)
         await self.save(evolve(base, operation=operation))
 
-    async def finish(self, record: TenantRecord) -> None:
-        """Store the result of an operation, which ends it and the claim."""
-        await self.save(evolve(record, operation=None), release=True)
+    async def finish(self, record: TenantRecord, *, release: bool = True) -> None:
+        """Store the result of an operation, which ends it, and by default the claim."""
+        await self.save(evolve(record, operation=None), release=release)
 
     # The server.
 
