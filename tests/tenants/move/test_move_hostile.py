@@ -1,23 +1,53 @@
-"""What a tenant wrote gains nothing by being moved."""
+"""What a tenant wrote gains nothing by being moved: the programs that copy it have the rights of the tenant alone."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import psycopg
 import pytest
+from attrs import evolve
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import RaiseException
 
+from aiodbclient import Engine
+from aiodbclient._masking import Secret
+from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Credential, TenantAction, Tenants
+from aiodbclient.tenants._move import job
 from aiodbclient.tenants._move.copier import Copier
+from aiodbclient.tenants._move.programs import check_free
+from aiodbclient.tenants._move.programs import run as run_program
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers.postgres import connection
+from aiodbclient.tenants.errors import GrantError
 
+from ...proc import command_lines
 from ...thorough import first_of
+from ...waiting import until
 from ..conftest import only, present
+from ..leaks import leaks
 from ..moves import Two, administer, sql
-from ..programs import refusal
-from .test_copy_postgres import evil_code
+from ..programs import refusal, session_of
+
+
+def evil_code(role: str) -> str:
+    """Functions that raise ``role``, if who runs them may do that."""
+    return f"""
+CREATE FUNCTION public.deed() RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+  PERFORM set_config('role', 'none', false);
+  EXECUTE 'ALTER ROLE "{role}" CREATEROLE';
+  RETURN true;
+EXCEPTION WHEN insufficient_privilege THEN RETURN true;
+END $$;
+CREATE FUNCTION public.evil(x int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT public.deed()';
+"""
+
 
 POWERS = """
 SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication FROM pg_roles
@@ -30,6 +60,7 @@ ORDER BY 1, 2
 """
 CODE = {
     "check": "CREATE TABLE t (n int CHECK (public.evil(n)))",
+    "generated column": "CREATE TABLE t (n int, b boolean GENERATED ALWAYS AS (public.evil(n)) STORED)",
     "trigger": (
         "CREATE TABLE t (n int); CREATE FUNCTION public.fire() RETURNS trigger LANGUAGE plpgsql AS "
         "'BEGIN PERFORM public.deed(); RETURN NEW; END'; "
@@ -39,7 +70,7 @@ CODE = {
 }
 
 
-@pytest.mark.parametrize("code", first_of(CODE, 1))
+@pytest.mark.parametrize("code", first_of(CODE, 2))
 async def test_move_runs_code_as_tenant(two: Two, tenants: Tenants, alpha: Credential, code: str) -> None:
     there = await made_there(two, "witness")
     before = [await sql(each, question) for each in (alpha, there) for question in (POWERS, MEMBERS)]
@@ -126,3 +157,93 @@ async def test_nobody_enters_frozen_database(
     [(found,)] = await sql(moved.credential, "SELECT n FROM t")
     assert found == [0]
     assert (acknowledged == [0]) is (by == "a neighbour")
+
+
+async def copier_of(two: Two) -> Copier:
+    names, version = names_of("alpha", Engine.PG, two.prefix), str((await two.old.info()).version)
+    return await Copier.with_tools(names, version, version, has_tls=False)
+
+
+async def test_copy_needs_programs_and_newer_server() -> None:
+    assert Copier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
+    assert Copier.refusal("15.1", "18.6") == ""
+    names = names_of("alpha", Engine.PG)
+    assert (await Copier.with_tools(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
+    with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
+        await Copier.with_tools(names, "99.1", "99.1", has_tls=False)
+    assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
+
+
+async def test_long_count_is_not_ended(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count may take longer than the administrator's statements, and than the tenant allows its own."""
+    monkeypatch.setitem(connection._SETTINGS, "statement_timeout", "500")
+    await sql(
+        alpha,
+        "CREATE TABLE t AS SELECT 1 AS n",
+        "CREATE POLICY slow ON t USING ((SELECT true FROM pg_sleep(0.6)))",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        "SET ROLE NONE",
+        "ALTER ROLE CURRENT_USER SET statement_timeout = 1",
+    )
+    assert (await (await copier_of(two)).count(alpha))["public.t"].split()[0] == "1"
+
+
+HOSTILE = """
+CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN d AS text; CREATE TABLE t (n int, e e, d d);
+INSERT INTO t VALUES (1, 'a', 'b');
+CREATE FUNCTION bad(e) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE ''run''; END';
+CREATE CAST (e AS text) WITH FUNCTION bad(e) AS IMPLICIT;
+CREATE FUNCTION hashtextextended(text, bigint) RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RAISE ''run''; END';
+CREATE FUNCTION bad(int, int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE ''run''; END';
+CREATE OPERATOR + (FUNCTION = bad, LEFTARG = int, RIGHTARG = int)
+"""
+
+
+async def test_count_runs_no_code_of_tenant(two: Two, alpha: Credential) -> None:
+    await sql(alpha, HOSTILE)
+    counted = (await (await copier_of(two)).count(alpha))["public.t"]
+    assert len(counted.split()) == 2  # the rows, and the only column of PostgreSQL's
+    for control in ("SELECT e::text FROM t", "SET search_path = public, pg_catalog; SELECT hashtextextended('a', 0)"):
+        with pytest.raises(RaiseException, match="run"):
+            await sql(alpha, control)
+
+
+async def test_large_row_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "pg_dump"
+    reports = 'pg_dump: error: Dumping the contents of table "t" failed', "ERROR:  invalid memory alloc request size 1"
+    program.write_text("".join(["#!/bin/sh\n", *(f"echo '{each}' >&2\n" for each in reports), "exit 1"]))
+    program.chmod(0o755)
+    with pytest.raises(
+        GrantError, match=r'table "t" failed \(a row is too large to be copied: make its values smaller'
+    ):
+        await run_program([str(program)], {})
+
+
+async def test_cancelled_move_leaves_no_program(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does its command line show a password."""
+    monkeypatch.setattr(job, "new_password", lambda: Secret("Aa1-hunter2-hunter2"))
+    [(owner,)] = await sql(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
+    async with session_of(alpha) as ask:
+        await ask("BEGIN", "LOCK TABLE t")  # the dump waits for it
+        moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+        await until(lambda: command_lines("pg_dump", owner))
+        assert not any("hunter2" in command for command in command_lines("pg_dump", owner))
+        moving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await moving
+        assert not command_lines("pg_dump", owner)
+
+
+async def test_error_of_copy_holds_no_secret(two: Two, alpha: Credential) -> None:
+    copier = await copier_of(two)
+    with TemporaryFile() as file, pytest.raises(GrantError, match="password authentication failed") as failed:
+        await copier.dump(evolve(alpha, password="hunter2-hunter2"), file)
+    assert leaks(failed.value, "hunter2-hunter2") == []
+
+
+def test_a_folder_without_room_is_refused(tmp_path: Path) -> None:
+    check_free(tmp_path, 1)
+    with pytest.raises(ConfigurationError, match="has too little free room"):
+        check_free(tmp_path, 2**60)

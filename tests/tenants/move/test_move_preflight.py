@@ -23,7 +23,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from .. import servers
 from ..conftest import only, present
-from ..moves import Two, administer, connected, left_on, opened, run, sql
+from ..moves import Two, administer, administrator_of, connected, left_on, opened, run, sql
 from ..servers import RestartablePostgres, for_a_server, new_folder
 from .test_move import REFUSED
 
@@ -134,6 +134,22 @@ async def test_obstacle_is_named_before_freeze(two: Two, alpha: Credential, what
     [(owner,)] = await sql(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
     await sql(alpha, *statements)
     await _refused(two, alpha, why.format(login=alpha.username, owner=owner))
+
+
+async def test_role_of_others_is_named_before_freeze(two: Two, alpha: Credential) -> None:
+    """It is missing on the other cluster."""
+    await two.old.users.create(f"{two.prefix}reporting")
+    await sql(alpha, "CREATE TABLE t (n int)", f'GRANT INSERT ON t TO "{two.prefix}reporting"')
+    await _refused(two, alpha, f'role "{two.prefix}reporting" does not exist')
+
+
+async def test_table_of_others_is_named_before_freeze(two: Two, alpha: Credential) -> None:
+    await sql(alpha, "GRANT CREATE ON SCHEMA public TO doadmin")
+    async with await psycopg.AsyncConnection.connect(await administrator_of(two.old, alpha.database)) as administrator:
+        await administrator.execute("CREATE TABLE theirs (n int)")
+    failed = await only(two.tenants().move(["alpha"], to=two.new))
+    assert "theirs" in str(failed.error)
+    assert await two.tenants().get("alpha") == alpha
 
 
 async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential) -> None:

@@ -60,20 +60,34 @@ async def test_move_verifies_tls(tmp_path: Path) -> None:
             assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
 
 
+EVERYTHING = """
+CREATE TABLE t (n int); CREATE SCHEMA tools; CREATE EXTENSION hstore SCHEMA tools; COMMENT ON EXTENSION hstore IS 'o';
+CREATE TABLE more (id serial, h tools.hstore DEFAULT 'a=>1'); INSERT INTO more SELECT FROM generate_series(1, 10);
+CREATE TABLE parts (n int) PARTITION BY RANGE (n); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (10);
+INSERT INTO parts VALUES (1), (2); CREATE SEQUENCE alone; SELECT nextval('alone'), nextval('alone');
+SELECT lo_from_bytea(4711, 'large'); CREATE VIEW v AS SELECT id FROM more;
+CREATE FUNCTION secret() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 7';
+REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC
+"""
+COPIED = {
+    "SHOW work_mem": ("5MB",),
+    "INSERT INTO more DEFAULT VALUES RETURNING id": (11,),
+    "SELECT count(*) FROM v": (11,),
+    "SELECT last_value, is_called FROM alone": (2, True),
+    "SELECT sum(n) FROM parts": (3,),
+    "SELECT lo_get(4711)": (b"large",),
+    "SELECT secret(), has_function_privilege('public', 'secret()', 'EXECUTE')": (7, False),
+}
+
+
 async def test_move_to_newest_version_loses_no_write(two: Two, tenants: Tenants, alpha: Credential) -> None:
-    await sql(
-        alpha,
-        "CREATE TABLE t (n int)",
-        "CREATE EXTENSION hstore",
-        "CREATE TABLE more (id serial, h hstore DEFAULT 'a=>1')",
-        "INSERT INTO more SELECT FROM generate_series(1, 10)",
-    )
+    """Nor anything else that the tenant has."""
+    await sql(alpha, EVERYTHING)
     await administer(two.old, f"ALTER DATABASE \"{alpha.database}\" SET work_mem = '5MB'")
 
     moved = await moved_while_written(two, tenants)
 
-    assert await sql(moved.credential, "SHOW work_mem") == [("5MB",)]
-    assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
+    assert [await sql(moved.credential, statement) for statement in COPIED] == [[row] for row in COPIED.values()]
 
 
 async def test_prepared_transaction_stops_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
