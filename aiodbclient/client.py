@@ -145,8 +145,8 @@ class DatabaseClient:
 
         Args:
             cluster_id: The cluster's UUID.
-            engine: The cluster's engine, if you know it. None: the client reads the cluster once, when a call first
-                needs the engine.
+            engine: The cluster's engine, if you know it. If the client reads another one, that one counts. None: the
+                client reads the cluster once, when a call first needs the engine.
 
         Raises:
             InvalidArgumentError: ``cluster_id`` is not a UUID, or ``engine`` not a string.

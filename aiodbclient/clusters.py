@@ -89,7 +89,7 @@ class Cluster:
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine that you passed or that the client has read since; otherwise None."""
+        """The engine that the client has read, or else the one that you passed, or None."""
         return self._context.engine
 
     async def info(self) -> ClusterInfo:
@@ -124,7 +124,7 @@ class Cluster:
     ) -> str:
         """Return the URI for ``user`` and ``database``, as ``Connection.uri_for`` does.
 
-        A client reads the cluster once for this, and remembers its connection.
+        The client reads the cluster once, and remembers its connection.
 
         Args:
             user: As ``create``, ``ensure``, ``get`` or ``reset_auth`` returned it, with its password.
@@ -149,9 +149,9 @@ class Cluster:
         return connections[key].uri_for(user, database, ca_file=ca_file)
 
     async def ca(self) -> str:
-        """Read the certificate of the authority (CA) that signed the certificates of the cluster's servers.
+        """Read the certificate of the cluster's certificate authority (CA).
 
-        A client sends this request once, and remembers the answer. Safe to repeat and to cancel.
+        The client sends this request once, and remembers the answer. Safe to repeat and to cancel.
 
         Returns:
             One or more certificates as PEM. Write them to a file for ``uri_for(ca_file=...)``.
@@ -176,7 +176,7 @@ class Cluster:
 
         Raises:
             ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is the last one that was read.
-            NotFoundError: There is no such cluster, or not any more.
+            NotFoundError: There is no such cluster.
             InvalidArgumentError: ``timeout`` is not a positive number; nothing was sent.
         """
         check_seconds("timeout", timeout)

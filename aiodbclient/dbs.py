@@ -54,7 +54,7 @@ class DatabasesAPI:
         return (await self._context.send(CREATE_DB, name, Database(name))).read(Database)
 
     async def ensure(self, name: str) -> Database:
-        """Return the database, created unless it exists. Safe to repeat; to a cancelled call, call it again.
+        """Return the database, and create it if it does not exist. Safe to repeat, also after a cancellation.
 
         Args:
             name: The database.
@@ -76,12 +76,12 @@ class DatabasesAPI:
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[DatabaseOutcome]:
-        """Create the databases that do not exist. Safe to run again; to stop or cancel it, see Run.
+        """Create the databases that do not exist. Safe to run again. To stop or cancel it, see Run.
 
         If the answer to a create is lost, the run reads the database back, and creates it again if it is missing.
 
         Args:
-            names: The names. The run reads the iterable as it goes. A name that comes twice fails the second time.
+            names: The names. The run reads the iterable as it goes. A duplicate name fails.
             concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
@@ -96,7 +96,7 @@ class DatabasesAPI:
     def deprovision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete the databases and all that is in them. Safe to run again; to stop or cancel it, see Run.
+        """Delete the databases and all that is in them. Safe to run again. To stop or cancel it, see Run.
 
         Args:
             names: As for ``provision``.

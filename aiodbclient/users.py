@@ -78,17 +78,18 @@ class UsersAPI:
         return (await self._context.send(CREATE_USER, name, new_user)).read(User)
 
     async def ensure(self, name: str | NewUser, *, if_exists: IfExists = "keep") -> User:
-        """Return the user, created unless it exists. Safe to repeat; to a cancelled call, call it again.
+        """Return the user, and create it if it does not exist. Safe to repeat, also after a cancellation.
 
         It reads the user first, which ``create`` does not. If the answer to the create is lost, it reads the user back,
-        and creates it again if it is missing. If the API does not return its password, it resets the password.
+        and creates it again if it is missing. If the API does not return the password of the new user, it resets it.
 
         Args:
             name: The user, or a NewUser with settings.
             if_exists: As for ``provision``.
 
         Returns:
-            The user. If it was created or reset, with its current password; otherwise with it if the API returns it.
+            The user. A user that was created or reset has its current password. Any other user has its password if the
+            API returns it.
 
         Raises:
             NameTakenError: The user exists, and ``if_exists`` is ``"error"``.
@@ -154,14 +155,13 @@ class UsersAPI:
         if_exists: IfExists = "keep",
         concurrency: int | None = None,
     ) -> Run[UserOutcome]:
-        """Create the users that do not exist. Safe to run again; to stop or cancel it, see Run.
+        """Create the users that do not exist. Safe to run again. To stop or cancel it, see Run.
 
         If the answer to a create is lost, the run reads the user back, and creates it again if it is missing. If the
         API does not return its password, the run resets it.
 
         Args:
-            specs: Names, or NewUsers with settings. The run reads the iterable as it goes. A name that comes twice
-                fails the second time.
+            specs: Names, or NewUsers with settings. The run reads the iterable as it goes. A duplicate name fails.
             if_exists: What to do with a user that existed before the run.
                 ``"keep"``: it is KEPT as it is.
                 ``"reset"``: it is RESET, with a new password.
@@ -172,8 +172,9 @@ class UsersAPI:
             concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
-            The run. A user that was CREATED or RESET has its current password. One that was KEPT or UPDATED has it if
-            the API returns it. The run waits for the rate limit behind all other calls, as long as it takes.
+            The run. A user that was CREATED or RESET has its current password. A user that was KEPT or UPDATED has its
+            password if the API returns it. The run waits for the rate limit as long as it takes, behind all other
+            calls.
 
         Raises:
             InvalidArgumentError: At once, if an argument is invalid.
@@ -184,7 +185,7 @@ class UsersAPI:
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[UserOutcome]:
-        """Give the users new passwords. Each run gives them others; to stop or cancel it, see Run.
+        """Give the users new passwords. A second run replaces them again. To stop or cancel it, see Run.
 
         If a user fails with ``may_have_applied`` set, its old password may be invalid, and its new one is unknown:
         rotate it again.
@@ -201,7 +202,7 @@ class UsersAPI:
     def deprovision(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete the users. Safe to run again; to stop or cancel it, see Run.
+        """Delete the users. Safe to run again. To stop or cancel it, see Run.
 
         Args:
             names: Names, or NewUsers; only the name matters.

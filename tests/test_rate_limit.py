@@ -76,6 +76,20 @@ async def test_max_wait_bounds_all_tries(server: Server, make_cluster: MakeClust
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(("window", "error"), [(91.0, errors.MaxWaitError), (89.0, TimeoutError)])
+async def test_call_waits_90_seconds_by_default(
+    window: float, error: type[Exception], server: Server, make_cluster: MakeCluster
+) -> None:
+    """A call that would wait longer fails at once. The other one still waits when the test ends."""
+    server.otherwise = DBS
+    dbs = make_cluster(rate_limiter=RateLimiter([Window(1, window)])).dbs
+    await dbs.list()
+
+    with pytest.raises(error):
+        async with asyncio.timeout(0.1):
+            await dbs.list()
+
+
 @pytest.mark.parametrize("own", [True, False])
 async def test_close_fails_waiting_calls(server: Server, make_client: MakeClient, own: bool) -> None:
     """``aclose`` fails the calls that wait for a slot at once, each with its own error; other clients' calls stay."""

@@ -93,13 +93,13 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         return spec
 
     async def reset(self, cluster: ClusterContext, spec: NewUser) -> User:
-        """Give the user a new password. After an answer that could not be read, find out which one is valid."""
+        """Give the user a new password, and return the user with the valid one."""
         unreadable = False
 
         async def reset() -> User:
             nonlocal unreadable
-            if unreadable:
-                await self._await_performed()  # so that this reset is the last one
+            if unreadable:  # the server may perform that reset after its answer, and this one has to be the last
+                await self.cluster.transport.sleep(max(settle.PERFORMED, 2 * self.retry.base_delay))
             try:
                 return await reset_auth(cluster, spec.name, spec.mysql_settings)
             except InvalidResponseError:
@@ -107,10 +107,6 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
                 raise
 
         user = await send_until_readable(reset, self.retry)
-        if unreadable and capabilities_of(cluster.engine).returns_passwords:
-            await self._await_performed()
-            valid = await self.read_password(cluster, evolve(user, password=None))
-            user = valid if valid.password else user
         user = await self.read_password(cluster, user)
         if user.password is None:
             raise InvalidResponseError(
@@ -119,10 +115,6 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
                 may_have_applied=True,
             )
         return user
-
-    async def _await_performed(self) -> None:
-        """Wait until the server has performed a reset whose answer could not be read."""
-        await self.cluster.transport.sleep(max(settle.PERFORMED, 2 * self.retry.base_delay))
 
     async def read_password(self, cluster: ClusterContext, user: User) -> User:
         """Return ``user`` with its password, or as it was if the API returns none."""

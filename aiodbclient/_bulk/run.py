@@ -72,19 +72,19 @@ class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
 class Run(Generic[OutcomeT_co]):
     """A bulk run. ``outcomes = await run``, or ``async for outcome in run`` to get each outcome as soon as it is known.
 
-    ``await`` returns Outcomes, in the order of the names; ``async for`` yields them in the order of completion. A run
-    does nothing before: if it is neither awaited nor iterated, there is a RuntimeWarning.
+    ``await`` returns Outcomes, in the order of the names. ``async for`` yields them in the order of completion. A run
+    starts when you await or iterate it, and only once. If you do neither, Python shows a RuntimeWarning.
 
-    A failed name is an outcome too (``outcome.error``), and does not stop the others. A slow loop slows the sending: at
-    most twice ``concurrency`` names are in progress or have an outcome that the loop has not taken. A run works once.
+    A failed name is an outcome too (``outcome.error``), and does not stop the others. A slow loop slows the run: at
+    most twice ``concurrency`` names are in progress, or have an outcome that the loop has not taken.
 
     These end a run early. The loop first yields the outcomes of the names in progress, then raises the error:
 
     - an error of the first reads (the cluster, the list of users or databases);
     - an exception from the iterable of names;
     - a refused token (AuthenticationError) or a closed client (ConfigurationError);
-    - an outage: at least five names in a row, and at least ``concurrency`` names in a row, got no usable answer in all
-      tries.
+    - an outage: no try of the last five names, or of the last ``concurrency`` names if that is more, got a usable
+      answer.
 
     Names without an outcome are then unchanged, as they are after ``stop()``. Leaving the loop in another way cancels
     all names: ``break``, an exception in its body, a cancelled task, ``aclose()``. Then up to twice ``concurrency``
@@ -163,7 +163,7 @@ class Run(Generic[OutcomeT_co]):
 
     @property
     def expected(self) -> timedelta | None:
-        """The least time until the first request of the last name, as the rate limit stands.
+        """The least time until the run begins its last name, by the current state of the rate limit.
 
         None while the number of names is not known: an iterator is counted when it has ended. Also None for a run
         that sends hardly any requests to the API.
@@ -178,10 +178,10 @@ class Run(Generic[OutcomeT_co]):
     def stop(self) -> None:
         """Begin no more names. The loop ends after the outcomes of the names in progress.
 
-        A name is in progress from its first write on, unless the API refused that write. If its next request waits for
-        the rate limit, that takes up to a minute when the minute's requests are used up, and up to an hour when the
-        hour's are. Call ``aclose`` to end at once. All other names are cancelled, and unchanged. Safe to repeat, and to
-        call in an asyncio signal handler (SIGTERM).
+        A name is in progress from its first write on, unless the API refused that write. Its next request may wait for
+        the rate limit: up to a minute if the minute's requests are used up, and up to an hour if the hour's are. To end
+        at once, call ``aclose``. All other names are cancelled, and unchanged. Safe to repeat, and to call in a signal
+        handler of asyncio (SIGTERM).
         """
         self._stopped = True
         for task, stats in self._tasks.items():

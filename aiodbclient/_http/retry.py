@@ -71,9 +71,9 @@ class RetryPolicy:
     how long to wait.
 
     Args:
-        max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
-            token after a 401 does not count. Nor does a 429 in a run or if the call has a ``max_wait``, or within the
-            limiter's shortest window after its first one.
+        max_tries: The number of tries, including the first; 1 means no retry. These do not count: a request that is
+            resent with another token after a 401, a 429 in a run or in a call with ``max_wait``, and any other 429
+            within the limiter's shortest window after the first.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
 

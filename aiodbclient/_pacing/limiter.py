@@ -24,7 +24,7 @@ logger = logging.getLogger("aiodbclient")
 _WORTH_LOGGING = 5.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
 _NO_WAIT = 0.05  # seconds: the windows have room
-_HANGING = 1.0  # seconds without a response, after which a request does not hold up others
+_HANGING = 1.0  # seconds without an answer, after which a request does not hold up others
 _order = attrgetter("is_bulk", "number")
 
 # Chosen by simulation, which ``benchmarks/limiters.py`` prints.
@@ -108,7 +108,7 @@ class Slots:
                 log.add(counted_at)
 
     def accept(self, slot: Slot, now: float) -> None:
-        """Take note of a response that is no 429."""
+        """Record an answer other than a 429."""
         cooldown = self.cooldown
         if (cooldown.in_row or self._concurrency.is_on) and cooldown.is_fresh(slot.sent_at):
             cooldown.succeed()
@@ -144,7 +144,7 @@ class Slots:
         return when - now
 
     def next_at(self, now: float, *, bulk: bool) -> float:
-        """Return when a slot may be free, if no response comes before."""
+        """Return when a slot may be free, if no answer comes before."""
         wait = self.estimate_wait(0, now, bulk=bulk)
         if wait <= 0 and self._recent:  # too many are in flight
             return next(iter(self._recent)).sent_at + _HANGING
@@ -173,7 +173,7 @@ class Snapshot:
 
     Attributes:
         used: For each window, the shortest first: how many slots our answered requests hold.
-        in_flight: Requests without a response yet. Each of them holds a slot of each window too.
+        in_flight: Requests without an answer yet. Each of them holds a slot of each window too.
         waiting: Calls that wait for a slot.
         next_slot: Seconds until a slot is free; 0.0 if one is.
     """
@@ -256,11 +256,11 @@ class RateLimiter:
         return slot
 
     def accept(self, slot: Slot) -> None:
-        """Take note of a response that is no 429. Call it before ``release``."""
+        """Record an answer other than a 429. Call it before ``release``."""
         self._slots.accept(slot, monotonic())
 
     def refuse(self, slot: Slot, headers: Mapping[str, str]) -> float:
-        """Take note of a 429, and free its slot: the API did not count it. Returns the seconds that its call waits."""
+        """Record a 429, free its slot, since the API did not count it, and return the seconds that its call waits."""
         now = monotonic()
         if self._slots.refuse(slot, wait_after_429(headers), now):
             slot.number = next(self._places)  # to the end, so that it does not hold up the others

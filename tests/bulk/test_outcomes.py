@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from attrs.exceptions import FrozenInstanceError
 
 from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, UserSettings, bulk, errors
 from aiodbclient._bulk import settle
@@ -55,6 +56,10 @@ async def test_awaited_outcomes_in_order_of_names(sandbox: Sandbox, pg: Cluster)
         assert outcome.name == name
     assert [outcome.error is None for outcome in outcomes] == [True, True, False, False, True]
     assert outcomes.failed == [outcomes[2], outcomes[3]]
+    frozen: list[Any] = [*outcomes[1:3], *await pg.dbs.provision(["d"]), *await pg.users.deprovision(["c"])]
+    for each in frozen:
+        with pytest.raises(FrozenInstanceError):
+            each.error = None
 
 
 async def test_stopped_outcomes_are_of_first_names(
@@ -405,7 +410,7 @@ async def test_429s_do_not_fail_a_name(server: Server, make_cluster: MakeCluster
     server.will(*(fails(429, retry_after="0.05") for _ in range(8)))
     server.otherwise = returns_the_user()
 
-    [outcome] = await make_cluster(rate_limiter=limiter, retry=retry).users.rotate(["a"])
+    [outcome] = await make_cluster(rate_limiter=limiter, retry=retry, max_wait=None).users.rotate(["a"])
 
     assert outcome.action is Action.RESET
     assert len(server.requests) == 9
