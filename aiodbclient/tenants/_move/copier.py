@@ -86,6 +86,16 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
 JOIN pg_extension e ON e.oid = d.refobjid WHERE nspname || '.' || relname = %(name)s
 """)
+# The members of extensions, of any owner or of one: ALTER EXTENSION may have added these, and a dump leaves them out.
+_MEMBERS = SQL("""
+SELECT extname, upper(i.type), i.identity
+FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid, pg_identify_object(d.classid, d.objid, 0) i
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND (%(owner)s::text IS NULL OR EXISTS (
+    SELECT FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
+    WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.classid = d.classid
+    AND s.objid = d.objid AND s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND rolname = %(owner)s))
+ORDER BY 1, 2, 3
+""")
 # What no other server has: objects of other roles than the owner, and rights of the tenant's logins.
 _OBSTACLES = SQL("""
 SELECT pg_describe_object(classid, objid, objsubid), rolname, deptype = 'o' FROM pg_shdepend s
@@ -197,6 +207,14 @@ class Copier:
             await self.dump(source, file, "--schema-only")
             await self.restore(target, file)
         await self.copy_settings(info, target)
+        async with self._session(source) as ask, self._session(target) as ask_target:
+            brought = await ask_target(_MEMBERS, {"owner": None})
+            for extension, kind, name in await ask(_MEMBERS, {"owner": self.names.owner}):
+                if (extension, kind, name) not in brought:
+                    raise GrantError(
+                        f"the {kind.lower()} {name} is a member of the extension {extension!r}, so a dump leaves it "
+                        f"out: run ALTER EXTENSION {Identifier(extension).as_string(None)} DROP {kind} {name}"
+                    )
         counted, copied = [await self.count(each, members=True) for each in (source, target)]
         for name in [name for name, found in counted.items() if copied.get(name) != found]:
             async with self._session(source) as ask:
@@ -277,13 +295,19 @@ class Copier:
             for in_database, name, value in info.login_settings:
                 where = SQL(" IN DATABASE {}").format(Identifier(target.database)) if in_database else SQL("")
                 what = SQL("ROLE {}{}").format(Identifier(target.username), where)
-                if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
-                    await ask(SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value)))
-                    continue
+                setting = Identifier(*name.split("."))
                 # READ WRITE: the setting may be default_transaction_read_only
-                begin = SQL("BEGIN READ WRITE; SELECT set_config({}, {}, false)").format(Literal(name), Literal(value))
-                end = SQL("ALTER {} SET {} FROM CURRENT; COMMIT; RESET ALL").format(what, Identifier(*name.split(".")))
-                await ask(SQL("; ").join([begin, end]))
+                change = SQL(
+                    "BEGIN READ WRITE; SELECT set_config({}, {}, false); ALTER {} SET {} FROM CURRENT; COMMIT; "
+                    "RESET ALL"
+                ).format(Literal(name), Literal(value), what, setting)
+                if name.endswith("_timeout"):  # that would set it in this session too, which it would end
+                    change = SQL("ALTER {} SET {} TO {}").format(what, setting, Literal(value))
+                try:
+                    await ask(change)
+                except GrantError as error:
+                    reset = SQL("ALTER ROLE SESSION_USER{} RESET {}").format(where, setting).as_string(None)
+                    raise GrantError(f"{error}: as the tenant's login, run {reset}") from None
 
     @asynccontextmanager
     async def _session(self, credential: Credential) -> AsyncGenerator[_Ask]:

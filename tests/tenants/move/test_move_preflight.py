@@ -114,8 +114,25 @@ async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
 OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and what the error names
     "member of an extension": (
         ("CREATE EXTENSION hstore", "INSERT INTO t VALUES (1)", "ALTER EXTENSION hstore ADD TABLE t"),
-        "public.t is a member of the extension 'hstore', so a dump leaves out what is in it: run ALTER EXTENSION "
+        "the table public.t is a member of the extension 'hstore', so a dump leaves it out: run ALTER EXTENSION "
         '"hstore" DROP TABLE public.t',
+    ),
+    "function of an extension": (
+        (
+            "CREATE EXTENSION hstore",
+            "CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "ALTER EXTENSION hstore ADD FUNCTION f(int)",
+        ),
+        """run ALTER EXTENSION "hstore" DROP FUNCTION public.f(integer)""",
+    ),
+    "view of an extension": (
+        ("CREATE EXTENSION hstore", "CREATE VIEW v AS SELECT n FROM t", "ALTER EXTENSION hstore ADD VIEW v"),
+        """run ALTER EXTENSION "hstore" DROP VIEW public.v""",
+    ),
+    "setting of a login": (
+        ("SET ROLE NONE", "ALTER ROLE CURRENT_USER SET default_tablespace = 'gone'"),
+        'invalid value for parameter "default_tablespace": "gone": as the tenant\'s login, run ALTER ROLE SESSION_USER '
+        'RESET "default_tablespace"',
     ),
     "rights of a login": (
         ("GRANT SELECT ON t TO SESSION_USER",),
@@ -168,7 +185,13 @@ async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> Non
         'INSERT INTO "public x".t DEFAULT VALUES',
         "CREATE TABLE t AS SELECT now() AS at, 1.1::float8 AS f, bytea '\\x00ff' AS b, NULL::int AS n",
     )
-    values = "bytea_output = 'escape'", "DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'", "extra_float_digits = -10"
+    values = (
+        "bytea_output = 'escape'",
+        "DateStyle = 'SQL, DMY'",
+        "TimeZone = 'Asia/Tokyo'",
+        "extra_float_digits = -10",
+        "default_tablespace = gone",
+    )
     await administer(two.old, *(f'ALTER DATABASE "{alpha.database}" SET {each}' for each in values))
     moved = await only(two.tenants().move(["alpha"], to=two.new))
     assert moved.error is None
