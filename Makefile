@@ -52,6 +52,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/tenants.py
+	$(BIN)/python benchmarks/signups.py
 	$(BIN)/python benchmarks/pools.py
 
 # Write the page of the command, as its --help says it.

@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Tenants
-from signups import NAME, create, message_of, status_of, tenants_from_environment
+from web_signups import NAME, create, message_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 

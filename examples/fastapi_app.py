@@ -24,7 +24,7 @@ from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import (
+from web_signups import (
     NAME,
     UNREACHABLE,
     create,

@@ -27,7 +27,7 @@ from litestar.params import JSONBody, PathParameter
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import (
+from web_signups import (
     NAME,
     UNREACHABLE,
     create,

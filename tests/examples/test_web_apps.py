@@ -21,13 +21,13 @@ from litestar import Litestar, get
 import aiohttp_app
 import fastapi_app
 import litestar_app
-import signups
+import web_signups
 from aiodbclient import DatabaseClient, User, errors
 from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants import errors as tenant_errors
-from signups import status_of, status_of_driver
+from web_signups import status_of, status_of_driver
 
 from ..proxy import behind_proxy
 from ..requirements import postgres_with_tls
@@ -214,7 +214,7 @@ async def test_suspended_customer_gets_503_then_403(
 ) -> None:
     """The open pool meets the driver's error once, and reads the record after it, however late its refresh is."""
     pytest.importorskip("asyncpg")
-    monkeypatch.setattr(signups, "TenantPools", partial(TenantPools, refresh=3600.0))
+    monkeypatch.setattr(web_signups, "TenantPools", partial(TenantPools, refresh=3600.0))
     cluster = await sandbox.add_cluster("pg", backend="postgres")
     async with visiting(partial(serve_asgi, app), sandbox, cluster, tmp_path, monkeypatch) as visitor:
 
