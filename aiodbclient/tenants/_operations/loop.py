@@ -61,8 +61,8 @@ class ChangeTenants(TenantJob[DoneT]):
         waits_until: float | None = None  # for another process that works on the tenant
         losses, wait = 0, _FIRST_POLL
         record = await self.context.record(name)
-        credential = None if record is None else record.credential(self.context.role)
-        login_at_start = None if credential is None else credential.username
+        login = None if record is None else record.current(self.context.role)
+        login_at_start = None if login is None else login.username
         while (outcome := self.noop_outcome(name, record, login_at_start)) is None:
             cluster = await self.cluster_for(name, record, reporter)
             async with self.context.clusters.limits[cluster]:

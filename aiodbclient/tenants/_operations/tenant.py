@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
+from functools import partial
 
 from attrs import define, evolve, field
 
@@ -27,9 +28,8 @@ from ..errors import ClaimLostError, StoreError
 LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
 
 
-def clock() -> float:
-    """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+# The time in seconds, by a clock that runs while the process is stopped or the machine is suspended.
+clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 
 
 class AlreadyClaimedError(Exception):

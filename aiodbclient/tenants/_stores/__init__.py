@@ -211,15 +211,10 @@ async def claiming(store: Store, name: str, lease: float = _LEASE) -> AsyncGener
     try:
         yield claim
     finally:
-        if claim is not None:
-            await _release(store, claim)
-
-
-async def _release(store: Store, claim: Claim) -> None:
-    """Release a claim, also if this is cancelled: otherwise the claim stays until its lease ends."""
-    release = asyncio.ensure_future(store.release(claim))
-    try:
-        await asyncio.shield(release)
-    except asyncio.CancelledError:
-        await asyncio.wait([release])
-        raise
+        if claim is not None:  # also if this is cancelled: otherwise the claim stays until its lease ends
+            release = asyncio.ensure_future(store.release(claim))
+            try:
+                await asyncio.shield(release)
+            except asyncio.CancelledError:
+                await asyncio.wait([release])
+                raise
