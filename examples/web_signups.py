@@ -108,4 +108,4 @@ def status_of_driver(error: Exception) -> tuple[int, dict[str, str]]:
 
 def message_of(status: int) -> str:
     """What the visitor reads: only a 503 is worth another try."""
-    return "the request failed; try again" if status == 503 else "the request failed"
+    return {503: "the request failed; try again", 409: "the name is taken"}.get(status, "the request failed")
