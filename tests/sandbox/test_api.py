@@ -1,13 +1,19 @@
-"""The sandbox's answers to another client."""
+"""The sandbox's answers: names, errors, and the provider's own client."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
+from urllib.parse import quote
 
+import pydo
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._protocol import NOWHERE, Route, match
 
 from .conftest import Call
 
@@ -135,3 +141,82 @@ async def test_path_of_other_encoding_names_nobody(call: Call, pg: str) -> None:
     assert (await call("POST", f"{pg}/users", {"name": "\ufffd"})).status == 201
     assert (await call("DELETE", f"{pg}/users/%FF")).status == 404
     assert (await call("DELETE", f"{pg}/users/%EF%BF%BD")).status == 204
+
+
+CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=15)
+
+
+@given(names)
+def test_every_name_comes_back_from_its_segment(name: str) -> None:
+    path = f"/v2/databases/{CLUSTER}/users/{quote(name, safe='')}"
+    assert match("GET", path) == Route("users.get", CLUSTER, name)
+    assert match("POST", path + "/reset_auth") == Route("users.reset_auth", CLUSTER, name)
+
+
+@pytest.mark.parametrize(
+    ("segment", "name"), [("a%2Fb", "a/b"), ("a%252Fb", "a%2Fb"), ("a%3Fb?c", "a?b"), ("a+b", "a+b"), ("%20", " ")]
+)
+def test_a_segment_is_decoded_once(segment: str, name: str) -> None:
+    assert match("GET", f"/v2/databases/{CLUSTER}/dbs/{segment}").name == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v2/databases/",
+        "/v1/databases",
+        "//v2/databases",
+        f"/v2/databases/{CLUSTER}/users/",
+        f"/v2/databases/{CLUSTER}/users/a/b",
+        f"/v2/databases/{CLUSTER}//a",
+        f"/v2/databases/{CLUSTER}/users/a/reset_auth/",
+        f"http://elsewhere/v2/databases/{CLUSTER}",
+    ],
+)
+def test_other_paths_lead_nowhere(path: str) -> None:
+    assert match("GET", path) == NOWHERE
+    assert match("DELETE", path) == NOWHERE
+
+
+HTTP = {"enforce_https": False}  # it refuses to send a token over http otherwise
+
+
+def test_the_providers_sync_client() -> None:
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster("pg", "tenants", backend="memory", tags=["production"]))
+        client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)
+        api: Any = client.databases
+        assert [listed["id"] for listed in api.list_clusters(tag_name="production", **HTTP)["databases"]] == [cluster]
+        assert api.get_cluster(cluster, **HTTP)["database"]["name"] == "tenants"
+
+        user = api.add_user(cluster, {"name": "app/1"}, **HTTP)["user"]
+        assert (user["role"], len(user["password"]) > 20) == ("normal", True)
+        assert api.get_user(cluster, "app/1", **HTTP)["user"] == user
+        settings = {"settings": {"pg_allow_replication": True}}
+        assert api.update_user(cluster, "app/1", settings, **HTTP)["user"]["settings"] == settings["settings"]
+        assert api.reset_auth(cluster, "app/1", {}, **HTTP)["user"]["password"] != user["password"]
+        users = api.list_users(cluster, **HTTP)["users"]
+        assert [(user["name"], user["role"]) for user in users] == [("doadmin", "primary"), ("app/1", "normal")]
+        assert api.delete_user(cluster, "app/1", **HTTP) is None
+        assert api.get_user(cluster, "app/1", **HTTP)["id"] == "not_found"
+
+        assert api.add(cluster, {"name": "alpha"}, **HTTP) == {"db": {"name": "alpha"}}
+        assert api.get(cluster, "alpha", **HTTP) == {"db": {"name": "alpha"}}
+        assert api.list(cluster, **HTTP) == {"dbs": [{"name": "defaultdb"}, {"name": "alpha"}]}
+        assert api.delete(cluster, "alpha", **HTTP) is None
+        assert api.get(cluster, "alpha", **HTTP)["id"] == "not_found"
+        client.close()
+        assert {status for _, status in sandbox.counts} == {200, 201, 204, 404}
+
+
+def test_delete_of_dots_destroys_nothing() -> None:
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster("redis"))
+        client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)
+        with pytest.raises(Exception, match="not allowed"):
+            client.databases.delete_user(cluster, "..", **HTTP)
+        client.close()
+        assert (sandbox.requests[-1].method, sandbox.requests[-1].status) == ("DELETE", 405)
+        assert list(sandbox.clusters) == [cluster]
