@@ -15,7 +15,7 @@ from .._http.call import RequestStats
 from .._http.events import logger
 from ._credential import Credential
 from ._naming import Role
-from ._records import TenantRecord
+from ._records import TenantRecord, credential_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -149,7 +149,7 @@ def newest(record: TenantRecord, role: Role) -> Credential:
     """The credential of a role that has one, whether it works or not."""
     login = record.current(role)
     assert login is not None
-    return record.credential_of(login)
+    return credential_of(record, login)
 
 
 @frozen(kw_only=True)

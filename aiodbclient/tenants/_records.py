@@ -177,7 +177,7 @@ class TenantRecord:
 
     def state(self, role: Role = Role.OWNER) -> TenantState:
         """Return the state of the tenant, or of its readers or writers."""
-        operation = self.operation_on(role)
+        operation = operation_on(self, role)
         state = TenantState.USABLE if operation is None else _IN_PROGRESS[operation.kind][0]
         if state is not TenantState.USABLE:
             return state
@@ -202,31 +202,13 @@ class TenantRecord:
     def credential(self, role: Role = Role.OWNER) -> Credential | None:
         """Return the credential to use. None in every state but USABLE."""
         login = self.current(role)
-        return None if login is None or self.state(role) is not TenantState.USABLE else self.credential_of(login)
-
-    def credential_of(self, login: Login) -> Credential:
-        """Return the credential of a login that has a password, whether it can connect or not."""
-        assert login.password is not None
-        return Credential(
-            name=self.name,
-            username=login.username,
-            password=login.password,
-            database=self.database,
-            host=self.host,
-            port=self.port,
-            engine=self.engine,
-            ca=self.ca,
-            cluster=self.cluster,
-            cluster_name=self.cluster_name,
-            role=login.role,
-            created=login.created,
-        )
+        return None if login is None or self.state(role) is not TenantState.USABLE else credential_of(self, login)
 
     def pending(self, role: Role = Role.OWNER) -> list[str]:
         """Return the commands to run next, in their order: they finish what was begun."""
         if self.leftover is not None and role is Role.OWNER:
             return ["repair"]
-        operation, state = self.operation_on(role), self.state(role)
+        operation, state = operation_on(self, role), self.state(role)
         commands = ["provision"] if state is TenantState.ABSENT else []
         if operation is not None:
             commands = [_IN_PROGRESS[operation.kind][1]]
@@ -234,42 +216,61 @@ class TenantRecord:
             commands.append("revoke-previous")
         return commands
 
-    def operation_on(self, role: Role) -> Operation | None:
-        """Return the operation in progress if it concerns a role that the tenant has."""
-        operation = self.operation
-        if operation is None or operation.role not in (None, role):
-            return None
-        exists = operation.role is role or role is Role.OWNER or self.current(role) is not None
-        return operation if exists else None
 
-    @property
-    def roles(self) -> list[Role]:
-        """The roles that have a login."""
-        return [role for role in Role if self.current(role) is not None]
+def credential_of(record: TenantRecord, login: Login) -> Credential:
+    """Return the credential of a login that has a password, whether it can connect or not."""
+    assert login.password is not None
+    return Credential(
+        name=record.name,
+        username=login.username,
+        password=login.password,
+        database=record.database,
+        host=record.host,
+        port=record.port,
+        engine=record.engine,
+        ca=record.ca,
+        cluster=record.cluster,
+        cluster_name=record.cluster_name,
+        role=login.role,
+        created=login.created,
+    )
 
-    @property
-    def new_logins(self) -> tuple[str, ...]:
-        """The logins of the operation in progress: they may exist, and no program has them."""
-        return () if self.operation is None else self.operation.logins
 
-    @property
-    def known_logins(self) -> frozenset[str]:
-        """All logins that the tenant may have."""
-        return frozenset([*map(attrgetter("username"), self.logins), *self.new_logins])
+def operation_on(record: TenantRecord, role: Role) -> Operation | None:
+    """Return the operation in progress if it concerns a role that the tenant has."""
+    operation = record.operation
+    if operation is None or operation.role not in (None, role):
+        return None
+    exists = operation.role is role or role is Role.OWNER or record.current(role) is not None
+    return operation if exists else None
 
-    def newer_logins(self, names: Names, logins: Iterable[str]) -> list[str]:
-        """Return those of ``logins`` that another store made: unknown, and not older than the newest known one."""
-        newest = max(map(names.number, self.known_logins), default=0)
-        return [login for login in logins if login not in self.known_logins and names.number(login) >= newest]
 
-    def rotated(self, login: Login) -> TenantRecord:
-        """Return the record with a newer login of a role, whose current one becomes the previous one."""
-        replaced = [evolve(each, replaced=login.created) if each.role is login.role else each for each in self.logins]
-        return evolve(self, logins=(*replaced, login))
+def roles_of(record: TenantRecord) -> list[Role]:
+    """The roles that have a login."""
+    return [role for role in Role if record.current(role) is not None]
 
-    def without(self, *logins: Login | None) -> TenantRecord:
-        """Return the record without these logins."""
-        return evolve(self, logins=tuple(each for each in self.logins if each not in logins))
+
+def new_logins(record: TenantRecord) -> tuple[str, ...]:
+    """The logins of the operation in progress: they may exist, and no program has them."""
+    return () if record.operation is None else record.operation.logins
+
+
+def known_logins(record: TenantRecord) -> frozenset[str]:
+    """All logins that the tenant may have."""
+    return frozenset([*map(attrgetter("username"), record.logins), *new_logins(record)])
+
+
+def newer_logins(record: TenantRecord, names: Names, logins: Iterable[str]) -> list[str]:
+    """Return those of ``logins`` that another store made: unknown, and not older than the newest known one."""
+    known = known_logins(record)
+    newest = max(map(names.number, known), default=0)
+    return [login for login in logins if login not in known and names.number(login) >= newest]
+
+
+def rotated(record: TenantRecord, login: Login) -> TenantRecord:
+    """Return the record with a newer login of a role, whose current one becomes the previous one."""
+    replaced = [evolve(each, replaced=login.created) if each.role is login.role else each for each in record.logins]
+    return evolve(record, logins=(*replaced, login))
 
 
 def state_of(record: TenantRecord | None, role: Role) -> TenantState:

@@ -47,7 +47,9 @@ def a_record(name: str, password: str = "hunter2", **more: Any) -> TenantRecord:
 def a_credential(name: str, password: str = "hunter2") -> Credential:
     """The credential of ``a_record``."""
     record = a_record(name, password)
-    return record.credential_of(record.logins[0])
+    credential = record.credential()
+    assert credential is not None
+    return credential
 
 
 def begun(name: str, login: str) -> TenantRecord:

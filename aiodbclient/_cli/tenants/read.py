@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from ...errors import InvalidArgumentError
 from ...tenants import Role
 from ...tenants._naming import names_of
-from ...tenants._records import OperationKind, TenantRecord, TenantState
+from ...tenants._records import OperationKind, TenantRecord, TenantState, newer_logins
 from ...tenants._stores import is_claimed
 from ..plumbing.failures import Exit, message_of
 from ..plumbing.opening import shown
@@ -283,7 +283,7 @@ def _has_newer_login(context: CommandContext, name: str, problems: Sequence[Prob
     if record is None:
         return False
     names = names_of(name, record.engine, context.options.prefix)
-    return bool(record.newer_logins(names, [each.detail for each in problems if each.kind == "unknown_login"]))
+    return bool(newer_logins(record, names, [each.detail for each in problems if each.kind == "unknown_login"]))
 
 
 @runs

@@ -23,7 +23,7 @@ from .._operations.loop import ChangeTenants
 from .._operations.provision import conflict
 from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
-from .._records import Login, OperationKind, TenantRecord, TenantState, state_of, unusable
+from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
 from .._servers import ServerState, TenantSteps
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .leftover import drop_leftover, undo_move
@@ -117,7 +117,7 @@ class _Move:
         found = await target.server.inspect(tenant.names)
         if found:
             raise conflict(tenant, target, found)
-        roles = tenant.stored.roles
+        roles = roles_of(tenant.stored)
         dump_login, *names = tenant.new_logins(1 + len(roles), also=found.disabled)
         logins = dict(zip(roles, names, strict=True))
         await tenant.start(OperationKind.PREPARE, [dump_login, *names], target=target.id)
@@ -139,7 +139,7 @@ class _Move:
         password = new_password()
         await tenant.steps.add_dump_login(dump_login, password)
         dumping = Login(username=dump_login, role=Role.READER, password=password, created=current.created)
-        source = record.credential_of(dumping)
+        source = credential_of(record, dumping)
         info = await self._within(_PREPARATION_SECONDS, "inspected", copier.inspect(source, current.username))
         kept = TenantMoved(
             name=record.name, action=TenantAction.KEPT, credential=current, record=record, bytes=info.bytes

@@ -9,7 +9,7 @@ from attrs import evolve
 from ...errors import NotFoundError
 from .._clusters import UNREACHABLE
 from .._operations.tenant import Tenant
-from .._records import OperationKind
+from .._records import OperationKind, new_logins
 from .._servers import Server, TenantSteps
 from ..errors import MoveError
 
@@ -77,7 +77,7 @@ async def _drop_all(tenant: Tenant, other: Server, steps: TenantSteps) -> None:
     """Drop everything that a server has of the tenant, unless others made it."""
     found, operation, logins = await other.inspect(tenant.names), tenant.stored.operation, tenant.every_login()
     is_ours, is_move = not found.not_ours, operation is not None and operation.target is not None
-    if not is_move or {*found.logins} <= {*tenant.stored.new_logins}:
+    if not is_move or {*found.logins} <= {*new_logins(tenant.stored)}:
         logins |= {*found.logins}
     else:  # the move did not make these: another store knows a tenant of that name
         is_ours = False

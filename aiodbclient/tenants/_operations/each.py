@@ -18,7 +18,7 @@ from ...errors import DatabaseClientError
 from .._context import Context
 from .._credential import Credential
 from .._outcomes import Reporter, TenantFailed, TenantResult, TenantSkipped
-from .._records import TenantRecord, required, unusable
+from .._records import TenantRecord, known_logins, required, unusable
 from .._stores import Claim, claiming
 from ..errors import ClaimLostError, StoreError
 from .job import TenantJob
@@ -129,7 +129,7 @@ class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
         name, role = credential.name, self.context.role
         if record is None or record.credential(role) is None:
             raise unusable(record, name, role)
-        if credential.username not in record.known_logins:
+        if credential.username not in known_logins(record):
             raise ClaimLostError(
                 f"the tenant {name!r} lost the login of its `work` meanwhile, as by a suspension or a move: its "
                 "version was not stored"

@@ -13,7 +13,7 @@ from .._clusters import UNREACHABLE, TenantCluster
 from .._context import Context
 from .._naming import Role, names_of
 from .._outcomes import Reporter, TenantAction, TenantDone, done
-from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, state_of, unusable
+from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, rotated, state_of, unusable
 from .._servers import ServerState
 from .._stores import entries_of
 from .loop import ChangeTenants
@@ -213,7 +213,7 @@ async def provision_role(tenant: Tenant, role: Role) -> None:
     [login] = tenant.new_logins()
     await tenant.start(OperationKind.PROVISION, [login], role=role)
     await tenant.steps.create_role(role)
-    await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
+    await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
 
 
 async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:

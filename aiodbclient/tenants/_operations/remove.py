@@ -8,7 +8,7 @@ from .._context import Context
 from .._move.leftover import drop_leftover
 from .._naming import Role
 from .._outcomes import TenantAction, TenantRemoved
-from .._records import OperationKind, TenantRecord, TenantState, unusable
+from .._records import OperationKind, TenantRecord, TenantState, operation_on, unusable
 from .loop import ChangeTenants
 from .steps import remove_role
 from .tenant import Tenant
@@ -29,7 +29,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         if record is None or (state is TenantState.ABSENT and role is not Role.OWNER):
             return TenantRemoved(name=name, action=TenantAction.ABSENT)
         # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.
-        operation = record.operation_on(role)
+        operation = operation_on(record, role)
         of_the_tenant = role is not Role.OWNER and operation is not None and operation.role is None
         if state is TenantState.MOVING or (of_the_tenant and state is not TenantState.USABLE):
             raise unusable(record, name, role)

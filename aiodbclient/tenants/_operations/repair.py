@@ -9,7 +9,7 @@ from attrs import evolve
 from .._move.leftover import drop_leftover
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired, newest
-from .._records import OperationKind, TenantRecord, TenantState, unusable
+from .._records import OperationKind, TenantRecord, TenantState, roles_of, unusable
 from ..errors import MoveError
 from .check import examine
 from .loop import ChangeTenants
@@ -103,7 +103,7 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
     existing, logins = {*tenant.found.logins, *tenant.found.disabled}, tenant.stored.logins
-    new = tenant.new_logins(len(tenant.stored.roles))
+    new = tenant.new_logins(len(roles_of(tenant.stored)))
     await tenant.start(OperationKind.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in [each.username for each in logins]}
     ended |= {each.username for each in logins if each.username in refused and each.replaced is not None}

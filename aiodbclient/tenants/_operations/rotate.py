@@ -8,7 +8,7 @@ from attrs import evolve
 
 from .._context import Context
 from .._outcomes import TenantAction, TenantDone, done
-from .._records import OperationKind, TenantRecord, TenantState, unusable
+from .._records import OperationKind, TenantRecord, TenantState, operation_on, rotated, unusable
 from ..errors import RotationPendingError
 from .loop import ChangeTenants
 from .steps import revoke_previous
@@ -31,7 +31,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
         login = None if record is None else record.current(role)
         if record is None or login is None or record.state(role) not in _USABLE:
             raise unusable(record, name, role)
-        operation = record.operation_on(role)
+        operation = operation_on(record, role)
         is_unfinished = operation is not None and operation.kind is OperationKind.ROTATE  # then finish it
         was_rotated = login_at_start not in (None, login.username)  # by another process, meanwhile
         is_young = self.is_young(login.created) and not is_unfinished
@@ -51,7 +51,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
             await tenant.finish(await revoke_previous(tenant, role), release=False)
         [login] = tenant.new_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
-        await tenant.finish(tenant.stored.rotated(await tenant.add_login(login, role)))
+        await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
         return done(TenantAction.ROTATED, tenant.stored, role)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from .._naming import Role
-from .._records import OperationKind, TenantRecord
+from .._records import Login, OperationKind, TenantRecord, new_logins
 from .tenant import Tenant
 
 
@@ -14,15 +16,19 @@ async def revoke_previous(tenant: Tenant, role: Role) -> TenantRecord:
     await tenant.start(OperationKind.REVOKE, role=role)
     await tenant.steps.end_logins([previous.username])
     await tenant.drop_disabled(previous.username)
-    return tenant.stored.without(previous)
+    return _without(tenant.stored, previous)
 
 
 async def remove_role(tenant: Tenant, role: Role) -> TenantRecord:
     """End and drop the logins of a tenant's readers or writers, then their role, and return the record to store."""
     its = [each for each in tenant.stored.logins if each.role is role]
     await tenant.start(OperationKind.REMOVE, [each.username for each in its], role=role)
-    logins = tenant.stored.new_logins
+    logins = new_logins(tenant.stored)
     await tenant.steps.end_logins(logins)
     await tenant.drop_disabled(*logins)
     await tenant.steps.drop_roles(role)
-    return tenant.stored.without(*its)
+    return _without(tenant.stored, *its)
+
+
+def _without(record: TenantRecord, *logins: Login) -> TenantRecord:
+    return evolve(record, logins=tuple(each for each in record.logins if each not in logins))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from .._outcomes import TenantAction, TenantDone, done
-from .._records import OperationKind, TenantRecord, TenantState, state_of, unusable
+from .._records import OperationKind, TenantRecord, TenantState, roles_of, state_of, unusable
 from .loop import ChangeTenants
 from .tenant import Tenant
 
@@ -66,7 +66,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 async def resume(tenant: Tenant) -> None:
     """Give a suspended tenant, and its roles, a new login each."""
     await tenant.drop_new_logins()  # of an earlier process
-    roles = tenant.stored.roles
+    roles = roles_of(tenant.stored)
     logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
     await tenant.start(OperationKind.RESUME, logins.values())
     await tenant.finish(evolve(tenant.stored, logins=await tenant.add_logins(logins), suspended=None))

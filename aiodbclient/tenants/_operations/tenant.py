@@ -20,7 +20,19 @@ from .._context import Context
 from .._credential import new_password
 from .._naming import Role, names_of
 from .._outcomes import Reporter
-from .._records import Login, Operation, OperationKind, TenantRecord, TenantState, no_database, state_of
+from .._records import (
+    Login,
+    Operation,
+    OperationKind,
+    TenantRecord,
+    TenantState,
+    credential_of,
+    known_logins,
+    new_logins,
+    newer_logins,
+    no_database,
+    state_of,
+)
 from .._servers import BaseTenant, ServerState, TenantSteps, of_tenant
 from .._stores import Claim
 from ..errors import ClaimLostError, StoreError
@@ -123,7 +135,7 @@ class Tenant(BaseTenant):
     ) -> None:
         """Store the operation, with the logins that it makes, before its first step; ``record`` is of a new tenant."""
         base = self.stored if record is None else record
-        known = tuple(dict.fromkeys([*base.new_logins, *logins]))  # until they are dropped, they may exist
+        known = tuple(dict.fromkeys([*new_logins(base), *logins]))  # until they are dropped, they may exist
         operation = Operation(kind=kind, role=role, logins=known, target=target, template=template)
         await self.save(evolve(base, operation=operation))
 
@@ -137,7 +149,7 @@ class Tenant(BaseTenant):
         """Find what the server has of the tenant, and raise ConflictError if another store has changed it."""
         self.found = await self.cluster.server.inspect(self.names)
         record = self.record
-        newer = [] if record is None else record.newer_logins(self.names, self.found.logins)
+        newer = [] if record is None else newer_logins(record, self.names, self.found.logins)
         kind = None if record is None or record.operation is None else record.operation.kind
         if newer and (self.has_login or kind is OperationKind.PROVISION):
             raise ConflictError(
@@ -173,7 +185,7 @@ class Tenant(BaseTenant):
 
     def every_login(self) -> set[str]:
         """All logins that may exist on the server."""
-        return {*self.found.logins, *(() if self.record is None else self.record.known_logins)}
+        return {*self.found.logins, *(() if self.record is None else known_logins(self.record))}
 
     def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
         """Names for new logins, after all that the tenant had, on its cluster or ``also`` on another cluster."""
@@ -209,7 +221,7 @@ class Tenant(BaseTenant):
 
     async def drop_new_logins(self) -> None:
         """End and drop the logins that an unfinished operation made, which no program has."""
-        if logins := self.stored.new_logins:
+        if logins := new_logins(self.stored):
             await self.steps.end_logins(logins)
             await self.steps.drop_logins(logins)
 
@@ -228,7 +240,7 @@ class Tenant(BaseTenant):
         """Call ``setup`` with the credential of ``login``, before that is stored, and return the record afterwards."""
         if self.context.setup is None:
             return record
-        await self.context.setup(record.credential_of(login))
+        await self.context.setup(credential_of(record, login))
         await self.renew()
         return evolve(record, is_set_up=True, version=self.context.version or record.version)
 

@@ -228,14 +228,14 @@ async def test_unfinished_resumption_counts_as_suspended(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.REMOVE, OperationKind.MOVE]
+    "kind", [OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.REMOVE, OperationKind.MOVE]
 )
-async def test_reader_removal_waits_for_its_tenant(place: Place, verb: OperationKind) -> None:
-    """Its removal would end the intent: a suspension would be lost, and the tenant usable."""
+async def test_reader_removal_waits_for_its_tenant(place: Place, kind: OperationKind) -> None:
+    """Its removal would end the operation of its tenant: a suspension would be lost, and the tenant usable."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
-    await leave(place.store, credential, verb, target="elsewhere")
+    await leave(place.store, credential, kind, target="elsewhere")
     before = await place.store.get("alpha")
 
     failed = await only(tenants.role("reader").remove(["alpha"]))
@@ -247,13 +247,13 @@ async def test_reader_removal_waits_for_its_tenant(place: Place, verb: Operation
 
 @pytest.mark.parametrize("last", ["suspend", "remove"])
 async def test_login_of_dead_resumption_is_ended(anywhere: Place, last: str) -> None:
-    """The intent keeps it on record. Otherwise it would be newer than all on record, as if of another store."""
+    """The operation keeps it on record. Otherwise it would be newer than all on record, as if of another store."""
     tenants = anywhere.tenants()
     await tenants.ensure("alpha")
     await suspended(tenants)
     await begun(anywhere, lambda dying: only(dying.resume(["alpha"])))
     record = present(await anywhere.store.get("alpha"))
-    [login] = record.new_logins
+    [login] = present(record.operation).logins
     await make_login(anywhere, login)
     await begun(anywhere, lambda dying: only(getattr(dying, last)(["alpha"])))
 

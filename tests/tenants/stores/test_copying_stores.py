@@ -22,11 +22,12 @@ from ..own_stores import Stores, expire
 from ..store_contract import LONG, a_login, a_record, all_of, begun, claimed, keep, put
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
+SINCE = datetime(2026, 1, 2, tzinfo=UTC)
 EVERY_SHAPE = [
     a_record("alpha"),
-    evolve(a_record("beta").rotated(a_login("newer")), operation=begun("beta", "beta-b").operation),
+    evolve(begun("beta", "beta-b"), logins=(evolve(a_login("beta"), replaced=SINCE), a_login("newer"))),
     begun("delta", "delta"),
-    a_record("gone", leftover="elsewhere", suspended=datetime(2026, 1, 2, tzinfo=UTC)),
+    a_record("gone", leftover="elsewhere", suspended=SINCE),
 ]
 
 

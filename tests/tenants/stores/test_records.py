@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aiodbclient.tenants import Login, Operation, OperationKind, Role, TenantRecord, TenantState
-from aiodbclient.tenants._records import required, unusable
+from aiodbclient.tenants._records import operation_on, required, rotated, unusable
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantNotFoundError
 
 from ..store_contract import a_login, a_record
@@ -23,20 +23,41 @@ OF_ALL = (OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.REMOVE, Ope
 # Those that an operation leaves usable or not, with the state.
 LOCKED_OUT = (TenantState.SUSPENDING, TenantState.SUSPENDED, TenantState.RESUMING, TenantState.MOVING)
 
-LOGINS = st.builds(
-    evolve,
-    st.sampled_from([a_login("a"), a_login("b", role=Role.READER), a_login("c", role=Role.WRITER)]),
-    replaced=st.none() | st.just(WHEN),
-)
-RECORDS = st.builds(
-    a_record,
-    st.just("alpha"),
-    logins=st.lists(LOGINS, unique=True).map(tuple),
-    suspended=st.none() | st.just(WHEN),
-    leftover=st.none() | st.just("elsewhere"),
-    operation=st.none()
-    | st.builds(Operation, kind=st.sampled_from(OperationKind), role=st.none() | st.sampled_from(Role)),
-)
+# For each operation, the state in which it leaves what it is about (None: as it was), and the command that finishes it.
+OPERATIONS = {
+    OperationKind.PROVISION: (TenantState.PROVISIONING, "provision"),
+    OperationKind.ADOPT: (TenantState.PROVISIONING, "provision"),
+    OperationKind.ROTATE: (None, "rotate"),
+    OperationKind.REVOKE: (None, "revoke-previous"),
+    OperationKind.REPAIR: (None, "repair"),
+    OperationKind.SUSPEND: (TenantState.SUSPENDING, "suspend"),
+    OperationKind.RESUME: (TenantState.RESUMING, "resume"),
+    OperationKind.REMOVE: (TenantState.REMOVING, "remove"),
+    OperationKind.PREPARE: (None, "repair"),
+    OperationKind.MOVE: (TenantState.MOVING, "repair"),
+}
+# What a role has: a current login, and one from before its rotation.
+HAS = [(False, False), (True, False), (True, True)]
+
+
+def all_records() -> Iterator[tuple[TenantRecord, Role, bool, bool]]:
+    """Each record that can be, each role, and whether the role has a current and a previous login."""
+    operations = [None, *(Operation(kind=kind, role=role) for kind in OperationKind for role in (None, *Role))]
+    for has in product(HAS, repeat=len(Role)):
+        logins = [
+            login
+            for role, (is_there, was_rotated) in zip(Role, has, strict=True)
+            for login in (
+                *([evolve(a_login(f"old-{role}", role=role), replaced=WHEN)] if was_rotated else []),
+                *([a_login(f"new-{role}", role=role)] if is_there else []),
+            )
+        ]
+        for operation, suspended, leftover in product(operations, (None, WHEN), (None, "other")):
+            record = a_record(
+                "alpha", logins=tuple(logins), operation=operation, suspended=suspended, leftover=leftover
+            )
+            for role, (is_there, was_rotated) in zip(Role, has, strict=True):
+                yield record, role, is_there, was_rotated
 
 
 def of(kind: OperationKind | None, *logins: Login, role: Role | None = None, **more: Any) -> TenantRecord:
@@ -44,20 +65,37 @@ def of(kind: OperationKind | None, *logins: Login, role: Role | None = None, **m
     return a_record("alpha", logins=logins, operation=operation, **more)
 
 
-@given(RECORDS, st.sampled_from(Role))
-def test_each_record_has_one_state_and_one_next_operation(record: TenantRecord, role: Role) -> None:
-    state = record.state(role)
-    credential = record.credential(role)
-    assert (credential is not None) == (state is TenantState.USABLE)
-    if credential is not None:
-        assert required(record, "alpha", role) == credential
-    else:
-        error = unusable(record, "alpha", role)
-        assert isinstance(error, TenantNotFoundError) != (state in LOCKED_OUT)
-    is_settled = record.operation_on(role) is None and state in (TenantState.USABLE, TenantState.SUSPENDED)
-    first = record.pending(role)[:1]
-    assert bool(first) == (not is_settled or len(first) == 1)
-    assert len(set(record.pending(role))) == len(record.pending(role)) <= 2
+def test_each_record_has_one_state_and_one_next_operation() -> None:
+    """All of them, against a table: the state by the operation, the login and the suspension, and what comes next."""
+    states = set[TenantState]()
+    for record, role, is_there, was_rotated in all_records():
+        operation = record.operation
+        # An operation on the whole tenant is one on its readers only if it has some.
+        is_about = operation is not None and (
+            operation.role is role or (operation.role is None and (is_there or role is Role.OWNER))
+        )
+        in_progress, finish = OPERATIONS[operation.kind] if operation is not None and is_about else (None, None)
+        settled = TenantState.SUSPENDED if record.suspended else TenantState.USABLE
+        state = in_progress or (settled if is_there else TenantState.ABSENT)
+        last = ["revoke-previous"] if was_rotated and state is TenantState.USABLE else []
+        pending = [finish] if finish else ["provision"] if state is TenantState.ABSENT else []
+        pending += [each for each in last if each not in pending]
+        if record.leftover and role is Role.OWNER:
+            pending = ["repair"]
+
+        assert record.state(role) is state, record
+        assert record.pending(role) == pending, record
+        credential = record.credential(role)
+        if state is TenantState.USABLE and is_there:
+            assert credential is not None
+            assert (credential.username, credential.role) == (f"new-{role}", role)
+            assert required(record, "alpha", role) == credential
+        else:
+            assert credential is None, record
+            error = unusable(record, "alpha", role)
+            assert isinstance(error, SuspendedError | TenantMovingError) == (state in LOCKED_OUT), record
+        states.add(state)
+    assert states == {*TenantState}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +144,7 @@ def test_operation_on_readers_leaves_the_tenant_usable(kind: OperationKind) -> N
     record = of(kind, NEW, READER, role=Role.READER)
     assert record.state() is TenantState.USABLE
     assert record.pending() == []
-    assert record.operation_on(Role.READER) == record.operation
+    assert operation_on(record, Role.READER) == record.operation
 
 
 @pytest.mark.parametrize("kind", OperationKind)
@@ -120,9 +158,8 @@ def test_operation_on_tenant_and_its_readers(kind: OperationKind) -> None:
 
 def test_rotation_keeps_the_other_roles() -> None:
     newer = evolve(a_login("newer"), created=WHEN)
-    record = of(None, NEW, READER).rotated(newer)
+    record = rotated(of(None, NEW, READER), newer)
     assert record.current() == newer
     assert record.previous() == evolve(NEW, replaced=WHEN)
     assert record.current(Role.READER) == READER
     assert record.previous(Role.READER) is None
-    assert record.without(record.previous()).logins == (READER, newer)
