@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import ssl
 from datetime import datetime
 
 from attrs import field, frozen
 
 from .._dsn import dsn
-from .._masking import Secret, masked
+from .._masking import masked
 from ..engines import POSTGRESQL, Engine
 from ._naming import Role
 
@@ -116,11 +115,6 @@ class Credential:
                 "MYSQL_DATABASE": self.database,
             }
         return variables | {"DATABASE_URL": self.uri}
-
-
-def new_password() -> Secret:
-    """A random password of a form that fits the password policies of MySQL."""
-    return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 
 def verifying_context(ca: str) -> ssl.SSLContext:

@@ -16,7 +16,7 @@ from ._credential import Credential
 from ._naming import Role, check_tenant
 from ._operations.check import CheckTenants
 from ._operations.each import EachTenant
-from ._operations.job import TenantJob
+from ._operations.loop import TenantJob
 from ._operations.provision import IfExists, ProvisionTenants
 from ._operations.remove import RemoveTenants
 from ._operations.rotate import RevokePrevious, RotateTenants

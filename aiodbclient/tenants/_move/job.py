@@ -17,14 +17,14 @@ from ...engines import Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
 from .._clusters import TenantCluster
 from .._context import Context
-from .._credential import Credential, new_password
+from .._credential import Credential
 from .._naming import Role
 from .._operations.loop import ChangeTenants
 from .._operations.provision import conflict
 from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
-from .._servers import ServerState, TenantSteps
+from .._servers import ServerState, TenantSteps, new_password
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .leftover import drop_leftover, undo_move
 from .programs import check_free

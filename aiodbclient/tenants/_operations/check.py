@@ -16,7 +16,7 @@ from .._records import Login, OperationKind, TenantRecord, TenantState, new_logi
 from .._servers import ServerState
 from .._stores import entries_of
 from ..errors import GrantError, StoreError
-from .job import TenantJob
+from .loop import TenantJob
 from .tenant import lacks_login
 
 _ATTEMPTS = 3  # how often to check a tenant whose record changes meanwhile

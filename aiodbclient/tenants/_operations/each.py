@@ -21,7 +21,7 @@ from .._outcomes import Reporter, TenantFailed, TenantResult, TenantSkipped
 from .._records import TenantRecord, known_logins, required, unusable
 from .._stores import Claim, claiming
 from ..errors import ClaimLostError, StoreError
-from .job import TenantJob
+from .loop import TenantJob
 from .tenant import LEASE, clock
 
 T = TypeVar("T")

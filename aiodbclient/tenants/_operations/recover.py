@@ -8,7 +8,6 @@ from .._move.leftover import undo_move
 from .._naming import Role
 from .._records import OperationKind
 from ..errors import MoveError
-from .steps import remove_role, revoke_previous
 from .tenant import Tenant
 
 
@@ -22,9 +21,9 @@ async def finish_operation(tenant: Tenant) -> None:
             with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
                 await undo_move(tenant)
         case OperationKind.REVOKE:
-            await tenant.finish(await revoke_previous(tenant, operation.role or Role.OWNER), release=False)
+            await tenant.finish(await tenant.revoke_previous(operation.role or Role.OWNER), release=False)
         case OperationKind.REMOVE if operation.role is not None:
-            await tenant.finish(await remove_role(tenant, operation.role), release=False)
+            await tenant.finish(await tenant.remove_role(operation.role), release=False)
         case OperationKind.ROTATE | OperationKind.REPAIR:
             await _drop_new_logins(tenant)
         case OperationKind.PROVISION if operation.role is not None:

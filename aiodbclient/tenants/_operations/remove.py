@@ -10,7 +10,6 @@ from .._naming import Role
 from .._outcomes import TenantAction, TenantRemoved
 from .._records import OperationKind, TenantRecord, TenantState, operation_on, unusable
 from .loop import ChangeTenants
-from .steps import remove_role
 from .tenant import Tenant
 
 
@@ -47,7 +46,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
             await tenant.save(None, release=True)
             self.context.placement.leave(tenant.cluster.id)
         else:
-            await tenant.finish(await remove_role(tenant, tenant.role))
+            await tenant.finish(await tenant.remove_role(tenant.role))
         return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)
 
 

@@ -11,7 +11,6 @@ from .._outcomes import TenantAction, TenantDone, done
 from .._records import OperationKind, TenantRecord, TenantState, operation_on, rotated, unusable
 from ..errors import RotationPendingError
 from .loop import ChangeTenants
-from .steps import revoke_previous
 from .tenant import Tenant
 
 _USABLE = (TenantState.USABLE, TenantState.SUSPENDED)
@@ -48,7 +47,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
                     "again would revoke it while programs may still use it",
                     advice="revoke it first, or pass force=True",
                 )
-            await tenant.finish(await revoke_previous(tenant, role), release=False)
+            await tenant.finish(await tenant.revoke_previous(role), release=False)
         [login] = tenant.new_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
         await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
@@ -80,5 +79,5 @@ class RevokePrevious(ChangeTenants[TenantDone]):
         assert previous is not None  # otherwise there was nothing to do
         if self._unused and (sessions := await tenant.cluster.server.count_sessions(previous.username)):
             return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
-        await tenant.finish(await revoke_previous(tenant, tenant.role))
+        await tenant.finish(await tenant.revoke_previous(tenant.role))
         return done(TenantAction.REVOKED, tenant.stored, tenant.role)

@@ -17,7 +17,6 @@ from ...clusters import for_work
 from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
 from .._clusters import TenantCluster
 from .._context import Context
-from .._credential import new_password
 from .._naming import Role, names_of
 from .._outcomes import Reporter
 from .._records import (
@@ -33,7 +32,7 @@ from .._records import (
     no_database,
     state_of,
 )
-from .._servers import BaseTenant, ServerState, TenantSteps, of_tenant
+from .._servers import BaseTenant, ServerState, TenantSteps, new_password, of_tenant
 from .._stores import Claim
 from ..errors import ClaimLostError, StoreError
 
@@ -235,6 +234,25 @@ class Tenant(BaseTenant):
                 client = for_work(client, self.reporter.stats, label=self.names.tenant)
                 with suppress(PermissionDeniedError):  # it stays in the list
                     await none_if_not_found(client.users.delete(each.username))
+
+    async def revoke_previous(self, role: Role) -> TenantRecord:
+        """End the previous login of a role, try to drop all that are ended, and return the record to store."""
+        previous = self.stored.previous(role)
+        assert previous is not None
+        await self.start(OperationKind.REVOKE, role=role)
+        await self.steps.end_logins([previous.username])
+        await self.drop_disabled(previous.username)
+        return evolve(self.stored, logins=tuple(each for each in self.stored.logins if each != previous))
+
+    async def remove_role(self, role: Role) -> TenantRecord:
+        """End and drop the logins of a tenant's readers or writers, then their role, and return the record to store."""
+        its = [each.username for each in self.stored.logins if each.role is role]
+        await self.start(OperationKind.REMOVE, its, role=role)
+        logins = new_logins(self.stored)
+        await self.steps.end_logins(logins)
+        await self.drop_disabled(*logins)
+        await self.steps.drop_roles(role)
+        return evolve(self.stored, logins=tuple(each for each in self.stored.logins if each.role is not role))
 
     async def set_up(self, record: TenantRecord, login: Login) -> TenantRecord:
         """Call ``setup`` with the credential of ``login``, before that is stored, and return the record afterwards."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -280,6 +281,11 @@ class SharedSessions(Generic[SessionT]):
                     ending.pop_all()
                     self._idle.append(session)
                 return
+
+
+def new_password() -> Secret:
+    """A random password of a form that fits the password policies of MySQL."""
+    return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 
 def server_of(

@@ -30,6 +30,7 @@ from aiodbclient.tenants.errors import (
     TenantNotFoundError,
 )
 
+from ...test_call_path import traced
 from ..conftest import only, present
 from ..moves import Two, administer, close, connected, enters, left_on, run, sql
 from ..problems import kinds
@@ -74,6 +75,17 @@ async def test_move_with_roles(two: Two, tenants: Tenants, alpha: Credential) ->
     assert (await only(tenants.move(["alpha"], to=two.new.id))).action is TenantAction.KEPT
     back = await only(tenants.move(["alpha"]))
     assert (back.action, back.credential and back.credential.cluster) == (TenantAction.MOVED, two.old.id)
+
+
+async def test_move_path(two: Two, tenants: Tenants, alpha: Credential) -> None:
+    """A move between clusters that are known, counted as a rotation is."""
+    await tenants._context.clusters.get(two.new.id, RequestStats())
+
+    trace = await traced(only(tenants.move(["alpha"], to=two.new)))
+
+    print(trace)
+    assert len(trace.functions) <= 234
+    assert len(trace.files) <= 32
 
 
 async def test_move_refused_before_sending(two: Two, tenants: Tenants) -> None:

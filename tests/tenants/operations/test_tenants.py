@@ -109,8 +109,20 @@ async def test_rotation_path(place: Place) -> None:
     trace = await traced(only(tenants.rotate(["acme"])))
 
     print(trace)
-    assert len(trace.functions) <= 113
-    assert len(trace.files) <= 23
+    assert len(trace.functions) <= 115
+    assert len(trace.files) <= 21
+
+
+async def test_provision_path(place: Place) -> None:
+    """A new tenant on a cluster that is known, counted as a rotation is."""
+    tenants = place.tenants()
+    await tenants.ensure("acme")
+
+    trace = await traced(tenants.ensure("beta"))
+
+    print(trace)
+    assert len(trace.functions) <= 132
+    assert len(trace.files) <= 24
 
 
 async def test_usage_and_rooms_show_how_large_tenants_are(two: Two, tenants: Tenants, alpha: Credential) -> None:

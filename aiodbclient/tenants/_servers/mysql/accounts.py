@@ -20,9 +20,9 @@ from attrs import frozen
 
 from ...._masking import Secret
 from ....errors import ConflictError
-from ..._credential import new_password
 from ..._naming import Role
 from ...errors import GrantError
+from .. import new_password
 from .connection import DefinerError, LockedError, Schema
 from .kill import end_sessions
 from .rights import RIGHTS, set_rights

@@ -20,9 +20,8 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ...._masking import Secret
-from ..._credential import new_password
 from ...errors import GrantError
-from .. import LoginRefusedError, ServerAwayError
+from .. import LoginRefusedError, ServerAwayError, new_password
 from .connection import Schema, Session
 
 ENDING_SECONDS = 30.0  # in which sessions have to end
