@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from attrs import evolve
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore
 
+from ..proxy import Proxy, behind_proxy
 from .conftest import Command
 
 
@@ -171,3 +173,61 @@ def test_cluster_left_behind_is_named(many: Command) -> None:
     assert many("tenants", "check").out.startswith("a: leftover: west\n")
     many("tenants", "repair", "a").fails(1, "what is left of it on the cluster west is still there", "1 failed\n")
     assert many("tenants", "repair", "a", *BOTH).out == "a: repaired: leftover: west\n1 repaired\n"
+
+
+# Says after a moment what otherwise is said after ten seconds.
+SOON = """\
+from aiodbclient._cli.plumbing import opening, progress
+from aiodbclient.tenants._operations import loop
+opening._LINE_EVERY = progress._SILENT = loop._HANGS = 0.3
+"""
+
+
+@pytest.fixture
+def hanging(many: Command) -> Iterator[Proxy]:
+    """The cluster east with the tenant a, which takes connections and answers no statement; and west with b."""
+    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
+    assert many("tenants", "provision", "b", "--cluster", "west").code == 0
+    (many.folder / "sitecustomize.py").write_text(SOON)
+    many.environment["PYTHONPATH"] = f"{many.folder}:{many.environment.get('PYTHONPATH', '')}"
+    [east] = [id for id, name in many.sandbox.clusters.items() if name == "east"]
+    with behind_proxy(many.sandbox, east) as proxy:
+        rule = proxy.add(held=True)
+        yield proxy
+        rule.held = False
+
+
+def test_hanging_cluster_is_named(many: Command, hanging: Proxy) -> None:
+    """It holds up no tenant of another one. A line names it alone, and what is finished stays printed."""
+    process = many.start("tenants", "check", "-o", "json")
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).endswith(" from east\n"):
+        assert line.startswith("aiodbclient: 0 of 2 done, no answer for "), line
+    assert line.startswith("aiodbclient: 1 of 2 done, no answer for ")
+    process.send_signal(signal.SIGTERM)
+    while not (line := process.stderr.readline()).startswith("aiodbclient: stopping: "):
+        assert line.endswith(" from east\n"), line
+    process.send_signal(signal.SIGTERM)
+    ended = many.end(process)
+    assert (ended.code, [(each["name"], each["state"]) for each in ended.objects()]) == (3, [("b", "ok")])
+    *waits, last = ended.err.splitlines()
+    assert all(each.endswith(" from east") for each in waits), ended.err  # and no warning of the driver
+    assert last == "aiodbclient: stopped early: 1 done, 1 left. To go on: run the same command again"
+
+
+def test_hanging_cluster_loses_no_finished_check(many: Command, hanging: Proxy) -> None:
+    """``usage`` and ``doctor`` say what they wait for, and ``doctor`` prints each line at once."""
+    usage = many.start("tenants", "usage")
+    assert usage.stderr is not None
+    assert usage.stderr.readline().startswith("aiodbclient: waiting for east, west: ")
+    usage.kill()
+    usage.communicate()
+    process = many.start("doctor", "--cluster", "west", "--cluster", "east")
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith("aiodbclient: waiting for east: "):
+        assert line.startswith("aiodbclient: waiting for "), line
+    process.send_signal(signal.SIGTERM)
+    ended = many.end(process)
+    assert (ended.code, ended.err.splitlines()[-1]) == (3, "aiodbclient: stopped")
+    assert "ok    administrator: doadmin logs in" in ended.out
+    assert ended.out.endswith("ok    TLS: the cluster speaks none\n")

@@ -17,7 +17,7 @@ from ...tenants._naming import names_of
 from ...tenants._records import OperationKind, TenantRecord, TenantState, newer_logins
 from ...tenants._stores import is_claimed
 from ..plumbing.failures import Exit, message_of
-from ..plumbing.opening import shown
+from ..plumbing.opening import patiently, shown
 from ..plumbing.options import MaxTenantsOption, RoleOption, Selection, ShowOption, StoreOptions, TenantOptions, option
 from ..plumbing.output import CredentialOutput, ListOutput, Output
 from ..plumbing.printing import FEW, note, sized, some, span, write
@@ -294,7 +294,10 @@ async def show_usage(selection: Selection, options: TenantOptions, output: ListO
 
     Example: aiodbclient tenants usage
     """
-    async with open_selection(options, selection, default_all=True, partly=True) as context:
+    async with (
+        open_selection(options, selection, default_all=True, partly=True) as context,
+        patiently(context.cluster),
+    ):
         found = [each async for each in context.tenants.usage(context.names[Role.OWNER])]
     found.sort(key=lambda each: (-(each.bytes or 0), each.name))
     failed = dict(context.missing)

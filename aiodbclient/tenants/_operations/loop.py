@@ -30,6 +30,7 @@ from .tenant import LEASE, AlreadyClaimedError, Tenant, claimed, clock
 
 DoneT = TypeVar("DoneT", bound=Done)
 
+_HANGS = 2.0  # s for which a cluster may be read until another one is read too
 _NAMES_PER_SLOT = 4  # begun for each that is worked on. The others wait for a slot, or another process's claim
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0  # s between two reads of a record that another process has claimed
 _LOSSES = 5  # lost claims of one name before it fails
@@ -55,12 +56,23 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
     async def prepare(self) -> int:
         """Read a cluster that can be reached, or raise the first error, and return how many names to begin at once."""
         clusters, failures = self.context.clusters.clients, list[DatabaseClientError]()
-        for cluster in clusters:
-            try:
-                await self.context.clusters.get(cluster, RequestStats())
-                return _NAMES_PER_SLOT * AT_A_TIME * len(clusters)
-            except UNREACHABLE as error:
-                failures.append(error)
+        reading, left = set[asyncio.Task[object]](), list(clusters)
+        try:
+            while left or reading:
+                if left:
+                    reading.add(asyncio.create_task(self.context.clusters.get(left.pop(0), RequestStats())))
+                wait = _HANGS if left else None  # a cluster that hangs holds up no other
+                done, reading = await asyncio.wait(reading, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                for error in [*map(asyncio.Task.exception, done)]:
+                    if error is None:
+                        return _NAMES_PER_SLOT * AT_A_TIME * len(clusters)
+                    if not isinstance(error, UNREACHABLE):
+                        raise error
+                    failures.append(error)
+        finally:
+            for each in reading:
+                each.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
         raise failures[0]
 
     async def do(self, spec: str, stats: RequestStats) -> DoneT:
