@@ -18,7 +18,7 @@ from sqlalchemy import URL
 
 from aiodbclient._masking import Secret
 from aiodbclient.tenants import Problem, ProblemKind, Role
-from aiodbclient.tenants._servers.postgres import PostgresServer, rights
+from aiodbclient.tenants._servers.postgres import PostgresServer, object_rights
 from aiodbclient.tenants.errors import GrantError
 
 from ..managed import Managed
@@ -446,7 +446,7 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
 
 
 async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rights, "_AT_ONCE", 3)
+    monkeypatch.setattr(object_rights, "_AT_ONCE", 3)
     many = await managed.tenant("many", managed.postgres())
     managed.run(many, *(f"CREATE TABLE t{number} (x int)" for number in range(8)))
     reader = await many.add(READER)

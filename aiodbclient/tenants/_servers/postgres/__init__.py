@@ -2,8 +2,8 @@
 
 ``connection`` has a session of the administrator, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
 ``databases`` has the life of a tenant's database, ``template`` makes a copy the tenant's, ``extensions`` adds
-extensions. ``logins`` has the life of its logins, ``rights`` the rights that both lack. ``ownership`` knows what roles
-own, takes what is others', and drops a role with it.
+extensions. ``logins`` has the life of its logins, ``rights`` the rights that both lack, ``object_rights`` those of the
+readers and writers. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .. import (
     TenantSteps,
     of_tenant,
 )
-from . import databases, extensions, logins, ownership, rights, scram, template
+from . import databases, extensions, logins, object_rights, ownership, rights, scram, template
 from .connection import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
 from .lock_watcher import LockWatcher
 
@@ -186,7 +186,7 @@ class PostgresServer(Server):
         if wanted is None or not looks_inside or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.limits, self.steps(BaseTenant(names)).connected_to(names.database) as session:
-            inside = await rights.missing_grants_inside(session, known)
+            inside = await object_rights.missing_grants(session, known)
             lacks = [Problem(ProblemKind.EXTENSION_MISSING, name) for name, _ in await extensions.missing(session)]
         return found.union(lacks, (problem for step in inside for problem in step.problems))
 
@@ -242,7 +242,7 @@ class PostgresSteps(TenantSteps):
         is_new = await self._step(databases.create)
         # A step of its own: repeated, the first one would find that the database is not new.
         if await self._step(databases.open_new):
-            await self._step(partial(rights.apply_missing_inside, wanted={}), self.names.database)
+            await self._step(partial(object_rights.apply_missing, wanted={}), self.names.database)
         return is_new
 
     async def _copy(self, source: Names) -> bool:
@@ -256,7 +256,7 @@ class PostgresSteps(TenantSteps):
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
         await self._step(
-            partial(rights.apply_missing_inside, wanted={self.names.group(role): role}), self.names.database
+            partial(object_rights.apply_missing, wanted={self.names.group(role): role}), self.names.database
         )
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
@@ -285,7 +285,7 @@ class PostgresSteps(TenantSteps):
         async with self._server.reassigns:
             await ownership.repair(self.connected_to, wanted)
         # Last, since readers get their rights on what was reassigned.
-        await self._step(partial(rights.apply_missing_inside, wanted=wanted), self.names.database)
+        await self._step(partial(object_rights.apply_missing, wanted=wanted), self.names.database)
 
     async def lock_out(self) -> None:
         await self._step(databases.lock_out)
@@ -303,7 +303,7 @@ class PostgresSteps(TenantSteps):
         found = await self._server.inspect(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
-        await self._step(partial(rights.apply_missing_inside, wanted={}), self.names.database)
+        await self._step(partial(object_rights.apply_missing, wanted={}), self.names.database)
         async with self._server.reassigns:  # ``problems`` reports what the administrator may not give
             await ownership.reassign_all(self.connected_to)
         return login
