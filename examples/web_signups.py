@@ -50,7 +50,7 @@ async def tenants_from_environment() -> AsyncGenerator[Tenants]:
 
 
 async def create(tenants: Tenants, name: str) -> Credential:
-    """Create the tenant of a new customer, or finish an interrupted sign-up. A customer's name is a NameTakenError."""
+    """Create the tenant of a new customer, or finish an interrupted signup. A customer's name is a NameTakenError."""
     if await tenants.get(name) is not None:
         raise NameTakenError(f"{name!r} is signed up already")
     return await tenants.ensure(name)
