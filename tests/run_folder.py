@@ -5,6 +5,7 @@ Run as a program, this file is that process.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def temporary_folder(parent: str) -> str:
     # Ctrl-C does not reach it.
     _waiting.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/"))
     os.environ["TMPDIR"] = folder
+    return folder
+
+
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of this run makes, for all of them."""
+    folder = Path(tempfile.gettempdir()) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            new = Path(tempfile.mkdtemp())
+            make(new)
+            new.rename(folder)
     return folder
 
 
