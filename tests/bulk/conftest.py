@@ -14,3 +14,10 @@ async def pg(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
 @pytest.fixture
 async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
     return client.cluster(await sandbox.add_cluster("mongodb"))
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read what a lost answer left again and again within half a second, not within minutes."""
+    for name, seconds in {"LOOK": 0.02, "FRESH": 0.5, "PERFORMED": 0.02}.items():
+        monkeypatch.setattr(f"aiodbclient._bulk.settle.{name}", seconds)

@@ -202,12 +202,6 @@ async def test_settings_of_other_engine_refused(sandbox: Sandbox, pg: Cluster, i
     assert (await pg.users.get("alice")).settings == UserSettings(pg_allow_replication=False)
 
 
-@pytest.fixture
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
-    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 0.5)
-
-
 async def test_deleted_user_still_listed_is_created(sandbox: Sandbox, pg: Cluster) -> None:
     list_deleted_users(sandbox, 30.0)
     await pg.users.provision(["a", "b"])

@@ -38,10 +38,8 @@ NEW = ["new-lost", "new-cut", "new"]
 
 
 @pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
+def enough_time(quick_looks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
-    monkeypatch.setattr("aiodbclient._bulk.settle.PERFORMED", 0.02)
     monkeypatch.setattr("aiodbclient._http.resets._LONGEST", 0.05)
 
 

@@ -15,7 +15,6 @@ from aiohttp import web
 from attrs.exceptions import FrozenInstanceError
 
 from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, UserSettings, bulk, errors
-from aiodbclient._bulk import settle
 from aiodbclient.bulk import Action
 from aiodbclient.rate_limiter import RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
@@ -205,10 +204,9 @@ async def test_if_exists(sandbox: Sandbox, pg: Cluster, if_exists: Any, action: 
         assert outcomes["old"].user.password == truth.passwords["old"]
 
 
-async def test_taken_name_that_is_not_visible(sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick_looks")
+async def test_taken_name_that_is_not_visible(sandbox: Sandbox, pg: Cluster) -> None:
     """It is read for a while, then reported as taken."""
-    monkeypatch.setattr(settle, "LOOK", 0.01)
-    monkeypatch.setattr(settle, "FRESH", 0.05)
     sandbox.faults.add("users.get", status=404)
 
     async def specs() -> AsyncIterator[str]:

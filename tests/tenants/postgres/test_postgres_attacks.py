@@ -192,13 +192,6 @@ def unkillable(credential: Credential) -> Iterator[int]:
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up on a session that resists after seconds."""
-    monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
-    monkeypatch.setattr(postgres.databases, "REMOVAL_SECONDS", 2.0)
-
-
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("verb", ["suspend", "remove"])
 async def test_suspend_refused_by_session(place: Place, verb: str) -> None:

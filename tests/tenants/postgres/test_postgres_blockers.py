@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient.engines import Engine
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import BaseTenant, TenantSteps, postgres
+from aiodbclient.tenants._servers import BaseTenant, TenantSteps
 from aiodbclient.tenants._servers.postgres import PostgresServer, lock_watcher
 from aiodbclient.tenants.errors import GrantError
 
@@ -22,12 +22,6 @@ from ...thorough import first_of
 from ...waiting import until
 from ..managed import Managed
 from ..tenant import Tenant
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_watcher, "PATIENCE_SECONDS", 1.0)
-
 
 STEPS: dict[str, Callable[[Tenant, TenantSteps], Awaitable[object]]] = {
     "add_login": lambda victim, steps: victim.add(),
@@ -69,13 +63,10 @@ async def test_ended_neighbour_is_named_after_quick_step(
     assert on.others_ended == {evil.logins[0]}
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_strangers_lock_is_named_not_ended(
-    managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("brief", "impatient")
+async def test_strangers_lock_is_named_not_ended(managed: Managed, victim: Tenant) -> None:
     """The administrator could end the session. It does so to tenants alone."""
     login = victim.logins[0]
-    monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
     managed.make_login("human")
     managed.api("ALTER ROLE human CREATEROLE")
     managed.api(f"GRANT {login} TO human WITH ADMIN OPTION")
@@ -86,7 +77,6 @@ async def test_strangers_lock_is_named_not_ended(
         ):
             await victim.steps.end_logins([login])
         human.execute("SELECT 1")
-    monkeypatch.undo()
     await victim.steps.end_logins([login])
     managed.delete("human")
 

@@ -239,11 +239,9 @@ async def test_fighting_sessions_keep_no_login(managed: Managed, victim: Tenant,
     await until(lambda: not managed.api(of_nobody))  # no session of a login that is gone goes on
 
 
-async def test_prepared_transaction_on_login_named(
-    managed: Managed, victim: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("brief")
+async def test_prepared_transaction_on_login_named(managed: Managed, victim: Tenant) -> None:
     """It locks the row of the login, which loses its rights all the same. The other logins end."""
-    monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
     login, other = victim.logins
     prepare = "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; PREPARE TRANSACTION 'held'"
     managed.run(victim, f"SET ROLE NONE; {prepare}", database="defaultdb")
