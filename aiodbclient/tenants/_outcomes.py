@@ -220,8 +220,8 @@ class TenantMoved(TenantDone):
     Attributes:
         frozen: How long no login of the tenant could enter.
         bytes: The size of the database before.
-        left: Why the earlier database is not dropped yet, such as that its cluster is away; "" if it is. ``repair``
-            drops it. Nobody can log in to it.
+        left: Why the earlier database is not dropped yet, such as that its cluster is unreachable; "" if it is.
+            ``repair`` drops it. Nobody can log in to it.
     """
 
     frozen: timedelta = timedelta(0)

@@ -251,7 +251,7 @@ class Tenants(TenantRole):
 
         First everything is checked while the tenant works. Then no login may enter its database until the copy is
         complete: ``get`` returns None, and ``ensure`` and ``TenantPools.use`` raise TenantMovingError. Every write
-        that was acknowledged before is in the copy. Last, the database that is left behind is dropped.
+        that was acknowledged before is in the copy. Last, the leftover database is dropped.
 
         Needs PostgreSQL, ``pg_dump`` and ``pg_restore``, and room for a dump in the temporary folder. If a process
         dies, ``repair`` opens the tenant again where it was, or finishes the move if the copy was complete.

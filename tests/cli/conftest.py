@@ -205,7 +205,7 @@ class Command:
     def provision(self, *names: str) -> None:
         assert self("tenants", "provision", *names, *self.place).code == 0
 
-    def leave(self, name: str, verb: OperationKind) -> None:
+    def leave(self, name: str, operation: OperationKind) -> None:
         """Leave a tenant as a process does that died right after it had stored what it was about to do."""
 
         async def begin() -> None:
@@ -213,7 +213,7 @@ class Command:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
                 assert claim.record is not None
-                await store.save(claim, evolve(claim.record, operation=Operation(kind=verb)), release=True)
+                await store.save(claim, evolve(claim.record, operation=Operation(kind=operation)), release=True)
 
         asyncio.run(begin())
 

@@ -46,10 +46,10 @@ def listed(command: Command) -> list[dict[str, Any]]:
 
 
 def test_all_with_yes_needs_max(command: Command, three: list[str]) -> None:
-    """With --all and --from, each verb that ends something needs --max beside --yes, and refuses more."""
+    """With --all and --from, each operation that ends something needs --max beside --yes, and refuses more."""
     file = command.folder / "names.csv"
     file.write_text("\n".join(["name", *three]))
-    for verb, number, done in (
+    for operation, number, done in (
         ("rotate --force", 2, "3 rotated"),
         ("revoke-previous", 3, "3 revoked"),
         ("suspend", 3, "3 suspended"),
@@ -57,7 +57,7 @@ def test_all_with_yes_needs_max(command: Command, three: list[str]) -> None:
     ):
         before = listed(command)
         for which in (["--all"], ["--from", str(file)]):
-            line = ["tenants", *verb.split(), *which, *command.place]
+            line = ["tenants", *operation.split(), *which, *command.place]
             for options, said in (
                 ([], "There is no terminal to ask on: add --yes"),
                 (["--yes"], f"--yes needs --max N with --all or --from: {number} are selected"),
@@ -105,8 +105,8 @@ def test_unfinished_removal_is_asked_for(command: Command, three: list[str]) -> 
     checked = command("tenants", "check", *command.place)
     assert f"{a}: a removal that began is not finished" in checked.err
     assert "tenants repair" not in checked.err.replace("`tenants repair`", "")  # no command to copy deletes data
-    for verb in ("repair", "provision"):
-        refused = command("tenants", verb, a, b, *command.place)
+    for operation in ("repair", "provision"):
+        refused = command("tenants", operation, a, b, *command.place)
         assert (refused.code, refused.out) == (2, "")
         assert f"Finish the removal of {a} (1) on {command.cluster}, which deletes all data?" in refused.err
     assert command("tenants", "repair", a, *command.place, "--yes").out.endswith("1 deleted\n")

@@ -69,8 +69,8 @@ def test_missing_database_has_no_repair(command: Command, names: list[str]) -> N
     assert (found.code, found.out.splitlines()[0]) == (5, f"{a}: database_missing: {a}")
     assert f"{a}: the database is gone. Is it on a cluster that you did not name?" in found.err
     assert ": aiodbclient " not in found.err
-    for verb in ("rotate", "usage", "repair"):
-        failed = command("tenants", verb, a, *command.place)
+    for operation in ("rotate", "usage", "repair"):
+        failed = command("tenants", operation, a, *command.place)
         assert (failed.code, "does not exist" in failed.err, "SET " in failed.err) == (1, True, False)
 
 

@@ -84,8 +84,8 @@ async def test_twin_names_need_the_id(command: Command, server: Server) -> None:
 def test_lost_password_is_not_made(command: Command) -> None:
     """MongoDB returns a password once: without --show none is made."""
     other = command.in_memory("mongodb", "documents")
-    for verb, *options in (["create"], ["reset", "--yes"]):
-        command("users", verb, "ann", *options, *command.on).fails(2, "Add --show")
+    for operation, *options in (["create"], ["reset", "--yes"]):
+        command("users", operation, "ann", *options, *command.on).fails(2, "Add --show")
     assert {request.operation for request in other.requests} == {"clusters.list"}
 
 

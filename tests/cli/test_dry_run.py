@@ -94,7 +94,7 @@ def test_each_list_has_csv(command: Command, names: list[str], words: str) -> No
     assert set(first) == {title for each in objects for title in each}
 
 
-def test_verb_of_another_group_is_suggested(command: Command) -> None:
+def test_operation_of_another_group_is_suggested(command: Command) -> None:
     command("users", "remove", "ann", *command.on).fails(2, "No such command 'remove'. Did you mean 'delete'?")
     command("tenants", "delete", "ann", *command.on).fails(2, "Did you mean 'remove'?")
 

@@ -42,7 +42,7 @@ def help_of(command: Command, *words: str) -> str:
 
 
 def test_help_fits_one_screen(command: Command) -> None:
-    """The help of each verb fits 40 lines of 80 columns, and ends with an example to copy."""
+    """The help of each operation fits 40 lines of 80 columns, and ends with an example to copy."""
     for name, found in commands().items():
         if name == "sandbox":
             continue

@@ -75,10 +75,10 @@ def test_other_cluster_is_named(many: Command) -> None:
     """A tenant of another cluster is "not on record" nowhere: its cluster is named, not its id."""
     assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
     assert many("tenants", "provision", "c", "--cluster", "west").code == 0
-    for verb in ("check", "show", "suspend", "rotate", "remove"):
-        many("tenants", verb, "a", *(["--yes"] if verb in ("suspend", "remove") else []), "--cluster", "west").fails(
-            1, "a: on record for the cluster east: add --cluster east", "" if verb == "show" else "1 failed\n"
-        )
+    for operation in ("check", "show", "suspend", "rotate", "remove"):
+        many(
+            "tenants", operation, "a", *(["--yes"] if operation in ("suspend", "remove") else []), "--cluster", "west"
+        ).fails(1, "a: on record for the cluster east: add --cluster east", "" if operation == "show" else "1 failed\n")
     absent = many("tenants", "remove", "a", "nobody", "--yes", "--ignore-absent", "--cluster", "west")
     assert (absent.code, len(homes(many))) == (1, 3)
     for adopt in ([], ["--adopt", "--yes"]):  # it would be no cure
@@ -88,8 +88,8 @@ def test_other_cluster_is_named(many: Command) -> None:
     assert many("tenants", "provision", "a", "--cluster", "west", "--cluster", "east").out == "1 kept\n"
     many.environment["AIODBCLIENT_STORE"] = str(many.folder / "other.db")
     assert many("tenants", "provision", "x", "--cluster", "east").code == 0
-    for verb, *options in (["check"], ["exec", "--all", "--", "true"], ["rotate", "--all"]):
-        done = many("tenants", verb, "--cluster", "west", *options)
+    for operation, *options in (["check"], ["exec", "--all", "--", "true"], ["rotate", "--all"]):
+        done = many("tenants", operation, "--cluster", "west", *options)
         said = "has no tenants of west: its 1 records are of other clusters: east (1)"
         assert (done.code, done.out, said in done.err) == (2, "", True), done
 

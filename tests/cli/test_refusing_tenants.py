@@ -19,9 +19,9 @@ def test_tenant_of_store_is_refused(command: Command, names: list[str]) -> None:
     listed = command("tenants", "list", *command.place, "-o", "json").objects()
     command.environment["AIODBCLIENT_STORE"] = command.store
     for name in {a, *(each["username"] for each in listed)}:
-        for verb in ENDING:
-            refused = command(*verb, name, "--yes", *command.on)
-            assert (refused.code, refused.out) == (2, ""), verb
+        for operation in ENDING:
+            refused = command(*operation, name, "--yes", *command.on)
+            assert (refused.code, refused.out) == (2, ""), operation
             assert "use `aiodbclient tenants`\n" in refused.err
         command(*PROVISION, b, name, *command.on).fails(2, "use `aiodbclient tenants`\n")
     assert command("tenants", "check", a, *command.place).code == 0
@@ -34,8 +34,8 @@ def test_name_of_login_is_refused(command: Command, names: list[str]) -> None:
     """Without a store, a login is known by its name."""
     command.provision(names[0])
     [tenant] = command("tenants", "list", *command.place, "-o", "json").objects()
-    for verb in ENDING[:2]:
-        command(*verb, tenant["username"], "--yes", *command.on).fails(
+    for operation in ENDING[:2]:
+        command(*operation, tenant["username"], "--yes", *command.on).fails(
             2, "has the name of a tenant's login: use `aiodbclient tenants`"
         )
     command("dbs", "delete", names[0], "--yes", *command.on).fails(
@@ -50,10 +50,10 @@ def test_no_flag_lifts_refusal(command: Command, names: list[str]) -> None:
     """There is no option to end what is a tenant's."""
     command.provision(names[0])
     place = ["--store", command.store, *command.on]
-    for verb in ENDING:
+    for operation in ENDING:
         for option in ("--not-a-tenant", "--force", "-f"):
-            command(*verb, names[0], option, "--yes", *place).fails(2, "No such option")
-        assert command(*verb, names[0], "--yes", *place).code == 2
+            command(*operation, names[0], option, "--yes", *place).fails(2, "No such option")
+        assert command(*operation, names[0], "--yes", *place).code == 2
     assert command("tenants", "check", *command.place).code == 0
 
 

@@ -82,12 +82,12 @@ def test_one_typo_changes_nothing(command: Command, names: list[str]) -> None:
     a, b, typo = names[0], names[1], f"{names[0][:-1]}O"
     command.provision(a, b)
     before = on_record(command)
-    verbs = ["rotate", "rotate --role all", "revoke-previous --yes", "suspend --yes", "resume", "repair"]
-    for line in (*verbs, "remove --yes", f"exec -- touch {command.folder}/ran"):
-        verb, *options = line.split()
-        done = command("tenants", verb, b, typo, *command.place, *options)
-        assert (done.code, "1 failed\n" in done.out + done.err) == (1, True), (verb, done)
-        corrects = verb in ("rotate", "resume", "repair", "exec")  # none of the others gives back what it takes
+    operations = ["rotate", "rotate --role all", "revoke-previous --yes", "suspend --yes", "resume", "repair"]
+    for line in (*operations, "remove --yes", f"exec -- touch {command.folder}/ran"):
+        operation, *options = line.split()
+        done = command("tenants", operation, b, typo, *command.place, *options)
+        assert (done.code, "1 failed\n" in done.out + done.err) == (1, True), (operation, done)
+        corrects = operation in ("rotate", "resume", "repair", "exec")  # none of the others gives back what it takes
         assert f"{typo}: not on record{f'. Did you mean {a}?' if corrects else ''}\n" in done.err
         assert "nothing was done for the other names either\n" in done.err
     assert on_record(command) == before
@@ -114,9 +114,9 @@ def test_secrets_need_show(command: Command, names: list[str]) -> None:
     lines = dict(line.split(": ", 1) for line in made.out.splitlines() if ": " in line)
     assert (lines["name"], lines["password"] in lines["uri"]) == (a, True)
     assert leaks(command.sandbox, made.out) == ["Aa1-"]  # the fixture would notice it
-    for verb in (["provision", a], ["rotate", a], ["revoke-previous", a, "--yes"], ["show"], ["check"]):
+    for operation in (["provision", a], ["rotate", a], ["revoke-previous", a, "--yes"], ["show"], ["check"]):
         for form in ([], ["-o", "json"]):
-            done = command("tenants", *verb, *command.place, *form)
+            done = command("tenants", *operation, *command.place, *form)
             assert done.code in (0, 1)
             assert str(on_record(command)[a]["password"]) not in done.out + done.err
 
@@ -173,9 +173,9 @@ def test_store_is_read_without_api(command: Command, names: list[str]) -> None:
     del command.environment["DIGITALOCEAN_TOKEN"]
     store = ["--store", command.store]
     for place in (command.place, store):
-        for verb in ("list", "show", "capacity"):
-            done = command("tenants", verb, *place)
-            assert (done.code, names[0] in done.out) == (0, verb != "capacity"), done.err
+        for operation in ("list", "show", "capacity"):
+            done = command("tenants", operation, *place)
+            assert (done.code, names[0] in done.out) == (0, operation != "capacity"), done.err
         for which in (names[0], "--all"):
             assert command("tenants", "exec", which, *place, "--", "true").code == 0
     assert len(command.sandbox.requests) == before
@@ -199,16 +199,16 @@ def test_mistakes_leave_no_store(command: Command) -> None:
         ):
             command("tenants", "provision", *line.split(), "--store", command.store).fails(2, said)
     assert not Path(command.store).exists()
-    for verb in (["list"], ["show", "a"], ["rotate", "a"], ["remove", "a", "--yes"]):
-        command("tenants", *verb, *command.place).fails(4, "check --store. `tenants provision`")
+    for operation in (["list"], ["show", "a"], ["rotate", "a"], ["remove", "a", "--yes"]):
+        command("tenants", *operation, *command.place).fails(4, "check --store. `tenants provision`")
 
 
 def test_prefix_is_named(command: Command, names: list[str]) -> None:
     """Tenants with a prefix that was forgotten are not "all well": the option is named."""
     prefix = f"{names[0].replace('-', '_')}_"
     assert command("tenants", "provision", "a", "b", "--prefix", prefix, *command.place).code == 0
-    for verb, *options in (["check"], ["rotate", "--all"], ["exec", "--all", "--", "true"]):
-        done = command("tenants", verb, *command.place, *options)
+    for operation, *options in (["check"], ["rotate", "--all"], ["exec", "--all", "--", "true"]):
+        done = command("tenants", operation, *command.place, *options)
         said = f"has tenants of tenants-prod only with --prefix {prefix}"
         assert (done.code, done.out, said in done.err) == (2, "", True), done
     assert f"a: on record with --prefix {prefix}" in command("tenants", "check", "a", *command.place).err
@@ -299,15 +299,17 @@ def test_error_of_system_is_no_crash(command: Command, names: list[str], monkeyp
     assert (done.code, done.err) == (2, "aiodbclient: tenants.db: Connection timed out\n")
 
 
-def test_unfinished_work_names_its_verb(command: Command, names: list[str]) -> None:
-    """``pending`` is the verb that finishes what a dead process began."""
+def test_unfinished_work_names_its_operation(command: Command, names: list[str]) -> None:
+    """``pending`` is the operation that finishes what a dead process began."""
     a = names[0]
     command.provision(a)
-    for verb in (OperationKind.ROTATE, OperationKind.SUSPEND):
-        command.leave(a, verb)
+    for operation in (OperationKind.ROTATE, OperationKind.SUSPEND):
+        command.leave(a, operation)
         [listed] = command("tenants", "list", *command.place, "-o", "json").objects()
-        assert listed["pending"].split(", ")[0] == verb
-        assert command("tenants", verb, a, *command.place, *(["--yes"] if verb == "suspend" else [])).code == 0
+        assert listed["pending"].split(", ")[0] == operation
+        assert (
+            command("tenants", operation, a, *command.place, *(["--yes"] if operation == "suspend" else [])).code == 0
+        )
 
 
 def test_machines_share_a_store(command: Command, names: list[str], postgres: str) -> None:

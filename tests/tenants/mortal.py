@@ -70,9 +70,9 @@ async def _work(plan: dict[str, Any]) -> None:
         DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=limiter, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,
     ):
-        options = OPTIONS.get(plan["verb"], {})
+        options = OPTIONS.get(plan["operation"], {})
         tenants = Tenants([client.cluster(each) for each in plan["clusters"]], store, prefix=plan["prefix"], **options)
-        done = await (WORK | MOVE)[plan["verb"]](tenants, plan["name"])
+        done = await (WORK | MOVE)[plan["operation"]](tenants, plan["name"])
         assert getattr(done, "error", None) is None, done.error
 
 
@@ -83,10 +83,10 @@ def work(plan: dict[str, Any], step: int, seen: Any) -> None:
     asyncio.run(_work(plan))
 
 
-async def killed(place: Place | Two, clusters: list[str], verb: str, name: str, step: int) -> tuple[bool, int]:
+async def killed(place: Place | Two, clusters: list[str], operation: str, name: str, step: int) -> tuple[bool, int]:
     """Work in another process that is killed at a step. Return whether it was, and how many steps it began."""
     plan = {"token": place.sandbox.token, "url": place.sandbox.url, "clusters": clusters}
-    plan |= {"store": f"{place.path}", "prefix": place.prefix, "verb": verb, "name": name}
+    plan |= {"store": f"{place.path}", "prefix": place.prefix, "operation": operation, "name": name}
     seen = PROCESSES.Value("i")
     process = PROCESSES.Process(target=work, args=[plan, step, seen])
     process.start()

@@ -1,4 +1,4 @@
-"""A tenant of the tests of a server: its steps, without verbs and a store."""
+"""A tenant of the tests of a server: its steps, without operations and a store."""
 
 from __future__ import annotations
 

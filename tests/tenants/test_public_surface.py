@@ -28,16 +28,16 @@ from .programs import refusal, session_of
 from .store_contract import a_record, claimed
 
 
-@pytest.mark.parametrize("verb", ["rotate", "revoke_previous", "repair"])
-async def test_verb_without_names_needs_all(place: Place, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["rotate", "revoke_previous", "repair"])
+async def test_operation_without_names_needs_all(place: Place, operation: str) -> None:
     """Every tenant in the store is too much to end by leaving an argument out."""
-    run: Any = getattr(place.tenants(), verb)
-    with pytest.raises(InvalidArgumentError, match=f"{verb} needs names; all=True is every tenant on record"):
+    run: Any = getattr(place.tenants(), operation)
+    with pytest.raises(InvalidArgumentError, match=f"{operation} needs names; all=True is every tenant on record"):
         run()
     with pytest.raises(InvalidArgumentError, match="names or all=True, not both"):
         run(["alpha"], all=True)
     await run(all=True).aclose()
-    if verb != "repair":
+    if operation != "repair":
         await run(older_than=timedelta(days=1)).aclose()
 
 

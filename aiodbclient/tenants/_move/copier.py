@@ -112,7 +112,7 @@ WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(
 """)
 _COUNT_LARGE_OBJECTS = SQL("SELECT 'large objects', count(*)::text FROM pg_largeobject_metadata")
 # The entries that are left out, without the role at their end.
-_THERE = SQL("""
+_EXISTING = SQL("""
 SELECT kind || extname FROM pg_extension, (VALUES ('EXTENSION - '), ('COMMENT - EXTENSION ')) AS of (kind)
 UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace
 """)
@@ -155,10 +155,10 @@ class Copier:
         found = [each for each in await installed() if not (has_tls and each.lacks_tls)]
         fitting = [each for each in found if at_least <= each.version[0] < below]
         if not fitting:
-            there = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
+            versions = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
             upto = "" if below > _NEW_SETTING else f" to {below - 1}"
             raise missing(
-                f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {there}",
+                f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {versions}",
                 f"postgresql-client-{at_least}",
             )
         timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
@@ -201,8 +201,8 @@ class Copier:
         async with self._session(target) as ask:
             ((_, _, *locale),) = await ask(_DATABASE)
         if tuple(locale) != info.locale:
-            here, there = (" ".join(filter(None, each)) for each in (info.locale, locale))
-            raise GrantError(f"encoding and locale differ: {here} and {there}")
+            ours, theirs = (" ".join(filter(None, each)) for each in (info.locale, locale))
+            raise GrantError(f"encoding and locale differ: {ours} and {theirs}")
         with TemporaryFile() as file:
             await self.dump(source, file, "--schema-only")
             await self.restore(target, file)
@@ -270,12 +270,12 @@ class Copier:
         file.seek(0)
         listing = await text_of([self.tools.restore, "--list"], file)
         async with self._session(target) as ask:
-            there = {entry for (entry,) in await ask(_THERE)}
+            existing = {entry for (entry,) in await ask(_EXISTING)}
         entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
         return [
             line
             for line, entry in entries
-            if entry.rpartition(" ")[0] not in there
+            if entry.rpartition(" ")[0] not in existing
             and (entry.endswith(f" {self.names.owner}") or not entry.startswith("DEFAULT ACL "))
         ]
 

@@ -1,4 +1,4 @@
-"""Move each tenant to another cluster: copy it while nobody works in it, store that it is there, and drop it here."""
+"""Move each tenant to another cluster: copy it while nobody works in it, store where it is, and drop the source."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class _Move:
         await self._copy.copy_settings(info.connection_limit, info.settings)
 
     async def _commit(self, kept: TenantMoved, copied: TenantRecord) -> TenantMoved:
-        """Store that the tenant is there, so that whoever works on it next drops what is left behind."""
+        """Store that the tenant is on the target, so that whoever works on it next drops the leftover."""
         tenant, now = self._tenant, await self._tenant.context.store.now()
         assert self._frozen_at is not None
         if copied.suspended is not None:

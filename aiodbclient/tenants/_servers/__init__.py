@@ -42,7 +42,7 @@ class LoginRefusedError(Exception):
     """The server refuses a login or its password. The message says why and holds no secret."""
 
 
-class ServerAwayError(Exception):
+class ServerUnreachableError(Exception):
     """The server is unreachable or has no free connection. The message says why and holds no secret."""
 
 

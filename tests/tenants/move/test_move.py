@@ -389,13 +389,13 @@ async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pyt
     unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
     save = Tenant.save
 
-    async def elsewhere(tenant: Tenant, record: Any, **release: Any) -> None:
+    async def other(tenant: Tenant, record: Any, **release: Any) -> None:
         await save(tenant, evolve(record, leftover=record.leftover and unknown), **release)
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
     with monkeypatch.context() as patched:
-        patched.setattr(Tenant, "save", elsewhere)
+        patched.setattr(Tenant, "save", other)
         moved = await only(tenants.move(["alpha"], to=two.new))
     assert not isinstance(moved, Failed)
     assert moved.left.endswith(
@@ -415,7 +415,7 @@ async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pyt
 
 
 async def test_check_after_restore_finds_moved_tenant(two: Two, alpha: Credential, tmp_path: Path) -> None:
-    """Its database is on the other cluster, and no verb says that it is lost."""
+    """Its database is on the other cluster, and no operation says that it is lost."""
     tenants = two.tenants()
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
     async with SQLiteStore(tmp_path / "restored") as restored:

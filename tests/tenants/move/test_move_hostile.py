@@ -72,15 +72,15 @@ CODE = {
 
 @pytest.mark.parametrize("code", first_of(CODE, 2))
 async def test_move_runs_code_as_tenant(two: Two, tenants: Tenants, alpha: Credential, code: str) -> None:
-    there = await made_there(two, "witness")
-    before = [await sql(each, question) for each in (alpha, there) for question in (POWERS, MEMBERS)]
+    target = await made_there(two, "witness")
+    before = [await sql(each, question) for each in (alpha, target) for question in (POWERS, MEMBERS)]
     [(owner,)] = await sql(alpha, "SELECT current_user::text")  # a role that both clusters have
     await sql(alpha, evil_code(owner), CODE[code], "INSERT INTO t VALUES (1)")
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
     current = present(moved.credential)
     assert await sql(current, "SELECT n FROM t") == [(1,)]
-    after = [await sql(each, question) for each in (current, there) for question in (POWERS, MEMBERS)]
+    after = [await sql(each, question) for each in (current, target) for question in (POWERS, MEMBERS)]
     assert after == before
 
     uri = (await two.new.info()).connection.uri or ""

@@ -47,16 +47,16 @@ def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
         (folder / "extension" / f"{name}--1.sql").write_text(
             f"CREATE FUNCTION {name}() RETURNS int LANGUAGE sql AS 'SELECT 7'"
         )
-    here, there = RestartablePostgres(), RestartablePostgres()
-    for each, path in ((here, f"{first}:{both}"), (there, both)):
+    source, target = RestartablePostgres(), RestartablePostgres()
+    for each, path in ((source, f"{first}:{both}"), (target, both)):
         with psycopg.connect(each.dsn, autocommit=True) as connection:
             connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{path}'")
             connection.execute("SELECT pg_reload_conf()")
     with Sandbox(windows=[]) as sandbox:
-        ids = [asyncio.run(sandbox.add_cluster("pg", server=each.dsn)) for each in (here, there)]
-        yield sandbox, ids[0], ids[1], here.dsn
-    here.close()
-    there.close()
+        ids = [asyncio.run(sandbox.add_cluster("pg", server=each.dsn)) for each in (source, target)]
+        yield sandbox, ids[0], ids[1], source.dsn
+    source.close()
+    target.close()
     rmtree(first)
     rmtree(both)
 
@@ -102,13 +102,13 @@ async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
     older = [each for each in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if each.parts[-2] < newest]
     if not older:
         pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
-    here, there = RestartablePostgres(), RestartablePostgres(older[-1])
+    source, target = RestartablePostgres(), RestartablePostgres(older[-1])
     with Sandbox(windows=[]) as sandbox:
-        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
             await _refused(two, await two.tenants().ensure("alpha"), r"is older than")
-    here.close()
-    there.close()
+    source.close()
+    target.close()
 
 
 OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and what the error names
@@ -264,19 +264,19 @@ async def narrow(
     disk = new_folder()
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         ballast = stack.enter_context(small_disk(disk))
-        here = RestartablePostgres()
+        source = RestartablePostgres()
         monkeypatch.setattr(servers, "new_folder", lambda: for_a_server(_made(disk / "data")))
-        there = RestartablePostgres()
-        for each in (here, there):
+        target = RestartablePostgres()
+        for each in (source, target):
             stack.callback(each.close)
 
         def free() -> None:
             ballast.unlink(missing_ok=True)
-            if there.process.poll() is not None:  # it cannot even write its log
+            if target.process.poll() is not None:  # it cannot even write its log
                 (disk / "data" / "data" / "postmaster.pid").unlink(missing_ok=True)
-                there.start()
+                target.start()
 
-        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
             yield two, ballast, free
 

@@ -130,7 +130,7 @@ async def test_transaction_prepared_in_freeze_stops_move(
 
 async def test_move_ends_rights_of_others(two: Two, alpha: Credential) -> None:
     name = f"{two.prefix}reporting"
-    here = await two.old.users.create(name)
+    source = await two.old.users.create(name)
     await sql(
         alpha,
         "CREATE TABLE t (n int)",
@@ -139,20 +139,20 @@ async def test_move_ends_rights_of_others(two: Two, alpha: Credential) -> None:
     await administer(two.old, f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"')
     await two.new.users.create(name)
 
-    moved = await moved_beside(two, evolve(alpha, username=name, password=here.password))
+    moved = await moved_beside(two, evolve(alpha, username=name, password=source.password))
 
     rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
     assert await sql(moved.credential, rights) == [(False,)]
 
 
 async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> None:
-    tenants, there = two.tenants(), servers[4]
+    tenants, target = two.tenants(), servers[4]
     alpha = await tenants.ensure("alpha")
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 300000)")
     moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
     while await tenants.get("alpha") is not None:  # until it is frozen
         await asyncio.sleep(0.01)
-    await asyncio.to_thread(there.stop)
+    await asyncio.to_thread(target.stop)
     failed = await moving
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
@@ -160,7 +160,7 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
     assert await tenants.get("alpha") == alpha
     assert (await record_for(two.store, "alpha")).leftover == two.new.id
 
-    await asyncio.to_thread(there.start)
+    await asyncio.to_thread(target.start)
     repaired = await only(Tenants([two.old, two.new], two.store, prefix=two.prefix).repair(["alpha"]))
     assert repaired.action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])
@@ -169,18 +169,18 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
 
 
 async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...]) -> None:
-    here, dump = servers[3], Copier.dump
+    source, dump = servers[3], Copier.dump
 
     async def dying(self: Copier, *arguments: Any) -> None:
         if "--schema-only" not in arguments:  # which is the trial
-            here.stop()  # in one piece: the move may be cancelled meanwhile
+            source.stop()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    await assert_survives(two, 1000, here, patch.object(Copier, "dump", dying))
+    await assert_survives(two, 1000, source, patch.object(Copier, "dump", dying))
 
 
 async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    tenants, here = two.tenants(), servers[3]
+    tenants, source = two.tenants(), servers[3]
     before = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
@@ -189,7 +189,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     async def dying(store: SQLiteStore, claim: Any, record: Any, **release: Any) -> None:
         await save(store, claim, record, **release)
         if record.leftover is not None:
-            await asyncio.to_thread(here.stop)
+            await asyncio.to_thread(source.stop)
 
     monkeypatch.setattr(SQLiteStore, "save", dying)
     moved = await only(tenants.move(["alpha"], to=two.new))
@@ -220,7 +220,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     assert not await enters(resumed.credential)
     assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
 
-    await asyncio.to_thread(here.start)
+    await asyncio.to_thread(source.start)
     assert not await enters(before)
     repaired = await only(two.tenants().repair(["alpha"]))
     assert repaired.error is None

@@ -118,7 +118,7 @@ async def test_usage_while_session_changes_user(server: Server) -> None:
     assert found[tenant.database][1] == 2
 
 
-async def test_prepared_statements_of_a_neighbour_stop_no_verb(server: Server) -> None:
+async def test_prepared_statements_of_a_neighbour_stop_no_operation(server: Server) -> None:
     """They stop those of others: the server has a limit for all (16,382), and no login has one."""
     hostile, login, _, own = await server.enter()
     tenant, *_, theirs = await server.enter()

@@ -101,9 +101,9 @@ async def test_prepared_transaction_stops_removal_alone(tenants: Tenants, mysql_
     assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
 
 
-@pytest.mark.parametrize("verb", ["suspend", pytest.param("remove", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("operation", ["suspend", pytest.param("remove", marks=pytest.mark.thorough)])
 async def test_resisting_login_keeps_no_other(
-    tenants: Tenants, opened: Open, mysql_root: str, monkeypatch: pytest.MonkeyPatch, verb: str
+    tenants: Tenants, opened: Open, mysql_root: str, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     """A session of the owner, which is ended first, runs a statement that ignores KILL."""
     earlier = await tenants.ensure("alpha")
@@ -127,7 +127,7 @@ async def test_resisting_login_keeps_no_other(
     await until(lambda: count(f"{sessions} AND PROCESSLIST_STATE = 'executing'", owner.username))
     with monkeypatch.context() as patched:
         patched.setattr(kill, "ENDING_SECONDS", 0.5)
-        refused = await only(getattr(tenants, verb)(["alpha"]))
+        refused = await only(getattr(tenants, operation)(["alpha"]))
 
     named = rf"sessions of '{owner.username}' did not end within .*: thread \d+ \(Query\); run it again"
     assert re.search(named, str(refused.error))
@@ -136,7 +136,7 @@ async def test_resisting_login_keeps_no_other(
     for credential in (earlier, owner, *others):
         with pytest.raises(pymysql.MySQLError, match="denied"):
             connect(credential)
-    assert (await only(getattr(tenants, verb)(["alpha"]))).error is None
+    assert (await only(getattr(tenants, operation)(["alpha"]))).error is None
     busy.join()
 
 
@@ -155,7 +155,9 @@ def refused(credential: Credential, statement: str) -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-async def test_verbs_and_roles_stay_within_their_name(my_place: Place, tenants: Tenants, pair: tuple[str, str]) -> None:
+async def test_operations_and_roles_stay_within_their_name(
+    my_place: Place, tenants: Tenants, pair: tuple[str, str]
+) -> None:
     """The one name is a pattern that matches the other. Each of both, and each role, reaches its own schema alone."""
     for name in pair:
         once(await tenants.ensure(name), "CREATE TABLE t (a INT PRIMARY KEY)")

@@ -74,7 +74,7 @@ async def test_adoption_keeps_newest_login(anywhere: Place, new: SQLiteStore) ->
 
 
 async def test_the_older_of_two_stores_is_told_so(anywhere: Place, new: SQLiteStore) -> None:
-    """A verb that changes a tenant refuses if a login is newer than all on record: `adopt` is the way back."""
+    """An operation that changes a tenant refuses if a login is newer than all on record: `adopt` is the way back."""
     old, after = anywhere.tenants(), Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
     await old.ensure("gamma")
     adopted = await after.ensure("gamma", if_exists="adopt")
@@ -151,8 +151,8 @@ async def test_returned_login_ended_by_repair(anywhere: Place, is_suspended: boo
     """As after a failover or a restore. A suspended tenant is suspended again."""
     tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
-    for verb in ["suspend"] if is_suspended else ["rotate", "revoke_previous"]:
-        assert (await only(getattr(tenants, verb)(["gamma"]))).error is None
+    for operation in ["suspend"] if is_suspended else ["rotate", "revoke_previous"]:
+        assert (await only(getattr(tenants, operation)(["gamma"]))).error is None
     assert (await only(tenants.check(["gamma"]))).problems == ()
     if is_suspended and old.engine == Engine.MYSQL:
         await ask(await admin_of(anywhere), f"ALTER USER '{old.username}'@'%' ACCOUNT UNLOCK", database="mysql")
@@ -262,8 +262,8 @@ async def test_database_made_by_others_before_create(anywhere: Place, what: str,
         assert len(databases) - len(before[1]) == 1
 
 
-@pytest.mark.parametrize("verb", ["provision", "repair", "remove"])
-async def test_database_made_by_others_after_crash(anywhere: Place, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["provision", "repair", "remove"])
+async def test_database_made_by_others_after_crash(anywhere: Place, operation: str) -> None:
     """A process dies before it creates the database, and somebody else makes one of that name: it stays theirs."""
     place, name = anywhere, anywhere.prefix + "shop"
     shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
@@ -272,18 +272,18 @@ async def test_database_made_by_others_after_crash(anywhere: Place, verb: str) -
     admin = await admin_of(place, name)
     await ask(admin, "CREATE TABLE theirs (x int PRIMARY KEY)")
 
-    outcome = await only(getattr(place.tenants(), verb)(["shop"]))
+    outcome = await only(getattr(place.tenants(), operation)(["shop"]))
 
     assert isinstance(outcome.error, NameTakenError) or outcome.action is TenantAction.DELETED
     assert await place.store.get("shop") is None
     await ask(admin, "INSERT INTO theirs VALUES (1)")
     assert await place.logins() == []
-    if verb == "provision":
+    if operation == "provision":
         assert (await only(place.tenants().provision(["shop"], if_exists="adopt"))).action is TenantAction.ADOPTED
 
 
-@pytest.mark.parametrize("verb", ["provision", "repair", "remove"])
-async def test_tenant_of_another_store_after_crash(anywhere: Place, verb: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("operation", ["provision", "repair", "remove"])
+async def test_tenant_of_another_store_after_crash(anywhere: Place, operation: str, tmp_path: Path) -> None:
     """A process dies before it creates anything, and the process of another store makes the tenant."""
     place, name = anywhere, anywhere.prefix + "shop"
     engine = (await place.cluster.info()).engine
@@ -293,7 +293,7 @@ async def test_tenant_of_another_store_after_crash(anywhere: Place, verb: str, t
     async with SQLiteStore(tmp_path / "other.db") as store:
         theirs = await Tenants(place.cluster, store, prefix=place.prefix).ensure("shop")
 
-    outcome = await only(getattr(place.tenants(), verb)(["shop"]))
+    outcome = await only(getattr(place.tenants(), operation)(["shop"]))
 
     assert isinstance(outcome.error, ConflictError)
     assert "another store knows the tenant 'shop'" in str(outcome.error)

@@ -220,10 +220,10 @@ async def test_rotation_cancelled_at_its_new_login_goes_on(place: Place, monkeyp
     assert len(await place.logins()) == 2  # the cancelled one is gone
 
 
-async def test_verb_waits_one_lease_then_busy(
+async def test_operation_waits_one_lease_then_busy(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
+    """An operation waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
     monkeypatch.setattr(loop, "LEASE", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")

@@ -24,30 +24,30 @@ WHERE datname = current_database() AND rolname ~ '_[0-9a-f]{12}_' AND NOT starts
 """
 
 
-async def prepare(place: Place, verb: str, name: str) -> str:
-    """Make what the verb needs. Return the login that the tenant has."""
+async def prepare(place: Place, operation: str, name: str) -> str:
+    """Make what the operation needs. Return the login that the tenant has."""
     tenants = place.tenants()
-    if verb == "ensure":
+    if operation == "ensure":
         return ""
-    if verb == "copy":
+    if operation == "copy":
         if (await place.cluster.info()).engine == Engine.MYSQL:
             pytest.skip("MySQL has no templates")
         if await place.store.get("golden") is not None:
             return ""
-    credential = await tenants.ensure("golden" if verb == "copy" else name)
+    credential = await tenants.ensure("golden" if operation == "copy" else name)
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
-    if verb == "copy":
+    if operation == "copy":
         await tenants.role("reader").ensure("golden")
         assert (await only(tenants.suspend(["golden"]))).error is None
-    if verb == "revoke-previous":
+    if operation == "revoke-previous":
         assert (await only(tenants.rotate([name]))).error is None
-    if verb == "adopt":
+    if operation == "adopt":
         await place.store.discard(name)
-    if verb == "resume":
+    if operation == "resume":
         assert (await only(tenants.suspend([name]))).error is None
-    if verb == "remove":
+    if operation == "remove":
         await tenants.role("reader").ensure(name)
-    if verb == "repair":
+    if operation == "repair":
         admin = await admin_of(place)
         if admin.engine == Engine.PG:
             await ask(admin, f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
@@ -56,61 +56,62 @@ async def prepare(place: Place, verb: str, name: str) -> str:
     return credential.username
 
 
-async def was_killed(place: Place, verb: str, name: str, step: int) -> bool:
+async def was_killed(place: Place, operation: str, name: str, step: int) -> bool:
     """Work in another process, and kill it at this step. Returns False if it ends before."""
-    return (await killed(place, [place.cluster.id], verb, name, step))[0]
+    return (await killed(place, [place.cluster.id], operation, name, step))[0]
 
 
-async def was_cancelled(place: Place, verb: str, name: str, step: int) -> bool:
+async def was_cancelled(place: Place, operation: str, name: str, step: int) -> bool:
     """Work, and cancel it at this statement or change of the store. Returns False if it ends before."""
-    return await died(place, step, lambda dying: WORK[verb](dying, name), **OPTIONS.get(verb, {}))
+    return await died(place, step, lambda dying: WORK[operation](dying, name), **OPTIONS.get(operation, {}))
 
 
 # An adoption on PostgreSQL always runs. The others are thorough.
 @pytest.mark.parametrize(
-    ("verb", "step"), [("adopt", 14), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
+    ("operation", "step"),
+    [("adopt", 14), *(pytest.param(operation, 1, marks=pytest.mark.thorough) for operation in WORK)],
 )
 @pytest.mark.parametrize("its_cluster", first_of(SQL), indirect=True)
-async def test_killed_work_finished_by_next_run(anywhere: Place, verb: str, step: int) -> None:
-    await assert_finished(anywhere, verb, step, was_killed)
+async def test_killed_work_finished_by_next_run(anywhere: Place, operation: str, step: int) -> None:
+    await assert_finished(anywhere, operation, step, was_killed)
 
 
 @pytest.mark.parametrize("step", first_of([12, 5]))
-@pytest.mark.parametrize("verb", WORK)
-async def test_cancelled_work_finished_by_next_run(place: Place, verb: str, step: int) -> None:
-    await assert_finished(place, verb, step, was_cancelled)
+@pytest.mark.parametrize("operation", WORK)
+async def test_cancelled_work_finished_by_next_run(place: Place, operation: str, step: int) -> None:
+    await assert_finished(place, operation, step, was_cancelled)
 
 
 async def assert_finished(
-    place: Place, verb: str, step: int, interrupted: Callable[[Place, str, str, int], Awaitable[bool]]
+    place: Place, operation: str, step: int, interrupted: Callable[[Place, str, str, int], Awaitable[bool]]
 ) -> None:
-    """Interrupt the verb at each ``step``. The same verb then finishes it."""
+    """Interrupt the operation at each ``step``. The same operation then finishes it."""
     for statement in count(1, step):
         tenants, name = place.tenants(), f"n{statement}"
-        first = await prepare(place, verb, name)
-        was_interrupted = await interrupted(place, verb, name, statement)
-        if verb in ("ensure", "reader", "rotate", "revoke-previous") and (on_record := await tenants.get(name)):
+        first = await prepare(place, operation, name)
+        was_interrupted = await interrupted(place, operation, name, statement)
+        if operation in ("ensure", "reader", "rotate", "revoke-previous") and (on_record := await tenants.get(name)):
             assert not await refusal(on_record)  # a credential on record works at each moment
         if await place.store.get(name) is None:
-            tenants = place.tenants(**OPTIONS.get(verb, {}))  # otherwise the record has the template
-        await WORK[verb](tenants, name)
+            tenants = place.tenants(**OPTIONS.get(operation, {}))  # otherwise the record has the template
+        await WORK[operation](tenants, name)
 
-        if verb == "suspend":
+        if operation == "suspend":
             assert await tenants.get(name) is None
             assert (await only(tenants.check([name]))).problems == ()
             assert (await only(tenants.resume([name]))).error is None
-        if verb == "remove":
+        if operation == "remove":
             assert not [login for login in await place.logins() if login.startswith(f"{name}_")]
             assert place.prefix + name not in [db.name for db in await place.cluster.dbs.list()]
             assert await tenants.get(name) is None
         else:
             credential = present(await tenants.get(name))
-            assert not await refusal(credential, "SELECT 1" if verb == "ensure" else "SELECT x FROM t")
+            assert not await refusal(credential, "SELECT 1" if operation == "ensure" else "SELECT x FROM t")
             assert (await only(tenants.check([name]))).problems == ()
-        if verb == "copy":  # its roles have no members, and nobody is in it
+        if operation == "copy":  # its roles have no members, and nobody is in it
             assert (await only(tenants.check(["golden"]))).problems == ()
             assert await ask(await admin_of(place, credential.database), STRANGERS) == []
-        if verb == "adopt":
+        if operation == "adopt":
             record = present(await place.store.get(name))
             assert present(record.previous()).username == first
             assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED

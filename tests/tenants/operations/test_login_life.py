@@ -24,7 +24,7 @@ from ..leaks import leaks
 from ..programs import refusal
 
 
-async def test_verbs_request_only_the_cluster(anywhere: Place) -> None:
+async def test_operations_request_only_the_cluster(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     for _ in range(2):
         credential = await tenants.ensure("alpha")
@@ -82,8 +82,8 @@ VERBS: dict[str, Verb] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_no_password_in_traceback_locals(anywhere: Place, verb: str) -> None:
+@pytest.mark.parametrize("operation", VERBS)
+async def test_no_password_in_traceback_locals(anywhere: Place, operation: str) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
     second = present((await only(tenants.rotate(["alpha"]))).credential)
@@ -93,7 +93,7 @@ async def test_no_password_in_traceback_locals(anywhere: Place, verb: str) -> No
     for admin in (("doadmin", wrong), ("nobody", wrong)):
         error: BaseException | None = None
         try:
-            outcome: Any = await VERBS[verb](anywhere.tenants(admin=admin))
+            outcome: Any = await VERBS[operation](anywhere.tenants(admin=admin))
             error = outcome.error
         except GrantError as ended:  # the whole run
             error = ended
@@ -107,29 +107,29 @@ CUT_OFF = ("ensure", "rotate", "suspend", "resume", "repair", "remove")
 NEW = "Aa1-hunter2-hunter2-hunter2"
 
 
-async def act(tenants: Tenants, verb: str) -> None:
-    if verb == "ensure":
+async def act(tenants: Tenants, operation: str) -> None:
+    if operation == "ensure":
         await tenants.ensure("alpha")
         return
-    options = {"force": True} if verb == "rotate" else {}  # again, if it was done when its time was up
-    run: AsyncIterable[Any] = getattr(tenants, verb)(["alpha"], **options)
+    options = {"force": True} if operation == "rotate" else {}  # again, if it was done when its time was up
+    run: AsyncIterable[Any] = getattr(tenants, operation)(["alpha"], **options)
     async for outcome in run:
         if outcome.error is not None:
             raise outcome.error
 
 
 async def cut_off(tenants: Tenants, secrets: tuple[str, ...], waits: Iterable[int]) -> tuple[Counter[str], set[str]]:
-    """How often each verb was cut off, and what the frames of its errors showed."""
+    """How often each operation was cut off, and what the frames of its errors showed."""
     cut, found = Counter[str](), set[str]()
     for milliseconds in waits:
-        for verb in CUT_OFF:
+        for operation in CUT_OFF:
             try:
                 async with asyncio.timeout(milliseconds / 1000):
-                    await act(tenants, verb)
+                    await act(tenants, operation)
             except (TimeoutError, DatabaseClientError) as error:
-                cut[verb] += 1
+                cut[operation] += 1
                 found.update(leaks(error, *secrets))
-            await act(tenants, verb)  # to its end, so that the next verb has something to do
+            await act(tenants, operation)  # to its end, so that the next operation has something to do
     return cut, found
 
 

@@ -271,7 +271,7 @@ async def test_failed_or_removed_tenant_frees_capacity(fleet: Fleet) -> None:
     assert set(await fleet.on_record()) == {"beta", "gamma"}
 
 
-async def test_each_verb_reads_each_cluster_once(fleet: Fleet) -> None:
+async def test_each_operation_reads_each_cluster_once(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
     before = len(fleet.sandbox.requests)
     tenants = fleet.tenants(a, b)
@@ -318,7 +318,7 @@ async def test_claimed_name_without_intent_is_skipped(fleet: Fleet) -> None:
     assert [each.action async for each in fleet.tenants(a, b).remove(["alpha"])] == [TenantAction.ABSENT]
 
 
-async def test_damaged_or_foreign_records_end_no_verb(fleet: Fleet, tmp_path: Path) -> None:
+async def test_damaged_or_foreign_records_end_no_operation(fleet: Fleet, tmp_path: Path) -> None:
     a, b = fleet.a, fleet.b
     tenants = fleet.tenants(a)
     for name in ("m1", "m2", "damaged"):
@@ -357,8 +357,8 @@ async def test_damaged_or_foreign_records_end_no_verb(fleet: Fleet, tmp_path: Pa
     assert [(await anext(listing)).name for _ in range(2)] == ["m1", "m2"]
     with pytest.raises(StoreError, match="'damaged' is damaged"):
         await anext(listing)
-    for verb in (tenants.suspend, tenants.resume, tenants.remove):
-        outcomes = await outcomes_of(verb(["damaged", "newer", *others, "m1", "m2"]))
+    for operation in (tenants.suspend, tenants.resume, tenants.remove):
+        outcomes = await outcomes_of(operation(["damaged", "newer", *others, "m1", "m2"]))
         assert {name: type(each.error) for name, each in outcomes.items()} == {
             **dict.fromkeys(["damaged", "newer"], StoreError),
             **dict.fromkeys(others, InvalidArgumentError),

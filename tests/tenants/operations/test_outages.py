@@ -123,8 +123,8 @@ async def test_outage_error_says_state_on_record(anywhere: Place) -> None:
     async with behind(anywhere) as proxy:
         tenants = anywhere.tenants()
         await tenants.ensure("alpha")
-        for verb in (tenants.rotate, tenants.revoke_previous):
-            assert (await only(verb(["alpha"]))).error is None
+        for operation in (tenants.rotate, tenants.revoke_previous):
+            assert (await only(operation(["alpha"]))).error is None
         proxy.add(cut=True)
         rotated = await only(tenants.rotate(["alpha"]))
         proxy.rules.clear()

@@ -99,9 +99,9 @@ async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypa
 
 @pytest.mark.parametrize("age", [30, 3.5, "30d", timedelta(seconds=-1)])
 async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
-    for verb in (place.tenants().rotate, place.tenants().revoke_previous):
+    for operation in (place.tenants().rotate, place.tenants().revoke_previous):
         with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
-            verb(older_than=age)
+            operation(older_than=age)
 
 
 async def test_pending_rotation_needs_force(anywhere: Place) -> None:
@@ -165,18 +165,18 @@ async def test_three_crontabs_rotate_each_once(place: Place) -> None:
     async with clocked(place) as (store, tenants):
         assert all([outcome.error is None async for outcome in tenants.provision(names)])
 
-        async def machine(days: int, verb: str, age: int) -> list[Any]:
+        async def machine(days: int, operation: str, age: int) -> list[Any]:
             async with ClockedStore(place.path) as its_own:
                 its_own.time = store.time + days * DAY
                 its_tenants = Tenants(place.cluster, its_own, prefix=place.prefix)
-                return [outcome async for outcome in getattr(its_tenants, verb)(older_than=age * DAY)]
+                return [outcome async for outcome in getattr(its_tenants, operation)(older_than=age * DAY)]
 
-        for days, verb, age, action in (
+        for days, operation, age, action in (
             (31, "rotate", 30, TenantAction.ROTATED),
             (33, "revoke_previous", 1, TenantAction.REVOKED),
             (62, "rotate", 30, TenantAction.ROTATED),
         ):
-            runs = await asyncio.gather(*(machine(days, verb, age) for _ in range(3)))
+            runs = await asyncio.gather(*(machine(days, operation, age) for _ in range(3)))
             outcomes = [outcome for run in runs for outcome in run]
             assert {outcome.error for outcome in outcomes} == {None}
             by_name = {(outcome.name, outcome.credential) for outcome in outcomes}

@@ -1,4 +1,4 @@
-"""What every implementation of ``Server`` does, on a real server each: the steps of the verbs, in their order."""
+"""What every implementation of ``Server`` does, on a real server each: the steps of the operations, in their order."""
 
 from __future__ import annotations
 

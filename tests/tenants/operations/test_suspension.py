@@ -81,7 +81,7 @@ async def test_suspend_and_resume_keep_data(anywhere: Place) -> None:
 
 
 async def test_restored_store_opens_no_suspended_tenant(place: Place, tmp_path: Path) -> None:
-    """On PostgreSQL. The tenant was suspended after the backup of the store: no verb makes a login for it."""
+    """On PostgreSQL. The tenant was suspended after the backup of the store: no operation makes a login for it."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     async with SQLiteStore(tmp_path / "restored") as restored:

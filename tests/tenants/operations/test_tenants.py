@@ -89,9 +89,9 @@ async def test_invalid_tenant_name_refused(place: Place, name: Any) -> None:
     assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
 
 
-@pytest.mark.parametrize("verb", ["check", "repair", "rotate", "revoke_previous", "suspend", "resume", "usage"])
-async def test_unknown_tenant_fails_every_verb(place: Place, verb: str) -> None:
-    run = getattr(place.tenants(), verb)
+@pytest.mark.parametrize("operation", ["check", "repair", "rotate", "revoke_previous", "suspend", "resume", "usage"])
+async def test_unknown_tenant_fails_every_operation(place: Place, operation: str) -> None:
+    run = getattr(place.tenants(), operation)
     outcome = await only(run(["nobody"]))
     assert isinstance(outcome.error, TenantNotFoundError)
     with pytest.raises(InvalidArgumentError, match="an iterable of names"):
@@ -318,15 +318,15 @@ async def test_wrong_arguments_are_named(place: Place, arguments: tuple[Any, ...
         place.tenants().each(*arguments, concurrency=0 if "concurrency" in message else 1)
 
 
-@pytest.mark.parametrize("verb", ["rotate", "revoke_previous", "repair", "check", "remove", "provision"])
-async def test_max_wait_applies_to_one_tenant(place: Place, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["rotate", "revoke_previous", "repair", "check", "remove", "provision"])
+async def test_max_wait_applies_to_one_tenant(place: Place, operation: str) -> None:
     async with DatabaseClient(
         place.sandbox.token, base_url=place.sandbox.url, rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=0.1
     ) as client:
         tenants = Tenants(client.cluster(place.cluster.id), place.store, prefix=place.prefix)
-        await place.tenants().ensure("a") if verb != "provision" else None
-        await only(place.tenants().rotate(["a"])) if verb == "revoke_previous" else None
+        await place.tenants().ensure("a") if operation != "provision" else None
+        await only(place.tenants().rotate(["a"])) if operation == "revoke_previous" else None
         await client.clusters.list()  # which uses the limit up
         async with asyncio.timeout(50):  # the window has a slot after 60 s
             with pytest.raises(MaxWaitError, match="it was not sent"):
-                _ = [each async for each in getattr(tenants, verb)(["a"])]
+                _ = [each async for each in getattr(tenants, operation)(["a"])]

@@ -79,17 +79,17 @@ async def evil(tenants: Tenants) -> Credential:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("pair", "verb"), [("pg_authid", "suspend"), ("pg_database", "rotate")])
-async def test_all_logins_wait(tenants: Tenants, evil: Credential, pair: str, verb: str) -> None:
+@pytest.mark.parametrize(("pair", "operation"), [("pg_authid", "suspend"), ("pg_database", "rotate")])
+async def test_all_logins_wait(tenants: Tenants, evil: Credential, pair: str, operation: str) -> None:
     """Nobody enters the server. A call fails in time, and changes nothing."""
     async with idle(evil, pair):
-        refused = await only(getattr(tenants, verb)(["evil"]))
+        refused = await only(getattr(tenants, operation)(["evil"]))
     assert isinstance(refused.error, GrantError)
     assert "the administrator of the tenants cannot log in: connection timeout" in str(refused.error)
     assert "the credential in use was not touched" in str(refused.error)
     assert await tenants.get("evil") == evil
     assert await enters(evil)
-    assert (await only(getattr(tenants, verb)(["evil"]))).error is None
+    assert (await only(getattr(tenants, operation)(["evil"]))).error is None
 
 
 @pytest.mark.thorough

@@ -193,8 +193,8 @@ def unkillable(credential: Credential) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("verb", ["suspend", "remove"])
-async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["suspend", "remove"])
+async def test_suspend_refused_by_session(place: Place, operation: str) -> None:
     tenants = place.tenants()
     first = await tenants.ensure("alpha")
     assert (await only(tenants.role("reader").provision(["alpha"]))).error is None
@@ -202,7 +202,7 @@ async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
     second = present((await only(tenants.rotate(["alpha"]))).credential)
     assert await enters(reader)
     with unkillable(first) as pid:
-        refused = await only(getattr(tenants, verb)(["alpha"]))
+        refused = await only(getattr(tenants, operation)(["alpha"]))
         working = [each.username for each in (first, second, reader) if await enters(each)]
     assert working == []
     assert str(pid) in str(refused.error)

@@ -40,8 +40,8 @@ from .. import (
     BaseTenant,
     LoginRefusedError,
     Server,
-    ServerAwayError,
     ServerState,
+    ServerUnreachableError,
     SharedSessions,
     TenantSteps,
     of_tenant,
@@ -139,8 +139,8 @@ class MySQLServer(Server):
             return None
         except LoginRefusedError as refused:
             return str(refused)
-        except ServerAwayError as away:
-            reason = f"could not be tested: {away}"
+        except ServerUnreachableError as unreachable:
+            reason = f"could not be tested: {unreachable}"
         raise of_tenant(names, f"the login {login!r} {reason}")
 
     async def count_sessions(self, login: str) -> int:
@@ -176,7 +176,7 @@ class MySQLServer(Server):
     async def _log_in(self, **options: Any) -> Session:
         try:
             return await connect(self._admin | options, self._tls, prepared=True)
-        except (LoginRefusedError, ServerAwayError) as refused:
+        except (LoginRefusedError, ServerUnreachableError) as refused:
             reason = str(refused)
         raise GrantError(f"the administrator who makes the tenants' logins cannot log in: {reason}")
 

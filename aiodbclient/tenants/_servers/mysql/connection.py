@@ -24,7 +24,7 @@ from ...._masking import Secret
 from ....errors import ConfigurationError
 from ..._naming import Names
 from ...errors import GrantError
-from .. import SHARE_OF_CONNECTIONS, BaseTenant, LoginRefusedError, ServerAwayError, SessionLostError, of_tenant
+from .. import SHARE_OF_CONNECTIONS, BaseTenant, LoginRefusedError, ServerUnreachableError, SessionLostError, of_tenant
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
@@ -208,19 +208,19 @@ async def connect(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepar
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}
     session = Session(**options, **settings)
-    refused: LoginRefusedError | ServerAwayError
+    refused: LoginRefusedError | ServerUnreachableError
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await session.log_in(prepared=prepared)
             return session
     except pymysql.Error as error:
-        refused = _REFUSALS.get(error.args[0], ServerAwayError)(str(error.args[-1]))
+        refused = _REFUSALS.get(error.args[0], ServerUnreachableError)(str(error.args[-1]))
     except GrantError as error:
-        refused = ServerAwayError(str(error))
+        refused = ServerUnreachableError(str(error))
     except TimeoutError:
-        refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
+        refused = ServerUnreachableError(f"no answer within {CONNECT_SECONDS} seconds")
     except _NOT_MYSQL as error:
-        refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
+        refused = ServerUnreachableError(f"the server is not MySQL ({type(error).__name__})")
     except BaseException as error:
         session.close()
         error.__traceback__ = None  # the driver's frames show the password

@@ -24,7 +24,7 @@ from attrs import frozen
 from ...._masking import Secret
 from ..._libpq import one_line
 from ..._naming import Names
-from .. import LoginRefusedError, ServerAwayError, of_tenant
+from .. import LoginRefusedError, ServerUnreachableError, of_tenant
 from .connection import CONNECT_SECONDS
 
 _ROUNDS = 4_096  # PostgreSQL's default
@@ -68,9 +68,9 @@ async def log_in(
                 elif not answer:
                     raise EOFError("the server closed the connection")
                 elif answer != b"N":  # what else came would be read as if TLS protected it
-                    raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+                    raise ServerUnreachableError("the server does not speak PostgreSQL's protocol")
                 elif context.verify_mode:
-                    raise ServerAwayError("the server does not support TLS")
+                    raise ServerUnreachableError("the server does not support TLS")
                 await _Wire(reader, writer).log_in(login, password, names.database)
                 writer.write(b"X\0\0\0\4")
             finally:
@@ -78,8 +78,8 @@ async def log_in(
             return None
     except LoginRefusedError as refused:
         return str(refused)
-    except ServerAwayError as away:
-        reason = str(away)
+    except ServerUnreachableError as unreachable:
+        reason = str(unreachable)
     except TimeoutError:
         reason = f"the server did not answer within {CONNECT_SECONDS} s"
     except (OSError, EOFError, ValueError, KeyError, struct.error) as error:
@@ -120,7 +120,7 @@ class _Wire:
         if not 0 < rounds <= _MOST_ROUNDS:
             raise LoginRefusedError(f"its password has {rounds:,} rounds of SCRAM; 1 to {_MOST_ROUNDS:,} are tried")
         if not fields["r"].startswith(nonce):
-            raise ServerAwayError("the server answered with another nonce")
+            raise ServerUnreachableError("the server answered with another nonce")
         salted = await asyncio.to_thread(_salted, password, b64decode(fields["s"]), rounds)
         client, server = _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
         final = f"c=biws,r={fields['r']}"
@@ -129,7 +129,7 @@ class _Wire:
         self._send(f"{final},p={b64encode(proof).decode()}")
         _, content = await self._expect(_SASL_FINAL)
         if not hmac.compare_digest(b64decode(content.removeprefix(b"v=")), _hmac(server, signed)):
-            raise ServerAwayError("the server does not know the password's verifier")
+            raise ServerUnreachableError("the server does not know the password's verifier")
 
     async def _expect(self, *wanted: int) -> tuple[int, bytes]:
         """Read a request for an authentication, or its end: which one it is, and its content."""
@@ -138,9 +138,9 @@ class _Wire:
             kind, content = await self._message()
         if kind == b"E"[0]:
             code, text = _read_error(content)
-            raise LoginRefusedError(text) if code == _WRONG_PASSWORD else ServerAwayError(text)
+            raise LoginRefusedError(text) if code == _WRONG_PASSWORD else ServerUnreachableError(text)
         if kind != b"R"[0]:
-            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+            raise ServerUnreachableError("the server does not speak PostgreSQL's protocol")
         [authentication] = struct.unpack_from("!i", content)
         if authentication not in wanted:
             # Such as MD5, which a session of the login can choose for its own password.
