@@ -152,14 +152,13 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
         if template is not None:
             await remove(tenant)
-        else:
-            await tenant.save(None, release=True)
+        await tenant.save(None, release=True)
         raise
     is_continued = template is None and tenant.found.database
     if kind is OperationKind.PROVISION and not is_new and not is_continued:  # somebody made it a moment ago
         await tenant.save(None, release=True)
         raise conflict(tenant, cluster, ServerState(database=True))
-    await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION and template is None)
+    await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION)
     logins = list[Login]()
     if adopted is not None:
         now = await tenant.context.store.now()

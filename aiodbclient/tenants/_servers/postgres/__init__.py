@@ -49,6 +49,7 @@ _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _TESTS = 4  # how many logins of tenants to test at a time
 _DROPS = 2  # how many ended logins to drop at a time
 _REASSIGNS = 2  # tenants whose objects to take back at a time: others can delay it
+_COPIES = 2  # of a template at a time: were all made at once, all would be ready late
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 
@@ -117,6 +118,7 @@ class PostgresServer(Server):
         self._tests = asyncio.Semaphore(_TESTS)
         self.drops = asyncio.Semaphore(_DROPS)
         self.reassigns = asyncio.Semaphore(_REASSIGNS)
+        self.copies = asyncio.Semaphore(_COPIES)
         self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
@@ -238,7 +240,8 @@ class PostgresSteps(TenantSteps):
 
     async def create(self, source: Names | None = None) -> bool:
         if source is not None:
-            return await self._copy(source)
+            async with self._server.copies:
+                return await self._copy(source)
         is_new = await self._step(databases.create)
         # A step of its own: repeated, the first one would find that the database is not new.
         if await self._step(databases.open_new):

@@ -49,7 +49,7 @@ async def restore(session: Session, *, is_new: bool) -> None:
     lacks, owner = await missing(session), session.names.owner
     if not lacks:
         return
-    if is_new and not await session.run(_OWNS, owner):  # a ``setup`` that failed may have left something
+    if is_new and not await session.run(_OWNS, owner):  # as of a template, or of a ``setup`` that failed
         await add(session, lacks)
         return
     untrusted = [name for (name,) in await session.run(_UNTRUSTED, [name for name, _ in lacks])]
