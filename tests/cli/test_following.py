@@ -175,6 +175,17 @@ async def test_line_without_terminal(capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().err == "aiodbclient: 1 of 3 done, 1 failed\n"
 
 
+async def test_wait_of_run_for_reserve_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limiter has a slot for a single call, and none for the run."""
+    limiter = RateLimiter()
+    with Bar(3, limiter) as bar:
+        monkeypatch.setattr(bar, "_advanced_at", asyncio.get_running_loop().time() - 20.0)
+        assert "no answer" in bar.state()
+        monkeypatch.setattr(limiter, "estimate_wait", lambda ahead, *, bulk: 40.0 if bulk else 0.0)
+        assert "no answer" not in bar.state()
+        assert bar.state().endswith("rate limit: 40s")
+
+
 async def test_silence_is_no_estimate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """After ten seconds without an outcome no time left is estimated, and it says what does not answer."""
     with Bar(3, RateLimiter()) as bar:

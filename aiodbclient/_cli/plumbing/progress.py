@@ -284,7 +284,7 @@ class Bar:
 
     def state(self) -> str:
         """Describe the failures, the time left, and the wait for the rate limit."""
-        task, wait = self._progress.tasks[0], self._limiter.snapshot().next_slot
+        task, wait = self._progress.tasks[0], self._limiter.estimate_wait(0, bulk=True)
         left, silence = None if task.finished else task.time_remaining, self._silence()
         parts = [f"{self._failed} failed"] if self._failed else []
         if silence > _SILENT:
@@ -296,7 +296,7 @@ class Bar:
 
     def _silence(self) -> float:
         """Return the seconds without an outcome, unless all are there or the rate limit is waited for."""
-        waits = self._progress.tasks[0].finished or self._limiter.snapshot().next_slot > _WORTH_SAYING
+        waits = self._progress.tasks[0].finished or self._limiter.estimate_wait(0, bulk=True) > _WORTH_SAYING
         return 0.0 if waits else asyncio.get_running_loop().time() - self._advanced_at
 
     def _tick(self) -> None:
