@@ -55,9 +55,6 @@ class ClustersAPI:
     async def get(self, cluster_id: str | UUID) -> ClusterInfo:
         """Read one cluster. Safe to repeat and to cancel.
 
-        Args:
-            cluster_id: The cluster's UUID.
-
         Raises:
             InvalidArgumentError: ``cluster_id`` is not a UUID; nothing was sent.
             NotFoundError: There is no such cluster.

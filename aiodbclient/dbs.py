@@ -31,9 +31,6 @@ class DatabasesAPI:
     async def get(self, name: str) -> Database:
         """Read one database. Safe to repeat and to cancel.
 
-        Args:
-            name: The database.
-
         Raises:
             NotFoundError: There is no such database. The API can answer this for a moment after the create.
         """
@@ -45,27 +42,17 @@ class DatabasesAPI:
         The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set: read
         the name back with ``get``. A cancelled call may have been applied too. ``ensure`` settles both for you.
 
-        Args:
-            name: The database.
-
         Raises:
             NameTakenError: The name is taken.
         """
         return (await self._context.send(CREATE_DB, name, Database(name))).read(Database)
 
     async def ensure(self, name: str) -> Database:
-        """Return the database, and create it if it does not exist. Safe to repeat, also after a cancellation.
-
-        Args:
-            name: The database.
-        """
+        """Return the database, and create it if it does not exist. Safe to repeat, also after a cancellation."""
         return (await create_db(self._context, parse_name(name)))[1]
 
     async def delete(self, name: str) -> None:
         """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.
-
-        Args:
-            name: The database.
 
         Raises:
             NotFoundError: There is no such database. If an earlier try of this call may have deleted it, the call

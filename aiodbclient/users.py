@@ -37,9 +37,6 @@ class UsersAPI:
     async def get(self, name: str) -> User:
         """Read one user. Safe to repeat and to cancel.
 
-        Args:
-            name: The user.
-
         Returns:
             The user. Its password needs the scope ``database:view_credentials``; MongoDB returns none.
 
@@ -117,9 +114,6 @@ class UsersAPI:
 
     async def delete(self, name: str) -> None:
         """Delete a user. Safe to repeat; a cancelled call may have been applied.
-
-        Args:
-            name: The user.
 
         Raises:
             NotFoundError: There is no such user. If an earlier try of this call may have deleted it, the call succeeds.
