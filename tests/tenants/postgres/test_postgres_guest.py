@@ -162,6 +162,7 @@ BEYOND: dict[LiteralString, LiteralString] = {
     "ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO {group}; CREATE TABLE l (x int)": "INSERT INTO l SELECT 1",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT DELETE ON TABLES TO {login}; CREATE TABLE late (x int)":
         "DELETE FROM late",
+    "SELECT lo_from_bytea(5, 'x'); GRANT ALL ON LARGE OBJECT 5 TO {login}": "SELECT lo_put(5, 0, 'y')",
     "CREATE TABLE \"{{}}%s\" (x int); GRANT INSERT ON \"{{}}%s\" TO {login}": 'INSERT INTO "{}%s" VALUES (1)',
 }  # fmt: skip
 

@@ -59,6 +59,8 @@ _PRIVILEGES: Mapping[LiteralString, tuple[str, SQL, Mapping[Role, Sequence[Liter
     "SEQUENCE": ("S", _SEQUENCES, {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
     "ROUTINE": ("f", _ROUTINES, {Role.WRITER: ["EXECUTE"]}),
 }
+# What the owner may give each role, and ``repair`` does not.
+_OF_LARGE_OBJECTS: Mapping[Role, Sequence[str]] = {Role.WRITER: ["SELECT", "UPDATE"], Role.READER: ["SELECT"]}
 _DEFAULTS = SQL("""
 SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
 WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
@@ -86,10 +88,13 @@ WITH objects (word, name, part, acl) AS (
     WHERE attacl IS NOT NULL AND pg_get_userbyid(relowner) = %(owner)s
     UNION ALL SELECT 'SCHEMA', quote_ident(nspname), '', nspacl FROM pg_namespace
     WHERE nspacl IS NOT NULL AND pg_get_userbyid(nspowner) = %(owner)s AND nspname !~ '^pg_'
-    UNION ALL SELECT CASE defaclobjtype WHEN 'r' THEN 'new TABLE' WHEN 'S' THEN 'new SEQUENCE' ELSE 'new SCHEMA' END,
+    UNION ALL SELECT 'LARGE OBJECT', oid::text, '', lomacl FROM pg_largeobject_metadata
+    WHERE lomacl IS NOT NULL AND pg_get_userbyid(lomowner) = %(owner)s
+    UNION ALL SELECT CASE defaclobjtype WHEN 'r' THEN 'new TABLE' WHEN 'S' THEN 'new SEQUENCE'
+            WHEN 'L' THEN 'new LARGE OBJECT' ELSE 'new SCHEMA' END,
         CASE defaclnamespace WHEN 0 THEN '' ELSE 'IN SCHEMA ' || quote_ident(nspname) END, '', defaclacl
     FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
-    WHERE defaclobjtype IN ('r', 'S', 'n') AND pg_get_userbyid(defaclrole) = %(owner)s)
+    WHERE defaclobjtype IN ('r', 'S', 'n', 'L') AND pg_get_userbyid(defaclrole) = %(owner)s)
 SELECT word, name, part, who, array_agg(privilege_type ORDER BY privilege_type)
 FROM objects, LATERAL aclexplode(acl) AS given, LATERAL (
     SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END) AS of (who)
@@ -147,6 +152,7 @@ async def _beyond_steps(session: Session, wanted: Mapping[str, Role]) -> list[Gr
         for word, (_, _, of_roles) in _PRIVILEGES.items()
         for privilege in of_roles.get(role, ())
     ]
+    allowed += [f"LARGE OBJECT {each} {name}" for name, role in roles.items() for each in _OF_LARGE_OBJECTS[role]]
     steps = list[GrantStep]()
     for word, name, part, who, privileges in await session.run(
         _BEYOND, owner=session.names.owner, who=[*roles], allowed=allowed
