@@ -70,7 +70,7 @@ class TenantRole:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
             CapacityError: All clusters are full. Nothing was sent, and nothing is on record.
             NameTakenError: The login or the database exists and is not on record. Nothing was changed.
-            ConflictError: It may not be adopted. Nothing was changed.
+            ConflictError: It may not be adopted, or its template cannot be copied. Nothing was changed.
             TenantNotFoundError: These are readers or writers, and the tenant is not on record.
             TenantUnavailableError: The tenant is suspended or being moved, or another process works on it for more than
                 30 s. The subclass says which.

@@ -294,6 +294,18 @@ async def test_obstacles_to_copy(
     assert not managed.exists(copy.owner)
 
 
+async def test_template_with_prepared_transaction(managed: Managed, server: PostgresServer) -> None:
+    """Somebody could commit it."""
+    original = await managed.tenant(f"golden{next(_used)}", server)
+    managed.run(original, "BEGIN; CREATE TABLE t (x int); PREPARE TRANSACTION 'golden'")
+    await original.suspend()
+    copy = Tenant(server, names_of(f"{original.database}_copy", Engine.PG))
+    with pytest.raises(ConflictError, match="its database has a prepared transaction of golden"):
+        await copy.steps.create(original.names)
+    managed.api("ROLLBACK PREPARED 'golden'", original.database)
+    assert await copy.steps.create(original.names)
+
+
 async def test_copy_on_each_version(managed: Managed, server: PostgresServer) -> None:
     original = await managed.tenant(f"golden{next(_used)}", server)
     managed.run(original, *SCHEMA)
