@@ -209,14 +209,3 @@ def test_the_providers_sync_client() -> None:
         assert api.get(cluster, "alpha", **HTTP)["id"] == "not_found"
         client.close()
         assert {status for _, status in sandbox.counts} == {200, 201, 204, 404}
-
-
-def test_delete_of_dots_destroys_nothing() -> None:
-    with Sandbox(windows=[]) as sandbox:
-        cluster = asyncio.run(sandbox.add_cluster("redis"))
-        client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)
-        with pytest.raises(Exception, match="not allowed"):
-            client.databases.delete_user(cluster, "..", **HTTP)
-        client.close()
-        assert (sandbox.requests[-1].method, sandbox.requests[-1].status) == ("DELETE", 405)
-        assert list(sandbox.clusters) == [cluster]

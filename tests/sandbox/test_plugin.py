@@ -48,22 +48,6 @@ async def test_the_cluster_has_the_options_of_the_test(aiodbclient_tenants):
         rows = await connection.execute("SELECT current_setting('max_connections')::int < 40")
         assert await rows.fetchone() == (True,)
 """
-AIOHTTP_TEST = """
-from aiohttp import web
-
-async def test_an_app_that_uses_the_client(aiohttp_client, aiodbclient_sandbox, aiodbclient_client):
-    cluster = await aiodbclient_sandbox.add_cluster("pg", backend="memory")
-
-    async def signup(request):
-        user = await aiodbclient_client.cluster(cluster).users.create("tenant")
-        return web.json_response({"name": user.name})
-
-    app = web.Application()
-    app.router.add_post("/signup", signup)
-    client = await aiohttp_client(app)
-    async with client.post("/signup") as answer:
-        assert await answer.json() == {"name": "tenant"}
-"""
 SYNC_TEST = """
 import asyncio, urllib.request
 
@@ -101,7 +85,6 @@ ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
             marks=pytest.mark.thorough,
         ),
         pytest.param([ASYNC_TEST], "@pytest.mark.anyio", ONLY_ANYIO, id="anyio", marks=pytest.mark.thorough),
-        pytest.param([AIOHTTP_TEST], "", ["-p", "no:schemathesis", *AUTO], id="aiohttp", marks=pytest.mark.thorough),
         pytest.param([IDLE_TEST, SYNC_TEST], "", ONLY_OURS, id="no other plugin"),  # the first one imports nothing
     ],
 )

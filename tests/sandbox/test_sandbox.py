@@ -9,13 +9,11 @@ import uuid
 from base64 import b64decode
 from typing import Any
 
-import aiohttp
 import pytest
 from cryptography import x509
 
 from aiodbclient.sandbox import Sandbox
 
-from ..waiting import HANG, until
 from .conftest import Call, Clock, caller
 
 
@@ -59,17 +57,6 @@ async def test_a_sandbox_that_is_not_running_says_so() -> None:
     async with sandbox:
         with pytest.raises(RuntimeError, match="running already"):
             await sandbox.__aenter__()
-
-
-async def test_request_under_way_ends_with_sandbox() -> None:
-    async with Sandbox() as sandbox, caller(sandbox) as call:
-        sandbox.faults.add(delay=600)
-        waiting = asyncio.ensure_future(call("GET", "/v2/databases"))
-        await until(lambda: sandbox.requests)
-        async with asyncio.timeout(HANG):
-            await sandbox.__aexit__(None, None, None)
-            with pytest.raises(aiohttp.ClientError):
-                await waiting
 
 
 @pytest.mark.parametrize(
