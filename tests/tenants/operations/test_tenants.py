@@ -122,7 +122,7 @@ async def test_provision_path(place: Place) -> None:
 
     print(trace)
     assert len(trace.functions) <= 132
-    assert len(trace.files) <= 24
+    assert len(trace.files) <= 25
 
 
 async def test_usage_and_rooms_show_how_large_tenants_are(two: Two, tenants: Tenants, alpha: Credential) -> None:
