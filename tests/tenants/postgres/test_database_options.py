@@ -166,6 +166,11 @@ async def test_search_path_runs_nothing_as_administrator(place: Place) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        {"template": 5},
+        {"template": "a b"},
+        {"template": ""},
+        {"template": {}},
+        {"template": {"another cluster": "golden"}},
         {"extensions": "citext"},
         {"extensions": 5},
         {"extensions": [""]},
@@ -189,12 +194,14 @@ async def test_search_path_runs_nothing_as_administrator(place: Place) -> None:
     ],
 )
 async def test_invalid_options_refused(place: Place, options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"extension|setting"):
+    with pytest.raises(InvalidArgumentError, match=r"extension|setting|template|tenant's name"):
         place.tenants(**options)
     assert place.sent() == []
 
 
-@pytest.mark.parametrize("options", [{"extensions": ["citext"]}, {"settings": {"work_mem": "1MB"}}])
+@pytest.mark.parametrize(
+    "options", [{"template": "golden"}, {"extensions": ["citext"]}, {"settings": {"work_mem": "1MB"}}]
+)
 async def test_mysql_has_no_options(place: Place, my_place: Place, options: dict[str, Any]) -> None:
     """Also if the engine is known only when the cluster was read."""
     [name] = options
