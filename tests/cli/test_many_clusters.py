@@ -175,6 +175,40 @@ def test_cluster_left_behind_is_named(many: Command) -> None:
     assert many("tenants", "repair", "a", *BOTH).out == "a: repaired: leftover: west\n1 repaired\n"
 
 
+def test_two_clusters_of_one_name_are_two(many: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands work on both, and call each by its id. The name alone is refused."""
+    for id in many.sandbox.clusters:
+        monkeypatch.setattr(many.sandbox._clusters[id], "name", "twin")
+    ids = sorted(many.sandbox.clusters)
+    for name, id in zip("ab", ids, strict=True):
+        assert many("tenants", "provision", name, "--cluster", id).code == 0
+    assert many("tenants", "check").out == "2 checked: all well\n"
+    listed = many("tenants", "list").out
+    assert all(f"{name}     owner  {id}  ready" in listed for name, id in zip("ab", ids, strict=True)), listed
+    assert f"Remove a, b (2) from {ids[0]}, {ids[1]}: " in many("tenants", "remove", "a", "b").err
+    many("tenants", "rotate", "a", "--cluster", ids[1]).fails(1, f"add --cluster {ids[0]}\n", "1 failed\n")
+    many("tenants", "check", "--cluster", "twin").fails(2, "2 clusters are called 'twin': use the id: ")
+
+
+def test_cluster_that_is_gone_is_named(many: Command) -> None:
+    """The API answers 404 for it. Tenants of another one are checked all the same."""
+    gone = "00000000-0000-4000-8000-000000000000"
+    assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
+
+    async def place_elsewhere() -> None:
+        async with SQLiteStore(many.store) as store:
+            claim = await store.claim("a", 10.0)
+            assert claim is not None
+            assert claim.record is not None
+            moved = evolve(claim.record, cluster=gone, cluster_name="gone-prod")
+            await store.save(claim, moved, release=True)
+
+    asyncio.run(place_elsewhere())
+    checked = many("tenants", "check")
+    assert (checked.code, checked.out) == (1, "1 checked, 1 failed\n")
+    assert checked.err.startswith("a: the cluster gone-prod does not exist: the API answered 404\n"), checked.err
+
+
 # Says after a moment what otherwise is said after ten seconds.
 SOON = """\
 from aiodbclient._cli.plumbing import opening, progress

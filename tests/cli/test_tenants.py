@@ -43,6 +43,7 @@ def test_life_of_a_tenant(command: Command, names: list[str]) -> None:
     assert "When no program uses it: aiodbclient tenants revoke-previous " in again.err
     [row] = [each for each in command("tenants", "list", *command.place, "-o", "json").objects() if each["name"] == a]
     assert (row["state"], row["pending"], row["cluster_name"]) == ("ready", "revoke-previous", command.cluster)
+    assert "  revoke-previous (optional)  " in command("tenants", "list", *command.place).out
     assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
     kept = command("tenants", "rotate", "--all", "--older-than", "1h", *command.place)
     assert kept.out == "2 kept (younger than --older-than)\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from enum import IntEnum
 
@@ -28,6 +29,7 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 some failed or do not exist, 2 bad usage or an error of the system, 3 stopped early, 4 the "
     "API or the store failed, 5 `check` found a problem, whether or not others failed, 130 ended at once by Ctrl-C."
 )
+_CLUSTER = re.compile(r"\(GET /v2/databases/([0-9a-f-]{36})(?:/ca)?\)")  # a request for a cluster itself
 # Whatever the name.
 _UNUSABLE = errors.AuthenticationError, errors.PermissionDeniedError, errors.RateLimitError, errors.ServerError
 _SCOPES = (
@@ -56,6 +58,8 @@ def said_by(error: Exception, *, verbose: bool = False) -> str:
     plain.advice = ""  # it is for programs
     if isinstance(plain, tenant_errors.GrantError) and not verbose:
         plain.statement = ""
+    if isinstance(error, errors.NotFoundError) and not verbose and (gone := _CLUSTER.search(str(error))):
+        return f"the cluster {gone[1]} does not exist: the API answered 404"
     if isinstance(error, errors.APIError) and (error.id or error.message) and not verbose:
         said = ": ".join(part for part in (error.id, error.message) if part).rstrip(".")
         text = f"the API answered {error.status} {said}"

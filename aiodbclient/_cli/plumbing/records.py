@@ -39,9 +39,11 @@ class Entries:
     store: str = ""  # as it was given
 
     def clusters(self) -> dict[str, str]:
-        """The clusters on record: their names by their ids."""
+        """The clusters on record: their names by their ids, and their ids where two have the same name."""
         names = {each.cluster: each.cluster_name for each in self.records}
-        return dict(sorted(names.items(), key=lambda each: each[1]))
+        count = Counter(names.values())
+        known = {id: name if count[name] == 1 else id for id, name in names.items()}
+        return dict(sorted(known.items(), key=lambda each: each[1]))
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
         """Return the names of clusters by id, or None if the store does not know all of them."""
@@ -147,7 +149,8 @@ class Records:
             return f"it has no {role}. To create one: {self.suggest('provision', name, '--role', role.value)}"
         if record := self.others.get((role, name)):
             if record.cluster not in self.clusters:
-                return f"on record for the cluster {record.cluster_name}: add --cluster {record.cluster_name}"
+                cluster = self.entries.clusters()[record.cluster]
+                return f"on record for the cluster {cluster}: add --cluster {cluster}"
             return f"on record with {_prefix_option(_prefix_of(record))}"
         meant = _nearest(name, candidates)
         return f"not on record{'' if meant is None else f'. Did you mean {meant}?'}"
@@ -160,7 +163,7 @@ class Records:
         if prefixes := {_prefix_of(each) for each in others if each.cluster in self.clusters}:
             uses = " or ".join(map(_prefix_option, sorted(map(str, prefixes))[:FEW]))
             return f"{store} has tenants of {self.cluster} only with {uses}"
-        counts = Counter(each.cluster_name for each in others)
+        counts = Counter(self.entries.clusters()[each.cluster] for each in others)
         clusters = ", ".join(f"{name} ({count})" for name, count in counts.most_common(FEW))
         return f"{store} has no tenants of {self.cluster}: its {len(others)} records are of other clusters: {clusters}"
 

@@ -70,6 +70,8 @@ def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) 
         row["age"] = None if login is None else datetime.now(UTC) - login.created
     row["version"] = record.version
     row["pending"] = ", ".join(record.pending(role)) or None
+    if not output.as_json and row["pending"] == "revoke-previous":
+        row["pending"] = "revoke-previous (optional)"
     return row | {"username": login and login.username}
 
 
