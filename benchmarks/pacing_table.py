@@ -19,6 +19,7 @@ from aiodbclient.errors import MaxWaitError
 from aiodbclient.rate_limiter import Window
 from server_limiters import (
     LIMITERS,
+    Banning,
     Clock,
     Limiter,
     Outage,
@@ -192,6 +193,12 @@ def outages() -> Iterator[Figure]:
             yield Figure(name, longest, 1.25 * length + 2, plain)
 
 
+def banned() -> Iterator[Figure]:
+    """The loop never ends: each of its tries renews the ban."""
+    runs = [paced(partial(Banning, limit=200), 2500, AT_ONCE, seed=seed) for seed in SEEDS]
+    yield Figure("200 in 60 s, each 429 bans for 60 s: hours for 2,500 names", took(runs) / 3600, 1.2)
+
+
 def refused_by_number() -> Iterator[Figure]:
     rows: list[tuple[str, Callable[[int], bool], int, float]] = [
         ("requests 100 to 129 refused", lambda number: 100 <= number < 130, 200, 5.0),
@@ -312,6 +319,6 @@ def beside() -> Iterator[Figure]:
 
 
 ROWS = (
-    *(seven, sliding, outages, refused_by_number, refused_at_random, used_hour, slow_lists, hanging),
+    *(seven, sliding, outages, banned, refused_by_number, refused_at_random, used_hour, slow_lists, hanging),
     *(alone_each, shared, beside),
 )

@@ -94,6 +94,25 @@ class Sliding(Limiter):
 
 
 @define
+class Banning(Limiter):
+    """Accepts ``limit`` requests in any minute. A refused request begins a ban of a minute. It names no wait."""
+
+    limit: int
+    banned_until: float = -math.inf
+    accepted: deque[float] = field(factory=deque)
+
+    def enter(self) -> Refusal:
+        now = self.now()
+        while self.accepted and self.accepted[0] <= now - 60.0:
+            self.accepted.popleft()
+        if now < self.banned_until or len(self.accepted) >= self.limit:
+            self.banned_until = now + 60.0
+            return {}
+        self.accepted.append(now)
+        return None
+
+
+@define
 class InFlight(Limiter):
     """Accepts ``limit`` requests at a time."""
 

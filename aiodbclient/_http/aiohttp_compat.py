@@ -27,7 +27,8 @@ logger = logging.getLogger("aiodbclient")
 
 async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
     """Let aiohttp send a request once, on a connection that has received nothing before it."""
-    # aiohttp takes the connection in ``handler``. Whatever suspends a request before, such as a trace, has ended here.
+    # aiohttp takes the connection in ``handler``. What suspends a request before, such as a trace, has ended here. Data
+    # that arrives later counts as the answer: HTTP/1.1 does not say to which request an answer belongs.
     _close_tainted(request.session.connector)
     try:
         return await handler(request)
