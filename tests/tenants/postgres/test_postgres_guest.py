@@ -163,6 +163,8 @@ BEYOND: dict[LiteralString, LiteralString] = {
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT DELETE ON TABLES TO {login}; CREATE TABLE late (x int)":
         "DELETE FROM late",
     "SELECT lo_from_bytea(5, 'x'); GRANT ALL ON LARGE OBJECT 5 TO {login}": "SELECT lo_put(5, 0, 'y')",
+    "GRANT CREATE ON SCHEMA public TO SESSION_USER; SET ROLE NONE; CREATE TABLE public.own (x int);"
+    "GRANT INSERT ON public.own TO {login}": "INSERT INTO public.own VALUES (1)",
     "CREATE TABLE \"{{}}%s\" (x int); GRANT INSERT ON \"{{}}%s\" TO {login}": 'INSERT INTO "{}%s" VALUES (1)',
 }  # fmt: skip
 

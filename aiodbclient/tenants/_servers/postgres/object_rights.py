@@ -77,19 +77,19 @@ _ADMINISTRATORS_SCHEMAS = SQL("""
 SELECT quote_ident(nspname) FROM pg_namespace WHERE pg_get_userbyid(nspowner) = 'pg_database_owner'
 """)
 # What PUBLIC, and the groups and logins of the readers and writers, have beyond their role, of objects of the owner
-# role. Routines and types are PUBLIC's anyway.
+# role and of its logins, which a repair gives to the owner role first. Routines and types are PUBLIC's anyway.
 _BEYOND = SQL("""
 WITH objects (word, name, part, acl) AS (
     SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%I.%%I', nspname, relname), '', relacl
     FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE relacl IS NOT NULL AND pg_get_userbyid(relowner) = %(owner)s
+    WHERE relacl IS NOT NULL AND pg_get_userbyid(relowner) = ANY (%(owners)s)
     UNION ALL SELECT 'TABLE', format('%%I.%%I', nspname, relname), format(' (%%I)', attname), attacl
     FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE attacl IS NOT NULL AND pg_get_userbyid(relowner) = %(owner)s
+    WHERE attacl IS NOT NULL AND pg_get_userbyid(relowner) = ANY (%(owners)s)
     UNION ALL SELECT 'SCHEMA', quote_ident(nspname), '', nspacl FROM pg_namespace
-    WHERE nspacl IS NOT NULL AND pg_get_userbyid(nspowner) = %(owner)s AND nspname !~ '^pg_'
+    WHERE nspacl IS NOT NULL AND pg_get_userbyid(nspowner) = ANY (%(owners)s) AND nspname !~ '^pg_'
     UNION ALL SELECT 'LARGE OBJECT', oid::text, '', lomacl FROM pg_largeobject_metadata
-    WHERE lomacl IS NOT NULL AND pg_get_userbyid(lomowner) = %(owner)s
+    WHERE lomacl IS NOT NULL AND pg_get_userbyid(lomowner) = ANY (%(owners)s)
     UNION ALL SELECT CASE defaclobjtype WHEN 'r' THEN 'new TABLE' WHEN 'S' THEN 'new SEQUENCE'
             WHEN 'L' THEN 'new LARGE OBJECT' ELSE 'new SCHEMA' END,
         CASE defaclnamespace WHEN 0 THEN '' ELSE 'IN SCHEMA ' || quote_ident(nspname) END, '', defaclacl
@@ -153,12 +153,16 @@ async def _beyond_steps(session: Session, wanted: Mapping[str, Role]) -> list[Gr
         for privilege in of_roles.get(role, ())
     ]
     allowed += [f"LARGE OBJECT {each} {name}" for name, role in roles.items() for each in _OF_LARGE_OBJECTS[role]]
-    steps = list[GrantStep]()
+    owner, steps = session.names.owner, list[GrantStep]()
+    owners = [owner, *(login for login, role in wanted.items() if role is Role.OWNER)]
     for word, name, part, who, privileges in await session.run(
-        _BEYOND, owner=session.names.owner, who=[*roles], allowed=allowed
+        _BEYOND, owner=owner, owners=owners, who=[*roles], allowed=allowed
     ):
         rights, grantee = ", ".join(f"{each}{part}" for each in privileges), who or "PUBLIC"
-        text, problem = SQL("REVOKE {0} ON {1} {2} FROM {3} CASCADE"), f"{grantee} has {rights} on {name}"
+        text, problem = (
+            SQL("REVOKE {0} ON {1} {2} FROM {3} CASCADE"),
+            f"{grantee} has {rights} on {word.lower()} {name}",
+        )
         if word.startswith("new "):
             text = SQL("ALTER DEFAULT PRIVILEGES {2} REVOKE {0} ON {1}S FROM {3} CASCADE")
             problem = f"{grantee} gets {rights} on each {word.lower()}"
