@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from attrs import evolve
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._postgres import PostgresBackend
 from aiodbclient.tenants import SQLiteStore
 
 from ..proxy import Proxy, behind_proxy
@@ -207,6 +209,40 @@ def test_cluster_that_is_gone_is_named(many: Command) -> None:
     checked = many("tenants", "check")
     assert (checked.code, checked.out) == (1, "1 checked, 1 failed\n")
     assert checked.err.startswith("a: the cluster gone-prod does not exist: the API answered 404\n"), checked.err
+
+
+def as_superuser(many: Command, cluster: str, *statements: str) -> None:
+    [backend] = [each.backend for each in many.sandbox._clusters.values() if each.name == cluster]
+    assert isinstance(backend, PostgresBackend)
+    with psycopg.connect(backend._dsn, autocommit=True) as superuser:
+        for statement in statements:
+            superuser.execute(statement.encode())
+
+
+def test_failed_move_is_one_sentence(many: Command, programs: None) -> None:
+    """``--verbose`` adds the statement that the other server refused."""
+    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
+    as_superuser(many, "west", "ALTER ROLE doadmin NOCREATEDB")
+    try:
+        said = [many("tenants", "move", "a", "--to", "west", "--yes", *more) for more in ([], ["--verbose"])]
+    finally:
+        as_superuser(many, "west", "ALTER ROLE doadmin CREATEDB")
+    plain, verbose = [each.err.splitlines() for each in said]
+    assert [(each.code, each.out) for each in said] == [(1, "1 failed\n")] * 2
+    refused = "tenant 'a': PostgreSQL refused a statement: permission denied to create database"
+    assert plain == [f"a: the tenant 'a' was not moved to the cluster west: {refused}; it is on the cluster east"]
+    assert "the statement was: CREATE DATABASE" in verbose[0]
+    assert many("tenants", "check").out == "1 checked: all well\n"
+
+
+def test_removal_names_what_it_leaves(many: Command) -> None:
+    """A copy that the administrator made stays, with its rows."""
+    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
+    assert many("tenants", "exec", "a", "--", "psql", "-qc", "CREATE TABLE t AS SELECT 1").code == 0
+    as_superuser(many, "east", "SET SESSION AUTHORIZATION doadmin", "CREATE DATABASE a_backup TEMPLATE a")
+    removed = many("tenants", "remove", "a", "--yes")
+    assert removed.code == 0, removed
+    assert removed.out.startswith("a: deleted (the tenant's objects in a_backup stay, "), removed.out
 
 
 # Says after a moment what otherwise is said after ten seconds.

@@ -65,7 +65,8 @@ def said_by(error: Exception, *, verbose: bool = False) -> str:
         text = f"the API answered {error.status} {said}"
         text += f" (after {error.tries} tries)" if error.tries > 1 else ""
         return text + ("; it may have been applied" if error.may_have_applied else "")
-    return str(plain)
+    cause = error.__cause__ if verbose and isinstance(error, tenant_errors.MoveError) else None
+    return str(plain) if cause is None else f"{plain}; {cause}"
 
 
 def advice_for(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
@@ -25,7 +26,7 @@ from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
 from .._servers import ServerState, TenantSteps, new_password
-from ..errors import ClaimLostError, MoveError, RotationPendingError
+from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError
 from .leftover import drop_leftover, undo_move
 from .programs import check_free
 
@@ -131,7 +132,9 @@ class _Move:
             await self._undo(error)
             if isinstance(error, MoveError) or not isinstance(error, DatabaseClientError | OSError):
                 raise
-            raise self._error(str(error)) from error
+            if isinstance(reason := copy(error), GrantError):  # the cause has them
+                reason.statement = reason.on_record = ""
+            raise self._error(str(reason)) from error
 
     async def _prepare_and_copy(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, record = self._tenant, self._tenant.stored
