@@ -97,3 +97,39 @@ def test_look_after_lost_change(command: Command, stale: list[str]) -> None:
     command.sandbox.faults.add("users.create", cut=True, after=True, times=1)
     done = command("users", "create", "lost", *command.on)
     assert "lost" in paste(command, printed(done.err))
+
+
+def test_each_hint_of_a_failure_helps(command: Command, names: list[str], stale: list[str]) -> None:
+    """What a failure prints is pasted right after it, and then the failed command works."""
+    a, b, c = names[:3]
+    place = command.place
+
+    def helped(code: int, *words: str, says: str, begins: str = "aiodbclient [a-z]+ ") -> None:
+        failed = command("tenants", *words)
+        assert failed.code == code, failed
+        assert says in paste(command, printed(failed.err, begins)), failed
+        assert command("tenants", *words).code == 0
+
+    assert command("tenants", "suspend", a, "--yes", *place).code == 0
+    helped(1, "provision", a, *place, says="1 resumed")
+    helped(1, "rotate", b, "--role", "reader", *place, says="1 created")
+    command.leave(a, OperationKind.ROTATE)
+    helped(5, "check", a, *place, says="1 rotated")
+    command.leave(a, OperationKind.REPAIR)
+    helped(5, "check", a, *place, says="1 repaired")
+    other = ["--cluster", command.cluster, "--store", str(command.folder / "other.db")]
+    assert command("tenants", "provision", c, *other).code == 0
+    helped(1, "provision", a, *other, says="1 adopted")
+    full = command("tenants", "provision", names[3], *other, "--max-tenants", "1")
+    assert command.cluster in paste(command, printed(full.err))
+
+
+def test_stale_suspension_is_repeated(command: Command, names: list[str], stale: list[str]) -> None:
+    """A tenant that was suspended after the store was copied is suspended in the copy too."""
+    fresh = [*stale[:-1], str(command.folder / "fresh.db")]
+    assert command("store", "copy", command.store, fresh[-1]).code == 0
+    assert command("tenants", "suspend", names[0], "--yes", *command.place).code == 0
+    checked = command("tenants", "check", names[0], *fresh)
+    assert checked.code == 5
+    assert "1 suspended" in paste(command, printed(checked.err))
+    assert command("tenants", "check", names[0], *fresh).code == 0
