@@ -66,11 +66,14 @@ _LONG_STATEMENTS = SQL(f"""
 SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND {CLIENTS} AND pid <> pg_backend_pid()
   AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
 """)
-_TIMEOUTS: LiteralString = "FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
+# A server before 17 has no ``transaction_timeout``. ``pg_settings`` would read all settings.
+_TIMEOUTS: LiteralString = """
+FROM unnest(ARRAY['statement_timeout', 'transaction_timeout']) AS name WHERE current_setting(name, true) IS NOT NULL
+"""
 _SET_TIMEOUTS = SQL(f"""
 SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END, false) {_TIMEOUTS}
 """)
-_RESET_TIMEOUTS = SQL(f"SELECT set_config(name, reset_val, false) {_TIMEOUTS}")
+_RESET_TIMEOUTS = SQL(f"SELECT set_config(name, NULL, false) {_TIMEOUTS}")
 
 
 async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
