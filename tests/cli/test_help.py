@@ -171,7 +171,7 @@ def test_help_is_quick(command: Command, line: str) -> None:
     """Help imports no driver, and not pydantic, with which Typer checks values."""
     command.environment["PYTHONPROFILEIMPORTTIME"] = "1"
     imported = command.end(command.start(*line.split(), stdout=subprocess.DEVNULL), shows=True)
-    slow = "aiohttp|psycopg|pymysql|aiomysql|cryptography|yaml|rich|pydantic"
+    slow = "aiohttp|psycopg|pymysql|aiomysql|cattrs|cryptography|yaml|rich|pydantic"
     assert re.findall(rf"\| +({slow})$", imported.err, re.MULTILINE) == []
     assert re.search(r"\| +typer$", imported.err, re.MULTILINE)
 

@@ -85,7 +85,7 @@ async def test_move_path(two: Two, tenants: Tenants, alpha: Credential) -> None:
 
     print(trace)
     assert len(trace.functions) <= 234
-    assert len(trace.files) <= 32
+    assert len(trace.files) <= 33
 
 
 async def test_move_refused_before_sending(two: Two, tenants: Tenants) -> None:
