@@ -245,6 +245,7 @@ def test_removal_names_what_it_leaves(many: Command) -> None:
     assert removed.out.startswith("a: deleted (the tenant's objects in a_backup stay, "), removed.out
 
 
+FROM_EAST = " from east, or from another process that works on them\n"
 # Says after a moment what otherwise is said after ten seconds.
 SOON = """\
 from aiodbclient._cli.plumbing import opening, progress
@@ -271,17 +272,17 @@ def test_hanging_cluster_is_named(many: Command, hanging: Proxy) -> None:
     """It holds up no tenant of another one. A line names it alone, and what is finished stays printed."""
     process = many.start("tenants", "check", "-o", "json")
     assert process.stderr is not None
-    while not (line := process.stderr.readline()).endswith(" from east\n"):
+    while not (line := process.stderr.readline()).endswith(FROM_EAST):
         assert line.startswith("aiodbclient: 0 of 2 done, no answer for "), line
     assert line.startswith("aiodbclient: 1 of 2 done, no answer for ")
     process.send_signal(signal.SIGTERM)
     while not (line := process.stderr.readline()).startswith("aiodbclient: stopping: "):
-        assert line.endswith(" from east\n"), line
+        assert line.endswith(FROM_EAST), line
     process.send_signal(signal.SIGTERM)
     ended = many.end(process)
     assert (ended.code, [(each["name"], each["state"]) for each in ended.objects()]) == (3, [("b", "ok")])
     *waits, last = ended.err.splitlines()
-    assert all(each.endswith(" from east") for each in waits), ended.err  # and no warning of the driver
+    assert all(f"{each}\n".endswith(FROM_EAST) for each in waits), ended.err  # and no warning of the driver
     assert last == "aiodbclient: stopped early: 1 done, 1 left. To go on: run the same command again"
 
 

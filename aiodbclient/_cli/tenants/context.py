@@ -137,11 +137,9 @@ class TenantReport(Report):
         return ""
 
     def where(self, left: Sequence[str]) -> str:
-        return (
-            self.context.cluster_names_of(left)
-            if set(left) & {*self.context.records[Role.OWNER]}
-            else self.context.cluster
-        )
+        known = set(left) & {*self.context.records[Role.OWNER]}
+        clusters = self.context.cluster_names_of(left) if known else self.context.cluster
+        return f"{clusters}, or from another process that works on them"
 
     async def unfinished(self) -> Sequence[str]:
         records = (await read_entries(self.context.store)).records
