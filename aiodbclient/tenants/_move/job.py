@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from attrs import define, evolve, field
 
 from ...clusters import Cluster
-from ...engines import Engine
+from ...engines import MYSQL, Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
 from .._clusters import TenantCluster
 from .._context import Context
@@ -26,7 +26,7 @@ from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
 from .._servers import ServerState, TenantSteps, new_password
-from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError
+from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, StoreError
 from .leftover import drop_leftover, undo_move
 from .programs import check_free
 
@@ -62,7 +62,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         state = state_of(record, Role.OWNER)
         if record is None or state not in (TenantState.USABLE, TenantState.SUSPENDED, TenantState.MOVING):
             raise unusable(record, name, Role.OWNER)
-        if record.engine == Engine.MYSQL:
+        if record.engine in MYSQL:
             raise UnsupportedOperationError(
                 "move: tenants on MySQL cannot be moved, because mysqldump changes values; nothing was changed. Dump "
                 "and load it by hand: see docs/how-to/move.md",
@@ -104,6 +104,7 @@ class _Move:
     _target: TenantCluster
     _copy: TenantSteps
     _frozen_at: float | None = field(init=False, default=None)
+    _is_committing: bool = field(init=False, default=False)
 
     async def run(self) -> TenantMoved:
         """Move the tenant, or leave it as it was if that fails before the commit."""
@@ -127,7 +128,7 @@ class _Move:
         except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
-            if tenant.stored.operation is None or tenant.stored.operation.target is None:  # it is undone
+            if not await self._may_undo():
                 raise
             await self._undo(error)
             if isinstance(error, MoveError) or not isinstance(error, DatabaseClientError | OSError):
@@ -174,6 +175,16 @@ class _Move:
             if not limit.expired():
                 raise
         raise self._error(f"it was not {done} within {seconds:.3g} s{why}")
+
+    async def _may_undo(self) -> bool:
+        """Whether something is left to undo, and no program may work on the target already."""
+        if self._is_committing:
+            try:
+                await self._tenant.reread()
+            except StoreError:  # the next operation finds out
+                return False
+        operation = self._tenant.stored.operation
+        return operation is not None and operation.target is not None
 
     async def _undo(self, error: BaseException) -> None:
         try:
@@ -257,7 +268,13 @@ class _Move:
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
             await self._copy.lock_out()
-        await tenant.save(evolve(copied, logins=tuple(evolve(each, created=now) for each in copied.logins)))
+        self._is_committing = True
+        try:
+            await tenant.save(evolve(copied, logins=tuple(evolve(each, created=now) for each in copied.logins)))
+        except StoreError:  # its answer may have been lost
+            await tenant.reread()
+            if tenant.stored.cluster != self._target.id:
+                raise
         return evolve(
             kept,
             action=TenantAction.MOVED,

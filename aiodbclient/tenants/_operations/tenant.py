@@ -122,6 +122,11 @@ class Tenant(BaseTenant):
         await self.context.store.save(self.claim, record, release=release)
         self.record, self._has_ended = record, release
 
+    async def reread(self) -> None:
+        """Read the record again after a ``save`` that may have been made although it failed or was cancelled."""
+        await self.renew()  # raises an error if the claim was lost
+        self.record = await self.context.store.get(self.claim.name)
+
     async def start(
         self,
         kind: OperationKind,

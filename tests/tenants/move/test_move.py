@@ -15,7 +15,17 @@ from attrs import evolve
 from aiodbclient._http.call import RequestStats
 from aiodbclient.bulk import Failed
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants, copy_records
+from aiodbclient.tenants import (
+    Claim,
+    Credential,
+    ProblemKind,
+    Role,
+    SQLiteStore,
+    TenantAction,
+    TenantRecord,
+    Tenants,
+    copy_records,
+)
 from aiodbclient.tenants._move import copier as copying
 from aiodbclient.tenants._move.job import _Move
 from aiodbclient.tenants._operations import loop
@@ -26,6 +36,7 @@ from aiodbclient.tenants.errors import (
     GrantError,
     MoveError,
     RotationPendingError,
+    StoreError,
     SuspendedError,
     TenantNotFoundError,
 )
@@ -164,6 +175,57 @@ async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch
     assert await sql(moved.credential, "SHOW search_path") == [('"odd, name", public',)]
     limit = "SELECT datconnlimit FROM pg_database WHERE datname = current_database()"
     assert await sql(moved.credential, limit) == [(7,)]
+
+
+async def test_commit_whose_answer_was_lost(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs may work on the target already, so the move is not undone."""
+    save, lost = SQLiteStore.save, list[Credential]()
+
+    async def then_fail(
+        store: SQLiteStore, claim: Claim, record: TenantRecord | None, *, release: bool = False
+    ) -> None:
+        await save(store, claim, record, release=release)
+        if record is not None and record.cluster == two.new.id and not lost:
+            lost.append(present(await tenants.get("alpha")))
+            await sql(lost[0], "INSERT INTO t VALUES (2)")
+            raise StoreError("no answer")
+
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
+    monkeypatch.setattr(SQLiteStore, "save", then_fail)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert (moved.error, moved.action) == (None, TenantAction.MOVED)
+    assert await sql(present(await tenants.get("alpha")), "SELECT count(*) FROM t") == [(2,)]
+    assert await left_on(tenants, two.old, "alpha") == (False, [])
+
+
+async def test_commit_that_was_cancelled(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored all the same, so the move is not undone, and the next operation drops what is left."""
+    save = SQLiteStore.save
+
+    async def cancelled(
+        store: SQLiteStore, claim: Claim, record: TenantRecord | None, *, release: bool = False
+    ) -> None:
+        if record is not None and record.cluster == two.new.id and record.leftover is not None:
+            moving.cancel()
+        await save(store, claim, record, release=release)
+
+    async def move() -> None:
+        await tenants.move(["alpha"], to=two.new)
+
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
+    monkeypatch.setattr(SQLiteStore, "save", cancelled)
+    moving = asyncio.create_task(move())
+    await asyncio.wait([moving])
+    assert moving.cancelled()
+    after = present(await tenants.get("alpha"))
+    assert after.cluster == two.new.id
+    assert await sql(after, "SELECT count(*) FROM t") == [(1,)]
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert await left_on(tenants, two.old, "alpha") == (False, [])
 
 
 async def test_move_after_administrator_password_change(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

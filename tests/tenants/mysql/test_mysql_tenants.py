@@ -9,9 +9,10 @@ from functools import partial
 
 import pymysql
 import pytest
+from attrs import evolve
 from pymysql.cursors import Cursor
 
-from aiodbclient import Cluster
+from aiodbclient import Cluster, Engine
 from aiodbclient.errors import InvalidArgumentError, NotFoundError, UnsupportedOperationError
 from aiodbclient.tenants import Credential, ProblemKind, Role, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
@@ -20,7 +21,7 @@ from aiodbclient.tenants.errors import GrantError
 
 from ...mysql import administrator, in_grant, run
 from ...waiting import until
-from ..conftest import Place, only
+from ..conftest import Place, only, present
 from ..mysql_servers import IGNORES_KILL, background
 from ..problems import kinds_of
 
@@ -76,6 +77,11 @@ async def test_move_is_refused_before_anything(my_place: Place, mysql_root: str)
         assert run(own, "SELECT 7") == [(7,)]
     assert len(my_place.sandbox.requests) == requests
     assert await tenants.get("alpha") == alpha
+
+    claim = present(await my_place.store.claim("alpha", 30))
+    await my_place.store.save(claim, evolve(present(claim.record), engine=Engine.ADVANCED_MYSQL), release=True)
+    refused = await only(tenants.move(["alpha"], to=other))
+    assert isinstance(refused.error, UnsupportedOperationError)
 
 
 async def test_prepared_transaction_stops_removal_alone(tenants: Tenants, mysql_root: str) -> None:
