@@ -20,13 +20,13 @@ async def examine(
     options: ClusterOptions,
     output: Output,
     store: Annotated[str | None, store_option("Check this store and its key too.")] = None,
-    attempt: Annotated[bool, option("--try", help="Make logins and a throw-away tenant, and remove them.")] = False,
+    attempt: Annotated[bool, option("--try", help="Make a login and a throw-away tenant, and remove them.")] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, FAIL with what to do, or a note.
 
-    Without --try, it only reads. With --try, it creates logins and a tenant called doctor-..., runs the operations on
+    Without --try, it only reads. With --try, it creates a login and a tenant called doctor-..., runs the operations on
     them, and removes them whatever happens, within two minutes and 60 requests.
 
     Example: aiodbclient doctor --try

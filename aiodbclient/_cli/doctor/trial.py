@@ -22,7 +22,7 @@ from .checks import Findings, StepFailedError
 
 
 async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, private: bool, admin: str | None) -> None:
-    """Prove what can be proved, and remove whatever was made, also after a signal."""
+    """Run the operations on a login and a tenant, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")
     trial, by_sql = Trial(findings, cluster, info.engine, name), info.engine in POSTGRESQL | MYSQL
@@ -31,9 +31,9 @@ async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, priva
             tenants = Tenants(cluster, store, private=private, admin=admin_login(admin)) if by_sql else None
             try:
                 with suppress(StepFailedError):  # the tenant may do all the same
-                    await trial.prove()
+                    await trial.run()
                 if tenants is not None:
-                    await _prove(findings, tenants, name)
+                    await _try_tenant(findings, tenants, name)
             except StepFailedError:
                 pass
             except DatabaseClientError as error:
@@ -44,7 +44,7 @@ async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, priva
 
 
 async def _remove(trial: Trial, tenants: Tenants | None) -> None:
-    """Remove the tenant and all logins of the trial, and print whether anything is left."""
+    """Remove the tenant and the login of the trial, and print whether anything is left."""
     error: object = None
     try:
         await trial.await_late()
@@ -63,7 +63,7 @@ async def _remove(trial: Trial, tenants: Tenants | None) -> None:
         trial.findings.fail("removed", error, advice)
 
 
-async def _prove(findings: Findings, tenants: Tenants, name: str) -> None:
+async def _try_tenant(findings: Findings, tenants: Tenants, name: str) -> None:
     """Take a tenant through its life."""
     readers = tenants.role("reader")
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
