@@ -87,8 +87,8 @@ class DatabaseClient:
         del token  # a traceback can show local variables
         options = Options(max_wait, timeout, retry)
         check_options(options)
-        if session is not None and not hasattr(session, "request"):
-            raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {shown(session)}")
+        if session is not None and not isinstance(session, aiohttp.ClientSession):
+            raise InvalidArgumentError(f"session must be an instance of aiohttp.ClientSession, not {shown(session)}")
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
             raise InvalidArgumentError(f"on_event must be a function that is not async, not {shown(on_event)}")
         if rate_limiter is not None and not isinstance(rate_limiter, RateLimiter):

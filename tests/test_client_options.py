@@ -103,6 +103,8 @@ OWN_HEADERS = [
     [
         *OPTIONS,
         ("session", 5),
+        ("session", aiohttp.ClientSession),  # the class: an instance is meant
+        ("session", DatabaseClient("token")),  # it has a method ``request`` too
         ("rate_limiter", 5),
         ("on_event", "log"),
         ("on_event", asyncio.sleep),  # async: nothing would await it

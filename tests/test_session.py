@@ -375,6 +375,8 @@ async def test_client_after_fork(server: Server) -> None:
 class WithoutName:
     """A session without one of aiohttp's private names, as a later version of aiohttp may have it."""
 
+    __class__: Any = aiohttp.ClientSession  # for isinstance
+
     def __init__(self, session: aiohttp.ClientSession, name: str) -> None:
         self._wrapped, self._name = session, name
 
