@@ -145,15 +145,17 @@ class DatabaseClient:
 
         Args:
             cluster_id: The cluster's UUID.
-            engine: The cluster's engine, if you know it. If the client reads another one, that one counts. None: the
-                client reads the cluster once, when a call first needs the engine.
+            engine: The cluster's engine, if you know it. If the client reads another one, that one counts. None, or not
+                one of ``Engine``: the client reads the cluster once, when a call first needs the engine.
 
         Raises:
             InvalidArgumentError: ``cluster_id`` is not a UUID, or ``engine`` not a string.
         """
         if engine is not None and not (isinstance(engine, str) and engine):
             raise InvalidArgumentError(f"engine must be an Engine or its slug, not {shown(engine)}")
-        given = None if engine is None else Engine.parse(engine)
+        parsed = None if engine is None else Engine.parse(engine)
+        # Another string may be a typo, such as "mongo": it would turn off the guard and the turns of writes.
+        given = parsed if isinstance(parsed, Engine) else None
         id = checked_cluster_id(cluster_id)
         return Cluster(ClusterContext(self._transport, self._cache, id, given, self._options))
 

@@ -178,6 +178,22 @@ async def test_case_of_engine_does_not_matter(slug: str, server: Server, make_cl
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("typo", ["mongo", "postgres"])
+async def test_given_engine_that_is_none_is_read(typo: str, server: Server, make_client: MakeClient) -> None:
+    """Otherwise a typo would turn off the guard."""
+    server.will(is_engine("mongodb"))
+    client = make_client()
+    clusters = [client.cluster(CLUSTER, engine=typo) for _ in range(2)]
+    assert [cluster.engine for cluster in clusters] == [None, None]
+
+    for cluster in clusters:
+        with pytest.raises(errors.UnsupportedOperationError, match="mysql_settings is a setting of mysql"):
+            await cluster.users.create("alice", mysql_settings=MYSQL)
+        assert cluster.engine == Engine.MONGODB
+
+    assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
+
+
 async def test_an_unknown_engine_is_let_through(server: Server, make_cluster: MakeCluster) -> None:
     server.will(is_engine("cockroach"), says(201, {"user": {"name": "alice"}}))
     cluster = make_cluster(engine=None)

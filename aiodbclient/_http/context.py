@@ -78,7 +78,7 @@ class ClusterContext(NamedTuple):
     transport: Transport
     cache: ClientCache
     cluster_id: str  # in the API's spelling
-    given_engine: Engine | str | None
+    given_engine: Engine | None
     options: Options
     maintenance: MaintenanceWait | None = None  # of the run that the calls are part of
 
