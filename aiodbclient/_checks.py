@@ -1,8 +1,9 @@
-"""Checks of arguments that are counts, times or versions. Pure."""
+"""Checks of arguments that are counts, times, versions or functions. Pure."""
 
 from __future__ import annotations
 
 import math
+from inspect import iscoroutinefunction
 
 from attrs import Attribute
 
@@ -15,6 +16,11 @@ def shown(value: object) -> str:
     """Return the beginning of the repr of ``value``, for an error."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def is_async(function: object) -> bool:
+    """Whether it is an async function, or an object whose ``__call__`` is one."""
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

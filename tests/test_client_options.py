@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, errors
 from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient
@@ -82,9 +82,13 @@ async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client
     waiting.cancel()
 
 
+class AsyncHook:
+    async def __call__(self, event: RequestEvent) -> None: ...
+
+
 OPTIONS: list[tuple[str, Any]] = [
     *(("timeout", seconds) for seconds in (0, nan, inf, "30", None)),
-    *(("max_wait", seconds) for seconds in (-1, inf, "1")),
+    *(("max_wait", seconds) for seconds in (-1, inf, "1", True)),
     *(("retry", policy) for policy in (5, None)),
 ]
 OWN_HEADERS = [
@@ -108,6 +112,7 @@ OWN_HEADERS = [
         ("rate_limiter", 5),
         ("on_event", "log"),
         ("on_event", asyncio.sleep),  # async: nothing would await it
+        ("on_event", AsyncHook()),
     ],
 )
 def test_options_that_cannot_be_are_refused(option: str, value: Any) -> None:

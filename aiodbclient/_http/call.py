@@ -67,7 +67,8 @@ def _problem_of(options: Options) -> str | None:
     """Return what is invalid in what the caller set, or None."""
     # It does not raise: a traceback with local variables would show the headers, and they may be secrets.
     max_wait, headers = options.max_wait, options.headers
-    if max_wait is not None and (not isinstance(max_wait, int | float) or not 0 <= max_wait < inf):
+    is_number = isinstance(max_wait, int | float) and not isinstance(max_wait, bool)
+    if max_wait is not None and not (is_number and 0 <= max_wait < inf):
         return f"max_wait must be a number of seconds, at least 0, or None for no limit, not {max_wait!r}"
     if not isinstance(options.retry, RetryPolicy):
         return f"retry must be a RetryPolicy, not {options.retry!r}"

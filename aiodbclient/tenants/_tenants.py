@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
-from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TypeAlias
 
 from attrs import evolve, frozen
 
 from .._bulk.run import Run, check_iterable
-from .._checks import check_version, check_whole
+from .._checks import check_version, check_whole, is_async
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from .._masking import hidden
@@ -139,7 +138,7 @@ class Tenants(TenantRole):
         for name, value in (("setup", setup), ("on_event", on_event), ("choose_cluster", choose_cluster)):
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
-        if setup is not None and not (iscoroutinefunction(setup) or iscoroutinefunction(type(setup).__call__)):
+        if setup is not None and not is_async(setup):
             raise InvalidArgumentError(f"setup must be an async function, and {setup!r} is not")
         check_version(version)
         if version is not None and setup is None:
