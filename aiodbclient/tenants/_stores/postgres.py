@@ -25,7 +25,7 @@ except ImportError as missing:
 from .._libpq import one_line, options_of
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
-_TIMEOUT = 20.0  # s for a statement, including the connect
+_TIMEOUT = 20.0  # s for a statement, including the wait for earlier ones, and the connect
 # Each side notices within half a minute that the other one is gone.
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SETTINGS = (
@@ -141,17 +141,19 @@ class PostgresConnection:
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
     async def _run(self, statement: LiteralString, values: Mapping[str, Value]) -> Rows:
-        async with self._lock:
-            try:
-                async with asyncio.timeout(_TIMEOUT):
+        try:
+            async with asyncio.timeout(_TIMEOUT), self._lock:
+                try:
                     connection = await self._connected()
                     cursor = await connection.execute(SQL(statement).format(table=self._table, **_SYNTAX), values)
                     return await cursor.fetchall()
-            except TimeoutError:
-                await self._disconnect()
-                reason = f"no answer within {_TIMEOUT:.0f} s"
-            except (psycopg.Error, OSError, ValueError) as error:
-                reason = _reason(error)
+                except asyncio.CancelledError:  # by the timeout, or when the event loop ends
+                    await self._disconnect()
+                    raise
+        except TimeoutError:
+            reason = f"no answer within {_TIMEOUT:.0f} s"
+        except (psycopg.Error, OSError, ValueError) as error:
+            reason = _reason(error)
         raise _unusable(reason)
 
     async def _connected(self) -> AsyncConnection[Any]:

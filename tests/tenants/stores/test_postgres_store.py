@@ -109,6 +109,28 @@ async def test_silent_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
                 pass
 
 
+async def test_statement_does_not_outwait_its_timeout_behind_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected, hang_up = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await hang_up.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent, asyncio.timeout(5):
+        port = silent.sockets[0].getsockname()[1]
+        store = PostgresStore(f"postgresql://me:hunter2@127.0.0.1:{port}/x?sslmode=disable")
+        first = asyncio.create_task(store.__aenter__())
+        await connected.wait()
+        monkeypatch.setattr(module, "_TIMEOUT", 0.01)
+        for error in await asyncio.gather(*(store.get("alpha") for _ in range(3)), return_exceptions=True):
+            assert "no answer within" in str(error)
+        assert not first.done()  # it has its own timeout, and its connection
+        hang_up.set()
+        with pytest.raises(StoreError, match="server closed the connection"):
+            await first
+
+
 async def test_text_outside_encoding_fails_alone(postgres: str, table: str) -> None:
     execute(postgres, "DROP DATABASE IF EXISTS latin")
     execute(postgres, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
