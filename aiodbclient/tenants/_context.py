@@ -47,7 +47,7 @@ class Context:
             try:
                 return await self.clusters.get(cluster, stats)
             except BaseException as error:
-                self.placement.leave(cluster)
+                self.placement.leave(name, cluster)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
                 if not isinstance(error, UNREACHABLE) or not self.may_choose:
                     raise

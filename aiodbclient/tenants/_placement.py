@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from math import inf
 from time import monotonic
@@ -41,55 +41,73 @@ class ClusterCapacity:
 
 
 ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[Cluster | str]]
+_Names: TypeAlias = defaultdict[str | None, set[str]]  # of each cluster's tenants. None: of those that have none yet
 
 
 @define(eq=False)
 class Placement:
-    """Chooses the cluster of each new tenant, by the tenants on record and those that this process has added since."""
+    """Chooses the cluster of each new tenant, by the tenants on record and those that this process is adding."""
 
     _store: Store
     _clusters: Sequence[str]
     _max_tenants: int | None
     choose_cluster: ChooseCluster | None
-    _tenants: Counter[str | None] = field(init=False, factory=Counter[str | None])  # None: of those that have none yet
+    _on_record: _Names = field(init=False, factory=lambda: defaultdict(set))
+    _chosen: defaultdict[str, list[str]] = field(init=False, factory=lambda: defaultdict(list))  # names not stored yet
     _counted_at: float = field(init=False, default=-inf)
     _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     async def capacities(self) -> list[ClusterCapacity]:
         """Read the store, and return the capacities in the order of the clusters."""
-        return self._capacities(await self._count())
+        found: _Names = defaultdict(set)
+        await self._read(found)
+        return [ClusterCapacity(each, len(found[each]), self._max_tenants) for each in self._clusters]
 
     def start_run(self) -> None:
-        """Make the next ``choose`` count the tenants."""
+        """Make the next ``choose`` read the store."""
         self._counted_at = -inf
 
     async def choose(self, name: str, without: Collection[str] = ()) -> str:
-        """Choose a cluster for the new tenant ``name``, which counts from now on, until ``leave``."""
-        if len(self._clusters) == 1 and self._max_tenants is None and self.choose_cluster is None:
-            return self._clusters[0]
+        """Choose a cluster for the new tenant ``name``, which counts until ``leave``, or ``remove`` after ``keep``."""
         async with self._lock:
-            if monotonic() - self._counted_at >= _FRESH:
-                self._tenants, self._counted_at = await self._count(), monotonic()
             cluster = await self._choose(name, without)
-            self._tenants[cluster] += 1
+            self._chosen[cluster].append(name)
             return cluster
 
-    def leave(self, cluster: str) -> None:
-        """Count a tenant of ``cluster`` less: it was not made there, or is gone."""
-        self._tenants[cluster] -= 1
+    def keep(self, name: str, cluster: str) -> None:
+        """Note that the tenant is on record for the cluster that was chosen."""
+        self.leave(name, cluster)
+        self._on_record[cluster].add(name)
 
-    async def _count(self) -> Counter[str | None]:
-        found = Counter[str | None]()
+    def leave(self, name: str, cluster: str) -> None:
+        """End a choice: the tenant was not made there."""
+        self._chosen[cluster].remove(name)
+
+    def remove(self, name: str, cluster: str) -> None:
+        """Note that the tenant is no longer on record for the cluster."""
+        self._on_record[cluster].discard(name)
+
+    async def _read(self, found: _Names) -> None:
         async for entry in entries_of(self._store):
             if isinstance(entry, TenantRecord):
-                found[entry.cluster] += 1
-        return found
+                found[entry.cluster].add(entry.name)
 
-    def _capacities(self, tenants: Counter[str | None]) -> list[ClusterCapacity]:
-        return [ClusterCapacity(each, tenants[each], self._max_tenants) for each in self._clusters]
+    def _tenants(self, cluster: str) -> int:
+        on_record = self._on_record[cluster]
+        return len(on_record) + len(set(self._chosen[cluster]) - on_record)
 
     async def _choose(self, name: str, without: Collection[str]) -> str:
-        capacities = [each for each in self._capacities(self._tenants) if each.cluster not in without]
+        if len(self._clusters) == 1 and self._max_tenants is None and self.choose_cluster is None:
+            return self._clusters[0]
+        if monotonic() - self._counted_at >= _FRESH:
+            self._on_record = defaultdict(set)  # what is stored while it is read is added by ``keep``
+            await self._read(self._on_record)
+            self._counted_at = monotonic()
+        capacities = [
+            ClusterCapacity(each, self._tenants(each), self._max_tenants)
+            for each in self._clusters
+            if each not in without
+        ]
         free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
         if not free:
             raise CapacityError(

@@ -77,17 +77,17 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         name, source, placement = tenant.names.tenant, tenant.cluster.id, self.context.placement
         without = {source} if self._to is None else {*self.context.clusters.clients} - {self._to}
         target = await self.context.choose(name, tenant.reporter.stats, without)
-        left = target.id
+        is_moved = False
         try:
             with self.context.clusters.track_failures(target.id, name):
                 async with target.server.session(tenant) as copy:
                     outcome = await _Move(self, tenant, target, copy).run()
-            if outcome.action is TenantAction.MOVED:
-                left = source
+            is_moved = outcome.action is TenantAction.MOVED
         finally:
-            placement.leave(left)
-        if outcome.action is not TenantAction.MOVED:
+            (placement.keep if is_moved else placement.leave)(name, target.id)
+        if not is_moved:
             return outcome
+        placement.remove(name, source)
         try:
             await drop_leftover(tenant)
         except (MoveError, ClaimLostError) as error:  # the tenant works, and ``check`` says what is left

@@ -68,7 +68,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
                 self.context.clusters.mark_unreachable(self._chosen[name], error)
             finally:
                 if name in self._chosen:
-                    self.context.placement.leave(self._chosen.pop(name))
+                    self.context.placement.leave(name, self._chosen.pop(name))
 
     async def cluster_for(self, name: str, record: TenantRecord | None, reporter: Reporter) -> str:
         """Return the tenant's cluster, or choose one for a new tenant, and another if that is unreachable."""
@@ -100,8 +100,8 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         try:
             action = await self._provision(tenant)
         finally:
-            if tenant.record is not None:
-                self._chosen.pop(tenant.names.tenant, None)  # it stays counted
+            if tenant.record is not None and (chosen := self._chosen.pop(tenant.names.tenant, None)) is not None:
+                self.context.placement.keep(tenant.names.tenant, chosen)
         return done(action, tenant.stored, tenant.role)
 
     async def _provision(self, tenant: Tenant) -> TenantAction:

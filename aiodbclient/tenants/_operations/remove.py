@@ -44,7 +44,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         if tenant.role is Role.OWNER:
             left = await remove(tenant)
             await tenant.save(None, release=True)
-            self.context.placement.leave(tenant.cluster.id)
+            self.context.placement.remove(tenant.names.tenant, tenant.cluster.id)
         else:
             await tenant.finish(await tenant.remove_role(tenant.role))
         return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)

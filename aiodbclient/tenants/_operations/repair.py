@@ -49,7 +49,7 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
                 action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
                 await remove(tenant)
                 await tenant.save(None, release=True)
-                self.context.placement.leave(tenant.cluster.id)
+                self.context.placement.remove(tenant.names.tenant, tenant.cluster.id)
             case _:
                 return await _recover_and_repair(tenant)
         return _outcome(tenant, action, problems)

@@ -160,15 +160,18 @@ def test_simultaneous_tenants_never_exceed_max_tenants(asked: list[str], most: i
         placement = Placement(cast(Store, store), ids, most, None)
 
         async def make(name: str) -> bool:
+            if int(name[1:]) % 2:
+                placement.start_run()
             try:
                 cluster = await placement.choose(name)
             except CapacityError:
                 return False
             await asyncio.sleep(0)
             if (int(name[1:]) + len(asked)) % 4 == 0 or name in store.clusters:
-                placement.leave(cluster)
+                placement.leave(name, cluster)
             else:
                 store.clusters[name] = cluster
+                placement.keep(name, cluster)
             return True
 
         await asyncio.gather(*(make(name) for name in asked))
@@ -177,6 +180,43 @@ def test_simultaneous_tenants_never_exceed_max_tenants(asked: list[str], most: i
         assert [each.tenants for each in await placement.capacities()] == [counts[each] for each in ids]
 
     asyncio.run(main())
+
+
+async def test_chosen_names_count_over_a_recount() -> None:
+    store = Memory()
+    placement = Placement(cast(Store, store), ["a", "b"], 1, None)
+    assert [await placement.choose(name) for name in ("t0", "t1")] == ["a", "b"]
+
+    placement.start_run()
+    with pytest.raises(CapacityError):
+        await placement.choose("t2")
+
+    store.clusters["t0"] = "a"  # it is stored, and then counted once
+    placement.start_run()
+    with pytest.raises(CapacityError):
+        await placement.choose("t2")
+    placement.keep("t0", "a")
+    placement.leave("t1", "b")
+    assert await placement.choose("t2") == "b"
+
+    del store.clusters["t0"]  # by another process
+    placement.start_run()
+    assert await placement.choose("t3") == "a"
+
+
+async def test_tenant_stored_during_a_recount_counts() -> None:
+    store = Memory()
+    store.clusters["old"] = "b"
+    placement = Placement(cast(Store, store), ["a", "b"], 1, None)
+    assert await placement.choose("t0") == "a"
+
+    placement.start_run()
+    choosing = asyncio.create_task(placement.choose("t1"))
+    await asyncio.sleep(0)  # it reads the store, and has passed the place of t0
+    store.clusters["t0"] = "a"
+    placement.keep("t0", "a")
+    with pytest.raises(CapacityError):
+        await choosing
 
 
 class Memory:
