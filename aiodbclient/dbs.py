@@ -39,8 +39,8 @@ class DatabasesAPI:
     async def create(self, name: str) -> Database:
         """Create a database. Not safe to repeat: the second call raises NameTakenError.
 
-        The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set: read
-        the name back with ``get``. A cancelled call may have been applied too. ``ensure`` settles both for you.
+        If the answer is lost, the database may exist. The client does not retry, and the error has ``may_have_applied``
+        set: look with ``get``. A cancelled call may have been applied too. ``ensure`` is safe to repeat in both cases.
 
         Raises:
             NameTakenError: The name is taken.

@@ -147,7 +147,8 @@ class Transport:
                 raise
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
-        """Whether the last try counts: not a 429 of a run, nor one that ``max_wait`` bounds or whose window is full."""
+        """Whether the last try counts for ``max_tries``."""
+        # A 429 does not in a run, with ``max_wait``, or in the limiter's shortest window after the call's first 429.
         if failed[-1].failure is not Failure.THROTTLED:
             return True
         if call.options.bulk or call.options.max_wait is not None:

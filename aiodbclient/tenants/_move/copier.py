@@ -31,7 +31,7 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
-# Of our sessions: of them depends how values look, which are compared.
+# The text of a value depends on these settings, and ``count`` compares texts.
 _SETTINGS_OF_A_SESSION = SQL("""
 SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = '';
 SET DateStyle = ISO; SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = hex
@@ -139,7 +139,7 @@ class Copier:
 
     names: Names
     tools: Tools
-    # What overrides the settings of the database, the login or the server, of which ``money`` has another text in each.
+    # For libpq. They override settings of the database, the login and the server: the text of ``money`` depends on one.
     options: str
 
     @staticmethod

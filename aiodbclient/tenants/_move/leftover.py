@@ -13,9 +13,10 @@ from .._records import OperationKind, new_logins
 from .._servers import Server, TenantSteps
 from ..errors import MoveError
 
-# An unfinished move. Before its commit the tenant is on its cluster, and a copy may be on another one. The commit
-# stores the logins of the copy, with the cluster that it was moved from as leftover, until what is there is dropped. So
-# does the undo, if it cannot reach the cluster of the copy, and a new tenant whose first cluster became unreachable.
+# Before the commit of a move, the tenant is on its cluster, and another cluster may have a copy. The commit stores the
+# logins of the copy. It also stores the old cluster as ``leftover``, until the tenant's database there is dropped.
+# ``leftover`` has two other sources: an undo that cannot reach the cluster of the copy, and a new tenant whose first
+# cluster became unreachable.
 
 
 async def undo_move(tenant: Tenant) -> None:

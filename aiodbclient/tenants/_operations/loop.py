@@ -31,7 +31,7 @@ from .tenant import LEASE, AlreadyClaimedError, Tenant, claimed, clock
 DoneT = TypeVar("DoneT", bound=Done)
 
 _HANGS = 2.0  # s for which a cluster may be read until another one is read too
-_NAMES_PER_SLOT = 4  # begun for each that is worked on. The others wait for a slot, or another process's claim
+_NAMES_PER_SLOT = 4  # in progress for each slot. Most wait for a slot, or for another process's claim
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0  # s between two reads of a record that another process has claimed
 _LOSSES = 5  # lost claims of one name before it fails
 

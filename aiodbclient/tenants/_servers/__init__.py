@@ -146,7 +146,7 @@ class Server(ABC):
             yield steps
 
 
-# After a crash an operation starts over with new logins: all but ``add_login`` and ``add_dump_login`` can be repeated.
+# Each step can be repeated, except ``add_login`` and ``add_dump_login``: after a crash, an operation makes new logins.
 class TenantSteps(ABC):
     """The steps that change one tenant on its server, as the administrator: an operation is a list of them."""
 

@@ -1,8 +1,9 @@
 """The logins of a tenant on PostgreSQL: create and end them.
 
-Each login is new, and an ended one stays so: it has no membership and no CONNECT, NOLOGIN, no password, and no session.
-In this order, so that a prepared transaction that locks the row of the login leaves it without rights. The server looks
-at NOLOGIN after the password, so a connection that began to log in before gains nothing.
+Each login has a new name, and an ended login is never enabled again. To end a login: revoke its memberships, revoke
+CONNECT, set NOLOGIN, remove the password, terminate the sessions. A prepared transaction can lock the login's row. It
+then blocks NOLOGIN, but the rights are revoked already. PostgreSQL checks NOLOGIN after the password, so it also
+refuses a connection that sent the password before.
 
 The server gets the verifier of a new password, so no statement, no log and no ``pg_stat_activity`` has the password.
 """

@@ -92,9 +92,9 @@ SELECT DISTINCT pg_get_userbyid(giver) FROM (
     UNION SELECT datdba FROM pg_database WHERE datname = current_database()
 ) AS givers (giver) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user ORDER BY 1
 """)
-# The databases in which a role has rights, and whether it owns something there that is not to be dropped outside of the
-# tenant's database: in the server's own databases, large objects are dropped. NULL stands for rights on databases
-# themselves, such as CONNECT. An interrupted DROP DATABASE leaves a limit of -2, and nobody can enter that database.
+# The databases in which a role has rights, and whether it owns something there that must be kept if that is not the
+# tenant's database. Only large objects in the server's own databases are dropped. NULL stands for rights on databases
+# themselves, such as CONNECT. An interrupted DROP DATABASE leaves a limit of -2. Nobody can connect to that database.
 _PLACES = SQL("""
 SELECT datname, bool_or(deptype = 'o' AND classid <> 'pg_default_acl'::regclass AND NOT (
     classid = 'pg_largeobject'::regclass AND datname IN ('defaultdb', 'postgres', 'template1', '_dodb')))
