@@ -121,7 +121,7 @@ async def test_provision_path(place: Place) -> None:
     trace = await traced(tenants.ensure("beta"))
 
     print(trace)
-    assert len(trace.functions) <= 132
+    assert len(trace.functions) <= 134
     assert len(trace.files) <= 25
 
 
