@@ -1,15 +1,22 @@
-"""The allowed imports between modules. The contracts are in pyproject.toml."""
+"""What a reader of the code relies on: pure modules do no I/O, and a call is one short path.
+
+The allowed imports are contracts in pyproject.toml.
+"""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-grimp = pytest.importorskip("grimp")
+from aiodbclient import RateLimiter
 
+from .call_path import path_of
+from .conftest import MakeCluster
+from .server import Server, returns_the_user, says
+
+grimp = pytest.importorskip("grimp")
 
 ROOT = Path(__file__).parents[1]
 # Modules that do I/O. psycopg is missing, since its parser of connection strings does none.
@@ -29,7 +36,6 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
     for path in sorted((ROOT / "aiodbclient").rglob("*.py"))
 }
-ABOVE_CORE = ("aiodbclient.tenants", "aiodbclient._cli", "aiodbclient.sandbox", "aiodbclient._pytest_plugin")
 PURE = [name for name, text in MODULES.items() if "Pure" in text.partition('"""')[2].partition('"""')[0]]
 
 
@@ -49,26 +55,20 @@ def test_pure_modules_reach_no_io() -> None:
         assert "open" not in calls
         assert "http.client" not in MODULES[name]  # of the graph it is a part of ``http``, which has the statuses
     # The control: through two modules.
-    assert graph.find_shortest_chain("aiodbclient.client", "aiohttp") is not None
     graph.add_import(importer="aiodbclient.engines", imported="aiohttp")
     assert graph.find_shortest_chain("aiodbclient.models", "aiohttp")[-2:] == ("aiodbclient.engines", "aiohttp")
 
 
-def circles(graph: Any) -> list[tuple[str, ...]]:
-    """Return the imports between modules of the core that lead back to their importer, also for types alone."""
-    core = [name for name in graph.modules if not name.startswith(ABOVE_CORE)]
-    imports = [(name, other) for name in core for other in graph.find_modules_directly_imported_by(name)]
-    back = (graph.find_shortest_chain(other, name) for name, other in imports if other in core)
-    return [chain for chain in back if chain is not None]
+async def test_create_is_a_short_path(server: Server, make_cluster: MakeCluster) -> None:
+    """The control: a first call, which reads the engine, runs more functions."""
+    server.otherwise = returns_the_user()
+    users = make_cluster(rate_limiter=RateLimiter()).users
+    await users.create("warm")
 
+    functions, files = await path_of(users.create("alice"))
+    assert len(functions) <= 35
+    assert len(files) <= 10
 
-def test_core_has_no_circle_of_imports() -> None:
-    """Not even one for types alone."""
-    graph = grimp.build_graph("aiodbclient", cache_dir=None)
-    for public in graph.find_modules_directly_imported_by("aiodbclient"):  # for type checkers
-        graph.remove_import(importer="aiodbclient", imported=public)
-
-    assert circles(graph) == []
-    # The control: one import upwards.
-    graph.add_import(importer="aiodbclient._bulk.jobs", imported="aiodbclient.users")
-    assert ("aiodbclient.users", "aiodbclient._bulk.jobs") in circles(graph)
+    server.will(says(200, {"database": {"engine": "pg"}}))
+    functions, _ = await path_of(make_cluster(rate_limiter=RateLimiter(), engine=None).users.create("bob"))
+    assert len(functions) > 35

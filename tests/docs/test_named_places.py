@@ -5,69 +5,51 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "contributing" / "architecture.md").read_text()
-PLACES = re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)
-FOR_MUTANTS = (ROOT / "tests" / "mutants.txt").read_text().splitlines()
-MUTATED = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
 
-def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
-    """The definitions in ``body``, by name."""
-    found: dict[str, ast.stmt] = {}
-    for node in body:
-        match node:
-            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                found[node.name] = node
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                found[name] = node
-            case _:
-                pass
+@cache
+def names_in(file: Path) -> set[str]:
+    """The definitions in a file, also those in its classes: ``Class.method``."""
+    found = set[str]()
+
+    def note(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            match node:
+                case ast.ClassDef(name=name, body=inner):
+                    found.add(prefix + name)
+                    note(inner, f"{prefix}{name}.")
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    found.add(prefix + name)
+                case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                    found.add(prefix + name)
+                case _:
+                    pass
+
+    note(ast.parse(file.read_text()).body, "")
     return found
 
 
-def test_the_page_names_places() -> None:
-    assert len(PLACES) > 20
+def test_architecture_names_what_is_there() -> None:
+    places = re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)
+    assert len(places) > 20
+    assert [place for place in places if place[1] not in names_in(ROOT / "aiodbclient" / place[0])] == []
+    files = re.findall(r"`([\w/]+\.py)`", PAGE)
+    assert [file for file in files if not any((at / file).is_file() for at in (ROOT / "aiodbclient", ROOT))] == []
 
 
-def assert_there(file: Path, names: list[str]) -> None:
-    body = ast.parse(file.read_text()).body
-    for name in names:
-        node = names_in(body)[name]
-        body = node.body if isinstance(node, ast.ClassDef) else []
-
-
-@pytest.mark.parametrize(("path", "name"), PLACES)
-def test_a_place_that_the_page_names_is_there(path: str, name: str) -> None:
-    assert_there(ROOT / "aiodbclient" / path, name.split("."))
-
-
-@pytest.mark.parametrize("selected", FOR_MUTANTS)
-def test_a_test_for_mutants_is_there(selected: str) -> None:
-    file, *names = selected.removeprefix("--deselect=").partition("[")[0].split("::")
-    assert_there(ROOT / file, names)
-
-
-@pytest.mark.parametrize("mutated", MUTATED)
-def test_a_module_for_mutants_is_there(mutated: str) -> None:
-    assert list(ROOT.glob(mutated))
-
-
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w/]+\.py)`", PAGE))))
-def test_module_is_there(path: str) -> None:
-    assert any((folder / path).is_file() for folder in (ROOT / "aiodbclient", ROOT))
-
-
-SECURITY = (ROOT / "docs" / "security.md").read_text()
-LIST = (ROOT / "tests" / "tenants" / "README.md").read_text()
-CONTROLS = (ROOT / "tests" / "README.md").read_text()
-NAMED = sorted(set(re.findall(r"`(test_\w+)`", LIST + CONTROLS)))
-TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-NEED_NONE = {"use up CPU, memory and disk"}
+def test_settings_of_mutants_name_what_is_there() -> None:
+    selected = [line.removeprefix("--deselect=") for line in (ROOT / "tests" / "mutants.txt").read_text().splitlines()]
+    tests = [line.partition("[")[0].partition("::") for line in selected]
+    assert [name for file, _, name in tests if name and name.replace("::", ".") not in names_in(ROOT / file)] == []
+    assert [file for file, _, _ in tests if not (ROOT / file).is_file()] == []
+    assert [pattern for pattern in SETTINGS["only_mutate"] if not list(ROOT.glob(pattern))] == []
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -77,29 +59,19 @@ def rows_of(text: str) -> list[list[str]]:
     return [row for row in rows if row[0] not in ("engine", "who")]
 
 
-SHOWN = rows_of(SECURITY)
-SECTIONS = [section.partition("\n") for section in LIST.split("\n## ")[1:]]
-LISTED = {title.removesuffix(" engines"): rows_of(body) for title, _, body in SECTIONS}
-
-
-def test_each_row_of_the_page_has_a_test() -> None:
-    assert {engine for engine, *_ in SHOWN} == LISTED.keys() == {"Both", "PostgreSQL", "MySQL"}
-    for engine, rows in LISTED.items():
-        tried = [what for of, what, _ in SHOWN if of == engine and what not in NEED_NONE]
+def test_each_attack_of_the_page_has_a_test() -> None:
+    """The list of the tests begins with the rows of the page, in their order, and each row names a test."""
+    shown = rows_of((ROOT / "docs" / "security.md").read_text())
+    by_engine = (ROOT / "tests" / "tenants" / "README.md").read_text()
+    listed = {
+        title.removesuffix(" engines"): rows_of(body)
+        for title, _, body in (section.partition("\n") for section in by_engine.split("\n## ")[1:])
+    }
+    assert {engine for engine, *_ in shown} == listed.keys() == {"Both", "PostgreSQL", "MySQL"}
+    for engine, rows in listed.items():
+        tried = [what for of, what, _ in shown if of == engine and what != "use up CPU, memory and disk"]
         assert len(tried) > 1
         assert [what for _, what, _ in rows][: len(tried)] == tried
-
-
-def test_each_row_of_the_list_names_a_test() -> None:
-    rows = [row for rows in LISTED.values() for row in rows]
-    assert len(rows) > 35
-    assert [row for row in rows if "test_" not in row[2]] == []
-
-
-def test_the_page_has_only_what_is_not_refused() -> None:
-    assert [row for row in SHOWN if row[2].startswith("refused")] == []
-
-
-@pytest.mark.parametrize("name", NAMED)
-def test_a_test_that_the_list_names_is_there(name: str) -> None:
-    assert f"def {name}(" in TESTS
+        assert [row for row in rows if "test_" not in row[2]] == []
+    named = re.findall(r"`(test_\w+)`", by_engine + (ROOT / "tests" / "README.md").read_text())
+    assert [name for name in named if f"def {name}(" not in TESTS] == []

@@ -26,7 +26,7 @@ from aiodbclient.rate_limiter import Window
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
-from ...test_call_path import traced
+from ...call_path import path_of
 from ..conftest import Place, only
 from ..moves import Two
 from ..own_stores import record_of
@@ -106,11 +106,10 @@ async def test_rotation_path(place: Place) -> None:
     tenants = place.tenants()
     await tenants.ensure("acme")
 
-    trace = await traced(only(tenants.rotate(["acme"])))
+    functions, files = await path_of(only(tenants.rotate(["acme"])))
 
-    print(trace)
-    assert len(trace.functions) <= 115
-    assert len(trace.files) <= 21
+    assert len(functions) <= 115
+    assert len(files) <= 21
 
 
 async def test_provision_path(place: Place) -> None:
@@ -118,11 +117,10 @@ async def test_provision_path(place: Place) -> None:
     tenants = place.tenants()
     await tenants.ensure("acme")
 
-    trace = await traced(tenants.ensure("beta"))
+    functions, files = await path_of(tenants.ensure("beta"))
 
-    print(trace)
-    assert len(trace.functions) <= 134
-    assert len(trace.files) <= 25
+    assert len(functions) <= 134
+    assert len(files) <= 25
 
 
 async def test_usage_and_rooms_show_how_large_tenants_are(two: Two, tenants: Tenants, alpha: Credential) -> None:
