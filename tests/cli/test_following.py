@@ -15,7 +15,7 @@ from aiodbclient.rate_limiter import Window
 
 from ..thorough import first_of
 from ..waiting import wait_until
-from .conftest import PATIENCE, Command
+from .conftest import COMMAND, PATIENCE, Command, Terminal
 
 # Makes a process wait for a signal after it has called a function.
 LINGER = """\
@@ -139,6 +139,18 @@ def test_terminal_shows_bar(memory: Command) -> None:
     code, screen = memory.terminal("users", "provision", *MANY, columns=90).end()
     assert (code, "120/120" in screen, "120 created" in screen) == (0, True, True)
     assert memory("users", "provision", *MANY).err == ""
+
+
+def test_bar_changes_no_output(memory: Command) -> None:
+    """What is redirected is not on the terminal, and a long line is not folded there."""
+    make = ["users", "provision", *MANY[:20], "--show", "-o", "json"]
+    file = memory.folder / "made"
+    code, screen = Terminal(["sh", "-c", f'"$0" "$@" > {file}', COMMAND, *make], memory.environment, columns=60).end()
+    made = file.read_text().splitlines()
+    assert (code, "AVNS_" in screen, len(made)) == (0, False, 20)
+    again = [*make, "--if-exists", "reset", "--yes"]
+    _, screen = memory.terminal(*again, columns=60).end()
+    assert len(re.findall(r'\{"name": .+\}\r\n', screen)) == 20, screen
 
 
 async def test_progress_passes_no_hundred(capsys: pytest.CaptureFixture[str]) -> None:

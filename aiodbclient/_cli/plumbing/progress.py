@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -190,12 +191,13 @@ class _Work:
             reason = report.reason(outcome.error)
             if self.groups.add(name, reason.replace(outcome.name, "")) and not report.output.as_json:
                 self.bar.say("\n".join(f"{name}: {printable(line)}" for line in reason.splitlines()))
-        if report.output.as_json:
-            row = report.row(outcome, role) if outcome.error is None else report.failed_row(outcome.error)
-            row = {"name": outcome.name, "action": outcome.action} | ({"role": role} if role else {}) | row
-            write(f"{json.dumps(row)}\n")
-        elif outcome.error is None and (text := report.text(outcome, role)):
-            write(f"{text}\n")
+        with self.bar.away():
+            if report.output.as_json:
+                row = report.row(outcome, role) if outcome.error is None else report.failed_row(outcome.error)
+                row = {"name": outcome.name, "action": outcome.action} | ({"role": role} if role else {}) | row
+                write(f"{json.dumps(row)}\n")
+            elif outcome.error is None and (text := report.text(outcome, role)):
+                write(f"{text}\n")
 
     def end(self, unfinished: Sequence[str], limiter: RateLimiter) -> int:
         """Say how the run ended and what helps, and return the exit code."""
@@ -250,6 +252,8 @@ class Bar:
             console=console,
             auto_refresh=False,
             disable=not console.is_terminal or not total,
+            redirect_stdout=False,  # it would print on the standard error, and fold lines
+            redirect_stderr=False,
             speed_estimate_period=_PERIOD,
         )
         self._task = self._progress.add_task("", total=total, state="")
@@ -277,10 +281,19 @@ class Bar:
         self._advanced_at = asyncio.get_running_loop().time()
         self._progress.update(self._task, advance=1, total=max(task.total or 0, task.completed + 1))
 
+    @contextmanager
+    def away(self) -> Generator[None]:
+        """Print above the bar."""
+        if not self._progress.disable:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        yield
+        if not self._progress.disable:
+            self._progress.refresh()
+
     def say(self, text: str) -> None:
         """Print ``text`` above the bar, unless the terminal was closed."""
-        with suppress(OSError):
-            self._progress.console.print(text, soft_wrap=True)
+        with suppress(OSError), self.away():
+            print(text, file=sys.stderr, flush=True)
 
     def state(self) -> str:
         """Describe the failures, the time left, and the wait for the rate limit."""

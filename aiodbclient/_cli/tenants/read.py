@@ -257,7 +257,7 @@ def _what_helps(context: CommandContext, name: str, problems: Sequence[Problem])
             *((_ADOPT,) if any(each == name for _, each in context.others) else ("provision", "--adopt")),
         )
     if "run " in found.get("database_missing", ""):
-        return ("its database has another name, or no right of the tenant. Run what the problem says",)
+        return ("its database has another name, or no right of the tenant. Run what the problem says, and check again",)
     if "database_missing" in found:
         return (
             "the database is gone. Is it on a cluster that you did not name? Add it with `--cluster`. Otherwise "

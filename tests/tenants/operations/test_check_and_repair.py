@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -352,14 +353,13 @@ async def test_renamed_database_is_named_and_refused(place: Place) -> None:
 
 
 async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
-    """A repair gave each customer the other's data."""
+    """A repair gave each customer the other's data. Each hint helps, one after the other."""
     tenants, admin = place.tenants(), await admin_of(place)
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
     for each in (alpha, beta):
         await ask(each, f"CREATE TABLE mine AS SELECT '{each.name}' AS mine")
     third = f"{place.prefix}third"
-    exchange = (alpha.database, third), (beta.database, alpha.database), (third, beta.database)
-    await renamed(admin, *exchange)
+    await renamed(admin, (alpha.database, third), (beta.database, alpha.database), (third, beta.database))
 
     checked = [outcome async for outcome in tenants.check()]
     assert [kinds_of(each.problems) for each in checked] == [{ProblemKind.DATABASE_MISSING}] * 2
@@ -368,10 +368,30 @@ async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
             assert isinstance(refused.error, ConflictError)
             assert "is another's" in str(refused.error)
 
-    await renamed(admin, *exchange)
+    for name in ("alpha", "beta"):
+        [problem] = (await only(tenants.check([name]))).problems
+        for statement in problem.detail.rpartition("run ")[2].split("; "):
+            before, after = re.findall(r'"([^"]+)"', statement)
+            await renamed(admin, (before, after))
     assert [each.problems async for each in tenants.check()] == [(), ()]
     for each in (alpha, beta):
         assert await ask(each, "TABLE mine") == [(each.name,)]
+
+
+async def test_no_hint_gives_anothers_database(place: Place) -> None:
+    """Where another tenant's database has the name of one that is gone: a GRANT would hand over all data."""
+    tenants, admin = place.tenants(), await admin_of(place)
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    await ask(admin, f'DROP DATABASE "{alpha.database}"')
+    await renamed(admin, (beta.database, alpha.database))
+    [problem] = (await only(tenants.check(["alpha"]))).problems
+    assert f"the database '{alpha.database}' is another's" in problem.detail
+    assert "GRANT" not in problem.detail
+    for statement in ("DROP", "CREATE"):
+        await ask(admin, f'{statement} DATABASE "{alpha.database}"')
+    [problem] = (await only(tenants.check(["alpha"]))).problems
+    await ask(admin, problem.detail.rpartition("run ")[2].removesuffix(", and then repair"))
+    assert (await only(tenants.repair(["alpha"]))).error is None
 
 
 async def test_suspension_locks_out_of_exchanged_databases(place: Place) -> None:

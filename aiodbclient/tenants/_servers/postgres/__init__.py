@@ -385,8 +385,12 @@ def _misplaced(names: Names, creators: Sequence[str] | None, renamed: Sequence[s
     elif creators is not None:
         reasons.append(f"the database {names.database!r} is not the tenant's: {names.owner} may not create in it")
     if renamed:
-        rename = f"ALTER DATABASE {Identifier(renamed[0]).as_string(None)} RENAME TO {database}"
+        own = Identifier(renamed[0]).as_string(None)
+        rename = f"ALTER DATABASE {own} RENAME TO {database}"
+        if creators is not None:
+            aside = Identifier(f"{names.database}_not_its_own").as_string(None)
+            rename = f"ALTER DATABASE {database} RENAME TO {aside}; {rename}"
         reasons.append(f"the tenant's own is named {', '.join(map(repr, renamed))}: run {rename}")
-    else:
+    elif not creators:  # by this, what is another's would be the tenant's, with all data
         reasons.append(f"if you restored it, run GRANT CREATE ON DATABASE {database} TO {owner}, and then repair")
     return "; ".join(reasons)
