@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import Any
 from urllib.parse import quote
 
-import pydo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,14 +127,6 @@ async def test_an_engine_that_nobody_knows_yet(sandbox: Sandbox, call: Call) -> 
     assert not {"mysql_settings", "settings"} & made.json["user"].keys()
 
 
-async def test_name_without_text_meets_no_fault(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add("users.create", name="7", status=503)
-    names: list[object] = [7, []]
-    for name in names:
-        assert (await call("POST", f"{pg}/users", {"name": name})).status == 422
-        assert sandbox.requests[-1].name is None
-
-
 async def test_path_of_other_encoding_names_nobody(call: Call, pg: str) -> None:
     assert (await call("POST", f"{pg}/users", {"name": "\ufffd"})).status == 201
     assert (await call("DELETE", f"{pg}/users/%FF")).status == 404
@@ -178,34 +168,3 @@ def test_a_segment_is_decoded_once(segment: str, name: str) -> None:
 def test_other_paths_lead_nowhere(path: str) -> None:
     assert match("GET", path) == NOWHERE
     assert match("DELETE", path) == NOWHERE
-
-
-HTTP = {"enforce_https": False}  # it refuses to send a token over http otherwise
-
-
-def test_the_providers_sync_client() -> None:
-    with Sandbox(windows=[]) as sandbox:
-        cluster = asyncio.run(sandbox.add_cluster("pg", "tenants", backend="memory", tags=["production"]))
-        client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)
-        api: Any = client.databases
-        assert [listed["id"] for listed in api.list_clusters(tag_name="production", **HTTP)["databases"]] == [cluster]
-        assert api.get_cluster(cluster, **HTTP)["database"]["name"] == "tenants"
-
-        user = api.add_user(cluster, {"name": "app/1"}, **HTTP)["user"]
-        assert (user["role"], len(user["password"]) > 20) == ("normal", True)
-        assert api.get_user(cluster, "app/1", **HTTP)["user"] == user
-        settings = {"settings": {"pg_allow_replication": True}}
-        assert api.update_user(cluster, "app/1", settings, **HTTP)["user"]["settings"] == settings["settings"]
-        assert api.reset_auth(cluster, "app/1", {}, **HTTP)["user"]["password"] != user["password"]
-        users = api.list_users(cluster, **HTTP)["users"]
-        assert [(user["name"], user["role"]) for user in users] == [("doadmin", "primary"), ("app/1", "normal")]
-        assert api.delete_user(cluster, "app/1", **HTTP) is None
-        assert api.get_user(cluster, "app/1", **HTTP)["id"] == "not_found"
-
-        assert api.add(cluster, {"name": "alpha"}, **HTTP) == {"db": {"name": "alpha"}}
-        assert api.get(cluster, "alpha", **HTTP) == {"db": {"name": "alpha"}}
-        assert api.list(cluster, **HTTP) == {"dbs": [{"name": "defaultdb"}, {"name": "alpha"}]}
-        assert api.delete(cluster, "alpha", **HTTP) is None
-        assert api.get(cluster, "alpha", **HTTP)["id"] == "not_found"
-        client.close()
-        assert {status for _, status in sandbox.counts} == {200, 201, 204, 404}

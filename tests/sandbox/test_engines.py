@@ -10,8 +10,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
-from ..changes import hide_settings
-from .conftest import Call, caller
+from .conftest import Call
 
 ACL = [{"permission": "produceconsume", "topic": "customer-events"}, {"permission": "consume", "topic": "a.*"}]
 
@@ -197,27 +196,3 @@ async def test_settings_are_as_given(
     assert (await call("GET", f"{cluster}/users/app")).json["user"]["settings"] == made["settings"]
     refused = await call("PUT", f"{cluster}/users/app", {})
     assert (refused.status, refused.json["message"]) == (422, "settings is required")
-
-
-@pytest.mark.parametrize(
-    ("engine", "given", "key"),
-    [
-        ("kafka", {"settings": {"acl": [{"topic": "t", "permission": "consume", "id": "1"}]}}, "settings"),
-        ("opensearch", {"settings": {"opensearch_acl": [{"index": "i", "permission": "read"}]}}, "settings"),
-        ("pg", {"settings": {"pg_allow_replication": True}}, "settings"),
-        ("mysql", {"mysql_settings": {"auth_plugin": "mysql_native_password"}}, "mysql_settings"),
-    ],
-)
-async def test_reads_can_leave_settings_out(engine: str, given: dict[str, Any], key: str) -> None:
-    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
-        hide_settings(sandbox)
-        cluster = f"/v2/databases/{await sandbox.add_cluster(engine, backend='memory')}"
-        assert (await call("POST", f"{cluster}/users", {"name": "app", **given})).json["user"][key] == given[key]
-        updated = await call("PUT", f"{cluster}/users/app", {"settings": {}})
-        assert key in updated.json["user"]
-        for path, place in ((f"{cluster}/users", "users"), (cluster, "database"), (f"{cluster}/users/app", "user")):
-            read = (await call("GET", path)).json[place]
-            users = read["users"] if place == "database" else read if place == "users" else [read]
-            assert {"app"} <= {user["name"] for user in users}
-            assert not any({"settings", "mysql_settings"} & set(user) for user in users)
-            assert all("password" in user for user in users)

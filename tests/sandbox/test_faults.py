@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
-from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 from aiodbclient.sandbox import _faults as faults
 
-from ..changes import html, page, rename
-from ..waiting import HANG, until, wait_until
+from ..waiting import HANG, until
 from .conftest import Call, Clock, Delays, caller
 
 
@@ -86,26 +82,6 @@ async def test_delay_ends_with_sandbox(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.text == ""
 
 
-def test_delay_ends_with_sandbox_in_thread() -> None:
-    with Sandbox(windows=[]) as sandbox:
-        sandbox.faults.add(delay=600)
-        with socket.create_connection(("127.0.0.1", int(sandbox.url.rpartition(":")[2]))) as client:
-            head = f"GET /v2/databases HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {sandbox.token}\r\n\r\n"
-            client.sendall(head.encode())
-            wait_until(lambda: sandbox.requests)
-        ending = time.monotonic()
-    assert time.monotonic() - ending < HANG
-
-
-async def test_a_ratelimit_reset_that_lies_in_the_past() -> None:
-    async with Sandbox(windows=[Window(1, 60.0)]) as sandbox, caller(sandbox) as call:
-        past = sandbox.faults.add(headers={"ratelimit-reset": "1"})
-        answers = [await call("GET", "/v2/databases") for _ in range(2)]
-        assert [answer.status for answer in answers] == [200, 429]
-        assert answers[0].headers["ratelimit-reset"] == "1"
-        assert past.seen == 1  # a request that the limit refuses meets no fault
-
-
 async def test_only_what_matches_fails(sandbox: Sandbox, call: Call) -> None:
     """A cluster is matched by its id or its name."""
     one, other = [await sandbox.add_cluster("pg", name, backend="memory") for name in ("one", "other")]
@@ -171,21 +147,6 @@ async def test_change_answer(sandbox: Sandbox, call: Call, pg: str) -> None:
     assert (made.status, made.headers["x-changed"], made.json["user"]["password"]) == (202, "yes", "")
     assert (await call("GET", f"{pg}/users/app")).json["user"]["password"].startswith("AVNS_")
     assert (sandbox.requests[0].status, sandbox.counts["users.create", 202]) == (202, 1)
-
-
-async def test_changes_of_the_tests(sandbox: Sandbox, call: Call, pg: str) -> None:
-    """An answer with another name, a list in pages, and one that is not JSON."""
-    sandbox.faults.add("users.create", change=rename("bob"))
-    assert (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]["name"] == "bob"
-    sandbox.faults.add("users.list", change=page(1))
-    first = (await call("GET", f"{pg}/users")).json
-    second = await call("GET", first["links"]["pages"]["next"].removeprefix(sandbox.url))
-    assert [user["name"] for user in first["users"] + second.json["users"]] == ["doadmin", "alice"]
-    assert second.json["links"]["pages"] == {}
-    sandbox.faults.clear()
-    sandbox.faults.add("users.list", status=502, change=html)
-    answer = await call("GET", f"{pg}/users")
-    assert (answer.status, answer.headers["content-type"], "<h1>502</h1>" in answer.json) == (502, "text/html", True)
 
 
 async def test_faults_by_http(sandbox: Sandbox, call: Call, pg: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pymysql
 import pytest
+import trustme
 from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
@@ -265,3 +268,42 @@ async def test_create_cancelled(mysql: MySQL, call: Call) -> None:
     with mysql.login((await call("GET", "/users/cancelled")).json["user"]) as session:
         fetch(session, "CREATE DATABASE by_the_cancelled")
         fetch(session, "DROP DATABASE by_the_cancelled")
+
+
+def written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+async def test_tls_of_the_server_is_returned(sandbox: Sandbox, mysql_dsn: str, tmp_path: Path) -> None:
+    async with caller(sandbox) as calling:
+        cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', server=mysql_dsn)}"
+        shown = (await calling("GET", cluster)).json["database"]["connection"]
+        answer = await calling("GET", f"{cluster}/ca")
+        ca_file = written(tmp_path / "ca.pem", base64.b64decode(answer.json["ca"]["certificate"]).decode())
+    assert shown["ssl"] is True
+    assert urlsplit(shown["uri"]).query == "ssl-mode=REQUIRED"
+    login = {"host": shown["host"], "port": shown["port"], "user": shown["user"], "password": shown["password"]}
+    with pymysql.connect(**login, ssl_ca=str(ca_file), ssl_verify_identity=True) as session:
+        session.ping()
+    wrong = written(tmp_path / "wrong.pem", trustme.CA().cert_pem.bytes().decode())
+    with pytest.raises(pymysql.OperationalError, match="certificate verify failed"):
+        pymysql.connect(**login, ssl_ca=str(wrong), ssl_verify_identity=True)
+    async with Sandbox() as other:
+        with pytest.raises(RuntimeError, match=r"cannot be used: .*certificate verify failed"):
+            await other.add_cluster("mysql", server=f"{mysql_dsn.partition('?')[0]}?ssl-ca={wrong}")
+        with pytest.raises(RuntimeError, match=r"cannot be used: .*No such file"):
+            await other.add_cluster("mysql", server=f"{mysql_dsn.partition('?')[0]}?ssl-ca={tmp_path}/missing.pem")
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"), [("", (True, "ssl-mode=REQUIRED")), ("?ssl-mode=DISABLED", (False, "ssl-mode=DISABLED"))]
+)
+async def test_a_mysql_whose_ca_nobody_names(
+    sandbox: Sandbox, mysql_dsn: str, query: str, shown: tuple[bool, str]
+) -> None:
+    async with caller(sandbox) as calling:
+        cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', server=mysql_dsn.partition('?')[0] + query)}"
+        connection = (await calling("GET", cluster)).json["database"]["connection"]
+        assert (connection["ssl"], urlsplit(connection["uri"]).query) == shown
+        assert (await calling("GET", f"{cluster}/ca")).status == 404

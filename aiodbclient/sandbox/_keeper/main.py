@@ -124,13 +124,10 @@ def _packed(binaries: Path) -> IO[bytes] | None:
 
 def _unpack(file: IO[bytes], binaries: Path, target: Path) -> Path:
     """Write the files of ``_packed`` to the folder ``target``, and return the folder of programs in it."""
-    try:
-        with file, tarfile.open(fileobj=file) as members:
-            # Pythons from 3.11.4 on know filters, and some of them warn if none is named.
-            members.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-            members.extractall(target)
-    except tarfile.TarError as error:
-        raise OSError(f"PostgreSQL cannot be copied to {target}: {error}") from None
+    with file, tarfile.open(fileobj=file) as members:
+        # Pythons from 3.11.4 on know filters, and some of them warn if none is named.
+        members.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+        members.extractall(target)
     return target / binaries.relative_to(binaries.parents[2])
 
 
