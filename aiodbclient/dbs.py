@@ -91,5 +91,8 @@ class DatabasesAPI:
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such database, or FAILED.
+
+        Raises:
+            NotFoundError: In the loop, if there is no such cluster.
         """
         return Run(names, DeprovisionDatabases(self._context), concurrency)

@@ -204,5 +204,8 @@ class UsersAPI:
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
+
+        Raises:
+            NotFoundError: In the loop, if there is no such cluster.
         """
         return Run(names, DeprovisionUsers(self._context), concurrency)

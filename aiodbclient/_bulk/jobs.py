@@ -62,6 +62,12 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
         engine = await self.cluster.learn_engine()
         return capabilities_of(engine).concurrent_user_writes
 
+    async def check_cluster(self, listing: Operation) -> None:
+        """Refuse a cluster that does not exist: the answers to deletions would say that each name is absent."""
+        if not self.cluster.was_seen:
+            with suppress(UnsupportedOperationError, PermissionDeniedError):  # the deletions themselves show it
+                await self.cluster.check_exists(listing)
+
     def failed(self, name: str, error: Exception, tries: int) -> Failed:
         return Failed(name=name, error=error, tries=tries)
 
@@ -231,6 +237,11 @@ class RotateUsers(UserJob[UserDone]):
 class DeprovisionUsers(UserJob[Removed]):
     """Delete each user that exists."""
 
+    async def prepare(self) -> int:
+        at_a_time = await super().prepare()
+        await self.check_cluster(LIST_USERS)
+        return at_a_time
+
     async def do(self, spec: NewUser, stats: RequestStats) -> Removed:
         return await self.delete(DELETE_USER, spec.name, stats)
 
@@ -266,6 +277,11 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
 
 class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
+
+    async def prepare(self) -> int:
+        at_a_time = await super().prepare()
+        await self.check_cluster(LIST_DBS)
+        return at_a_time
 
     async def do(self, spec: str, stats: RequestStats) -> Removed:
         return await self.delete(DELETE_DB, spec, stats)

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _FORBIDDEN = 60.0  # seconds for which a cluster that the token may not read is not read again
 _REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
+_NO_CLUSTER = "no cluster has this id"
 _NEW_CLUSTER = "a cluster that has just come online may not be ready yet"
 
 # Twice the 30 s for which the API may still list a deleted user (Aiven's documentation; Aiven runs the databases).
@@ -128,6 +129,12 @@ class ClusterContext(NamedTuple):
         """Read all users or dbs of the cluster, if its engine supports them."""
         guard(await self.learn_engine(), operation.name)
         return await read_all(self.transport, operation, operation.path(self.cluster_id), model, self.options)
+
+    async def check_exists(self, listing: Operation) -> None:
+        """Raise NotFoundError if there is no such cluster. A replica has lists too, but cannot be read itself."""
+        guard(await self.learn_engine(), listing.name)
+        path = f"{listing.path(self.cluster_id)}?per_page=1"
+        await self.transport.send(Call(listing, path, self.options, not_found=_NO_CLUSTER))
 
     async def read_cluster(self) -> ClusterInfo:
         """Read the cluster, and store its engine."""

@@ -19,8 +19,8 @@ from aiodbclient.bulk import Action
 from aiodbclient.rate_limiter import RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 
-from ..conftest import MakeCluster
-from ..server import Server, fails, returns_the_user
+from ..conftest import MakeCluster, quick_options
+from ..server import CLUSTER, Server, fails, returns_the_user
 from ..waiting import until
 from .truth import Truth, requests
 
@@ -273,6 +273,27 @@ async def test_provision_and_deprovision_dbs(sandbox: Sandbox, pg: Cluster) -> N
     gone = await pg.dbs.deprovision(["lost", "nowhere"])
 
     assert actions(gone) == {"lost": Action.DELETED, "nowhere": Action.ABSENT}
+
+
+@pytest.mark.parametrize("of", ["users", "dbs"])
+async def test_deletions_on_missing_cluster_end(of: str, sandbox: Sandbox, client: DatabaseClient) -> None:
+    """No name is ABSENT because its cluster is: the run ends before the first name."""
+    cluster = client.cluster(CLUSTER, engine="pg")
+
+    with pytest.raises(errors.NotFoundError, match="no cluster has this id"):
+        await getattr(cluster, of).deprovision(["a", "b"])
+
+    assert [request.operation for request in sandbox.requests] == [f"{of}.list"]
+
+
+async def test_deletions_need_no_right_to_read(sandbox: Sandbox) -> None:
+    """A token that may only delete, with the engine: the run does not read the cluster."""
+    id = await sandbox.add_cluster("pg", backend="memory")
+    token = sandbox.add_token(["database:delete"])
+    async with DatabaseClient(token, base_url=sandbox.url, **quick_options()) as client:
+        removed = await client.cluster(id, engine="pg").dbs.deprovision(["defaultdb", "nowhere"])
+
+    assert actions(removed) == {"defaultdb": Action.DELETED, "nowhere": Action.ABSENT}
 
 
 @pytest.mark.parametrize("engine", ["redis", "valkey"])
