@@ -23,6 +23,12 @@ def is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
+def check_hook(name: str, hook: object) -> None:
+    """Refuse a hook that is not a function, or that is async: nothing would await it."""
+    if hook is not None and (not callable(hook) or is_async(hook)):
+        raise InvalidArgumentError(f"{name} must be a function that is not async, not {shown(hook)}")
+
+
 def check_whole(name: str, value: object, least: int = 1) -> None:
     """Refuse a number that is not an int of at least ``least``."""
     if type(value) is not int or value < least:

@@ -12,7 +12,7 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
-from ._checks import is_async, shown
+from ._checks import check_hook, shown
 from ._dsn import is_loopback
 from ._http.call import Options, changed, check_options
 from ._http.context import ClientCache, ClusterContext
@@ -88,8 +88,7 @@ class DatabaseClient:
         check_options(options)
         if session is not None and not isinstance(session, aiohttp.ClientSession):
             raise InvalidArgumentError(f"session must be an instance of aiohttp.ClientSession, not {shown(session)}")
-        if on_event is not None and (not callable(on_event) or is_async(on_event)):
-            raise InvalidArgumentError(f"on_event must be a function that is not async, not {shown(on_event)}")
+        check_hook("on_event", on_event)
         if rate_limiter is not None and not isinstance(rate_limiter, RateLimiter):
             raise InvalidArgumentError(f"rate_limiter must be a RateLimiter, not {shown(rate_limiter)}")
         if session is not None and trust_env:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from .._bulk.run import Run, check_iterable
-from .._checks import check_version, check_whole, is_async
+from .._checks import check_hook, check_version, check_whole, is_async
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from .._masking import hidden
@@ -87,7 +87,7 @@ class Tenants(TenantRole):
             and the next call runs it again. So it runs at least once.
         version: The version of what ``setup`` makes, such as the revision of your migrations. It is stored with that,
             so that ``each(work, version=...)`` skips the tenant. Needs ``setup``.
-        on_event: Called with a ``TenantEvent`` after the work on each tenant.
+        on_event: A function, not async, that is called with a ``TenantEvent`` after the work on each tenant.
         max_tenants: How many tenants each cluster may have on record. None: no limit. The store is read when a run or
             the first ``ensure`` begins, and again after 30 s. Several processes may exceed ``max_tenants`` by what they
             create at once.
@@ -106,7 +106,7 @@ class Tenants(TenantRole):
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
             of several engines; ``store`` is not a store, no database's name can begin with ``prefix``,
             ``connection_limit`` or ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names
-            another cluster, ``on_event`` or ``choose_cluster`` is not callable, ``setup`` is not an async function,
+            another cluster, ``choose_cluster`` is not callable, ``setup`` is not async, ``on_event`` is,
             ``version`` is not a printable string or is given without ``setup``, or ``template``, ``extensions`` or
             ``settings`` has a name or value that is invalid or that no tenant may have, or is given for MySQL.
     """
@@ -135,9 +135,9 @@ class Tenants(TenantRole):
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
         _check_prefix(prefix)
-        for name, value in (("setup", setup), ("on_event", on_event), ("choose_cluster", choose_cluster)):
-            if value is not None and not callable(value):
-                raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
+        check_hook("on_event", on_event)
+        if choose_cluster is not None and not callable(choose_cluster):
+            raise InvalidArgumentError(f"choose_cluster must be callable, not {choose_cluster!r}")
         if setup is not None and not is_async(setup):
             raise InvalidArgumentError(f"setup must be an async function, and {setup!r} is not")
         check_version(version)
