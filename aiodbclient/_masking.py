@@ -10,6 +10,7 @@ from typing import Any
 from .errors import ConfigurationError
 
 MASK = "***"
+_SHORTEST = 8  # characters of a token. The provider's have 71
 
 # A password of the provider, and the value of ``password``: in JSON (also in a JSON string), a form, a DSN or a line of
 # text. Every repetition is possessive, so the search never backtracks: its time grows with the text alone.
@@ -89,8 +90,9 @@ class Secrets:
         self._tokens = deque[str](maxlen=8)  # a provider of tokens may return many
 
     def add_token(self, token: str) -> None:
-        """Mask ``token`` from now on."""
-        self._tokens.append(token)
+        """Mask ``token`` from now on, unless it is so short that it would also be a part of words."""
+        if len(token) >= _SHORTEST:
+            self._tokens.append(token)
 
     def line(self, text: str, limit: int) -> str:
         """Return the beginning of ``text`` with every secret masked, on one printable line that is safe in a log."""

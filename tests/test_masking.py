@@ -100,14 +100,19 @@ async def test_error_quotes_no_body(status: int, text: str, server: Server, make
         ("the password is too short", "the password is too short"),
         (f"your token {TOKEN} is odd", "your token *** is odd"),
         (f"{TOKEN}{TOKEN}", "******"),
-        ("token-0 token-1 token-8", "token-0 *** ***"),  # the eight newest: a late answer may quote an older one
+        ("token--0 token--1 token--8", "token--0 *** ***"),  # the eight newest: a late answer may quote an older one
     ],
 )
 def test_masking_keeps_rest(text: str, masked: str) -> None:
     """Only the secret is masked, so that the message stays useful."""
-    secrets = secrets_of(TOKEN) if "token-0" not in text else secrets_of(*(f"token-{n}" for n in range(9)))
+    secrets = secrets_of(TOKEN) if "token-" not in text else secrets_of(*(f"token--{n}" for n in range(9)))
 
     assert secrets.line(text, 100) == masked
+
+
+def test_short_token_masks_no_words() -> None:
+    """A token of a test is a part of many words."""
+    assert secrets_of("t", "ab", "invalid").line("about an invalid token", 100) == "about an invalid token"
 
 
 def secrets_of(*tokens: str) -> Secrets:
