@@ -67,7 +67,7 @@ class RetryPolicy:
     """How often a failed call is retried, and after how long. It does not choose which failures are retried.
 
     The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
-    has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate limiter decides
+    has a longer retry-after, the client waits for that time, at most a minute. After a 429 the rate limiter decides
     how long to wait.
 
     Args:
@@ -95,6 +95,5 @@ def retry_waits(policy: RetryPolicy) -> Iterator[float]:
 
 
 def next_wait(waits: Iterator[float], asked: float | None) -> float:
-    """Return the next of ``waits``, or the wait that the answer ``asked`` for."""
-    wait = next(waits)
-    return wait if asked is None else min(asked, _LONGEST_AFTER_5XX)
+    """Return the next of ``waits``, or the wait that the answer ``asked`` for if that is longer."""
+    return max(next(waits), min(asked or 0.0, _LONGEST_AFTER_5XX))
