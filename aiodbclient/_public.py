@@ -1,7 +1,11 @@
 """The public names of ``aiodbclient``. ``X as X`` exports a name to type checkers."""
 
+from . import bulk as bulk
+from . import rate_limiter as rate_limiter
+from ._bulk.jobs import IfExists as IfExists
 from ._http.events import RequestEvent as RequestEvent
 from ._http.retry import RetryPolicy as RetryPolicy
+from ._http.transport import TokenProvider as TokenProvider
 from .client import DatabaseClient as DatabaseClient
 from .clusters import Cluster as Cluster
 from .clusters import ClustersAPI as ClustersAPI

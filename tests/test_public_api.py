@@ -36,13 +36,14 @@ MODULES = (aiodbclient, bulk, errors, rate_limiter, tenants, tenants.errors, san
 def public_names(module: ModuleType) -> list[str]:
     own = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__]
     own = [name for name in vars(bulk) if name[0].isalpha()] if module is bulk else own
-    return sorted(name for name in getattr(module, "__all__", own) if not name.startswith("_") and name != "errors")
+    names = [name for name in getattr(module, "__all__", own) if not name.startswith("_")]
+    return sorted(name for name in names if not inspect.ismodule(getattr(module, name)))
 
 
 def described(name: str, member: object) -> Iterator[str]:
     """One line for ``member``, and one for each public member of a class."""
     if not inspect.isclass(member):
-        yield f"{name}{parameters(member)}" if callable(member) else name
+        yield f"{name}{parameters(member)}" if inspect.isfunction(member) else name
         return
     if issubclass(member, enum.Enum):
         yield f"class {name}"
@@ -105,6 +106,13 @@ def test_star_import_has_public_names() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.split()[:2] == ["DatabaseClient", "aiodbclient.errors"]
+
+
+@pytest.mark.parametrize("name", ["bulk.Outcomes", "rate_limiter.Window", "errors.NameTakenError"])
+def test_import_of_package_gives_its_modules(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import aiodbclient; print(aiodbclient.{name}.__name__)"])
+
+    assert done.returncode == 0
 
 
 def test_it_needs_four_packages() -> None:

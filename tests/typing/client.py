@@ -9,10 +9,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
-from aiodbclient import Cluster, Connection, Database, DatabaseClient, NewUser, RateLimiter, User, UserSettings, errors
+import aiodbclient
+from aiodbclient import (
+    Cluster,
+    Connection,
+    Database,
+    DatabaseClient,
+    IfExists,
+    NewUser,
+    RateLimiter,
+    TokenProvider,
+    User,
+    UserSettings,
+    errors,
+)
 from aiodbclient.bulk import DatabaseOutcome, Failed, Outcome, Outcomes, RemovalOutcome, Run, UserOutcome
 from aiodbclient.rate_limiter import Window
 from aiodbclient.tenants import (
@@ -38,6 +51,12 @@ async def a_new_token() -> str:
 
 def not_async() -> str:
     return "token"
+
+
+async def wrap(provider: TokenProvider, name: str, if_exists: IfExists) -> aiodbclient.bulk.Outcomes[Any]:
+    cluster = DatabaseClient(provider, rate_limiter=aiodbclient.rate_limiter.RateLimiter([])).cluster("id")
+    await cluster.users.ensure(name, if_exists=if_exists)
+    return await cluster.users.provision([name], if_exists=if_exists)
 
 
 async def names() -> AsyncIterator[str]:
