@@ -47,6 +47,16 @@ def check_seconds(name: str, value: object) -> None:
         raise InvalidArgumentError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
+def check_max_wait(value: object) -> None:
+    """Refuse a ``max_wait`` that is neither None nor a number of seconds."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidArgumentError(
+            f"max_wait must be a number of seconds, at least 0, or None for no limit, not {value!r}"
+        )
+
+
 def whole(of: object, attribute: Attribute[int], value: int) -> None:
     """Validate a count of an attrs class."""
     check_whole(f"{type(of).__name__}: {attribute.name}", value)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from asyncio import Lock
 from collections.abc import Mapping
-from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from attrs import define
 
-from .._checks import check_seconds
+from .._checks import check_max_wait, check_seconds
 from ..engines import Engine
 from ..errors import InvalidArgumentError
 from .operations import Operation
@@ -59,6 +58,7 @@ def changed(options: Options, **given: Any) -> Options:
 def check_options(options: Options) -> None:
     """Refuse invalid options. Delete other references to the headers before, for tracebacks."""
     check_seconds("timeout", options.timeout)
+    check_max_wait(options.max_wait)
     if problem := _problem_of(options):
         raise InvalidArgumentError(problem)
 
@@ -66,10 +66,7 @@ def check_options(options: Options) -> None:
 def _problem_of(options: Options) -> str | None:
     """Return what is invalid in what the caller set, or None."""
     # It does not raise: a traceback with local variables would show the headers, and they may be secrets.
-    max_wait, headers = options.max_wait, options.headers
-    is_number = isinstance(max_wait, int | float) and not isinstance(max_wait, bool)
-    if max_wait is not None and not (is_number and 0 <= max_wait < inf):
-        return f"max_wait must be a number of seconds, at least 0, or None for no limit, not {max_wait!r}"
+    headers = options.headers
     if not isinstance(options.retry, RetryPolicy):
         return f"retry must be a RetryPolicy, not {options.retry!r}"
     if not isinstance(headers, Mapping):

@@ -14,6 +14,7 @@ from time import monotonic
 
 from attrs import define, field, frozen
 
+from .._checks import check_max_wait
 from .._headers import wait_after_429
 from ..errors import ConfigurationError, DatabaseClientError, InvalidArgumentError, MaxWaitError
 from .cooldown import ConcurrencyLimit, Cooldown
@@ -244,9 +245,11 @@ class RateLimiter:
             max_wait: The longest wait in seconds; None means no limit.
 
         Raises:
+            InvalidArgumentError: ``max_wait`` is not a number of seconds, at least 0.
             MaxWaitError: The wait would exceed ``max_wait``. Raised as soon as that is known.
             ConfigurationError: Calls on another event loop are waiting.
         """
+        check_max_wait(max_wait)
         if slot is None:
             slot = Slot(bulk, next(self._places))
             if not bulk:

@@ -111,6 +111,12 @@ async def test_too_long_wait_fails_at_once(loop: VirtualLoop) -> None:
     assert loop.time() - start == pytest.approx(60, abs=0.001)
 
 
+@pytest.mark.parametrize("max_wait", ["5", True, -1, nan])
+async def test_invalid_max_wait_is_refused(max_wait: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="max_wait must be a number of seconds"):
+        await RateLimiter().acquire(max_wait=max_wait)
+
+
 @virtual
 async def test_the_queue_ahead_is_part_of_the_wait(loop: VirtualLoop) -> None:
     limiter = limiter_of((2, 60.0))
