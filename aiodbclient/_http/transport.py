@@ -52,18 +52,6 @@ _CONNECTING = 0.9
 _AT_ONCE = Waited(for_slot=0.0, for_turn=0.0)
 
 
-_forks = 0  # between the first process and this one. It costs less than os.getpid
-
-
-def _note_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_note_fork)
-
-
 class Transport:
     """Sends the calls of one client, with its token, session and limiter, on the event loop of the first call."""
 
@@ -91,7 +79,7 @@ class Transport:
         self._connections: Connections | None = None
         self._proxy = proxy
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._forks = self._process = 0  # of the first call
+        self._process = 0  # of the first call
         self._waits: set[asyncio.Timeout] = set()  # of the calls that wait for a token or their slot
         self._closed = asyncio.Event()
         self._on_event = on_event
@@ -244,8 +232,8 @@ class Transport:
             raise _closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._forks, self._process = loop, _forks, os.getpid()
-        if self._forks != _forks:
+            self._loop, self._process = loop, os.getpid()
+        if self._process != os.getpid():
             raise ConfigurationError(
                 "this DatabaseClient was used before the process forked, so its connections are the parent's: make one "
                 "in each process"
