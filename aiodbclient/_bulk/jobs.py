@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Generic, Literal, get_args
 
 from attrs import evolve
@@ -187,8 +186,7 @@ class ProvisionUsers(UserJob[UserDone]):
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
-            deletions = cluster.cache.deletions
-            list_is_right = not deletions.may_be_listed_still(cluster.cluster_id, name, monotonic())
+            list_is_right = not cluster.may_be_listed_still(name)
         else:
             # ``settle`` explains why.
             list_is_right = not self._reads_first and (self.returns_passwords or not self._listed)

@@ -21,7 +21,7 @@ from ..models import ClusterInfo, Connection
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import DELETE_USER, GET_CA, GET_CLUSTER, Idempotency, Operation, check_name
+from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, Idempotency, Operation, check_name
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
@@ -37,29 +37,6 @@ _NEW_CLUSTER = "a cluster that has just come online may not be ready yet"
 _LISTED = 60.0
 
 
-class Deletions:
-    """The users whose deletion the client sent less than a minute ago, by cluster and name."""
-
-    __slots__ = ("_sent",)
-
-    def __init__(self) -> None:
-        self._sent: dict[tuple[str, str], float] = {}  # the oldest first
-
-    def note(self, cluster_id: str, name: str, now: float) -> None:
-        """Note that the client sends a deletion."""
-        self._sent.pop((cluster_id, name), None)
-        self._sent[cluster_id, name] = now
-        # Each call drops at most two old entries: this bounds both the size and the time of a call.
-        for old in tuple(islice(self._sent, 2)):
-            if self._sent[old] <= now - _LISTED:
-                del self._sent[old]
-
-    def may_be_listed_still(self, cluster_id: str, name: str, now: float) -> bool:
-        """Whether the API may still list the user although it was deleted."""
-        sent = self._sent.get((cluster_id, name))
-        return sent is not None and sent > now - _LISTED
-
-
 @define(eq=False)
 class ClientCache:
     """What a client knows about clusters, by id, and the turns of writes on them."""
@@ -70,7 +47,7 @@ class ClientCache:
     connections: dict[tuple[str, bool], Connection] = field(factory=dict)  # for ``uri_for``; True: the private one
     reads: dict[tuple[object, ...], asyncio.Future[None]] = field(factory=dict)  # other calls wait for them
     turns: dict[str, WriteTurns] = field(factory=dict)
-    deletions: Deletions = field(factory=Deletions)
+    deleted: dict[tuple[str, str], float] = field(factory=dict)  # users, and when that was sent, the oldest first
 
 
 class ClusterContext(NamedTuple):
@@ -101,7 +78,7 @@ class ClusterContext(NamedTuple):
         engine = await self.learn_engine()
         capabilities = guard(engine, operation.name, settings)
         if operation is DELETE_USER:
-            self.cache.deletions.note(self.cluster_id, name, monotonic())
+            note_deletion(self.cache.deleted, (self.cluster_id, name), monotonic())
         turns = None
         one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
         if one_at_a_time and operation.writes and operation.on == "users":
@@ -118,8 +95,16 @@ class ClusterContext(NamedTuple):
             not_found=_NEW_CLUSTER if operation.idempotency is Idempotency.CREATE else "",
         )
         if self.maintenance is not None:
-            return await self.maintenance.send(call, self.transport, self.read_cluster)
-        return await self.transport.send(call)
+            response = await self.maintenance.send(call, self.transport, self.read_cluster)
+        else:
+            response = await self.transport.send(call)
+        if operation is CREATE_USER:
+            self.cache.deleted.pop((self.cluster_id, name), None)  # the list is right again
+        return response
+
+    def may_be_listed_still(self, name: str) -> bool:
+        """Whether the API may still list the user although this client deleted it less than a minute ago."""
+        return monotonic() - self.cache.deleted.get((self.cluster_id, name), -inf) < _LISTED
 
     async def call(self, operation: Operation, name: str, model: type[T], body: Body | None = None) -> T:
         """Send an operation on the user or db ``name``, and return the model that its answer holds."""
@@ -207,6 +192,16 @@ class ClusterContext(NamedTuple):
         if pem is None:
             raise response.invalid("holds no certificate, as PEM in base64")
         self.cache.cas[self.cluster_id] = pem
+
+
+def note_deletion(deleted: dict[tuple[str, str], float], user: tuple[str, str], now: float) -> None:
+    """Note that ``user`` is deleted, and forget older deletions."""
+    deleted.pop(user, None)
+    deleted[user] = now
+    # Each call drops at most two old entries: this bounds both the size and the time of a call.
+    for old in tuple(islice(deleted, 2)):
+        if deleted[old] <= now - _LISTED:
+            del deleted[old]
 
 
 def _pem(encoded: str) -> str | None:
