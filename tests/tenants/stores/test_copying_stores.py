@@ -17,9 +17,8 @@ from cryptography.fernet import Fernet
 from aiodbclient.tenants import Claim, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants.errors import StoreError
 
-from ...proc import line, python
-from ..own_stores import Stores, expire
-from ..store_contract import LONG, a_login, a_record, all_of, begun, claimed, keep, put
+from ..own_stores import Stores
+from ..store_contract import a_login, a_record, all_of, begun, claimed, keep, put
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 SINCE = datetime(2026, 1, 2, tzinfo=UTC)
@@ -143,17 +142,3 @@ async def test_run_cancelled_in_release_leaves_no_claim(tmp_path: Path) -> None:
         await asyncio.wait([running])
         assert running.cancelled()
         await release(await claimed(store, "alpha"))
-
-
-async def test_next_run_continues_after_a_kill(tmp_path: Path) -> None:
-    """The process dies after it claims a name."""
-    async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:
-        for record in EVERY_SHAPE:
-            await put(source, record)
-        with python("-m", "tests.tenants.claimer", tmp_path / "b", "delta", LONG) as process:
-            assert line(process) == "claimed"
-            with pytest.raises(StoreError, match="a process works on 'delta'"):
-                await copy_records(source, target)
-        expire(tmp_path / "b")
-        assert await copy_records(source, target) >= 1
-        assert await all_of(target) == EVERY_SHAPE

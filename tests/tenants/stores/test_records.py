@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
-import pytest
 from attrs import evolve
 
 from aiodbclient.tenants import Login, Operation, OperationKind, Role, TenantRecord, TenantState
@@ -18,8 +17,6 @@ from ..store_contract import a_login, a_record
 
 WHEN = datetime(2026, 11, 27, tzinfo=UTC)
 NEW, READER = a_login("new"), a_login("reader", role=Role.READER)
-OLD = evolve(a_login("old"), replaced=WHEN)
-OF_ALL = (OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.REMOVE, OperationKind.MOVE)
 # Those that an operation leaves usable or not, with the state.
 LOCKED_OUT = (TenantState.SUSPENDING, TenantState.SUSPENDED, TenantState.RESUMING, TenantState.MOVING)
 
@@ -60,9 +57,8 @@ def all_records() -> Iterator[tuple[TenantRecord, Role, bool, bool]]:
                 yield record, role, is_there, was_rotated
 
 
-def of(kind: OperationKind | None, *logins: Login, role: Role | None = None, **more: Any) -> TenantRecord:
-    operation = None if kind is None else Operation(kind=kind, role=role)
-    return a_record("alpha", logins=logins, operation=operation, **more)
+def of(kind: OperationKind | None, *logins: Login, **more: Any) -> TenantRecord:
+    return a_record("alpha", logins=logins, operation=kind and Operation(kind=kind), **more)
 
 
 def test_each_record_has_one_state_and_one_next_operation() -> None:
@@ -85,6 +81,7 @@ def test_each_record_has_one_state_and_one_next_operation() -> None:
 
         assert record.state(role) is state, record
         assert record.pending(role) == pending, record
+        assert operation_on(record, role) == (operation if is_about else None), record
         credential = record.credential(role)
         if state is TenantState.USABLE and is_there:
             assert credential is not None
@@ -96,30 +93,6 @@ def test_each_record_has_one_state_and_one_next_operation() -> None:
             assert isinstance(error, SuspendedError | TenantMovingError) == (state in LOCKED_OUT), record
         states.add(state)
     assert states == {*TenantState}
-
-
-@pytest.mark.parametrize(
-    ("record", "state", "pending"),
-    [
-        (of(None, NEW), TenantState.USABLE, []),
-        (of(None, OLD, NEW), TenantState.USABLE, ["revoke-previous"]),
-        (of(None, NEW, suspended=WHEN), TenantState.SUSPENDED, []),
-        (of(None, NEW, leftover="elsewhere"), TenantState.USABLE, ["repair"]),
-        (of(OperationKind.PROVISION), TenantState.PROVISIONING, ["provision"]),
-        (of(OperationKind.ADOPT), TenantState.PROVISIONING, ["provision"]),
-        (of(OperationKind.ROTATE, NEW, role=Role.OWNER), TenantState.USABLE, ["rotate"]),
-        (of(OperationKind.REVOKE, OLD, NEW, role=Role.OWNER), TenantState.USABLE, ["revoke-previous"]),
-        (of(OperationKind.REPAIR, OLD, NEW), TenantState.USABLE, ["repair", "revoke-previous"]),
-        (of(OperationKind.RESUME, NEW, suspended=WHEN), TenantState.RESUMING, ["resume"]),
-        (of(OperationKind.SUSPEND, OLD, NEW), TenantState.SUSPENDING, ["suspend"]),
-        (of(OperationKind.REMOVE, OLD, NEW), TenantState.REMOVING, ["remove"]),
-        (of(OperationKind.PREPARE, NEW), TenantState.USABLE, ["repair"]),
-        (of(OperationKind.MOVE, NEW), TenantState.MOVING, ["repair"]),
-    ],
-)
-def test_state_and_pending_operations(record: TenantRecord, state: TenantState, pending: list[str]) -> None:
-    assert record.state() is state
-    assert record.pending() == pending
 
 
 def test_errors_of_unusable_states() -> None:
@@ -137,23 +110,6 @@ def test_errors_of_unusable_states() -> None:
     assert "is suspended since 2026-11-27 00:00 UTC: resume it first" in str(suspended)
     for record in (None, of(OperationKind.REMOVE, NEW), of(OperationKind.PROVISION)):
         assert isinstance(unusable(record, "alpha", Role.OWNER), TenantNotFoundError)
-
-
-@pytest.mark.parametrize("kind", OperationKind)
-def test_operation_on_readers_leaves_the_tenant_usable(kind: OperationKind) -> None:
-    record = of(kind, NEW, READER, role=Role.READER)
-    assert record.state() is TenantState.USABLE
-    assert record.pending() == []
-    assert operation_on(record, Role.READER) == record.operation
-
-
-@pytest.mark.parametrize("kind", OperationKind)
-def test_operation_on_tenant_and_its_readers(kind: OperationKind) -> None:
-    """Readers are locked out only with the tenant."""
-    record = of(kind, NEW, READER)
-    if kind not in (OperationKind.PROVISION, OperationKind.ADOPT):  # it has no readers yet
-        assert (record.credential(Role.READER) is None) == (kind in OF_ALL)
-    assert record.state(Role.WRITER) is TenantState.ABSENT
 
 
 def test_rotation_keeps_the_other_roles() -> None:

@@ -188,40 +188,6 @@ async def test_removed_file_is_reported(path: Path, what: str) -> None:
     assert "readonly" not in str(caught.value)
 
 
-SHARER = """
-import asyncio, sys
-from aiodbclient.tenants import Operation, OperationKind, SQLiteStore
-from tests.tenants.store_contract import a_record
-
-async def one(store, name):
-    claim = await store.claim(name, 60)
-    if claim is None or claim.record:
-        return claim and await store.release(claim)
-    await store.save(claim, a_record(name))
-    await store.save(claim, a_record(name, version=sys.argv[2]), release=True)
-    print(name)
-
-async def main():
-    async with SQLiteStore(sys.argv[1]) as store:
-        await asyncio.gather(*(one(store, f"t{number}") for number in range(100)))
-
-asyncio.run(main())
-"""
-
-
-async def test_processes_share_a_file(path: Path) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-c", SHARER, path, f"p{number}"], stdout=subprocess.PIPE, text=True)
-        for number in range(2)
-    ]
-    made = [(await asyncio.to_thread(process.communicate))[0].split() for process in processes]
-
-    assert sorted(name for names in made for name in names) == sorted(f"t{number}" for number in range(100))
-    async with SQLiteStore(path) as store:
-        by = {record.name: record.version for record in await all_of(store)}
-    assert by == {name: f"p{number}" for number, names in enumerate(made) for name in names}
-
-
 async def test_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT", 0.1)
     async with SQLiteStore(path) as store:
@@ -246,14 +212,6 @@ async def test_lock_of_another_process_is_waited_for(path: Path) -> None:
             other.execute("ROLLBACK")
         await keeping
         assert await password(store, "alpha") == "hunter2"
-
-
-async def test_deleted_credential_is_overwritten(path: Path) -> None:
-    async with SQLiteStore(path) as store:
-        await keep(store, "alpha")
-        assert b"hunter2" in path.read_bytes()
-        await store.save(await claimed(store, "alpha"), None, release=True)
-        assert b"hunter2" not in path.read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs to mount a small disk")
