@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
-from aiohttp import web
 from attrs.exceptions import FrozenInstanceError
 
 from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, UserSettings, bulk, errors
@@ -386,41 +385,6 @@ async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: Cluster) -> No
     assert len(reported) == 110
     assert reported == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
     assert not any(status == 500 for _, status in sandbox.counts)
-
-
-PERFORMED = 0.3  # seconds
-
-
-@pytest.mark.parametrize("engine", ["pg", "mongodb"])
-@pytest.mark.parametrize(("status", "text"), [(202, ""), (200, "<html>a gateway</html>")])
-async def test_rotate_reports_the_valid_password(
-    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, engine: str, status: int, text: str
-) -> None:
-    """The server performs the first reset after its answer, when a reset sent at once would be done already."""
-    monkeypatch.setattr("aiodbclient._bulk.settle.PERFORMED", PERFORMED)
-    resets, password = 0, "old"
-
-    def perform(number: int) -> None:
-        nonlocal password
-        password = f"password-{number}"
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        nonlocal resets
-        user = {"name": "a", "role": "normal"}
-        if request.method == "POST":
-            resets += 1
-            if resets == 1:
-                asyncio.get_running_loop().call_later(PERFORMED / 2, perform, resets)
-                return web.Response(status=status, text=text)
-            perform(resets)
-        return web.json_response({"user": user | ({"password": password} if engine == "pg" or resets > 1 else {})})
-
-    server.otherwise = answer
-    [outcome] = await make_cluster(engine=engine).users.rotate(["a"])
-
-    await asyncio.sleep(PERFORMED)
-    assert outcome.action is Action.RESET
-    assert outcome.user.password == password
 
 
 async def test_429s_do_not_fail_a_name(server: Server, make_cluster: MakeCluster) -> None:
