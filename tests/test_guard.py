@@ -31,7 +31,6 @@ from aiodbclient import (
 from aiodbclient._http.operations import GET_USER
 from aiodbclient.engines import CAPABILITIES, guard
 from aiodbclient.rate_limiter import Window
-from aiodbclient.tenants._naming import guard_tenants
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, fails, returns_the_user, says, stalls
@@ -115,34 +114,6 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
         ) as caught:
             guard("redis", operation)
         assert (caught.value.engine, caught.value.operation) == ("redis", operation)
-
-
-@pytest.mark.parametrize(
-    ("engine", "reason"),
-    [
-        ("redis", "redis clusters have no user management"),
-        ("cockroach", "this version of aiodbclient does not know the engine 'cockroach'"),
-    ],
-)
-def test_engine_without_tenants_is_refused(engine: str, reason: str) -> None:
-    with pytest.raises(errors.UnsupportedOperationError) as caught:
-        guard_tenants(engine)
-    assert str(caught.value) == f"tenants: {reason}; nothing was created"
-    assert (caught.value.engine, caught.value.operation) == (engine, "tenants")
-    guard_tenants("pg")
-
-
-def test_each_capability_has_its_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No engine yet has users and no dbs."""
-    new = Capabilities(users=True, dbs=False)
-    for module in ("aiodbclient.engines", "aiodbclient.tenants._naming"):
-        monkeypatch.setattr(f"{module}.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
-
-    assert guard("cockroach", "users.create") is new
-    with pytest.raises(errors.UnsupportedOperationError, match="cockroach clusters have no database management"):
-        guard("cockroach", "dbs.create")
-    with pytest.raises(errors.UnsupportedOperationError, match=r"cockroach clusters have none, .*; nothing was"):
-        guard_tenants("cockroach")
 
 
 def test_capabilities_are_public() -> None:

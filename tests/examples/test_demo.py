@@ -6,13 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import demo
-from aiodbclient import DatabaseClient, RateLimiter
-from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Tenants
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -32,33 +29,6 @@ def test_the_demo_shows_it_all() -> None:
     assert re.search(r"rotated +tenant_\d+, while a client sent \d+ queries: none failed", printed)
     assert "its previous credential: it can no longer log in" in printed
     assert "a tenant on Redis, before a request was sent (0 requests)" in printed
-
-
-class Taken(Sandbox):
-    """A sandbox where somebody else made a login with the name of a tenant."""
-
-    async def add_cluster(self, engine: str, *args: Any, **options: Any) -> str:
-        cluster = await super().add_cluster(engine, *args, **options)
-        if engine == "pg":
-            async with DatabaseClient(self.token, base_url=self.url, rate_limiter=RateLimiter([])) as client:
-                await client.cluster(cluster).users.create("tenant_006")
-        return cluster
-
-
-async def nobody(*_: object) -> int:
-    """In the place of the process that is killed."""
-    return 0
-
-
-def test_the_demo_fails_when_a_tenant_is_missing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(demo, "Sandbox", Taken)
-    monkeypatch.setattr(demo, "kill_in_the_middle", nobody)
-    monkeypatch.setattr(demo, "TENANTS", demo.TENANTS[:6])
-
-    assert demo.main() == 1
-    assert "tenant_006 was not provisioned: the login" in capsys.readouterr().out
 
 
 async def test_demo_notices_open_door(aiodbclient_tenants: Tenants) -> None:

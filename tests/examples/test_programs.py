@@ -162,18 +162,6 @@ async def test_unread_cluster_comes_last() -> None:
     assert await place("new", capacities[:1]) == "away"
 
 
-async def test_choose_cluster_may_read_capacity(sandbox: Sandbox, client: DatabaseClient, tmp_path: Path) -> None:
-    ids = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
-
-    async def place(name: str, capacities: object) -> str:
-        sized = await tenants.capacity()
-        return min(sized, key=lambda each: (each.bytes or 0, each.tenants)).cluster
-
-    async with SQLiteStore(tmp_path / "store") as store:
-        tenants = Tenants([client.cluster(id) for id in ids], store, choose_cluster=place)
-        assert {(await tenants.ensure(name)).cluster for name in ("a", "b")} == set(ids)
-
-
 SOURCE = Path(many_clusters.__file__).read_text()
 
 

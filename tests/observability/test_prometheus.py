@@ -43,6 +43,7 @@ def read(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
 
 
 async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox, registry: CollectorRegistry) -> None:
+    """The labels are no names and no secrets."""
     async with DatabaseClient(
         sandbox.token,
         base_url=sandbox.url,
@@ -50,10 +51,11 @@ async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox,
         retry=RetryPolicy(max_tries=20, base_delay=0.01),
         on_event=record_metrics(registry),
     ) as client:
-        users = client.cluster(await sandbox.add_cluster("pg", backend="memory"), engine="pg").users
+        cluster = await sandbox.add_cluster("pg", backend="memory")
+        users = client.cluster(cluster, engine="pg").users
         await asyncio.gather(*(users.create(f"tenant{number}") for number in range(12)))
         sandbox.faults.add("users.get", status=503, nth=1)
-        await users.get("tenant0")
+        password = (await users.get("tenant0")).password or ""
         sandbox.faults.add("users.delete", cut=True, nth=1)
         await users.delete("tenant0")
         with pytest.raises(errors.NotFoundError):
@@ -70,17 +72,8 @@ async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox,
     assert counters["aiodbclient_retries_total", "users.delete"] >= 1
     assert counters["aiodbclient_rate_limit_wait_seconds_total", "users.create"] > 0.2
     assert counters["aiodbclient_request_duration_seconds_count", "users.create"] == 12 + throttled
-
-
-async def test_the_labels_are_no_names_and_no_secrets(sandbox: Sandbox, registry: CollectorRegistry) -> None:
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, on_event=record_metrics(registry)) as client:
-        cluster = await sandbox.add_cluster("pg", backend="memory")
-        user = await client.cluster(cluster).users.create("tenant")
-
     text = generate_latest(registry).decode()
-    assert 'operation="users.create"' in text
-    assert user.password is not None
-    assert not any(word in text for word in ("tenant", cluster, user.password, sandbox.token))
+    assert not any(word in text for word in ("tenant0", cluster, password, sandbox.token))
 
 
 def test_the_example_prints_what_prometheus_reads() -> None:

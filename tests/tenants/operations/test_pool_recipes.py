@@ -19,7 +19,7 @@ from attrs import define
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, TenantPools
 
-from ...connecting.servers import PASSWORD, TLSServer, mysql, postgresql
+from ...connecting.conftest import PASSWORD, TLSServer, mysql, postgresql
 
 __all__ = ["mysql", "postgresql"]
 
