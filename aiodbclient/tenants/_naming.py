@@ -88,7 +88,7 @@ class Names:
         """The counter in a login's name; 0 for an adopted one, which may have another form."""
         return int(login[len(self.stem) :][:4], 16) if self.is_login(login) else 0
 
-    def new_login(self, others: Iterable[str]) -> str:
+    def next_login(self, others: Iterable[str]) -> str:
         """A name for a new login, after all ``others`` that the tenant ever had."""
         number = max(map(self.number, others), default=0) + 1
         if number > _LAST_NUMBER:

@@ -250,14 +250,14 @@ def roles_of(record: TenantRecord) -> list[Role]:
     return [role for role in Role if record.current(role) is not None]
 
 
-def new_logins(record: TenantRecord) -> tuple[str, ...]:
+def unfinished_logins(record: TenantRecord) -> tuple[str, ...]:
     """The logins of the operation in progress: they may exist, and no program has them."""
     return () if record.operation is None else record.operation.logins
 
 
 def known_logins(record: TenantRecord) -> frozenset[str]:
     """All logins that the tenant may have."""
-    return frozenset([*map(attrgetter("username"), record.logins), *new_logins(record)])
+    return frozenset([*map(attrgetter("username"), record.logins), *unfinished_logins(record)])
 
 
 def newer_logins(record: TenantRecord, names: Names, logins: Iterable[str]) -> list[str]:

@@ -42,7 +42,7 @@ class Tenant:
         if role is not Role.OWNER:
             await self.steps.create_role(role)
         found = await self.server.inspect(self.names)
-        login = self.names.new_login([*found.logins, *found.disabled, *self.on_record])
+        login = self.names.next_login([*found.logins, *found.disabled, *self.on_record])
         await self.steps.add_login(login, Secret(password), role)
         assert await self.server.log_in(self.names, login, Secret(password)) is None
         self.on_record[login] = role

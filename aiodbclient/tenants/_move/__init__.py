@@ -1,1 +1,1 @@
-"""``Tenants.move``: ``job`` moves a tenant, ``copier`` copies its database, ``leftover`` undoes an unfinished move."""
+"""``Tenants.move``: ``job`` moves a tenant, ``copier`` copies its database by the programs that ``programs`` runs."""

@@ -22,12 +22,12 @@ from .._credential import Credential
 from .._naming import Role
 from .._operations.loop import ChangeTenants
 from .._operations.provision import conflict
+from .._operations.recover import drop_leftover, undo_move
 from .._operations.tenant import Tenant
 from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
 from .._servers import ServerState, TenantSteps, new_password
 from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, StoreError
-from .leftover import drop_leftover, undo_move
 from .programs import check_free
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class _Move:
         if found:
             raise conflict(tenant, target, found)
         roles = roles_of(tenant.stored)
-        dump_login, *names = tenant.new_logins(1 + len(roles), also=found.disabled)
+        dump_login, *names = tenant.next_logins(1 + len(roles), also=found.disabled)
         logins = dict(zip(roles, names, strict=True))
         await tenant.start(OperationKind.PREPARE, [dump_login, *names], target=target.id)
         try:
@@ -234,7 +234,7 @@ class _Move:
             await self._tenant.start(OperationKind.REPAIR)  # which drops the logins alone, if this ends here
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
-            await self._tenant.drop_new_logins()
+            await self._tenant.drop_unfinished_logins()
             await self._tenant.finish(self._tenant.stored, release=False)
             raise conflict(self._tenant, self._target, ServerState(database=True))
         await self._copy.add_extensions(info.extensions)

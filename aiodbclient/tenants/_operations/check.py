@@ -12,7 +12,7 @@ from .._clusters import TenantCluster
 from .._context import Context
 from .._naming import Names, Role, names_of
 from .._outcomes import Problem, ProblemKind, Reporter, TenantChecked, in_order, newest
-from .._records import Login, OperationKind, TenantRecord, TenantState, new_logins, unusable
+from .._records import Login, OperationKind, TenantRecord, TenantState, unfinished_logins, unusable
 from .._servers import ServerState
 from .._stores import entries_of
 from ..errors import GrantError, StoreError
@@ -140,7 +140,7 @@ async def _compare(cluster: TenantCluster, names: Names, record: TenantRecord) -
     if current is not None and found.is_locked_out and lacks_login(record, found):
         missing = Problem(ProblemKind.LOGIN_MISSING, current.username)
         return problems | {missing, Problem(ProblemKind.UNFINISHED, str(OperationKind.SUSPEND))}
-    changing = {*new_logins(record)}  # and the one that ``revoke_previous`` was about to end
+    changing = {*unfinished_logins(record)}  # and the one that ``revoke_previous`` was about to end
     if operation is not None and operation.kind is OperationKind.REVOKE:
         changing |= {each.username for each in record.logins if each.role is operation.role and each.replaced}
     login_problems, existing = await _login_problems(cluster, names, record, found, changing)

@@ -20,12 +20,11 @@ from ..._http.events import logger
 from ...errors import ConfigurationError, DatabaseClientError, InvalidArgumentError
 from .._clusters import AT_A_TIME, UNREACHABLE, Limits
 from .._context import Context
-from .._move.leftover import drop_leftover
 from .._naming import Role, check_tenant
 from .._outcomes import Reporter, TenantAction, TenantFailed
 from .._records import OperationKind, TenantRecord, TenantState, unusable
 from ..errors import ClaimLostError, GrantError, MoveError, StoreError, TenantBusyError
-from .recover import finish_operation
+from .recover import drop_leftover, finish_operation
 from .tenant import LEASE, AlreadyClaimedError, Tenant, claimed, clock
 
 DoneT = TypeVar("DoneT", bound=Done)

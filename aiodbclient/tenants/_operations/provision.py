@@ -133,7 +133,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         if kind is OperationKind.PROVISION and tenant.found.not_ours:  # but this was made after a process died
             await tenant.save(None, release=True)
             raise conflict(tenant, cluster, tenant.found)
-        await tenant.drop_new_logins()
+        await tenant.drop_unfinished_logins()
     else:
         kind = await _kind_for(tenant, if_exists)
         # The first cluster of a new tenant may be unreachable, and have something of it.
@@ -144,7 +144,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         record = evolve(record, is_set_up=template.is_set_up, version=template.version)
         if tenant.found.database:  # of a process that died: a copy is never continued
             await tenant.steps.drop_database()
-    [login] = tenant.new_logins()
+    [login] = tenant.next_logins()
     await tenant.start(kind, [login], record=record, template=None if template is None else template.name)
     try:
         is_new = await (tenant.steps.create() if template is None else _copy(tenant, template))
@@ -208,8 +208,8 @@ async def _copy(tenant: Tenant, template: TenantRecord) -> bool:
 
 async def provision_role(tenant: Tenant, role: Role) -> None:
     """Make the first login of a tenant's readers or writers, and store it."""
-    await tenant.drop_new_logins()  # of an earlier process
-    [login] = tenant.new_logins()
+    await tenant.drop_unfinished_logins()  # of an earlier process
+    [login] = tenant.next_logins()
     await tenant.start(OperationKind.PROVISION, [login], role=role)
     await tenant.steps.create_role(role)
     await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))

@@ -1,12 +1,16 @@
-"""Finish or undo the operation of a process that died."""
+"""Finish or undo what a process left that died: its operation, then what is left of the tenant on another cluster."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-from .._move.leftover import undo_move
+from attrs import evolve
+
+from ...errors import NotFoundError
+from .._clusters import UNREACHABLE
 from .._naming import Role
 from .._records import OperationKind
+from .._servers import Server, TenantSteps
 from ..errors import MoveError
 from .tenant import Tenant
 
@@ -25,13 +29,90 @@ async def finish_operation(tenant: Tenant) -> None:
         case OperationKind.REMOVE if operation.role is not None:
             await tenant.finish(await tenant.remove_role(operation.role), release=False)
         case OperationKind.ROTATE | OperationKind.REPAIR:
-            await _drop_new_logins(tenant)
+            await _drop_unfinished_logins(tenant)
         case OperationKind.PROVISION if operation.role is not None:
-            await _drop_new_logins(tenant)
+            await _drop_unfinished_logins(tenant)
         case _:
             pass
 
 
-async def _drop_new_logins(tenant: Tenant) -> None:
-    await tenant.drop_new_logins()
+async def _drop_unfinished_logins(tenant: Tenant) -> None:
+    await tenant.drop_unfinished_logins()
     await tenant.finish(tenant.stored, release=False)
+
+
+# Before the commit of a move, the tenant is on its cluster, and another cluster may have a copy. The commit stores the
+# logins of the copy. It also stores the old cluster as ``leftover``, until the tenant's database there is dropped.
+# ``leftover`` has two other sources: an undo that cannot reach the cluster of the copy, and a new tenant whose first
+# cluster became unreachable.
+
+
+async def undo_move(tenant: Tenant) -> None:
+    """Open the tenant again where it is, and drop the copy; raise MoveError if the copy stays."""
+    record, operation = tenant.stored, tenant.stored.operation
+    assert operation is not None
+    assert operation.target is not None
+    await tenant.renew()  # raises an error if the claim was lost
+    is_frozen = operation.kind is OperationKind.MOVE
+    if record.suspended is not None:
+        await tenant.steps.lock_out()
+    elif is_frozen:
+        await tenant.steps.unfreeze({each.username: each.role for each in record.logins})
+    if is_frozen:  # the other cluster may be unreachable, and need not be there to use the tenant
+        await tenant.start(OperationKind.PREPARE, target=operation.target)
+    await tenant.drop_unfinished_logins()  # the one that dumps
+    try:
+        await _drop_on(tenant, operation.target)
+    except MoveError:
+        await tenant.finish(evolve(record, leftover=operation.target), release=False)
+        raise
+    await tenant.finish(record, release=False)
+
+
+async def drop_leftover(tenant: Tenant) -> None:
+    """Drop what is left of the tenant on another cluster, if something is; raise MoveError if that stays."""
+    leftover = tenant.stored.leftover
+    if leftover is None:
+        return
+    await _drop_on(tenant, leftover)
+    await tenant.save(evolve(tenant.stored, leftover=None))
+
+
+async def _drop_on(tenant: Tenant, cluster: str) -> None:
+    """Drop everything that another cluster has of the tenant, unless that cluster no longer exists."""
+    clusters = tenant.context.clusters
+    what = (
+        f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.stored.cluster}, but what is left of it on "
+        f"the cluster {cluster}"
+    )
+    if cluster not in clusters.clients:
+        raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
+    try:
+        with suppress(NotFoundError):
+            other = await clusters.get(cluster, tenant.reporter.stats)
+            with clusters.track_failures(cluster, tenant.names.tenant):
+                if cluster == tenant.cluster.id:  # which the tenant has just left
+                    await _drop_all(tenant, other.server, tenant.steps)
+                    return
+                async with other.server.session(tenant) as steps:
+                    await _drop_all(tenant, other.server, steps)
+    except UNREACHABLE as error:
+        raise MoveError(
+            f"{what} could not be dropped: {error}", advice="run repair when that cluster can be reached"
+        ) from error
+
+
+async def _drop_all(tenant: Tenant, other: Server, steps: TenantSteps) -> None:
+    """Drop everything that a server has of the tenant, unless others made it."""
+    found, operation, logins = await other.inspect(tenant.names), tenant.stored.operation, tenant.every_login()
+    is_ours = not found.not_ours
+    if operation is None or operation.target is None:
+        logins |= {*found.logins}
+    elif not {*found.logins} <= {*operation.logins}:  # another store knows a tenant of that name
+        is_ours = False
+    await steps.end_logins(logins)
+    if is_ours:
+        await steps.drop_database()
+    await steps.drop_logins({*logins, *found.disabled})
+    if is_ours:
+        await steps.drop_roles()

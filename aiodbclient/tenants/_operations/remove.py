@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from .._context import Context
-from .._move.leftover import drop_leftover
 from .._naming import Role
 from .._outcomes import TenantAction, TenantRemoved
 from .._records import OperationKind, TenantRecord, TenantState, operation_on, unusable
 from .loop import ChangeTenants
+from .recover import drop_leftover
 from .tenant import Tenant
 
 

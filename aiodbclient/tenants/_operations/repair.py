@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from .._move.leftover import drop_leftover
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired, newest
 from .._records import OperationKind, TenantRecord, TenantState, roles_of, unusable
@@ -14,7 +13,7 @@ from ..errors import MoveError
 from .check import examine
 from .loop import ChangeTenants
 from .provision import provision
-from .recover import finish_operation
+from .recover import drop_leftover, finish_operation
 from .remove import remove
 from .suspend import resume, suspend
 from .tenant import Tenant
@@ -103,7 +102,7 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
     existing, logins = {*tenant.found.logins, *tenant.found.disabled}, tenant.stored.logins
-    new = tenant.new_logins(len(roles_of(tenant.stored)))
+    new = tenant.next_logins(len(roles_of(tenant.stored)))
     await tenant.start(OperationKind.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in [each.username for each in logins]}
     ended |= {each.username for each in logins if each.username in refused and each.replaced is not None}

@@ -39,7 +39,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
 
     async def change(self, tenant: Tenant) -> TenantDone:
         role = tenant.role
-        await tenant.drop_new_logins()  # of an earlier process
+        await tenant.drop_unfinished_logins()  # of an earlier process
         if tenant.stored.previous(role) is not None:
             if not self._force:
                 raise RotationPendingError(
@@ -48,7 +48,7 @@ class RotateTenants(ChangeTenants[TenantDone]):
                     advice="revoke it first, or pass force=True",
                 )
             await tenant.finish(await tenant.revoke_previous(role), release=False)
-        [login] = tenant.new_logins()
+        [login] = tenant.next_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
         await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
         return done(TenantAction.ROTATED, tenant.stored, role)

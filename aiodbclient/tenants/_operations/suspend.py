@@ -65,8 +65,8 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
 async def resume(tenant: Tenant) -> None:
     """Give a suspended tenant, and its roles, a new login each."""
-    await tenant.drop_new_logins()  # of an earlier process
+    await tenant.drop_unfinished_logins()  # of an earlier process
     roles = roles_of(tenant.stored)
-    logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
+    logins = dict(zip(roles, tenant.next_logins(len(roles)), strict=True))
     await tenant.start(OperationKind.RESUME, logins.values())
     await tenant.finish(evolve(tenant.stored, logins=await tenant.add_logins(logins), suspended=None))

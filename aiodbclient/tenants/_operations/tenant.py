@@ -27,10 +27,10 @@ from .._records import (
     TenantState,
     credential_of,
     known_logins,
-    new_logins,
     newer_logins,
     no_database,
     state_of,
+    unfinished_logins,
 )
 from .._servers import BaseTenant, ServerState, TenantSteps, new_password, of_tenant
 from .._stores import Claim
@@ -139,7 +139,7 @@ class Tenant(BaseTenant):
     ) -> None:
         """Store the operation, with the logins that it makes, before its first step; ``record`` is of a new tenant."""
         base = self.stored if record is None else record
-        known = tuple(dict.fromkeys([*new_logins(base), *logins]))  # until they are dropped, they may exist
+        known = tuple(dict.fromkeys([*unfinished_logins(base), *logins]))  # until they are dropped, they may exist
         operation = Operation(kind=kind, role=role, logins=known, target=target, template=template)
         await self.save(evolve(base, operation=operation))
 
@@ -191,12 +191,12 @@ class Tenant(BaseTenant):
         """All logins that may exist on the server."""
         return {*self.found.logins, *(() if self.record is None else known_logins(self.record))}
 
-    def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
+    def next_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
         """Names for new logins, after all that the tenant had, on its cluster or ``also`` on another cluster."""
         known = [*self.every_login(), *self.found.disabled, *also]
         made = list[str]()
         for _ in range(number):
-            made.append(self.names.new_login([*known, *made]))
+            made.append(self.names.next_login([*known, *made]))
         return made
 
     def on(self, cluster: TenantCluster, steps: TenantSteps) -> Tenant:
@@ -223,9 +223,9 @@ class Tenant(BaseTenant):
             made.append(await self.add_login(login, role))
         return tuple(made)
 
-    async def drop_new_logins(self) -> None:
+    async def drop_unfinished_logins(self) -> None:
         """End and drop the logins that an unfinished operation made, which no program has."""
-        if logins := new_logins(self.stored):
+        if logins := unfinished_logins(self.stored):
             await self.steps.end_logins(logins)
             await self.steps.drop_logins(logins)
 
@@ -253,7 +253,7 @@ class Tenant(BaseTenant):
         """End and drop the logins of a tenant's readers or writers, then their role, and return the record to store."""
         its = [each.username for each in self.stored.logins if each.role is role]
         await self.start(OperationKind.REMOVE, its, role=role)
-        logins = new_logins(self.stored)
+        logins = unfinished_logins(self.stored)
         await self.steps.end_logins(logins)
         await self.drop_disabled(*logins)
         await self.steps.drop_roles(role)

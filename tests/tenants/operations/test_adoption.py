@@ -288,7 +288,7 @@ async def test_tenant_of_another_store_after_crash(anywhere: Place, operation: s
     place, name = anywhere, anywhere.prefix + "shop"
     engine = (await place.cluster.info()).engine
     shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
-    login = names_of("shop", engine, place.prefix).new_login([])
+    login = names_of("shop", engine, place.prefix).next_login([])
     await leave(place.store, shop, OperationKind.PROVISION, logins=(login,))
     async with SQLiteStore(tmp_path / "other.db") as store:
         theirs = await Tenants(place.cluster, store, prefix=place.prefix).ensure("shop")

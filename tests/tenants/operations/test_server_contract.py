@@ -295,7 +295,8 @@ async def test_frozen_tenant_opens_with_same_passwords(movable: Place) -> None:
     own.run("INSERT INTO t VALUES (5)")
     writer = await tenant.add(Role.WRITER)
     names = tenant.names
-    before, after = names.new_login(tenant.on_record), names.new_login([*tenant.on_record, names.new_login([writer])])
+    before, last = names.next_login(tenant.on_record), names.next_login([writer])
+    after = names.next_login([*tenant.on_record, last])
     await tenant.steps.add_dump_login(before, Secret(PASSWORD))
     assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
@@ -324,7 +325,7 @@ async def test_suspended_tenant_is_read(movable: Place) -> None:
     used = tenant.logins
     await tenant.suspend()
 
-    reader = tenant.names.new_login(used)
+    reader = tenant.names.next_login(used)
     await tenant.steps.add_dump_login(reader, Secret(PASSWORD))
     await tenant.steps.freeze([])
     assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
@@ -393,7 +394,7 @@ async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
         found = await place.server.inspect(tenant.names)  # as the operation that finds a login on record drops it
         await tenant.steps.end_logins(found.logins)
         assert await tenant.steps.drop_logins(found.logins) == ()
-        login = tenant.names.new_login([*found.logins, *found.disabled])
+        login = tenant.names.next_login([*found.logins, *found.disabled])
         tenant.on_record = {login: Role.OWNER}
         await steps.add_login(login, Secret(PASSWORD), Role.OWNER)
 
