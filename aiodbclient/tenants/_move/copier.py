@@ -315,7 +315,7 @@ class Copier:
         options = options_from(credential.uri.partition("?")[0]) | {"options": self.options}
         ca = None if credential.ca is None else CAFile(credential.ca)
         try:
-            server = await connect(options, ca, 0, "aiodbclient")  # 0: its version is not known
+            server = await connect(options, ca, "aiodbclient")
         except psycopg.Error as error:
             reason = one_line(error)
             advice = ": close sessions of the tenant, or raise the limit" if "too many connections" in reason else ""

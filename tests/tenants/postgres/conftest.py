@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from aiodbclient.tenants._servers import postgres
-from aiodbclient.tenants._servers.postgres import lock_watcher
+from aiodbclient.tenants._servers.postgres import connection, lock_watcher
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a session that resists after two seconds."""
     monkeypatch.setattr(postgres, "ENDING_SECONDS", 2.0)
-    monkeypatch.setattr(postgres.databases, "REMOVAL_SECONDS", 2.0)
+    monkeypatch.setitem(connection._SETTINGS, "statement_timeout", "2s")
 
 
 @pytest.fixture

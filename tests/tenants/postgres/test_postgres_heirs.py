@@ -27,7 +27,6 @@ KINDS: dict[str, LiteralString] = {
     "partitioned table": "CREATE TABLE p (x int) PARTITION BY RANGE (x); CREATE TABLE p1 PARTITION OF p DEFAULT",
     "sequence": "CREATE SEQUENCE s",
     "function": "CREATE FUNCTION up() RETURNS name LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user'",
-    "function in a closed schema": "CREATE FUNCTION closed.up() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "procedure": "CREATE PROCEDURE pr() LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
     "aggregate": "CREATE AGGREGATE ag(*) (sfunc = int8inc, stype = int8, initcond = '0')",
     "view": "CREATE VIEW v AS SELECT up()",
@@ -72,9 +71,7 @@ def lent(managed: Managed, victim: Tenant, login: str) -> None:
     managed.as_admin(f"GRANT CREATE ON DATABASE {victim.database} TO {login}")
     managed.run(
         victim,
-        "SET search_path = public; CREATE SCHEMA closed",
-        f"GRANT ALL ON SCHEMA public, closed TO {login}",
-        "REVOKE ALL ON SCHEMA closed FROM CURRENT_USER",
+        f"GRANT ALL ON SCHEMA public TO {login}",
         login=next(each for each in reversed(victim.logins) if each != login),
     )
 

@@ -16,7 +16,7 @@ from traceback import TracebackException
 
 import pytest
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Composable
+from psycopg.sql import Composable
 
 from aiodbclient._masking import Secret
 from aiodbclient.engines import Engine
@@ -267,16 +267,6 @@ def test_authority_file_lives_as_long_as_needed(tmp_path: Path, monkeypatch: pyt
     del ca
     gc.collect()
     assert os.listdir(tmp_path) == []
-
-
-async def test_first_sessions_have_the_settings(tls_place: Place) -> None:
-    """Those that connect at once too, before one of them knows the version of the server."""
-    info = await tls_place.cluster.info()
-    server = server_of(Engine.PG, info.connection, await tls_place.cluster.ca(), None, None)
-    assert isinstance(server, PostgresServer)
-    waiting = SQL("SELECT current_setting('transaction_timeout', true), pg_sleep(0.2)")
-    found = await asyncio.gather(*(server.ask(waiting) for _ in range(4)))
-    assert {timeout for [(timeout, _)] in found} in ({"1min"}, {None})  # None: before 17
 
 
 async def test_cancelled_step_over_tls_leaves_no_backend(tls_place: Place) -> None:

@@ -45,7 +45,8 @@ _GRANT = re.compile(
 # PROXY: anybody may grant it on himself, and only he can revoke it. It lets the grantee act as him, and as nobody else.
 # REVOKE: a restriction of a right on all schemas. Server roles are read from a table.
 _HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT {_NAME}(@{_NAME})? TO .*", re.DOTALL)
-GrantStep: TypeAlias = tuple[str, tuple[str, ...], Problem]  # a statement, its values, and the problem until it has run
+# A statement, its values, and the problem until it has run.
+RightsChange: TypeAlias = tuple[str, tuple[str, ...], Problem]
 
 
 @frozen
@@ -138,10 +139,10 @@ async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None
         await schema.run(statement, *values)
 
 
-async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[GrantStep]:
+async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[RightsChange]:
     """Return the missing statements: after them, a login has the rights ``wanted`` and no others."""
     roles = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
-    steps: list[GrantStep] = [
+    steps: list[RightsChange] = [
         ("REVOKE %s@%s FROM %s@'%%'", (role, host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role))
         for role, host in await schema.run(roles, login)
     ]

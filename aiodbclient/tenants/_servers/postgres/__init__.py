@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
 from ...._masking import Secret
 from ....engines import Engine
@@ -41,7 +41,7 @@ from .. import (
     of_tenant,
 )
 from . import databases, extensions, logins, object_rights, ownership, rights, scram, template
-from .connection import STEP_SECONDS, BlockedError, CAFile, Session, clear, connect, options_from, rows
+from .connection import STEP_SECONDS, BlockedError, CAFile, Session, begin_step, clear, connect, options_from, rows
 from .lock_watcher import LockWatcher
 
 _CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
@@ -111,7 +111,6 @@ class PostgresServer(Server):
         self._admin = options_from(admin)
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
         self._context = scram.unverified_context() if ca is None else verifying_context(ca)
-        self._version = 0  # of the server; 0 until it is known
         self.limit = connection_limit
         self.options = options
         self.limits = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
@@ -147,16 +146,16 @@ class PostgresServer(Server):
 
     async def inspect(self, names: Names) -> ServerState:
         form = {"stem": names.stem, "form": names.login_pattern}
-        rows = await self.ask(_FOUND, **form, database=names.database, owner=names.owner)
-        [(database, is_new, rights, creators, renamed, may, disabled, same_name_login)] = rows
-        not_ours = database and not is_new and "CREATE" not in rights
+        found = await self.ask(_FOUND, **form, database=names.database, owner=names.owner)
+        [(database, is_new, privileges, creators, renamed, enabled, disabled, same_name_login)] = found
+        not_ours = database and not is_new and "CREATE" not in privileges
         return ServerState(
             database=database,
-            logins=tuple(may),
+            logins=tuple(enabled),
             disabled=tuple(disabled),
             same_name_login=same_name_login,
             not_ours=not_ours,
-            is_locked_out="CREATE" in rights and "CONNECT" not in rights,
+            is_locked_out="CREATE" in privileges and "CONNECT" not in privileges,
             misplaced=_misplaced(names, creators if not_ours else None, renamed)
             if not_ours or (renamed and not database)
             else "",
@@ -177,7 +176,7 @@ class PostgresServer(Server):
         async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
             session = Session(names, server, self.limit, self.options)
             present = await rights.read_logins(session, known)
-            steps = await rights.missing_grants(session, wanted, present)
+            steps = await rights.missing_database_rights(session, wanted, present)
             unknown = [login.name for login in present if login.enters and login.name not in known]
             others = await ownership.problems(session, known, [login.name for login in present])
             found = frozenset(problem for step in steps for problem in step.problems)
@@ -188,7 +187,7 @@ class PostgresServer(Server):
         if wanted is None or not looks_inside or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.limits, self.steps(BaseTenant(names)).connected_to(names.database) as session:
-            inside = await object_rights.missing_grants(session, known)
+            inside = await object_rights.missing_object_rights(session, known)
             lacks = [Problem(ProblemKind.EXTENSION_MISSING, name) for name, _ in await extensions.missing(session)]
         return found.union(lacks, (problem for step in inside for problem in step.problems))
 
@@ -205,23 +204,13 @@ class PostgresServer(Server):
         reasons = list[str]()
         for choice in choices:
             try:
-                return await self._connect(self._admin | choice, label)
+                return await connect(self._admin | choice, self._ca, label)
             except psycopg.OperationalError as error:
                 reasons.append(one_line(error))
                 clear(error)
                 if not isinstance(error, psycopg.errors.ConnectionTimeout):
                     break
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reasons[0]}")
-
-    async def _connect(self, options: Mapping[str, Any], label: str) -> AsyncConnection[Any]:
-        """Connect, again if the server has another version than is known: it may know other settings."""
-        known = self._version  # another session may learn it meanwhile
-        server = await connect(options, self._ca, known, label)
-        if known != server.info.server_version:
-            self._version = server.info.server_version
-            await server.close()  # it awaits nothing
-            server = await connect(options, self._ca, self._version, label)
-        return server
 
 
 @frozen
@@ -245,7 +234,7 @@ class PostgresSteps(TenantSteps):
         is_new = await self._step(databases.create)
         # A step of its own: repeated, the first one would find that the database is not new.
         if await self._step(databases.open_new):
-            await self._step(partial(object_rights.apply_missing, wanted={}), self.names.database)
+            await self._step(partial(object_rights.apply_object_rights, wanted={}), self.names.database)
         return is_new
 
     async def _copy(self, source: Names) -> bool:
@@ -259,7 +248,7 @@ class PostgresSteps(TenantSteps):
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
         await self._step(
-            partial(object_rights.apply_missing, wanted={self.names.group(role): role}), self.names.database
+            partial(object_rights.apply_object_rights, wanted={self.names.group(role): role}), self.names.database
         )
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
@@ -284,20 +273,20 @@ class PostgresSteps(TenantSteps):
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        await self._step(partial(rights.apply_missing, wanted=wanted))
+        await self._step(partial(rights.apply_database_rights, wanted=wanted))
         async with self._server.reassigns:
             await ownership.repair(self.connected_to, wanted)
         # Last, since readers get their rights on what was reassigned.
-        await self._step(partial(object_rights.apply_missing, wanted=wanted), self.names.database)
+        await self._step(partial(object_rights.apply_object_rights, wanted=wanted), self.names.database)
 
     async def lock_out(self) -> None:
         await self._step(databases.lock_out)
 
-    async def freeze(self, frozen: Collection[str], /) -> None:
-        await self._step(partial(databases.freeze, logins=frozen))
+    async def freeze(self, ending: Collection[str], /) -> None:
+        await self._step(partial(databases.freeze, logins=ending))
 
     async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
-        await self._step(partial(rights.apply_missing, wanted=wanted))
+        await self._step(partial(rights.apply_database_rights, wanted=wanted))
 
     async def adopt(self) -> str | None:
         login = await self._step(databases.login_to_adopt)
@@ -306,7 +295,7 @@ class PostgresSteps(TenantSteps):
         found = await self._server.inspect(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
-        await self._step(partial(object_rights.apply_missing, wanted={}), self.names.database)
+        await self._step(partial(object_rights.apply_object_rights, wanted={}), self.names.database)
         async with self._server.reassigns:  # ``problems`` reports what the administrator may not give
             await ownership.reassign_all(self.connected_to)
         return login
@@ -339,15 +328,15 @@ class PostgresSteps(TenantSteps):
     async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
         """Yield a session for the work on the tenant, in the administrator's database or in ``database``."""
         label = self._tenant.names.owner  # by which ``end_stale_sessions`` finds it
-        name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
-        begin = partial(rows, statement=name)
+        begin = partial(begin_step, label=label)
         try:
-            async with asyncio.timeout(STEP_SECONDS + 60), AsyncExitStack() as ending:  # closes it, even if cancelled
+            async with asyncio.timeout(STEP_SECONDS), AsyncExitStack() as ending:  # closes it, even if cancelled
                 if database is None:
                     connection, _ = await ending.enter_async_context(self._server.sessions.session(begin))
                 else:
                     connection = await self._server.open(label, database)
                     ending.push_async_callback(connection.close)
+                    await begin(connection)
                 yield Session(
                     self._tenant.names,
                     connection,

@@ -24,7 +24,7 @@ import psycopg
 from attrs import define, frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...._masking import Secret
 from ..._libpq import one_line, options_of
@@ -35,7 +35,9 @@ from .. import SessionLostError, of_tenant
 
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
-STEP_SECONDS = 60.0  # for everything in one session
+_WITH_TRANSACTION_TIMEOUT = 17_00_00
+STEP_SECONDS = 120.0  # for everything in one session
+_IDLE_SECONDS = 60
 _END_AGAIN_SECONDS = 0.02
 _OPENING_SECONDS = 2.0  # after which a session that is being opened is ended
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
@@ -50,15 +52,12 @@ _SETTINGS = {
     "local_preload_libraries": "",
     "exit_on_error": "off",
     "lock_timeout": "1s",
-    "statement_timeout": "30s",  # CREATE DATABASE copies some megabytes
+    "statement_timeout": "100s",  # CREATE DATABASE may copy some gigabytes. See also ``databases.drop``
     "client_connection_check_interval": "1s",
     # The server ends a session whose client has vanished.
-    "idle_in_transaction_session_timeout": f"{STEP_SECONDS * 1000:.0f}",
-    "idle_session_timeout": f"{STEP_SECONDS * 1000:.0f}",
+    "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
+    "idle_session_timeout": f"{_IDLE_SECONDS}s",
 }
-# An older server refuses an unknown setting. The administrator is to inherit nothing from the roles that it makes: each
-# membership delays later statements.
-_SINCE = {WITH_OPTIONS: {"createrole_self_grant": ""}, 17_00_00: {"transaction_timeout": f"{STEP_SECONDS * 1000:.0f}"}}
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
@@ -130,10 +129,9 @@ def options_from(dsn: str) -> dict[str, Any]:
     return options | {"password": Secret(options.get("password", ""))}
 
 
-async def connect(options: Mapping[str, Any], ca: CAFile | None, version: int, name: str) -> AsyncConnection[Any]:
+async def connect(options: Mapping[str, Any], ca: CAFile | None, name: str) -> AsyncConnection[Any]:
     """Connect with ``_SETTINGS``, verify the server by ``ca`` if given, and set ``name`` as the application name."""
-    settings = _SETTINGS | {key: value for since, of in _SINCE.items() if version >= since for key, value in of.items()}
-    given = " ".join([str(options.get("options") or ""), *[f"-c {key}={value}" for key, value in settings.items()]])
+    given = " ".join([str(options.get("options") or ""), *[f"-c {key}={value}" for key, value in _SETTINGS.items()]])
     verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
     conninfo = Secret(
         make_conninfo(
@@ -161,6 +159,18 @@ def clear(error: BaseException) -> None:
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__ or error
+
+
+async def begin_step(server: AsyncConnection[Any], label: str) -> None:
+    """Name a session after its work, and set what an older server does not know. The server may have ended it."""
+    version = server.info.server_version
+    statements = list[Statement]([SQL("SET application_name = {}").format(Literal(label))])
+    if version >= WITH_OPTIONS:
+        # Each membership in the roles that the administrator makes would delay later statements.
+        statements.append(SQL("SET createrole_self_grant = {}").format(Literal("")))
+    if version >= _WITH_TRANSACTION_TIMEOUT:
+        statements.append(SQL("SET transaction_timeout = 0"))  # each statement has a timeout
+    await rows(server, SQL("; ").join(statements))
 
 
 async def rows(server: AsyncConnection[Any], statement: Statement, values: Any = None, tenant: str = "") -> list[Any]:

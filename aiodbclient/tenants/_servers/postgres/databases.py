@@ -27,7 +27,7 @@ from .rights import (
     CONNECT,
     GrantStep,
     apply,
-    apply_missing,
+    apply_database_rights,
     database_steps,
     grant_on_database,
     need_database,
@@ -37,11 +37,7 @@ from .rights import (
     set_on_database,
 )
 
-# For DROP DATABASE, which waits for each process of the server. A client that does not finish its login holds it up
-# until the server ends the connection, after ``authentication_timeout``: 60 s by default.
-REMOVAL_SECONDS = 70.0
 _EMPTY_SECONDS = 20.0
-_COPY_SECONDS = 100.0  # for CREATE DATABASE, which may copy some gigabytes
 
 # Whose it is, whether it is left of an interrupted DROP DATABASE, whether it allows connections, and whether it is the
 # tenant's: its owner role may create in it, or ``create`` has just made it, and nobody has a right on it yet.
@@ -62,18 +58,6 @@ WITH found AS MATERIALIZED (
 SELECT pid, login FROM found, pg_terminate_backend(pid)
 """)
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
-_LONG_STATEMENTS = SQL(f"""
-SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND {CLIENTS} AND pid <> pg_backend_pid()
-  AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
-""")
-# A server before 17 has no ``transaction_timeout``. ``pg_settings`` would read all settings.
-_TIMEOUTS: LiteralString = """
-FROM unnest(ARRAY['statement_timeout', 'transaction_timeout']) AS name WHERE current_setting(name, true) IS NOT NULL
-"""
-_SET_TIMEOUTS = SQL(f"""
-SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN %s ELSE '0' END, false) {_TIMEOUTS}
-""")
-_RESET_TIMEOUTS = SQL(f"SELECT set_config(name, NULL, false) {_TIMEOUTS}")
 
 
 async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
@@ -87,7 +71,7 @@ async def lock_out(session: Session) -> None:
     """Revoke all rights but one, by which the database stays the tenant's, and end all sessions in it."""
     if await read_database(session) is not None:
         await need_database(session)
-        await apply_missing(session, None)
+        await apply_database_rights(session, None)
         await _empty(session)
 
 
@@ -121,6 +105,8 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
 
 async def drop(session: Session) -> None:
     """Lock all out of a database that is open, and drop it."""
+    # DROP DATABASE waits for each process of the server. A client that does not finish its login holds it up until the
+    # server ends the connection, after ``authentication_timeout``: 60 s by default. ``statement_timeout`` is longer.
     names, name = session.names, Identifier(session.names.database)
     for owner, is_left, allows, is_ours in await session.run(_STATE, names.owner, names.database):
         if owner != session.admin:
@@ -131,18 +117,15 @@ async def drop(session: Session) -> None:
             await lock_out(session)
             await refuse_prepared(session)
             await session.run(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-        await session.run(_SET_TIMEOUTS, f"{REMOVAL_SECONDS * 1000:.0f}")
         try:
             await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
         except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
             raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
         except StatementTimeoutError as error:
-            running = await session.run(_LONG_STATEMENTS, REMOVAL_SECONDS)
-            named = ", ".join(f"process {pid} of {login!r} in {where!r}" for pid, login, where in running)
-            reason = f"{error}: it waits for each process of the server, such as {named or 'one that begins a login'}"
-            raise session.error(f"{reason}; the logins are disabled: run it again") from None
-        finally:
-            await session.run(_RESET_TIMEOUTS)
+            raise session.error(
+                f"{error}: it waits for each process of the server, also for a statement that cannot be ended and for "
+                "one that begins a login; the logins are disabled: run it again"
+            ) from None
 
 
 async def create(session: Session, source: str = "template0") -> bool:
@@ -151,11 +134,7 @@ async def create(session: Session, source: str = "template0") -> bool:
         return False
     await drop(session)  # what is left of an interrupted DROP DATABASE: nobody can enter it
     copy = SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false")
-    await session.run(_SET_TIMEOUTS, f"{_COPY_SECONDS * 1000:.0f}")
-    try:
-        await session.run(copy.format(Identifier(session.names.database), Identifier(source)))
-    finally:
-        await session.run(_RESET_TIMEOUTS)
+    await session.run(copy.format(Identifier(session.names.database), Identifier(source)))
     return True
 
 
@@ -164,7 +143,7 @@ async def open_new(session: Session) -> bool:
     names = session.names
     [(owner, _, allows, is_ours)] = await session.run(_STATE, names.owner, names.database)
     if is_ours and owner == session.admin and not allows:
-        await apply_missing(session, {})
+        await apply_database_rights(session, {})
     return bool(is_ours)
 
 
@@ -249,5 +228,5 @@ async def check_schema(session: Session, login: str) -> None:
 async def take_database(session: Session, login: str | None) -> None:
     """Make the owner role the owner, lock all others out, and make the login a member that inherits."""
     logins = {} if login is None else {login: Role.OWNER}
-    await apply_missing(session, logins)
+    await apply_database_rights(session, logins)
     await end_sessions(session, keep=[*(each.name for each in await read_logins(session, logins)), session.admin])

@@ -6,12 +6,13 @@ database in which the tenant has nothing yet. Later they are made as the owner r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
-from .connection import ExistsError, Session, Statement
+from .connection import ExistsError, Session
 
 _PRESENT = SQL("SELECT extname::text FROM pg_extension")
 _OWNS = SQL("""
@@ -38,10 +39,7 @@ async def add(session: Session, extensions: Iterable[tuple[str, str | None]]) ->
     for name, schema in extensions:
         if schema is not None and not schema.startswith("pg_"):  # those of the server
             await session.run_as(owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
-        try:
-            await session.run_with([owner], *_create(name, schema))
-        except ExistsError as error:  # something that it creates: no other try would help
-            raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
+        await _create(partial(session.run_with, [owner]), name, schema)
 
 
 async def restore(session: Session, *, is_new: bool) -> None:
@@ -56,10 +54,7 @@ async def restore(session: Session, *, is_new: bool) -> None:
     for name, schema in lacks:
         if name not in untrusted:
             new = [] if schema is None else [SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema))]
-            try:
-                await session.run_as(owner, *new, *_create(name, schema))
-            except ExistsError as error:
-                raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
+            await _create(partial(session.run_as, owner, *new), name, schema)
     if untrusted:
         raise session.error(
             f"the database {session.names.database!r} lacks the extension {', '.join(map(repr, untrusted))}, which is "
@@ -68,8 +63,13 @@ async def restore(session: Session, *, is_new: bool) -> None:
         )
 
 
-def _create(name: str, schema: str | None) -> list[Statement]:
+async def _create(run: Callable[..., Awaitable[None]], name: str, schema: str | None) -> None:
     create = SQL("CREATE EXTENSION IF NOT EXISTS {}").format(Identifier(name))
     if schema is None:  # unless the extension has a schema of its own
-        return [SQL("SET LOCAL search_path = public"), create, SQL("SET LOCAL search_path = pg_catalog, pg_temp")]
-    return [SQL("{} SCHEMA {}").format(create, Identifier(schema))]
+        placed = [SQL("SET LOCAL search_path = public"), create, SQL("SET LOCAL search_path = pg_catalog, pg_temp")]
+    else:
+        placed = [SQL("{} SCHEMA {}").format(create, Identifier(schema))]
+    try:
+        await run(*placed)
+    except ExistsError as error:  # something that it creates: no other try would help
+        raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None

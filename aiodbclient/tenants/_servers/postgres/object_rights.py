@@ -103,12 +103,12 @@ GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """)
 
 
-async def apply_missing(session: Session, wanted: Mapping[str, Role]) -> None:
+async def apply_object_rights(session: Session, wanted: Mapping[str, Role]) -> None:
     """Apply the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
-    await apply(session, await missing_grants(session, wanted))
+    await apply(session, await missing_object_rights(session, wanted))
 
 
-async def missing_grants(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
+async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
     """Return the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
     steps, names, owner = list[GrantStep](), session.names, Identifier(session.names.owner)
     for (schema,) in await session.run(_ADMINISTRATORS_SCHEMAS):

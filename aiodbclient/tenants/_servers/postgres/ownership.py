@@ -71,11 +71,6 @@ SELECT format('ALTER %%s %%s OWNER TO %%I', {_KIND}, {_NAME}, %(owner)s::text), 
     pg_identify_object(classid, objid, objsubid) i
 WHERE i.identity IS NOT NULL
 """)
-# The new owner of an object needs CREATE in its schema, and a tenant may revoke that from its own role.
-_CLOSED_SCHEMAS = SQL("""
-SELECT nspname FROM pg_namespace n, pg_roles r WHERE rolname = %s AND nspname !~ '^pg_'
-  AND nspowner = r.oid AND NOT has_schema_privilege(r.oid, n.oid, 'CREATE')
-""")
 _LARGE_OBJECTS = SQL("""
 SELECT oid FROM pg_largeobject_metadata WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s
 """)
@@ -114,9 +109,6 @@ async def reassign_owned(session: Session, role: str, *, is_member: bool = False
     names = session.names
     members = {names.owner} if is_member or role == session.admin else {names.owner, role}
     while found := await session.run(_OWNED, role=role, owner=names.owner, most=_AT_ONCE):
-        if closed := await session.run(_CLOSED_SCHEMAS, names.owner):
-            text, owner = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}"), Identifier(names.owner)
-            await session.run_as(names.owner, *(text.format(Identifier(schema), owner) for (schema,) in closed))
         schemas = [verbatim(text) for text, is_schema in found if is_schema]
         await _alter(session, members, schemas or [verbatim(text) for text, _ in found])
 

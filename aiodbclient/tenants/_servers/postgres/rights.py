@@ -19,7 +19,7 @@ whose it is.
 A *group*, a role without login, has the rights of readers or of writers, and their logins are its members:
 ``object_rights`` gives them.
 
-``missing_grants`` returns what is missing: ``repair`` runs it, ``problems`` reports it.
+``missing_database_rights`` returns what is missing: ``repair`` runs it, ``problems`` reports it.
 """
 
 from __future__ import annotations
@@ -181,12 +181,12 @@ async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Lo
     return [Login(*row) for row in found]
 
 
-async def apply_missing(session: Session, wanted: Mapping[str, Role] | None) -> None:
-    """Take the steps of ``missing_grants``."""
-    await apply(session, await missing_grants(session, wanted, await read_logins(session, wanted or ())))
+async def apply_database_rights(session: Session, wanted: Mapping[str, Role] | None) -> None:
+    """Take the steps of ``missing_database_rights``."""
+    await apply(session, await missing_database_rights(session, wanted, await read_logins(session, wanted or ())))
 
 
-async def missing_grants(
+async def missing_database_rights(
     session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]
 ) -> list[GrantStep]:
     """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database."""
