@@ -29,9 +29,7 @@ async def half_full(*, refused: bool) -> RateLimiter:
             slot = await limiter.acquire()
             if refused and used in (1, 2):
                 limiter.refuse(slot, {"retry-after": "1"})
-            else:
-                limiter.accept(slot)
-            limiter.release(slot)
+            limiter.release(slot, accepted=True)
     return limiter
 
 
@@ -39,10 +37,9 @@ async def nothing(_: RateLimiter) -> None:
     """Do nothing, to measure the cost of the measurement."""
 
 
-async def acquire_accept_and_release(limiter: RateLimiter) -> None:
+async def acquire_and_release(limiter: RateLimiter) -> None:
     slot = await limiter.acquire()
-    limiter.accept(slot)
-    limiter.release(slot)
+    limiter.release(slot, accepted=True)
 
 
 async def nothing_in_flight(_: RateLimiter) -> None:
@@ -50,11 +47,10 @@ async def nothing_in_flight(_: RateLimiter) -> None:
     await asyncio.sleep(0)
 
 
-async def acquire_accept_and_release_in_flight(limiter: RateLimiter) -> None:
+async def acquire_and_release_in_flight(limiter: RateLimiter) -> None:
     slot = await limiter.acquire()
     await asyncio.sleep(0)
-    limiter.accept(slot)
-    limiter.release(slot)
+    limiter.release(slot, accepted=True)
 
 
 Step = Callable[[RateLimiter], Awaitable[None]]
@@ -77,8 +73,8 @@ async def cost(step: Step, in_flight: int, *, refused: bool) -> float:
 
 async def main() -> None:
     for step, own, in_flight in (
-        (acquire_accept_and_release, nothing, 1),
-        (acquire_accept_and_release_in_flight, nothing_in_flight, 16),
+        (acquire_and_release, nothing, 1),
+        (acquire_and_release_in_flight, nothing_in_flight, 16),
     ):
         for refused in (False, True):
             name = step.__name__.removesuffix("_in_flight") + (", after a 429" if refused else "")

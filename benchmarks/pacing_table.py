@@ -105,7 +105,7 @@ async def _send(limiter: RateLimiter, api: Api, slot: Slot) -> Refusal:
     try:
         refusal = await api.answer()
         if refusal is None:
-            limiter.accept(slot)
+            limiter.release(slot, accepted=True)
         else:
             limiter.refuse(slot, refusal)
         return refusal

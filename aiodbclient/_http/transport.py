@@ -294,7 +294,7 @@ class Transport:
             if response.status == 429:
                 wait = self.limiter.refuse(slot, response.headers)
             elif response.status < 500 and response.status != 401:  # they may be a proxy's, or of another token
-                self.limiter.accept(slot)
+                self.limiter.release(slot, accepted=True)
             self._newest_headers = response.headers
             tried = response.failed_try(wait) or response
         if isinstance(tried, FailedTry):

@@ -98,22 +98,19 @@ class Slots:
         slot.is_held, slot.sent_at = True, now
         return True
 
-    def free(self, slot: Slot, counted_at: float | None) -> None:
-        """Free a slot: one window from ``counted_at``, or now if the API did not count the request."""
+    def free(self, slot: Slot, now: float, *, counted: bool, accepted: bool = False) -> None:
+        """Free a slot: one window from now, or at once if the API did not count the request."""
+        cooldown, concurrency = self.cooldown, self._concurrency
+        if accepted and (cooldown.in_row or concurrency.is_on) and cooldown.is_fresh(slot.sent_at):
+            cooldown.succeed()
+            concurrency.succeed(now)
         slot.is_held = False
         self.in_flight -= 1
         self._bulk_in_flight -= slot.is_bulk
         self._recent.pop(slot, None)
-        if counted_at is not None:
+        if counted:
             for log in (*self._logs, *self._bulk_logs) if slot.is_bulk else self._logs:
-                log.add(counted_at)
-
-    def accept(self, slot: Slot, now: float) -> None:
-        """Record an answer other than a 429."""
-        cooldown = self.cooldown
-        if (cooldown.in_row or self._concurrency.is_on) and cooldown.is_fresh(slot.sent_at):
-            cooldown.succeed()
-            self._concurrency.succeed(now)
+                log.answered.append(now)
 
     def refuse(self, slot: Slot, named: float | None, now: float) -> bool:
         """Count a 429, free its slot, and return whether it was the try after a cooldown."""
@@ -126,7 +123,7 @@ class Slots:
         if started:
             concurrency.restart()
             self._recent.clear()
-        self.free(slot, None)
+        self.free(slot, now, counted=False)
         return was_first_try
 
     def estimate_wait(self, ahead: int, now: float, *, bulk: bool = False) -> float:
@@ -258,10 +255,6 @@ class RateLimiter:
             await self._wait(slot, max_wait, monotonic())
         return slot
 
-    def accept(self, slot: Slot) -> None:
-        """Record an answer other than a 429. Call it before ``release``."""
-        self._slots.accept(slot, monotonic())
-
     def refuse(self, slot: Slot, headers: Mapping[str, str]) -> float:
         """Record a 429, free its slot, since the API did not count it, and return the seconds that its call waits."""
         now = monotonic()
@@ -272,12 +265,18 @@ class RateLimiter:
         self._serve(now)
         return max(slot.ready_at, self._slots.cooldown.ends_at) - now
 
-    def release(self, slot: Slot, *, sent: bool = True) -> None:
-        """Return a slot. It is free one window from now, or at once if the request was not ``sent``."""
-        if not slot.is_held:  # a 429
+    def release(self, slot: Slot, *, sent: bool = True, accepted: bool = False) -> None:
+        """Return a slot that was not returned yet.
+
+        Args:
+            slot: It is free one window from now.
+            sent: Whether the request was sent. If it was not, the slot is free at once.
+            accepted: Whether the API answered it, with something other than a 429.
+        """
+        if not slot.is_held:
             return
         now = monotonic()
-        self._slots.free(slot, now if sent else None)
+        self._slots.free(slot, now, counted=sent, accepted=accepted)
         if self._queue:
             self._serve(now)
 

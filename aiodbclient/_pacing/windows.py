@@ -45,22 +45,18 @@ def sort_windows(windows: Iterable[Window]) -> tuple[Window, ...]:
 class SlidingWindowLog:
     """When the requests that still count in one window were answered."""
 
-    __slots__ = ("_answered", "limit", "seconds")
+    __slots__ = ("answered", "limit", "seconds")
 
     def __init__(self, window: Window, share: float) -> None:
         self.limit = int(window.limit * share + _ROUNDING)
         self.seconds = window.seconds
-        self._answered = deque[float]()
+        self.answered = deque[float]()  # in order
         if not self.limit:
             raise InvalidArgumentError(f"share={share!r} leaves no request of {window.limit} in {window.seconds:g} s")
 
-    def add(self, now: float) -> None:
-        """Count a request that was answered now."""
-        self._answered.append(now)
-
     def count_used(self, now: float) -> int:
         """Count the answered requests that hold a slot."""
-        answered, expired = self._answered, now - self.seconds
+        answered, expired = self.answered, now - self.seconds
         while answered and answered[0] <= expired:
             answered.popleft()
         return len(answered)
@@ -74,4 +70,4 @@ class SlidingWindowLog:
         rank = place + used + in_flight - limit
         if rank < 0:
             return now + windows * self.seconds
-        return (self._answered[rank] if rank < used else now) + (windows + 1) * self.seconds
+        return (self.answered[rank] if rank < used else now) + (windows + 1) * self.seconds

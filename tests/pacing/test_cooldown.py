@@ -33,8 +33,7 @@ async def take_at_once(limiter: RateLimiter, many: int) -> list[Slot]:
 
 
 def succeed(limiter: RateLimiter, slot: Slot) -> None:
-    limiter.accept(slot)
-    limiter.release(slot)
+    limiter.release(slot, accepted=True)
 
 
 def refuse(limiter: RateLimiter, slot: Slot, after: str | None = None) -> float:

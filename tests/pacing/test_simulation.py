@@ -119,7 +119,7 @@ def test_alone_no_429_and_no_idle_slot(plan: list[Request], windows: list[Window
                 await asyncio.sleep(request.there)
                 assert server.enter() is None, "alone, and refused"
                 await asyncio.sleep(request.back)
-                limiter.accept(slot)
+                limiter.release(slot, accepted=True)
             finally:
                 limiter.release(slot)
                 request.ended = loop.time()

@@ -22,8 +22,7 @@ MINUTE = 60.0
 
 def log_of(limit: int, answered: list[float], share: float = 1.0) -> SlidingWindowLog:
     log = SlidingWindowLog(Window(limit, MINUTE), share)
-    for moment in answered:
-        log.add(moment)
+    log.answered.extend(answered)
     return log
 
 
