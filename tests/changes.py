@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Collection
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 
@@ -25,49 +24,6 @@ def truncate(request: RecordedRequest, answer: Answer) -> None:
     text = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     answer.body = text[: len(text) // 2]
     answer.headers["content-type"] = "application/json"
-
-
-def rename(name: str) -> Change:
-    """Another user or db, or the id of another cluster."""
-
-    def change(request: RecordedRequest, answer: Answer) -> None:
-        for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
-            if key in (answer.body or {}):
-                answer.body[key][identity] = name
-
-    return change
-
-
-def page(size: int) -> Change:
-    """A page of a list, with links to others as in the provider's lists."""
-
-    def change(request: RecordedRequest, answer: Answer) -> None:
-        query = {name: int(values[0]) for name, values in parse_qs(urlsplit(request.path).query).items()}
-        number = query.get("page", 1)
-        length = min(query.get("per_page", size), size)
-        [(key, entries)] = answer.body.items()
-        last = max(1, -(-len(entries) // length))
-        numbers = {"next": number + 1, "last": last} if number < last else {}
-        url = f"http://{request.headers['host']}{urlsplit(request.path).path}"
-        pages = {label: f"{url}?page={each}&per_page={length}" for label, each in numbers.items()}
-        answer.body = {
-            key: entries[(number - 1) * length : number * length],
-            "links": {"pages": pages},
-            "meta": {"total": len(entries)},
-        }
-
-    return change
-
-
-def hide_settings(sandbox: Sandbox) -> None:
-    """Leave the settings out of every user that is read, as users of terraform's provider report of the API."""
-
-    def change(request: RecordedRequest, answer: Answer) -> None:
-        for user in _users(answer):
-            user.pop("settings", None)
-            user.pop("mysql_settings", None)
-
-    sandbox.faults.add(_READS, change=change)
 
 
 def hide_new_users(sandbox: Sandbox, seconds: float, **selected: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -28,8 +27,6 @@ _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECT_TRIES = 100
 _EMPTY_SECONDS = 5.0
 _ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
-# What PostgreSQL says with XX000 of a role that SQL dropped while a statement worked on it.
-_DROPPED = re.compile("tuple concurrently deleted|cache lookup failed for role|could not find tuple for role")
 # System roles and databases are hidden, so they cannot be changed: superusers, roles that cannot log in, pg_*, those of
 # the provider, templates, and the maintenance database.
 _USERS = SQL(
@@ -38,7 +35,6 @@ _USERS = SQL(
 )
 _SYSTEM_DBS = "postgres", provider.OWN_DATABASE, "template0", "template1"
 _DBS = SQL("SELECT datname FROM pg_database WHERE datname <> ALL ({}) ORDER BY oid").format(Literal([*_SYSTEM_DBS]))
-_ALTER_TRIES = 50
 _TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
 _WHERE_IT_OWNS = SQL(
     "SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid"
@@ -174,7 +170,7 @@ class PostgresBackend(Backend):
     async def update_user(self, name: str, settings: JSON) -> JSON:
         async with self._roles, self._connection() as connection:
             await self._read(connection, name)
-            await _alter(connection, SQL("ALTER ROLE {} {}").format(Identifier(name), _replication(settings)))
+            await connection.execute(SQL("ALTER ROLE {} {}").format(Identifier(name), _replication(settings)))
             return await self._read(connection, name)
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
@@ -184,7 +180,7 @@ class PostgresBackend(Backend):
                 raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
             password = new_password()
             verifier = self._verifier(connection, name, password)
-            await _alter(connection, SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
+            await connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
             self._secrets[name] = verifier, password
             if name == PRIMARY:
                 self._primary = self._primary._replace(password=password)
@@ -194,7 +190,7 @@ class PostgresBackend(Backend):
         role, primary = Identifier(name), Identifier(PRIMARY)
         async with self._roles, self._connection() as connection:
             await self._read(connection, name)
-            await _alter(connection, SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
+            await connection.execute(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
             await connection.execute(_TERMINATE, [name])
             for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
                 # As at the provider: the primary user becomes the owner of its objects, and its grants are revoked.
@@ -265,7 +261,7 @@ class PostgresBackend(Backend):
                 async with await connect(self._dsn) as connection:
                     yield connection
             except Error as error:
-                if isinstance(error, errors.UndefinedObject) or _DROPPED.search(str(error)):
+                if isinstance(error, errors.UndefinedObject):  # SQL dropped the role meanwhile
                     raise not_found() from None
                 _log.warning(
                     "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
@@ -339,17 +335,6 @@ def _is_url(dsn: str) -> bool:
 
 def _users(end: Composable) -> Composed:
     return _USERS.format(system=Literal(list(provider.SYSTEM_ROLES)), end=end)
-
-
-async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:
-    """Execute ``ALTER ROLE``, again if a session changes the same role at that moment."""
-    for _ in range(_ALTER_TRIES - 1):
-        try:
-            await connection.execute(statement)
-            return
-        except errors.InternalError_:  # "tuple concurrently updated"
-            await asyncio.sleep(0.005)
-    await connection.execute(statement)
 
 
 def _replication(settings: JSON) -> SQL:

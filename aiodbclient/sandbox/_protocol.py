@@ -71,10 +71,9 @@ def match(method: str, raw_path: str) -> Route:
 # required member. Members that are not listed are ignored.
 _NAMED = {"name!": str}
 _PLUGIN = {"mysql_settings": {"auth_plugin!": tuple(MySQLAuthPlugin)}}
-_PRODUCE_CONSUME = "produce_consume"  # as godo's tests spell it
 _SETTINGS = {
     "pg_allow_replication": bool,
-    "acl": [{"topic!": str, "permission!": (*KafkaPermission, _PRODUCE_CONSUME), "id": str}],
+    "acl": [{"topic!": str, "permission!": tuple(KafkaPermission), "id": str}],
     "opensearch_acl": [{"index": str, "permission": tuple(OpenSearchPermission)}],
     "mongo_user_settings": {"databases": [str], "role": tuple(MongoRole)},
 }
@@ -160,15 +159,7 @@ def new_settings(engine: str, body: Any) -> JSON:
 
 def _settings_for(engine: str, given: JSON) -> JSON:
     used = _used_by(engine)
-    chosen = {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in used}
-    if "acl" in chosen:
-        chosen["acl"] = [
-            {**rule, "permission": KafkaPermission.PRODUCECONSUME.value}
-            if rule["permission"] == _PRODUCE_CONSUME
-            else rule
-            for rule in chosen["acl"]
-        ]
-    return chosen
+    return {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in used}
 
 
 def _used_by(engine: str) -> Collection[str]:

@@ -91,13 +91,6 @@ def test_no_block_of_python_escapes() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "page", sorted(PAGES.keys() - {"changelog.md", "contributing/index.md", "reference/command.md"})
-)
-def test_a_page_has_a_description_and_a_title(page: str) -> None:
-    assert re.match(r'---\ndescription: ".+"\n(search:\n +boost: \d\n)?---\n\n# .+\n\n', PAGES[page])
-
-
 def refused_by_the_prompt(block: str) -> str:
     """The line of a block that the prompt of Python 3.11 refuses when the block is pasted: it reads line by line."""
     compiler = codeop.CommandCompiler()

@@ -36,14 +36,6 @@ def test_blocks_pass_as_printed(tmp_path: Path) -> None:
     assert passed_in(tmp_path, "-p", "no:schemathesis")[0] == 8
 
 
-def test_mocks_pass_as_printed(tmp_path: Path) -> None:
-    """What people call can be patched and autospecced."""
-    [block] = [block for block in BLOCKS if "create_autospec" in block]
-    (tmp_path / "pyproject.toml").write_text(SETTINGS)
-    (tmp_path / "test_mocks.py").write_text(block)
-    assert passed_in(tmp_path, "-p", "no:schemathesis")[0] == 3
-
-
 @pytest.mark.parametrize("api", [DatabaseClient, ClustersAPI, Cluster, UsersAPI, DatabasesAPI, Tenants])
 def test_methods_can_be_replaced(api: type) -> None:
     """On an instance, and in an autospec, whose async methods are async."""

@@ -17,7 +17,6 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _mysql as mysql_backend
-from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..waiting import until
 from .conftest import Call, caller, make
@@ -187,18 +186,6 @@ async def test_locked_account_is_a_user(call: Call, root: pymysql.Connection[Cur
     assert (await call("DELETE", "/users/locked")).status == 204
 
 
-async def test_the_password_policy_of_a_server_is_met(call: Call, root: pymysql.Connection[Cursor]) -> None:
-    try:
-        fetch(root, "INSTALL COMPONENT 'file://component_validate_password'")  # its default policy is MEDIUM
-    except pymysql.Error:
-        pytest.skip("this server has no validate_password")
-    try:
-        for n in range(60):
-            await make(call, "user", f"policy{n}")
-    finally:
-        fetch(root, "UNINSTALL COMPONENT 'file://component_validate_password'")
-
-
 async def test_sessions_of_other_names_go_on(call: Call, mysql: MySQL) -> None:
     """The server compares these names as equal in its process list."""
     names = ["killed_y", "killed_Y", "killed_ý"]
@@ -253,21 +240,6 @@ async def test_a_wait_for_a_lock_ends(mysql_dsn: str, mysql: MySQL, monkeypatch:
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 500
         session.close()
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 204
-
-
-async def test_create_cancelled(mysql: MySQL, call: Call) -> None:
-    """A user whose create is cancelled, as when a sandbox stops, has its rights."""
-    backend = mysql.sandbox._clusters[mysql.cluster].backend
-    assert isinstance(backend, mysql_backend.MySQLBackend)
-    creating = asyncio.ensure_future(backend.create_user(RequestedUser("cancelled", None, {})))
-    await asyncio.sleep(0)
-    creating.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await creating
-    await until(lambda: "cancelled" in backend.secrets)
-    with mysql.login((await call("GET", "/users/cancelled")).json["user"]) as session:
-        fetch(session, "CREATE DATABASE by_the_cancelled")
-        fetch(session, "DROP DATABASE by_the_cancelled")
 
 
 def written(file: Path, text: str) -> Path:

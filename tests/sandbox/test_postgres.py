@@ -280,27 +280,6 @@ async def test_login_ended_by_sql_is_missing(call: Call, admin: AsyncConnection[
     assert (await call("POST", "/users", {"name": "ended"})).status == 422
 
 
-async def test_logins_that_sql_drops_at_that_moment(call: Call, admin: AsyncConnection[Any]) -> None:
-    async def drop(name: str) -> None:
-        # The API drops it, and the right to do so first, or sets its password at that moment (XX000).
-        with suppress(errors.InsufficientPrivilege, errors.InternalError_):
-            await admin.execute(f"DROP ROLE IF EXISTS {name}".encode())
-
-    for method, path, done in (("DELETE", "", 204), ("POST", "/reset_auth", 200)):
-        statuses, turns = set[int](), 0
-        while statuses != {done, 404}:  # until both orders were seen
-            await make(call, "user", "racing")
-            asked = asyncio.ensure_future(call(method, f"/users/racing{path}", {}))
-            for _ in range(turns):  # of the event loop, by which SQL is later
-                await asyncio.sleep(0)
-            await drop("racing")
-            statuses.add((await asked).status)
-            await drop("racing")
-            assert (await call("GET", "/users/racing")).status == 404
-            assert statuses <= {done, 404}
-            turns = 2 * turns + 16 if 404 in statuses else 0
-
-
 async def test_parallel_resets_end_with_one_password(call: Call) -> None:
     await make(call, "user", "hammered")
     answers = await asyncio.gather(*(call("POST", "/users/hammered/reset_auth", {}) for _ in range(10)))

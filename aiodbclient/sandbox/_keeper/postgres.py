@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 5.0
 _PORT_TRIES = 5
 _LOOK_AGAIN_SECONDS = 0.01
-_THREADS = 8
 
 # No fsync: nothing here must survive a crash of the machine. No statements in the log: they may contain passwords. Few
 # rounds of hashing: the passwords are random, and more rounds would only slow down each login. A new database is a copy
@@ -170,14 +168,6 @@ def clean(base: Path) -> None:
     if segment := _status(base, 6).split()[1:]:
         # A killed PostgreSQL leaves a segment of System V shared memory, of 56 bytes.
         ctypes.CDLL(None).shmctl(int(segment[0]), 0, None)  # 0 is IPC_RMID
-    _remove(base)
-
-
-def _remove(base: Path) -> None:
-    """Remove ``base``, several databases at a time, since removing a file is slow on some disks."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for database in base.glob("data/base/*"):
-            threads.submit(shutil.rmtree, database, ignore_errors=True)
     shutil.rmtree(base, ignore_errors=True)
 
 
