@@ -31,19 +31,19 @@ _BLANKS = " \t\n\v\f\r"  # MySQL strips these from both ends of an account's nam
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 _SYSTEM_USERS = frozenset({"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "debian-sys-maint"})
 _SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
-# A MySQL role is an account that CREATE ROLE leaves locked, expired and without a secret (manual, "CREATE ROLE").
+# The API makes users for every host, and knows no others. A MySQL role is an account that CREATE ROLE leaves locked,
+# expired and without a secret (manual, "CREATE ROLE"). PyMySQL formats statements with %.
 _ACCOUNTS = (
-    "SELECT User, Host, plugin, authentication_string FROM mysql.user"
-    " WHERE NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
+    "SELECT User, plugin, authentication_string FROM mysql.user WHERE Host = '%%'"
+    " AND NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
 )
 
 
 @frozen
 class _Account:
-    """A row of ``mysql.user``, of which a user of the API has one per host that it may connect from."""
+    """A row of ``mysql.user``."""
 
     name: str
-    host: str
     plugin: str
     secret: str
 
@@ -196,13 +196,10 @@ class _Session:
         self._connection = connection
 
     def users(self) -> list[JSON]:
-        by_name: dict[str, list[_Account]] = {}
-        for account in self.accounts():
-            by_name.setdefault(account.name, []).append(account)
-        return [self._user(accounts) for accounts in by_name.values()]
+        return [self._user(account) for account in self.accounts()]
 
     def user(self, name: str) -> JSON:
-        return self._user(self._accounts_of(name))
+        return self._user(self._account(name))
 
     def create_user(self, new: RequestedUser) -> JSON:
         if new.name in self._backend.reserved:
@@ -213,18 +210,17 @@ class _Session:
         return self._remember(new.name, password)
 
     def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        accounts = self._accounts_of(name)
+        account = self._account(name)
         if name == PRIMARY:
             raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
         password = new_password()
-        plugin = auth_plugin or (accounts[0].plugin if accounts[0].plugin in list(MySQLAuthPlugin) else None)
-        for account in accounts:
-            self.rows(f"ALTER USER %s@%s {_identified(plugin)}", name, account.host, password)
+        plugin = auth_plugin or (account.plugin if account.plugin in list(MySQLAuthPlugin) else None)
+        self.rows(f"ALTER USER %s@'%%' {_identified(plugin)}", name, password)
         return self._remember(name, password)
 
     def delete_user(self, name: str) -> None:
-        for account in self._accounts_of(name):
-            self.rows("DROP USER %s@%s", name, account.host)
+        self._account(name)
+        self.rows("DROP USER %s@'%%'", name)
         self._kill("USER", name)
         self._backend.secrets.pop(name, None)
 
@@ -248,31 +244,28 @@ class _Session:
         found = [_Account(*map(str, row)) for row in self.rows(_ACCOUNTS)]
         return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
-    def _accounts_of(self, name: str) -> list[_Account]:
-        accounts = [account for account in self.accounts() if account.name == name]
-        if not accounts:
+    def _account(self, name: str) -> _Account:
+        found = [account for account in self.accounts() if account.name == name]
+        if not found:
             raise not_found()
-        return accounts
+        return found[0]
 
-    def _user(self, accounts: list[_Account]) -> JSON:
-        name, plugin = accounts[0].name, accounts[0].plugin
+    def _user(self, account: _Account) -> JSON:
+        name, plugin = account.name, account.plugin
         user: JSON = {"name": name, "role": (UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL).value}
         if plugin in list(MySQLAuthPlugin):
             user["mysql_settings"] = {"auth_plugin": plugin}
         secret, password = self._backend.secrets.get(name, ("", None))
         if name == PRIMARY:
             user["password"] = self._backend.password
-        elif password is not None:
-            # Somebody may have made accounts for single hosts. The API does not know them.
-            own = [account for account in accounts if account.host == "%"] or accounts
-            if all(account.secret == secret for account in own):
-                user["password"] = password
+        elif password is not None and account.secret == secret:  # otherwise SQL has set another one
+            user["password"] = password
         return user
 
     def _remember(self, name: str, password: str) -> JSON:
-        accounts = self._accounts_of(name)
-        self._backend.secrets[name] = accounts[0].secret, password
-        return {**self._user(accounts), "password": password}
+        account = self._account(name)
+        self._backend.secrets[name] = account.secret, password
+        return {**self._user(account), "password": password}
 
     def grant(self, name: str) -> None:
         """Grant all rights in every schema, with the grant option, but no rights of an administrator."""

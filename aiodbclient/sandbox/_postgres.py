@@ -87,7 +87,6 @@ class PostgresBackend(Backend):
         info = connection.info
         self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
         self._major = info.server_version // 10_000
-        self._database = info.dbname
         self._ca_file = Path(info.get_parameters().get("sslrootcert", ""))  # it verified the server of a DSN
         if self.embedded is not None:
             host, password = None, new_password()
@@ -223,8 +222,6 @@ class PostgresBackend(Backend):
         async with self._connection() as connection:
             if (name,) not in await rows(connection, _DBS):
                 raise not_found()
-            if name == self._database:
-                raise Refusal(422, "the database of the DSN cannot be deleted")
             try:
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
             except errors.InvalidCatalogName:
