@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Capabilities, Connection, Engine, User, errors
 from aiodbclient.engines import CAPABILITIES
-from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants._libpq import one_line, options_of
 
 ALICE = User("alice", password="p@ss/w:rd%")
 QUOTED = "alice:p%40ss%2Fw%3Ard%25"
@@ -195,79 +192,3 @@ def test_any_password_survives(password: str) -> None:
     assert (unquote(parts.username or ""), unquote(parts.password or "")) == (password, password)
     assert unquote(parts.path) == f"/{password}"
     assert (parts.hostname, parts.port) == ("db.example", 25060)
-
-
-@pytest.mark.parametrize(
-    ("dsn", "options"),
-    [
-        (
-            "postgresql://me:hunter2@db.example:5433/alpha?sslmode=require",
-            {
-                "user": "me",
-                "password": "hunter2",
-                "host": "db.example",
-                "port": "5433",
-                "dbname": "alpha",
-                "sslmode": "require",
-            },
-        ),
-        (
-            "postgresql://a:h%40u%2Fn@db.example/x",
-            {"user": "a", "password": "h@u/n", "host": "db.example", "dbname": "x"},
-        ),
-        ("host=db.example password=hunt@er/2", {"host": "db.example", "password": "hunt@er/2"}),
-        (
-            "postgresql://me:hunter2@db.example/a%40b",
-            {"user": "me", "password": "hunter2", "host": "db.example", "dbname": "a@b"},
-        ),
-        ("host=@socket", {"host": "@socket"}),  # an abstract socket
-        (
-            "host=@socket dbname=a@b password=postgres://",
-            {"host": "@socket", "dbname": "a@b", "password": "postgres://"},
-        ),
-        ("postgresql://%40socket/x", {"host": "@socket", "dbname": "x"}),
-        ("postgresql:///x?host=@socket", {"host": "@socket", "dbname": "x"}),
-        ("postgresql://me:h?r@db.example/x", {"user": "me", "password": "h?r", "host": "db.example", "dbname": "x"}),
-        ("postgresql://h/a%40b?password=a@b", {"host": "h", "dbname": "a@b", "password": "a@b"}),
-        ("host=db.example,/run/postgresql,@socket", {"host": "db.example,/run/postgresql,@socket"}),
-        ("host=a,b port=5432,5433", {"host": "a,b", "port": "5432,5433"}),
-        ("dbname=alpha", {"dbname": "alpha"}),
-        ("", {}),
-    ],
-)
-def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
-    assert options_of(dsn, "admin") == options
-
-
-@pytest.mark.parametrize(
-    "dsn",
-    [
-        "postgresql://me:hun@ter2@db.example/alpha",  # the host would be ter2@db.example
-        "postgresql://me:hun/ter2@db.example/alpha",  # the port would be hun
-        "postgresql://db.example:hunter2/alpha",
-        "postgresql://me:hun@@ter2@db.example/alpha",  # an abstract socket
-        "postgresql://me:hun@ter2,@db.example/alpha",  # the second of two hosts
-        "postgresql://me:hun@ter2:1,@db.example/alpha",
-        "postgresql://me:hun@ter/2@db.example/alpha",  # the database would be 2@db.example/alpha
-        "postgresql://me:hun@ter/%32@db.example/alpha",  # the same, with a part that libpq decodes
-        "postgresql://me:hun@@ter%32@db.example/alpha",
-        "postgres://me:5432/hunter2@db.example/alpha",  # the host would be me
-        "postgresql://me:hunter2@[db.example/alpha",
-        "mysql://me:hunter2@db.example/alpha",
-        "hunter2",
-        "postgresql://me:hunter2@a..b/alpha",
-        f"postgresql://me:hunter2@{'a' * 70}.example/alpha",
-        "host=db.example,a..b password=hunter2",
-        "host=db\0.example password=hunter2",
-    ],
-)
-def test_invalid_connection_string_is_refused(dsn: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="admin is not a connection string of PostgreSQL") as refused:
-        options_of(dsn, "admin")
-    assert refused.value.__context__ is None
-
-
-def test_libpq_message_becomes_one_line() -> None:
-    refused = psycopg.OperationalError("connection refused\n\tIs the server running?\n")
-    assert one_line(refused) == "connection refused Is the server running?"
-    assert one_line(psycopg.OperationalError()) == "OperationalError"

@@ -254,14 +254,6 @@ async def test_refused_connection_after_lost_answer(make_client: MakeClient) -> 
     assert caught.value.may_have_applied
 
 
-async def test_thousands_of_tries_are_made(server: Server, make_cluster: MakeCluster) -> None:
-    server.otherwise = fails(503)
-    retry = RetryPolicy(max_tries=1200, base_delay=1e-9, max_delay=1e-6)
-
-    with pytest.raises(errors.ServerError, match="after 1200 tries"):
-        await make_cluster(retry=retry).dbs.list()
-
-
 def test_retry_wait_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits are random parts of times that double up to ``max_delay``. A 5xx can ask for a longer one."""
     drawn = set[float]()

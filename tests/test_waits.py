@@ -176,18 +176,6 @@ async def test_max_wait_bounds_mongodb_turn(server: Server, make_client: MakeCli
     assert (limiter.snapshot().used, limiter.snapshot().in_flight) == ((1,), 0)
 
 
-async def test_mongodb_slot_wait_names_its_cause(server: Server, make_client: MakeClient) -> None:
-    """If all slots are in flight until ``max_wait`` ends, the error blames no other user write."""
-    client = make_client(rate_limiter=RateLimiter([Window(1, 0.05)]))
-    gate, first = await begin_create(server, client, OTHER, "pg")
-
-    with pytest.raises(errors.MaxWaitError, match=r"the rate limit has no slot.*it was not sent"):
-        await client.with_options(max_wait=0.3).cluster(CLUSTER, engine="mongodb").users.create("b")
-
-    gate.open.set()
-    await first
-
-
 async def test_engine_error_own_object(server: Server, make_cluster: MakeCluster) -> None:
     """Each call that waits for the engine raises an exception of its own, so a run may add to it."""
     server.will(fails(404, "not_found"))
