@@ -154,11 +154,13 @@ async def test_no_refused_call_fails(server: Server, make_cluster: MakeCluster, 
     assert len(refused) == refusals
 
 
-async def test_429_is_no_try_with_max_wait(server: Server, make_cluster: MakeCluster) -> None:
+@pytest.mark.parametrize("max_wait", [15, None])
+async def test_429_is_no_try(server: Server, make_cluster: MakeCluster, max_wait: float | None) -> None:
+    """Also where ``max_wait=None`` says that a call waits as long as it takes."""
     server.will(*(fails(429, "too_many_requests", retry_after="0.05") for _ in range(11)))
     server.otherwise = DBS
 
-    assert await make_cluster(retry=RetryPolicy(max_tries=2), max_wait=15).dbs.list() == []
+    assert await make_cluster(retry=RetryPolicy(max_tries=2), max_wait=max_wait).dbs.list() == []
 
     assert len(server.requests) == 12
 
@@ -193,5 +195,5 @@ async def test_run_expects_its_duration(server: Server, make_cluster: MakeCluste
         assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
         waiting.cancel()
         await asyncio.wait([waiting])
-    async with users.rotate(f"user{n}" for n in range(10)) as unknown:
+    async with aclosing(users.rotate(f"user{n}" for n in range(10))) as unknown:
         assert unknown.expected is None

@@ -72,8 +72,7 @@ class RetryPolicy:
 
     Args:
         max_tries: The number of tries, including the first; 1 means no retry. These do not count: a request that is
-            resent with another token after a 401, a 429 in a run or in a call with ``max_wait``, and any other 429
-            within the limiter's shortest window after the first.
+            resent with another token after a 401, and a 429, after which ``max_wait`` bounds the wait.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
 

@@ -118,7 +118,7 @@ class Transport:
             if self._may_renew_token(failed):
                 log_decision(call, failed, "the next try has another token")
                 continue
-            counted += self._counts(call, failed)
+            counted += tried.failure is not Failure.THROTTLED  # ``max_wait`` bounds those
             if reason := why_not_retried(call, tried.failure, counted):
                 log_decision(call, failed, f"not retried: {reason}")
                 raise error_of(call, failed, self.secrets)
@@ -133,17 +133,6 @@ class Transport:
             except asyncio.CancelledError as error:  # often by a timeout of the caller's
                 error.add_note(f"the last try failed: {tried.error}")
                 raise
-
-    def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
-        """Whether the last try counts for ``max_tries``."""
-        # A 429 does not in a run, with ``max_wait``, or in the limiter's shortest window after the call's first 429.
-        if failed[-1].failure is not Failure.THROTTLED:
-            return True
-        if call.options.bulk or call.options.max_wait is not None:
-            return False
-        first = next(each.ended for each in failed if each.failure is Failure.THROTTLED)
-        window = min((window.seconds for window in self.limiter.windows), default=0.0)
-        return failed[-1].ended - first >= window
 
     def _may_renew_token(self, failed: Sequence[FailedTry]) -> bool:
         """Whether the API refused a token, and the next try can have another one."""
