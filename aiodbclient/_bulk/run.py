@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator, Iterable, Sized
 from datetime import timedelta
 from operator import itemgetter
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .._checks import check_whole
 from .._http.call import RequestStats
@@ -152,14 +151,6 @@ class Run(Generic[OutcomeT_co]):
         if not (self._iterated or self._stopped):
             message = "a run was never awaited or iterated: nothing was done"
             warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     @property
     def expected(self) -> timedelta | None:

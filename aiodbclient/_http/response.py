@@ -50,6 +50,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
 # The API description documents no error for a taken name. For a user the API answers "already exists", for a connection
 # pool "pool name is not available" (terraform-provider-digitalocean #925).
 _TAKEN = ("already exists", "name is not available")
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _LINE = 500  # characters of an id, a message or a request id
 _LONGEST_ERROR = 1 << 16  # bytes of an error that the client decodes
 
@@ -129,11 +130,12 @@ class Response(NamedTuple):
         members, asked = self._error_members(), retry_after(self.headers)
         id, message = (self.secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
         kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+        says_taken = any(text in f"{id} {message}".lower() for text in _TAKEN)
         is_create = self.call.operation.idempotency is Idempotency.CREATE
-        if is_create and kind in (ConflictError, UnprocessableEntityError) and _says_taken(f"{id} {message}"):
+        if is_create and says_taken and kind in (ConflictError, UnprocessableEntityError):
             kind = NameTakenError
         error = kind(
-            f"{status} {': '.join(filter(None, (id, message))) or _phrase(status)}",
+            f"{status} {': '.join(filter(None, (id, message))) or _PHRASES.get(status, 'an unknown status')}",
             status=status,
             id=id,
             message=message,
@@ -196,17 +198,6 @@ class Response(NamedTuple):
 def spelling(name: str) -> str:
     """Return ``name`` without case and surrounding white space, which a server may change."""
     return name.strip().casefold()
-
-
-def _says_taken(text: str) -> bool:
-    return any(word in text.lower() for word in _TAKEN)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "an unknown status"
 
 
 def _host(location: str) -> str:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -114,7 +114,7 @@ async def follow(
                     run.stop()  # it does not begin
                     break
                 work.run = run
-                async with run:
+                async with aclosing(run):
                     try:
                         async for outcome in run:
                             work.add(await report.settled(outcome, role), role)
