@@ -67,7 +67,8 @@ SELECT format('SELECT %%L, %%s FROM %%I.%%I%%s', nspname || '.' || relname,
   CASE relkind WHEN 'S' THEN 'last_value::text || '' '' || is_called'
     ELSE concat_ws(', ', 'array_to_string(ARRAY[count(*)', (
         SELECT string_agg(
-            format('coalesce(sum(hashtextextended(%%I::text COLLATE "C", 0)), 0)', attname), ', ' ORDER BY attnum)
+            format('coalesce(sum(hashtextextended(%%I%%s::text COLLATE "C", 0)), 0)', attname,
+                CASE atttypid WHEN 'money'::regtype THEN '::numeric' END), ', ' ORDER BY attnum)
         FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
         AND atttypid = ANY (%(types)s::regtype[]))) || '], '' '')' END,
   nspname, relname, CASE WHEN relkind = 'r' THEN ' ' || extcondition[array_position(extconfig, c.oid)] END)
@@ -79,21 +80,25 @@ AND n.nspname !~ '^pg_toast' AND (NOT %(members)s OR e.oid IS NOT NULL AND c.oid
 ORDER BY c.oid
 """)
 _NUMBERS, _TEXTS = "bool int2 int4 int8 numeric float4 float8", "text varchar bpchar uuid jsonb bytea"
-_HASHED = f"{_NUMBERS} {_TEXTS} date time timestamp timestamptz".split()
+_HASHED = f"{_NUMBERS} {_TEXTS} money date time timestamp timestamptz".split()
 _MEMBERS_OF = SQL("""
 SELECT e.extname, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
 JOIN pg_extension e ON e.oid = d.refobjid WHERE nspname || '.' || relname = %(name)s
 """)
-# The members of extensions, of any owner or of one: ALTER EXTENSION may have added these, and a dump leaves them out.
+# The members of extensions, of any owner or of one: ALTER EXTENSION may have added these, and a dump leaves them out. A
+# cast has no owner, but its types have.
 _MEMBERS = SQL("""
 SELECT extname, upper(i.type), i.identity
 FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid, pg_identify_object(d.classid, d.objid, 0) i
 WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND (%(owner)s::text IS NULL OR EXISTS (
     SELECT FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
     WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.classid = d.classid
-    AND s.objid = d.objid AND s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND rolname = %(owner)s))
+    AND s.objid = d.objid AND s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND rolname = %(owner)s)
+  OR d.classid = 'pg_cast'::regclass AND EXISTS (
+    SELECT FROM pg_cast c JOIN pg_type t ON t.oid IN (castsource, casttarget)
+    WHERE c.oid = d.objid AND pg_get_userbyid(typowner) = %(owner)s))
 ORDER BY 1, 2, 3
 """)
 # What no other server has: objects of other roles than the owner, and rights of the tenant's logins.
@@ -139,7 +144,7 @@ class Copier:
 
     names: Names
     tools: Tools
-    # For libpq. They override settings of the database, the login and the server: the text of ``money`` depends on one.
+    # For libpq. They override settings of the database, the login and the server.
     options: str
 
     @staticmethod
@@ -164,7 +169,7 @@ class Copier:
         timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
         if at_least >= _NEW_SETTING:
             timeouts.append("transaction_timeout")
-        options = " ".join([*(f"-c {timeout}=0" for timeout in timeouts), "-c lc_monetary=C"])
+        options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
         return cls(names, min(fitting, key=lambda each: each.version[0]), options)
 
     async def inspect(self, source: Credential, login: str) -> DatabaseInfo:
@@ -345,7 +350,7 @@ def _environment_of(credential: Credential, options: str) -> Generator[Mapping[s
         "PGPASSFILE": os.devnull,
         "PGCONNECT_TIMEOUT": "15",
         "PGAPPNAME": "aiodbclient",
-        "PGOPTIONS": options,
+        "PGOPTIONS": f"{options} -c lc_monetary=C",  # the text of ``money`` depends on it
     }
     authority = CAFile(credential.ca or "")
     if credential.ca is not None:

@@ -245,6 +245,7 @@ class _Move:
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             await copier.dump(source, file)
             await copier.restore(target, file)
+        await self._copy.copy_settings(info.connection_limit, info.settings)  # what ``money`` means depends on one
         try:
             async with asyncio.TaskGroup() as tasks:  # only now, since somebody may have written in spite of all
                 counting = [tasks.create_task(copier.count(each)) for each in (source, target)]
@@ -257,7 +258,6 @@ class _Move:
             how = how if rows != copied_rows else "has other values on the target"
             raise self._error(f"the copy differs: {name} {how}")
         await copier.copy_settings(info, target)
-        await self._copy.copy_settings(info.connection_limit, info.settings)
 
     async def _commit(self, kept: TenantMoved, copied: TenantRecord) -> TenantMoved:
         """Store that the tenant is on the target, so that whoever works on it next drops the leftover."""

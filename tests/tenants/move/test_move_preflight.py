@@ -129,6 +129,16 @@ OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and 
         ("CREATE EXTENSION hstore", "CREATE VIEW v AS SELECT n FROM t", "ALTER EXTENSION hstore ADD VIEW v"),
         """run ALTER EXTENSION "hstore" DROP VIEW public.v""",
     ),
+    "cast of an extension": (
+        (
+            "CREATE EXTENSION hstore",
+            "CREATE TYPE e AS ENUM ('a')",
+            "CREATE FUNCTION f(e) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "CREATE CAST (e AS int) WITH FUNCTION f(e)",
+            "ALTER EXTENSION hstore ADD CAST (e AS int)",
+        ),
+        """run ALTER EXTENSION "hstore" DROP CAST (public.e AS integer)""",
+    ),
     "setting of a login": (
         ("SET ROLE NONE", "ALTER ROLE CURRENT_USER SET default_tablespace = 'gone'"),
         'invalid value for parameter "default_tablespace": "gone": as the tenant\'s login, run ALTER ROLE SESSION_USER '

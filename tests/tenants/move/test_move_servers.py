@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree, which
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from attrs import evolve
+from psycopg import AsyncConnection
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, ProblemKind, SQLiteStore, TenantAction, Tenants
@@ -23,7 +26,7 @@ from ..moves import Two, administer, assert_survives, enters, left_on, moved_bes
 from ..own_stores import record_for
 from ..problems import kinds
 from ..programs import session_of
-from ..servers import RestartablePostgres
+from ..servers import RestartablePostgres, as_a_server, new_folder
 
 
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
@@ -58,6 +61,34 @@ async def test_move_verifies_tls(tmp_path: Path) -> None:
             assert moved.error is None
             assert moved.credential is not None
             assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
+
+
+@pytest.mark.thorough
+async def test_money_of_other_value_is_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The yen has no decimals, so the other server would read a hundredth. The control has two, and other signs."""
+    locales = new_folder()
+    for name in ("ja_JP", "de_DE"):
+        made = ["localedef", "--no-archive", "-i", name, "-f", "UTF-8", str(locales / f"{name}.UTF-8")]
+        if not which("localedef") or subprocess.run(made, capture_output=True).returncode:
+            pytest.skip("needs locales (apt-get install locales)")
+    subprocess.run(["chmod", "-R", "a+rX", locales], check=True)
+    monkeypatch.setitem(as_a_server()["env"], "LOCPATH", str(locales))
+    source, target = RestartablePostgres(), RestartablePostgres()
+    with Sandbox(windows=[]) as sandbox:
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
+        async with opened(sandbox, old, new, tmp_path / "store") as two:
+            for name, error in (("ja_JP", "public.t has other values on the target"), ("de_DE", "")):
+                async with await AsyncConnection.connect(source.dsn, autocommit=True) as superuser:
+                    await superuser.execute(f"ALTER SYSTEM SET lc_monetary = '{name}.UTF-8'".encode())
+                    await superuser.execute("SELECT pg_reload_conf()")
+                credential = await two.tenants().ensure(name.lower())
+                await sql(credential, "CREATE TABLE t AS SELECT 98765.43::numeric::money AS m")
+                moved = await only(two.tenants().move([credential.name], to=two.new))
+                assert error in str(moved.error or "")
+                assert (moved.error is None) is (error == "")
+    source.close()
+    target.close()
+    rmtree(locales)
 
 
 EVERYTHING = """

@@ -360,18 +360,6 @@ async def test_half_open_login_of_api_keeps_rights(server: Server) -> None:
     assert await tenant.problems() == frozenset()
 
 
-async def test_dropped_login_of_view_is_made_again(server: Server) -> None:
-    """Somebody dropped it. MySQL refuses to create it, because the view would run as it."""
-    tenant, login, password, _ = await server.enter("CREATE VIEW o AS SELECT 1")
-    server.as_root("DROP USER %s@'%%'", login)
-    with pytest.raises(pymysql.MySQLError, match="referenced as a definer"), server.as_doadmin() as doadmin:
-        doadmin.execute(f"CREATE USER '{login}'")  # the control
-
-    await tenant.steps.add_login(login, password, Role.OWNER)
-
-    assert run(server.connect(login, password, tenant.database), "SELECT * FROM o") == [(1,)]
-
-
 async def test_programs_are_named_before_adoption(server: Server) -> None:
     """A tenant of a name that differs in its case has some too."""
     similar, *_ = await server.make(name="PROGRAMS")

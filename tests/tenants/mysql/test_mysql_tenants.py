@@ -98,9 +98,7 @@ async def test_prepared_transaction_stops_removal_alone(tenants: Tenants, mysql_
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
     removed = await only(tenants.remove(["alpha"]))
     assert isinstance(removed.error, GrantError)
-    assert re.search(
-        r"prepared transaction \(XA\) holds tables of the schema .*: t\..*XA_RECOVER_ADMIN", str(removed.error)
-    )
+    assert "but a prepared transaction (XA) may. Run XA ROLLBACK with its name" in str(removed.error)
     with administrator(mysql_root) as root:
         assert root.execute("SELECT User FROM mysql.db WHERE %s LIKE Db", (alpha.database,)) == 0
     once(await tenants.ensure("other"), f"XA ROLLBACK {xid}")  # by anybody who knows its name

@@ -50,7 +50,6 @@ from . import accounts, kill, rights, schemas
 from .connection import DefinerError, PasswordAcceptedError, Schema, Session, connect, identifier, options_of
 
 _ADMIN_SESSIONS = 8  # sessions of the administrator at a time
-_LONG_SESSIONS = 4  # for work that a tenant can delay, so that it blocks no one else
 _NUMBER = 8  # digits at the end of a login's name
 _DROP_SCHEMA_SECONDS = 60.0  # for a schema of many tables
 
@@ -86,7 +85,6 @@ class MySQLServer(Server):
         self._tls = None if ca is None else verifying_context(ca)
         self._limit = connection_limit
         self._session_limit = asyncio.Semaphore(_ADMIN_SESSIONS)
-        self._long_session_limit = asyncio.Semaphore(_LONG_SESSIONS)
         self.sessions: SharedSessions[Session] = SharedSessions(self._log_in, Session.aclose)
 
     async def administrator(self) -> Administrator:
@@ -166,11 +164,10 @@ class MySQLServer(Server):
         return await self.sessions.read(lambda session: do(Schema(session, tenant, self._log_in_as, self._limit)))
 
     @asynccontextmanager
-    async def schema(self, tenant: BaseTenant, *, is_long: bool = False) -> AsyncGenerator[Schema]:
-        """Log in as the administrator for the work on one tenant. A tenant can delay what ``is_long``."""
-        limit = self._long_session_limit if is_long else self._session_limit
+    async def schema(self, tenant: BaseTenant) -> AsyncGenerator[Schema]:
+        """Log in as the administrator for the work on one tenant."""
         program = f"aiodbclient {tenant.names.database}"
-        async with limit, aclosing(await self._log_in(program_name=program)) as session:
+        async with self._session_limit, aclosing(await self._log_in(program_name=program)) as session:
             yield Schema(session, tenant, self._log_in_as, self._limit)
 
     async def _log_in(self, **options: Any) -> Session:
@@ -194,7 +191,7 @@ class MySQLSteps(TenantSteps):
     _tenant: BaseTenant
 
     async def end_stale_sessions(self) -> None:
-        async with self._server.schema(self._tenant, is_long=True) as schema:
+        async with self._server.schema(self._tenant) as schema:
             await kill.end_stale_sessions(schema)
 
     async def create(self, source: Names | None = None) -> bool:
@@ -216,14 +213,14 @@ class MySQLSteps(TenantSteps):
 
     async def end_logins(self, ending: Collection[str], /) -> None:
         await self._release_views(ending)  # before, so that they work all the time
-        async with self._server.schema(self._tenant, is_long=True) as schema:
+        async with self._server.schema(self._tenant) as schema:
             await accounts.end(schema, ending)
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
         """See ``TenantSteps``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
         await self._release_views(ended)
         left = {*ended}
-        async with self._server.schema(self._tenant, is_long=True) as schema:
+        async with self._server.schema(self._tenant) as schema:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     existing = await accounts.accounts(schema)
@@ -238,16 +235,16 @@ class MySQLSteps(TenantSteps):
     async def _release_views(self, definers: Collection[str]) -> None:
         """Let the views of logins go on without them, as far as no session holds them up."""
         with suppress(TimeoutError):
-            async with self._server.schema(self._tenant, is_long=True) as schema, asyncio.timeout(DROP_LOGINS_SECONDS):
+            async with self._server.schema(self._tenant) as schema, asyncio.timeout(DROP_LOGINS_SECONDS):
                 await schemas.release_views(schema, definers)
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        async with self._server.schema(self._tenant, is_long=True) as schema:
+        async with self._server.schema(self._tenant) as schema:
             await schemas.make_writable(schema)
             existing = await accounts.accounts(schema, wanted)
             await accounts.end(schema, await kill.disabled_logins_inside(schema))
-            inside = await rights.strangers_inside(schema, existing)
-            await kill.end_in_schema(schema, await rights.revoke_access(schema, existing) | inside)
+            await rights.revoke_access(schema, existing)
+            await kill.end_in_schema(schema, await rights.strangers_inside(schema, existing))
             ours = [each.login for each in existing.values() if each.is_ours and not each.is_locked]
             working = [login for login in ours if login in wanted]
             for login in working:
@@ -256,14 +253,14 @@ class MySQLSteps(TenantSteps):
             await schemas.release_views(schema, [login for login in existing if login not in wanted])
 
     async def lock_out(self) -> None:
-        async with self._server.schema(self._tenant, is_long=True) as schema:
+        async with self._server.schema(self._tenant) as schema:
             await rights.revoke_access(schema)
             await accounts.end(schema, await kill.disabled_logins_inside(schema))
             await kill.end_in_schema(schema)
             await schemas.make_writable(schema)
 
     async def adopt(self) -> str | None:
-        async with self._server.schema(self._tenant, is_long=True) as schema:
+        async with self._server.schema(self._tenant) as schema:
             rights.check_name(schema)
             existing = await accounts.accounts(schema, [schema.name])
             same_name_login = existing.pop(schema.name, None)
@@ -282,14 +279,13 @@ class MySQLSteps(TenantSteps):
                 )
             await accounts.end(schema, {*ours} - {*goes_on} | await kill.disabled_logins_inside(schema))
             await schemas.make_writable(schema)
-            inside = await rights.strangers_inside(schema, goes_on)
-            await kill.end_in_schema(schema, await rights.revoke_access(schema, goes_on) | inside)
+            await rights.revoke_access(schema, goes_on)
+            await kill.end_in_schema(schema, await rights.strangers_inside(schema, goes_on))
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:
         await self.lock_out()  # revokes all rights, which outlive their schema
-        async with self._server.schema(self._tenant, is_long=True) as schema:
-            await schemas.refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
+        async with self._server.schema(self._tenant) as schema:
             await schema.run("SET SESSION foreign_key_checks = 0")  # somebody's table may refer to the tenant's
             await schema.run(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SCHEMA_SECONDS)
 

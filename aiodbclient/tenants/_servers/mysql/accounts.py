@@ -23,10 +23,9 @@ from ....errors import ConflictError
 from ..._naming import Role
 from ...errors import GrantError
 from .. import new_password
-from .connection import DefinerError, LockedError, Schema
+from .connection import LockedError, Schema
 from .kill import end_sessions
 from .rights import RIGHTS, set_rights
-from .schemas import release_views
 
 _OPTIONS = (
     "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
@@ -78,12 +77,7 @@ async def check_adoption(schema: Schema, login: str) -> None:
 async def create_login(schema: Schema, login: str, password: Secret, wanted: frozenset[str]) -> None:
     """Create an account with the rights ``wanted``."""
     limits = _OPTIONS.format(schema.most)
-    statement = f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}"
-    try:
-        await schema.run(statement, login, password)
-    except DefinerError:  # somebody dropped it, and left a view of it
-        await release_views(schema, [login])
-        await schema.run(statement, login, password)
+    await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
     await set_rights(schema, login, wanted)
 
 

@@ -36,7 +36,7 @@ class PasswordAcceptedError(LoginRefusedError):
 
 
 class DefinerError(GrantError):
-    """A view runs as the login of CREATE USER or DROP USER."""
+    """A view runs as the login of DROP USER."""
 
 
 class LockedError(GrantError):
@@ -189,6 +189,11 @@ class Schema:
             reason = str(locked)
         if found := {*(await self.lock_holders("mysql", self.name)).values()}:
             reason += f". These logins hold locks: {', '.join(sorted(map(repr, found)))}"
+        else:  # whoever knows the name of the transaction can commit it
+            reason += (
+                ". No session holds one, but a prepared transaction (XA) may. Run XA ROLLBACK with its name, or ask "
+                "the provider to: XA RECOVER lists it to XA_RECOVER_ADMIN. Then run this again"
+            )
         raise LockedError(reason, tenant=self.names.tenant)
 
     async def lock_holders(self, *schemas: str) -> dict[int, str]:

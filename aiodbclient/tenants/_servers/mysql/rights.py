@@ -84,8 +84,8 @@ async def owners(schema: Schema) -> set[str]:
     return {str(user) for (user,) in await schema.run(query, schema.in_grant)}
 
 
-async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
-    """Revoke all rights in the tenant's schema except those of ``ours``, and return who had them, also by a role."""
+async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> None:
+    """Revoke all rights in the tenant's schema except those of ``ours``. A session in it keeps them until it ends."""
     others = await access_of_others(schema, ours)
     for one in others:
         if not one.is_wide:
@@ -93,13 +93,10 @@ async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
                 statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
                 await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
     refuse_wide(schema, others)
-    whose = await _with_members(schema, {one.user for one in others}) if others else set[str]()
-    return whose - {*ours, schema.session.user}  # a session in the schema keeps its rights until it is ended
 
 
 async def strangers_inside(schema: Schema, ours: Collection[str]) -> set[str]:
     """Return the users with a session in the schema who may not enter every schema, and are none of ``ours``."""
-    # They may have no right any more: an earlier try revoked it, and did not end their session.
     inside = {str(user) for (user,) in await schema.run(_INSIDE, schema.name)}
     may_enter = {*ours, schema.session.user, *(str(user) for (user,) in await schema.run(_EVERYWHERE))}
     return inside - await _with_members(schema, may_enter)

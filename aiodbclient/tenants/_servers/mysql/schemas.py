@@ -1,4 +1,4 @@
-"""A tenant's schema: whether it exists, the views and programs in it, and what holds it up without a session."""
+"""A tenant's schema: whether it exists, and the views and programs in it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from contextlib import suppress
 from ...errors import GrantError
 from .connection import Schema, identifier
 
-# By the index, which ignores case: without it the server collects the locks of all tenants.
-_HELD = """
-SELECT DISTINCT OBJECT_NAME FROM performance_schema.data_locks
-WHERE OBJECT_SCHEMA = %s AND OBJECT_SCHEMA COLLATE utf8mb4_bin = %s
-UNION SELECT OBJECT_NAME FROM performance_schema.metadata_locks
-WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND OBJECT_TYPE = 'TABLE' AND LOCK_STATUS = 'GRANTED' ORDER BY 1
-"""
 _VIEWS = "SELECT TABLE_NAME, DEFINER FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s"
 _PROGRAMS = """
 SELECT ROUTINE_SCHEMA, ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
@@ -57,13 +50,3 @@ async def make_writable(schema: Schema) -> None:
     query = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = %s"
     if any("READ ONLY=1" in (options or "") for (options,) in await schema.run(query, schema.name)):
         await schema.run(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
-
-
-async def refuse_prepared(schema: Schema) -> None:
-    """After all sessions in the schema were ended: raise GrantError if a prepared transaction holds tables of it."""
-    held = [str(table) for (table,) in await schema.run(_HELD, schema.name, schema.name, schema.name)]
-    if held:  # whoever knows the name of the transaction can commit it
-        raise schema.error(
-            f"a prepared transaction (XA) holds tables of the schema {schema.name!r}: {', '.join(held[:5])}. Run XA "
-            "ROLLBACK with its name, or ask the provider to: XA RECOVER lists it to XA_RECOVER_ADMIN. Then run it again"
-        )
