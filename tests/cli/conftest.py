@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -202,6 +203,20 @@ class Command:
     def terminal(self, *arguments: str, columns: int = 100, **environment: str) -> Terminal:
         return Terminal([COMMAND, *arguments], self.environment | {"TERM": "xterm-256color"} | environment, columns)
 
+    def paste(self, text: str, code: int = 0, begins: str = "aiodbclient [a-z]+ ") -> str:
+        """Run the command that ``text`` ends with in a shell on a terminal, answer yes, and return what it prints."""
+        found = re.findall(rf"{begins}.*$", text, re.MULTILINE)
+        [line] = {each for each in found if not each.startswith("aiodbclient: ")}
+        terminal = Terminal(["sh", "-c", line.strip()], self.environment | {"TERM": "xterm"}, columns=300)
+        answered = 0
+        while terminal.process.poll() is None and terminal._read():
+            while terminal.seen.count("[y/N]") > answered:
+                terminal.type("y\n")
+                answered += 1
+        ended, seen = terminal.end()
+        assert ended == code, seen
+        return seen
+
     def provision(self, *names: str) -> None:
         assert self("tenants", "provision", *names, *self.place).code == 0
 
@@ -277,6 +292,7 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
         for name, value in os.environ.items()
         if name in ("PATH", "HOME", "LANG", "PYTHONPATH") or name.startswith("COVERAGE_")  # which `make coverage` needs
     }
+    kept["PATH"] = f"{Path(COMMAND).parent}:{kept['PATH']}"
     environment = kept | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
     yield command

@@ -157,6 +157,8 @@ def test_tenants_are_moved(many: Command, programs: None) -> None:
     assert "a, b: the database is on the cluster west: it was moved after this store was copied" in restored.err
     assert "to repair" not in restored.err
     many("tenants", "repair", "a", *BOTH, "--store", backup).fails(1, "is on the cluster west: it was", "1 failed\n")
+    assert "2 adopted" in many.paste(restored.err)
+    assert many("tenants", "check", "--store", backup).out == "2 checked: all well\n"
 
 
 def test_cluster_left_behind_is_named(many: Command) -> None:
@@ -172,9 +174,12 @@ def test_cluster_left_behind_is_named(many: Command) -> None:
             await store.save(claim, evolve(claim.record, leftover=west), release=True)
 
     asyncio.run(leave_behind())
-    assert many("tenants", "check").out.startswith("a: leftover: west\n")
-    many("tenants", "repair", "a").fails(1, "what is left of it on the cluster west is still there", "1 failed\n")
-    assert many("tenants", "repair", "a", *BOTH).out == "a: repaired: leftover: west\n1 repaired\n"
+    checked = many("tenants", "check")
+    assert checked.out.startswith("a: leftover: west\n")
+    failed = many("tenants", "repair", "a")
+    failed.fails(1, "what is left of it on the cluster west is still there", "1 failed\n")
+    assert failed.err.splitlines()[-1] == checked.err.strip()
+    assert "a: repaired: leftover: west" in many.paste(checked.err)
 
 
 def test_two_clusters_of_one_name_are_two(many: Command, monkeypatch: pytest.MonkeyPatch) -> None:

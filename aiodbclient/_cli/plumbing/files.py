@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import EnumType
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from ...errors import InvalidArgumentError
 from .asking import interruptible
-from .printing import some
+from .printing import FEW, some
 
 if TYPE_CHECKING:
     from ... import NewUser
@@ -38,6 +39,18 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
         names = _names_in(_called(file), read_text(file))
     _refuse_twice(names)
     return names
+
+
+def listed(names: Sequence[str]) -> list[str]:
+    """The names as the arguments of a printed command: if there are many, by a file."""
+    return [*names] if len(names) <= FEW else ["--from", written(names)]
+
+
+def written(names: Sequence[str]) -> str:
+    """Write the names to a new file for ``--from``, and return its path."""
+    with NamedTemporaryFile("w", prefix="aiodbclient-names-", suffix=".csv", delete=False) as file:
+        file.write("\n".join(["name", *names, ""]))
+    return file.name
 
 
 def read_users(arguments: list[str] | None, file: Path | None) -> list[NewUser]:

@@ -19,6 +19,7 @@ from ...tenants._records import TenantRecord, TenantState, unusable
 from ...tenants._stores import entries_of
 from ...tenants.errors import StoreError
 from .failures import Exit
+from .files import listed
 from .opening import is_id, shown
 from .options import CLUSTER_VARIABLE, PREFIX_VARIABLE, StoreOptions, given, suggest
 from .printing import FEW, note
@@ -64,9 +65,9 @@ class Entries:
         return Exit.UNUSABLE if self.damaged and code <= Exit.SOME_FAILED else code
 
 
-def forget_command(store: str, names: Sequence[str]) -> str:
+def forget_command(store: str, which: Sequence[str]) -> str:
     """The command that removes these records."""
-    return suggest(StoreOptions(store=store, prefix=os.environ.get(PREFIX_VARIABLE, "")), "store", "forget", *names)
+    return suggest(StoreOptions(store=store, prefix=os.environ.get(PREFIX_VARIABLE, "")), "store", "forget", *which)
 
 
 async def read_entries(store: Store, where: str = "") -> Entries:
@@ -195,8 +196,9 @@ class Records:
 
     def suggest_adoption(self, names: Sequence[str], cluster: str | None = None) -> str:
         """The commands that replace stale records by what a cluster has."""
-        adopt = suggest(self.on_cluster(cluster), "tenants", "provision", *names, "--adopt")
-        return f"{forget_command(self.options.store, names)} && {adopt}"
+        which = listed(names)
+        adopt = suggest(self.on_cluster(cluster), "tenants", "provision", *which, "--adopt")
+        return f"{forget_command(self.options.store, which)} && {adopt}"
 
     def on_cluster(self, cluster: str | None) -> StoreOptions:
         """The options that lead another command to one of the clusters, by its name or id; None: to all."""

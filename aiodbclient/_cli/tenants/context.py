@@ -15,13 +15,13 @@ from attrs import define, evolve, field, frozen
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
 from ...tenants import Role
 from ...tenants._naming import guard_tenants, names_of
-from ...tenants.errors import CapacityError, RotationPendingError, SuspendedError
+from ...tenants.errors import CapacityError, MoveError, RotationPendingError, SuspendedError
 from ..plumbing.failures import Exit
-from ..plumbing.files import read_names
+from ..plumbing.files import listed, read_names
 from ..plumbing.opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
 from ..plumbing.options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions, suggest
 from ..plumbing.output import Output
-from ..plumbing.printing import FEW, note, some
+from ..plumbing.printing import note, some
 from ..plumbing.progress import Report, called, follow
 from ..plumbing.records import Entries, Records, read_entries
 
@@ -48,6 +48,13 @@ class CommandContext(Records):
         for id, name in self.known.items():
             text = re.sub(f"(?<!/){re.escape(id)}", name, text)  # the path of a request keeps its id
         return text
+
+    def with_leftovers(self, names: Iterable[str]) -> StoreOptions:
+        """The options of a repair, also with clusters where moves of these tenants may have left something."""
+        records = filter(None, map(self.records[Role.OWNER].get, names))
+        more = sorted(set().union(*map(_leftovers, records)) - {*self.clusters})
+        clusters = [*self.clusters.values(), *(self.known.get(id, id) for id in more)]
+        return evolve(self.options, clusters=clusters) if more else self.options
 
     def whole(self) -> Self:
         """Select no tenant if a name is missing: a typo must not leave a command half done."""
@@ -122,18 +129,20 @@ class TenantReport(Report):
         if kind is CapacityError:
             return f"use a higher --max-tenants, or add a --cluster. To see them: {context.suggest('capacity')}"
         if kind is NameTakenError:
-            adopt = suggest(context.on_cluster(cluster), "tenants", "provision", *names, "--adopt")
+            adopt = suggest(context.on_cluster(cluster), "tenants", "provision", *listed(names), "--adopt")
             return f"if another store has the tenant, use that store. To take over what exists, with all data: {adopt}"
         if kind in (ConflictError, NotFoundError) and {*names} <= {*context.records[Role.OWNER]}:
-            return f"to see what helps: {context.suggest('check', *(names if len(names) <= FEW else ()))}"
+            return f"to see what helps: {context.suggest('check', *listed(names))}"
         if kind is NotFoundError:
             return "if another cluster has the database, add that --cluster. To create a new tenant, leave out --adopt"
         if kind is RotationPendingError:
-            which = names if len(names) <= FEW else ["--all"]
-            revoke = context.suggest("revoke-previous", *which, *(["--role", role] if role != "owner" else []))
+            of_role = ["--role", role] if role != "owner" else []
+            revoke = context.suggest("revoke-previous", *listed(names), *of_role)
             return f"the previous login still works. When no program uses it: {revoke}"
-        if kind is SuspendedError and len(names) <= FEW:
-            return f"to give the login back: {context.suggest('resume', *names)}"
+        if kind is SuspendedError:
+            return f"to give the login back: {context.suggest('resume', *listed(names))}"
+        if kind is MoveError and (leftovers := context.with_leftovers(names)) is not context.options:
+            return f"to repair: {suggest(leftovers, 'tenants', 'repair', *listed(names))}"
         return ""
 
     def where(self, left: Sequence[str]) -> str:
@@ -196,7 +205,7 @@ async def open_tenants(
         tenants = Tenants([*found.values()], store, prefix=options.prefix, **settings)
         clusters = {each.id: name for name, each in found.items()}
         known |= clusters
-        if not offline and {each.leftover for each in entries.records} - {None, *known}:
+        if not offline and set().union(*map(_leftovers, entries.records)) - {*known}:
             known = {each.id: each.name for each in await client.clusters.list()} | known
         yield CommandContext(
             options=options,
@@ -207,6 +216,12 @@ async def open_tenants(
             tenants=tenants,
             limiter=limiter,
         )
+
+
+def _leftovers(record: TenantRecord) -> set[str]:
+    """The other clusters where a move may have left something."""
+    found = record.leftover, record.operation.target if record.operation else None
+    return {each for each in found if each is not None}
 
 
 async def _find(client: DatabaseClient, wanted: Sequence[str], entries: Entries) -> dict[str, Cluster]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -21,6 +21,7 @@ from ...errors import InvalidArgumentError
 from ...tenants import Role
 from ..plumbing.asking import SIGNALS, has_terminal
 from ..plumbing.failures import Exit
+from ..plumbing.files import written
 from ..plumbing.options import PROGRAM, RoleOption, Selection, StoreOptions, option
 from ..plumbing.output import Output
 from ..plumbing.printing import note, printable, some, took
@@ -140,9 +141,7 @@ class _ProgramReport(TenantReport):
             return super().next_step(left)
         # The program's arguments are not repeated: they may hold a secret.
         names = [name for role, its in self.context.names.items() for name in its if called(name, role) in left]
-        with NamedTemporaryFile("w", prefix="aiodbclient-left-", suffix=".csv", delete=False) as file:
-            file.write("\n".join(["name", *names, ""]))
-        return f"run the same command with --from {file.name} in place of the names"
+        return f"run the same command with --from {written(names)} in place of the names"
 
     async def unfinished(self) -> Sequence[str]:
         return self.begun

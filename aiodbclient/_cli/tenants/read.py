@@ -17,10 +17,20 @@ from ...tenants._naming import names_of
 from ...tenants._records import OperationKind, TenantRecord, TenantState, newer_logins
 from ...tenants._stores import is_claimed
 from ..plumbing.failures import Exit, message_of
+from ..plumbing.files import listed
 from ..plumbing.opening import patiently, shown
-from ..plumbing.options import MaxTenantsOption, RoleOption, Selection, ShowOption, StoreOptions, TenantOptions, option
+from ..plumbing.options import (
+    MaxTenantsOption,
+    RoleOption,
+    Selection,
+    ShowOption,
+    StoreOptions,
+    TenantOptions,
+    option,
+    suggest,
+)
 from ..plumbing.output import CredentialOutput, ListOutput, Output
-from ..plumbing.printing import FEW, note, sized, some, span, write
+from ..plumbing.printing import note, sized, some, span, write
 from ..plumbing.progress import FailureGroups
 from ..plumbing.records import Records, is_suspended
 from ..plumbing.running import runs
@@ -221,6 +231,8 @@ async def check_tenants(
             code = await context.follow([(Role.OWNER.value, context.tenants.check(not_on_record=True))], report)
         else:
             code = await context.run(lambda tenants, names: tenants.check(names), report)
+    if report.busy:
+        note("in progress: another process works on it, or died less than 30 seconds ago")
     if report.broken and code in (Exit.DONE, Exit.SOME_FAILED):
         _say_what_helps(context, report.broken)
         code = Exit.DIFFERENT
@@ -236,8 +248,8 @@ def _say_what_helps(context: CommandContext, broken: Mapping[str, TenantChecked]
         if command[:1] == [_ADOPT]:
             text = f"{text}: {context.suggest_adoption(names, *command[1:])}"
         elif command:
-            which = ["--all"] if command == ["repair"] and len(names) > FEW else names[:FEW]
-            text = f"{text}: {context.suggest(command[0], *which, *command[1:])}"
+            options = context.with_leftovers(names) if command == ["repair"] else context.options
+            text = f"{text}: {suggest(options, 'tenants', command[0], *listed(names), *command[1:])}"
         note(f"{some(names)}: {text}")
 
 

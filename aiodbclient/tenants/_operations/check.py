@@ -117,8 +117,12 @@ async def examine(cluster: TenantCluster, names: Names, record: TenantRecord) ->
             return (Problem(ProblemKind.REMOVAL_UNFINISHED),)
         case TenantState.MOVING:
             return (Problem(ProblemKind.MOVING),)
-        case TenantState.ABSENT | TenantState.PROVISIONING | TenantState.SUSPENDING | TenantState.RESUMING:
+        case TenantState.ABSENT | TenantState.PROVISIONING:
             return (Problem(ProblemKind.UNFINISHED, operation),)
+        case TenantState.SUSPENDING | TenantState.RESUMING:
+            found = (await cluster.server.inspect(names)).misplaced  # or neither can be finished
+            misplaced = [Problem(ProblemKind.DATABASE_MISSING, found)] if found else []
+            return (Problem(ProblemKind.UNFINISHED, operation), *misplaced)
         case _:
             async with cluster.server.sessions.shared():
                 return in_order(await _compare(cluster, names, record))

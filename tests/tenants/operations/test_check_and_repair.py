@@ -411,6 +411,7 @@ async def test_suspension_locks_out_of_exchanged_databases(place: Place) -> None
     assert await tenants.get("alpha") is None
     assert await refusal(alpha, "SELECT 1", database=beta.database)
     assert await ask(beta, "SELECT 1", database=alpha.database) == [(1,)]
+    assert ProblemKind.DATABASE_MISSING in kinds_of((await only(tenants.check(["alpha"]))).problems)
 
     await renamed(admin, *exchange)
     assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
