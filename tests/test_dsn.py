@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient import Capabilities, Connection, Engine, User, errors
+from aiodbclient import Connection, Engine, User, errors
 from aiodbclient.engines import CAPABILITIES
 
 ALICE = User("alice", password="p@ss/w:rd%")
@@ -38,13 +38,6 @@ FORMS = {
 def test_each_engine_has_its_form(engine: Engine, ssl: bool | None) -> None:
     """If the API leaves ``ssl`` out, TLS is required too: libpq's default would fall back to none."""
     assert connection(engine, ssl=ssl).uri_for(ALICE, database="alpha") == FORMS[engine]
-
-
-def test_new_engine_has_no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._dsn.CAPABILITIES", {**CAPABILITIES, "cockroach": Capabilities()})
-
-    with pytest.raises(errors.InvalidArgumentError, match="no DSN is known for the engine 'cockroach'"):
-        connection("cockroach").uri_for(ALICE, database="alpha")
 
 
 VERIFIED = [

@@ -86,15 +86,6 @@ async def test_pydo_does_as_the_page_says(sandbox: Sandbox) -> None:
     ]
 
 
-def test_untried_assumptions_have_rows() -> None:
-    """Each assumption that the live tests do not try is in a table."""
-    [untried] = re.findall(r"they are not tested:\s(.+?)\.\n", PROVIDER, re.DOTALL)
-    named = {*re.findall(r"`([\w-]+)`", untried)}
-    assert named
-    assert named <= ROWS.keys()
-    assert len(ROWS) > 20
-
-
 def test_windows_are_the_clients() -> None:
     """The rate limit of the page is the client's default."""
     minute, hour = (int(each.replace(",", "")) for each in re.findall(r"[\d,]{3,}", ROWS["windows"]))
@@ -165,24 +156,6 @@ def texts() -> list[str]:
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_is_one_of_the_code(message: str) -> None:
     assert message in OF_OTHERS or any(message in text for text in texts())
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        "StoreError",
-        "GrantError",
-        "ClaimLostError",
-        "MoveError",
-        "RotationPendingError",
-        "NameTakenError",
-        "NotFoundError",
-        "SuspendedError",
-        "TenantNotFoundError",
-    ],
-)
-def test_an_error_that_operators_meet_has_a_section(error: str) -> None:
-    assert re.search(rf"^## .*\b{error}\b", PAGE, re.MULTILINE)
 
 
 @pytest.mark.thorough

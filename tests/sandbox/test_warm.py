@@ -14,7 +14,6 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox, warm_servers
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _postgres as postgres
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, Pool
 
 from ..requirements import postgres_with_tls
@@ -128,13 +127,6 @@ async def test_killed_server_is_not_used_again() -> None:
         keeper.wait()
     async with cluster() as (_, server):
         assert server._keeper is not keeper
-
-
-async def test_server_that_cannot_be_emptied_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cluster() as (_, server):
-        folder = server.folder
-        monkeypatch.setattr(postgres, "_SLOTS", "SELECT 1 / 0")
-    assert not folder.exists()
 
 
 def test_closed_pool_leaves_nothing() -> None:
