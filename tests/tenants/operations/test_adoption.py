@@ -14,7 +14,7 @@ from aiodbclient import Cluster
 from aiodbclient.bulk import Outcome
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
-from aiodbclient.tenants import OperationKind, ProblemKind, SQLiteStore, TenantAction, TenantRecord, Tenants
+from aiodbclient.tenants import Credential, OperationKind, ProblemKind, SQLiteStore, TenantAction, TenantRecord, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import TenantNotFoundError
 
@@ -169,19 +169,6 @@ async def test_returned_login_ended_by_repair(anywhere: Place, is_suspended: boo
     assert (await only(tenants.check(["gamma"]))).problems == ()
 
 
-async def test_nothing_to_adopt_fails(anywhere: Place) -> None:
-    """As with the wrong cluster, where empty twins of all tenants were created."""
-    tenants = anywhere.tenants()
-    await tenants.ensure("other")
-    before = await anywhere.logins()
-    [failed] = [outcome async for outcome in tenants.provision(["alpha"], if_exists="adopt")]
-    assert isinstance(failed.error, NotFoundError)
-    assert "to adopt; nothing was changed" in str(failed.error)
-    assert await anywhere.store.get("alpha") is None
-    assert await anywhere.logins() == before
-    assert (await only(tenants.provision(["alpha"]))).error is None  # the control
-
-
 READS = {"clusters.get", "clusters.ca"}
 
 
@@ -300,6 +287,37 @@ async def test_tenant_of_another_store_after_crash(anywhere: Place, operation: s
     assert not await refusal(theirs)
 
 
+@pytest.mark.parametrize("what", ["database", "both"])
+async def test_adopt_what_the_api_made(anywhere: Place, what: str) -> None:
+    """Its login works until it is revoked. With neither there is nothing to adopt, as on the wrong cluster."""
+    tenants, name = anywhere.tenants(), anywhere.prefix + "shop"
+    nothing = (await only(tenants.provision(["shop"], if_exists="adopt"))).error
+    assert isinstance(nothing, NotFoundError)
+    assert "to adopt; nothing was changed" in str(nothing)
+    assert (await anywhere.store.get("shop"), await anywhere.logins()) == (None, [])
+    await make(anywhere.cluster, what, name)
+    theirs: Credential | None = None
+    if what == "both":
+        user = await anywhere.cluster.users.get(name)
+        theirs = evolve(await admin_of(anywhere, name), username=user.name, password=user.password)
+        if theirs.engine == Engine.PG:
+            await ask(await admin_of(anywhere, name), f'GRANT ALL ON SCHEMA public TO "{name}"')
+        await ask(theirs, "CREATE TABLE t (x int PRIMARY KEY)")
+
+    outcome = await only(tenants.provision(["shop"], if_exists="adopt"))
+
+    assert outcome.action is TenantAction.ADOPTED
+    assert (await only(tenants.check(["shop"]))).problems == ()
+    if theirs is not None:
+        await ask(theirs, "INSERT INTO t VALUES (1)")
+        await ask(present(outcome.credential), "INSERT INTO t VALUES (2)", "ALTER TABLE t ADD COLUMN y int")
+        assert (await only(tenants.repair(["shop"]))).action is TenantAction.KEPT
+        assert not await refusal(theirs)
+        assert (await only(tenants.revoke_previous(["shop"]))).action is TenantAction.REVOKED
+        assert await refusal(theirs)
+        assert (await only(tenants.check(["shop"]))).problems == ()
+
+
 async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: Path) -> None:
     place = anywhere
     first = await place.tenants(prefix=f"{place.prefix}app").ensure("1x")
@@ -309,16 +327,6 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
         assert await store.get("x") is None
     assert (await only(place.tenants(prefix=f"{place.prefix}app").check(["1x"]))).problems == ()
     assert first.password is None or first == await place.tenants(prefix=f"{place.prefix}app").get("1x")
-
-
-async def test_adopt_database_without_login(anywhere: Place) -> None:
-    place = anywhere
-    await make(place.cluster, "database", place.prefix + "shop")
-
-    outcome = await only(place.tenants().provision(["shop"], if_exists="adopt"))
-
-    assert outcome.action is TenantAction.ADOPTED
-    assert (await only(place.tenants().check(["shop"]))).problems == ()
 
 
 async def test_two_processes_that_ask_at_once_make_one(anywhere: Place, tmp_path: Path) -> None:

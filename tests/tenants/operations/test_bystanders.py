@@ -1,25 +1,16 @@
-"""A check changes nothing, and a repair disturbs no program whose tenant has no problem."""
+"""A check changes nothing on the server and in the store."""
 
 from __future__ import annotations
 
-import asyncio
-from time import monotonic
 from typing import Any
 
-import psycopg
-import pymysql
-from attrs import define, field
-
 from aiodbclient.engines import Engine
-from aiodbclient.tenants import Credential, ProblemKind, Tenants
 
-from ...waiting import until
 from ..conftest import Place, only, present
 from ..problems import kinds_of
 from ..programs import ask
 from .test_check_and_repair import BROKEN, READS, admin_of
 
-LOCKED_OUT = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
 CATALOGS = {
     Engine.PG: [
         "SELECT to_jsonb(r)::text FROM pg_roles r",
@@ -80,68 +71,3 @@ async def test_a_check_changes_nothing(anywhere: Place) -> None:
     assert found.pop("well") == ()
     assert all(name in kinds_of(problems) for name, problems in found.items())
     assert await everything(place, [f"{place.prefix}well"]) == before
-
-
-@define
-class Program:
-    """A program of a tenant. It reads the credential on record, connects and queries, all the time."""
-
-    name: str
-    tenants: Tenants
-    answers: int = 0
-    is_over: bool = False
-    failures: list[tuple[float, Credential, str]] = field(factory=list)
-
-    async def run(self) -> None:
-        while not self.is_over:
-            begun, credential = monotonic(), await self.tenants.get(self.name)
-            if credential is not None:  # otherwise its login is getting a new password
-                try:
-                    assert await ask(credential, "SELECT x FROM t") == [(1,)]
-                    self.answers += 1
-                except (psycopg.Error, pymysql.Error) as error:
-                    self.failures.append((begun, credential, str(error)))
-            await asyncio.sleep(0.05)
-
-    async def has(self, *, answers: int = 0, failures: int = 0) -> None:
-        """Wait until it has got so many more answers and failures."""
-        answers, failures = answers + self.answers, failures + len(self.failures)
-        await until(lambda: self.answers >= answers and len(self.failures) >= failures)
-
-
-async def test_check_names_what_programs_see(anywhere: Place) -> None:
-    """A program sees no failure that the check did not name."""
-    place, tenants = anywhere, anywhere.tenants()
-    broken = {problem: breaks for problem, breaks in BROKEN.items() if problem is not ProblemKind.DATABASE_MISSING}
-    programs = {name: Program(name, tenants) for name in ("well", *broken)}
-    async for outcome in tenants.provision(programs):
-        assert outcome.credential is not None
-        await ask(outcome.credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
-    async with asyncio.TaskGroup() as group:
-        for program in programs.values():
-            group.create_task(program.run())
-        for program in programs.values():
-            await program.has(answers=1)
-        for problem, breaks in broken.items():
-            credential = present(await tenants.get(problem))
-            await breaks(place, credential)
-        for locked_out in LOCKED_OUT:
-            await programs[locked_out].has(failures=1)
-
-        checked = {outcome.name: outcome async for outcome in tenants.check()}
-        repaired = dict[str, float]()
-        async for repair in tenants.repair(all=True):
-            assert repair.error is None
-            repaired[repair.name] = monotonic()
-        assert {outcome.problems async for outcome in tenants.check()} == {()}
-        for program in programs.values():
-            await program.has(answers=2)
-        for program in programs.values():
-            program.is_over = True  # a login that is cancelled stays half-open for a while
-
-    for name, program in programs.items():
-        named = kinds_of(checked[name].problems) & {*LOCKED_OUT, ProblemKind.RIGHTS_MISSING}
-        for begun, credential, error in program.failures:
-            assert named, f"{name}: {error}"
-            assert credential == checked[name].credential
-            assert begun < repaired[name]

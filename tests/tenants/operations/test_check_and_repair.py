@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..conftest import SQL, Place, only, placed, present
 from ..dying import leave
 from ..own_stores import expire
 from ..problems import kinds, kinds_of
-from ..programs import ask, refusal
+from ..programs import ask, refusal, session_of
 from ..store_contract import LONG, a_credential
 
 READS = {"clusters.get", "clusters.ca"}
@@ -112,6 +113,7 @@ BROKEN: dict[ProblemKind, Breaks] = {
     ProblemKind.UNFINISHED: begin,
 }
 BROKEN_ON_PG: dict[ProblemKind, Breaks] = {ProblemKind.OWNED_BY_OTHERS: make_as_administrator}
+LOCKED_OUT = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
 CASES = [
     *((engine, problem) for engine in SQL for problem in BROKEN),
     *(("pg_cluster", problem) for problem in BROKEN_ON_PG),
@@ -120,9 +122,9 @@ CASES = [
 
 @pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
 async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind) -> None:
-    """The data stays."""
+    """The data stays. No program is disturbed but those whose login does not work."""
     place, tenants = anywhere, anywhere.tenants()
-    credential = await tenants.ensure("alpha")
+    credential, well = await tenants.ensure("alpha"), await tenants.ensure("well")
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert (await only(tenants.repair(["alpha"]))).action is TenantAction.KEPT
@@ -143,18 +145,24 @@ async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind)
         assert (await only(tenants.check(["alpha"]))).problems == found.problems
         assert isinstance((await only(tenants.rotate(["alpha"]))).error, NotFoundError)
         return
-    repaired = await only(tenants.repair(all=True))
+    async with AsyncExitStack() as stack:  # of programs: what they use goes on
+        kept = problem not in (*LOCKED_OUT, ProblemKind.RIGHTS_MISSING)
+        entering = (credential, well) if kept else (well,)
+        programs = [await stack.enter_async_context(session_of(each)) for each in entering]
+        repairs = {outcome.name: outcome async for outcome in tenants.repair(all=True)}
+        assert [await program("SELECT 1") for program in programs] == [[(1,)]] * len(programs)
+    assert (repairs["well"].action, repairs["well"].credential) == (TenantAction.KEPT, well)
+    repaired = repairs["alpha"]
     assert repaired.error is None
     assert repaired.action is TenantAction.REPAIRED
     assert repaired.problems == found.problems
     assert repaired.credential == await tenants.get("alpha")
 
-    assert (await only(tenants.check())).problems == ()
-    assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
+    assert {outcome.problems async for outcome in tenants.check()} == {()}
+    assert {outcome.action async for outcome in tenants.repair(all=True)} == {TenantAction.KEPT}
     assert await ask(present(repaired.credential), "SELECT x FROM t") == [(1,)]
     await ask(present(repaired.credential), "CREATE TABLE more (x int PRIMARY KEY)")
-    kept = problem not in (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
-    assert (repaired.credential == credential) is kept
+    assert (repaired.credential == credential) is (problem not in LOCKED_OUT)
 
 
 async def test_objects_of_others_in_suspended_tenant(place: Place) -> None:

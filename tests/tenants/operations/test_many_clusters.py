@@ -37,7 +37,7 @@ from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFound
 from ...sweeping import sweep
 from ..clients import client_of
 from ..conftest import present
-from ..store_contract import a_record, begun, claimed, keep, put
+from ..store_contract import a_record, begun, keep, put
 
 _used = iter(range(10**6))
 
@@ -124,12 +124,6 @@ async def test_new_tenants_fill_the_emptiest_cluster(fleet: Fleet) -> None:
     assert len(fleet.sandbox.requests) == before
     on_record = next(name for name, outcome in made.items() if outcome.error is None)
     assert (await tenants.ensure(on_record)).cluster == a.id  # it needs no capacity
-
-
-async def test_tenants_are_spread_without_max_tenants(fleet: Fleet) -> None:
-    tenants = fleet.tenants(fleet.a, fleet.b)
-    await asyncio.gather(*(tenants.ensure(name) for name in names(6)))
-    assert await fleet.counts(fleet.a, fleet.b) == [3, 3]
 
 
 @pytest.mark.parametrize("if_exists", ["error", "adopt"])
@@ -350,14 +344,6 @@ async def test_unreachable_cluster_fails_its_own_tenants_only(fleet: Fleet) -> N
     assert (await fleet.tenants(b, a).ensure("new")).cluster == a.id  # which has as many tenants as b
 
 
-async def test_claimed_name_without_intent_is_skipped(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
-    await fleet.store.release(await claimed(fleet.store, "alpha"))
-    for tenants in (fleet.tenants(a), fleet.tenants(a, b)):
-        assert await outcomes_of(tenants.repair(all=True)) == {}
-    assert [each.action async for each in fleet.tenants(a, b).remove(["alpha"])] == [TenantAction.ABSENT]
-
-
 async def test_damaged_or_foreign_records_end_no_operation(fleet: Fleet, tmp_path: Path) -> None:
     a, b = fleet.a, fleet.b
     tenants = fleet.tenants(a)
@@ -423,7 +409,8 @@ async def test_invalid_arguments_are_named(fleet: Fleet) -> None:
         ([a], {"max_tenants": 0}, "max_tenants must be an int of at least 1"),
         ([a], {"max_tenants": True}, "max_tenants must be an int of at least 1"),
         ([a], {"choose_cluster": "x"}, "choose_cluster must be callable"),
-        ([a], {"setup": lambda credential: None}, "setup must be an async function"),
+        *(([a], {"setup": each}, "setup must be an async function") for each in ("migrate", 7, object(), len)),
+        *(([a], {"on_event": each}, "must be a function that is not async") for each in ("log", 7, object(), fail)),
         ([a], {"prefix": "shop/"}, "no database's name can begin with 'shop/'"),
         ([a], {"prefix": "pg_"}, "no database's name can begin with 'pg_'"),
         ([a], {"prefix": 64 * "p"}, "no database's name can begin with 'ppp"),

@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from aiodbclient._masking import Secret
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Problem, ProblemKind, Role
+from aiodbclient.tenants import Role
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import BaseTenant, Server, ServerState, TenantSteps, server_of
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
@@ -172,18 +172,6 @@ async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
         await step()
 
 
-async def test_ended_login_keeps_its_name(place: Place) -> None:
-    """An ended login that is still there is counted, so no later one has its name."""
-    tenant = await made(place)
-    [first] = tenant.logins
-    await tenant.steps.end_logins([first])
-
-    second = await tenant.add()
-
-    assert tenant.names.number(second) == tenant.names.number(first) + 1
-    assert not place.enters(tenant.names, first, PASSWORD)
-
-
 async def test_login_is_made_once(place: Place) -> None:
     """Whoever made one of this name, its password is another one."""
     tenant = await made(place)
@@ -193,22 +181,6 @@ async def test_login_is_made_once(place: Place) -> None:
         await tenant.steps.add_login(login, Secret("Aa1-other"), Role.OWNER)
 
     assert place.enters(tenant.names, login, PASSWORD)
-
-
-async def test_objects_of_revoked_login_work_for_next(place: Place) -> None:
-    tenant, first, own = await with_table(place)
-    own.run("CREATE VIEW v AS SELECT a FROM t")
-    second = await tenant.add()
-
-    await tenant.end(first)
-
-    other = place.connect(second, PASSWORD, tenant.database)
-    other.run("INSERT INTO t VALUES (7)")
-    assert other.run("SELECT a FROM v") == [(7,)]
-    other.run("DROP VIEW v")
-    other.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await tenant.end(first)
-    assert await tenant.problems() == frozenset()
 
 
 async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
@@ -223,117 +195,6 @@ async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
     for each in held:
         with pytest.raises(REFUSED):
             each.run("SELECT 1")
-
-
-async def test_login_not_on_record_is_a_problem(place: Place) -> None:
-    tenant = await made(place, logins=2)
-    first, second = tenant.logins
-
-    assert await place.server.problems(tenant.names, {second: Role.OWNER}) == {
-        Problem(ProblemKind.UNKNOWN_LOGIN, first)
-    }
-
-
-async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
-    tenant = Tenant(place.server, place.names())
-    old = tenant.database
-    await place.cluster.dbs.create(tenant.database)
-    user = await place.cluster.users.create(old)
-    assert user.password
-    if place.engine == "pg":
-        place.as_admin(tenant.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
-    theirs = place.connect(old, user.password, tenant.database)
-    theirs.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    found = evolve(await place.server.inspect(tenant.names), misplaced="")
-    assert found == ServerState(database=True, same_name_login=True, not_ours=True)
-
-    assert await tenant.steps.adopt() == old
-    tenant.on_record[old] = Role.OWNER
-    new = await tenant.add()
-
-    theirs.run("INSERT INTO t VALUES (1)")
-    own = place.connect(new, PASSWORD, tenant.database)
-    own.run("INSERT INTO t VALUES (2)")
-    own.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await tenant.problems() == frozenset()
-    await tenant.repair()
-    assert place.enters(tenant.names, old, user.password)
-    assert await tenant.end(old)
-    assert not place.enters(tenant.names, old, user.password)
-    with pytest.raises(REFUSED):
-        theirs.run("SELECT 1")
-    assert await tenant.problems() == frozenset()
-
-
-async def test_own_tenant_is_adopted_with_newest_login(place: Place) -> None:
-    """After a lost store, somebody may know the password of any login: all others end. The counter goes on."""
-    tenant = await made(place, logins=2)
-    older, newest = tenant.logins
-    others = [older, await tenant.add(Role.READER)]
-    assert all(place.enters(tenant.names, login, PASSWORD) for login in others)
-
-    assert await tenant.steps.adopt() == newest
-
-    assert place.enters(tenant.names, newest, PASSWORD)
-    assert not any(place.enters(tenant.names, login, PASSWORD) for login in others)
-    tenant.on_record = {newest: Role.OWNER}
-    assert tenant.names.number(await tenant.add()) == 4
-    assert await tenant.problems() == frozenset()
-
-
-@pytest.fixture
-def movable(place: Place) -> Place:
-    """A server whose tenants can be moved."""
-    if place.engine != "pg":
-        pytest.skip("MySQL has no move")
-    return place
-
-
-async def test_frozen_tenant_opens_with_same_passwords(movable: Place) -> None:
-    place = movable
-    tenant, login, own = await with_table(place)
-    own.run("INSERT INTO t VALUES (5)")
-    writer = await tenant.add(Role.WRITER)
-    names = tenant.names
-    before, last = names.next_login(tenant.on_record), names.next_login([writer])
-    after = names.next_login([*tenant.on_record, last])
-    await tenant.steps.add_dump_login(before, Secret(PASSWORD))
-    assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
-
-    for _ in range(2):
-        await tenant.freeze()
-
-    with pytest.raises(REFUSED):
-        own.run("SELECT 1")
-    assert not any(place.enters(names, each, PASSWORD) for each in (login, writer))
-    await tenant.steps.end_logins([before])
-    await tenant.steps.add_dump_login(after, Secret(PASSWORD))
-    assert place.connect(after, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
-
-    await tenant.steps.unfreeze(tenant.on_record)
-    await tenant.steps.end_logins([after])
-    assert await tenant.steps.drop_logins([before, after]) == ()
-    place.connect(login, PASSWORD, tenant.database).run("INSERT INTO t VALUES (6)")
-    place.connect(writer, PASSWORD, tenant.database).run("INSERT INTO t VALUES (7)")
-    assert await tenant.problems() == frozenset()
-
-
-async def test_suspended_tenant_is_read(movable: Place) -> None:
-    place = movable
-    tenant, _, own = await with_table(place)
-    own.run("INSERT INTO t VALUES (5)")
-    used = tenant.logins
-    await tenant.suspend()
-
-    reader = tenant.names.next_login(used)
-    await tenant.steps.add_dump_login(reader, Secret(PASSWORD))
-    await tenant.steps.freeze([])
-    assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
-
-    assert await tenant.end(reader)
-    await tenant.steps.lock_out()
-    assert not place.enters(tenant.names, reader, PASSWORD)
-    assert await place.server.problems(tenant.names, None) == frozenset()
 
 
 async def test_usage_counts_bytes_and_connections(place: Place) -> None:

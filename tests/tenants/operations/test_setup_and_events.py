@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Role, TenantAction, TenantEvent, Tenants
 from aiodbclient.tenants._operations import tenant
 from aiodbclient.tenants._stores import Claim
@@ -130,19 +129,6 @@ async def test_claim_renewed_during_long_setup(place: Place, monkeypatch: pytest
     credential = await place.tenants(setup=setup).ensure("alpha")
 
     assert credential == await place.tenants().get("alpha")
-
-
-@pytest.mark.parametrize("value", ["migrate", 7, object(), len])
-def test_setup_must_be_async(place: Place, value: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="setup must be an async function"):
-        place.tenants(setup=value)
-
-
-@pytest.mark.parametrize("value", ["log", 7, object(), migrate])
-def test_on_event_must_not_be_async(place: Place, value: object) -> None:
-    """Nothing would await it."""
-    with pytest.raises(InvalidArgumentError, match="on_event must be a function that is not async"):
-        place.tenants(on_event=value)
 
 
 async def test_event_for_each_tenant_without_secrets(place: Place) -> None:
