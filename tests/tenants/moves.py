@@ -93,12 +93,11 @@ async def administrator_of(cluster: Cluster, database: str) -> str:
     return connection.uri_for(await cluster.users.get("doadmin"), database)
 
 
-async def administer(cluster: Cluster, *statements: str) -> None:
-    """Run statements as the administrator of a cluster."""
+async def administer(cluster: Cluster, *statements: str) -> list[Any]:
+    """Run statements as the administrator of a cluster, and return the rows of the last one."""
     uri = await administrator_of(cluster, "defaultdb")
     async with await AsyncConnection.connect(uri, autocommit=True) as session:
-        for statement in statements:
-            await session.execute(statement.encode())
+        return await run(session, *statements)
 
 
 async def sql(credential: Credential, *statements: str) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 from copy import copy
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from tempfile import TemporaryFile, gettempdir
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
 from ...clusters import Cluster
 from ...engines import MYSQL, Engine
@@ -51,7 +51,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         self._to = _checked_target(context, to)
         if not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0):
             raise InvalidArgumentError(f"max_frozen must be a timedelta of more than 0, not {max_frozen!r}")
-        self.max_frozen = max_frozen.total_seconds()
+        self._max_frozen = max_frozen.total_seconds()
 
     async def prepare(self) -> int:
         self.context.placement.start_run()
@@ -80,8 +80,8 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         is_moved = False
         try:
             with self.context.clusters.track_failures(target.id, name):
-                async with target.server.session(tenant) as copy:
-                    outcome = await _Move(self, tenant, target, copy).run()
+                async with target.server.session(tenant) as on_target:
+                    outcome = await _Move(self._max_frozen, tenant, target, on_target).run()
             is_moved = outcome.action is TenantAction.MOVED
         finally:
             (placement.keep if is_moved else placement.leave)(name, target.id)
@@ -97,14 +97,12 @@ class MoveTenants(ChangeTenants[TenantMoved]):
 
 @define(eq=False, repr=False)
 class _Move:
-    """The move of one tenant, with the steps for its copy ``target``."""
+    """The move of one tenant: it is prepared while the tenant works, copied while it is frozen, and committed."""
 
-    _job: MoveTenants
-    _tenant: Tenant
+    _max_frozen: float
+    _tenant: Tenant  # its steps are those on the source
     _target: TenantCluster
-    _copy: TenantSteps
-    _frozen_at: float | None = field(init=False, default=None)
-    _is_committing: bool = field(init=False, default=False)
+    _on_target: TenantSteps
 
     async def run(self) -> TenantMoved:
         """Move the tenant, or leave it as it was if that fails before the commit."""
@@ -124,20 +122,14 @@ class _Move:
         logins = dict(zip(roles, names, strict=True))
         await tenant.start(OperationKind.PREPARE, [dump_login, *names], target=target.id)
         try:
-            return await self._prepare_and_copy(copier, dump_login, logins)
-        except (ClaimLostError, NameTakenError):
+            return await self._prepare_copy_commit(copier, dump_login, logins)
+        except ClaimLostError:
             raise
         except BaseException as error:
-            if not await self._may_undo():
-                raise
             await self._undo(error)
-            if isinstance(error, MoveError) or not isinstance(error, DatabaseClientError | OSError):
-                raise
-            if isinstance(reason := copy(error), GrantError):  # the cause has them
-                reason.statement = reason.on_record = ""
-            raise self._error(str(reason)) from error
+            raise
 
-    async def _prepare_and_copy(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
+    async def _prepare_copy_commit(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, record = self._tenant, self._tenant.stored
         current = newest(record, Role.OWNER)
         password = new_password()
@@ -150,21 +142,24 @@ class _Move:
         )
         # As a machine of two processors copies.
         seconds = info.bytes / _BYTES_PER_SECOND + info.tables / _TABLES_PER_SECOND
-        if record.suspended is None and seconds > self._job.max_frozen:
+        if record.suspended is None and seconds > self._max_frozen:
             await undo_move(tenant)
             return evolve(kept, record=tenant.stored)
         allowed = _PREPARATION_SECONDS + _SLACK * info.tables / _TABLES_PER_SECOND
         preparing = self._prepare(copier, info, source, logins)
         why = ": does a function of an index or constraint run for long?"
-        copied = await self._within(allowed, "copied without its rows", preparing, why)
-        self._frozen_at = monotonic()
+        prepared = await self._within(allowed, "copied without its rows", preparing, why)
+        frozen_at = monotonic()
         await tenant.start(OperationKind.MOVE, target=self._target.id)  # ``get`` returns None
         await tenant.steps.freeze([each for each in tenant.every_login() if each != dump_login])
-        allowed = self._job.max_frozen
+        allowed = self._max_frozen
         if record.suspended is not None:
             allowed = max(allowed, _PREPARATION_SECONDS + _SLACK * seconds)
-        await self._within(allowed, "copied", self._transfer(copier, source, newest(copied, Role.OWNER)))
-        return await self._commit(kept, copied)
+        await self._within(allowed, "copied", self._transfer(copier, source, newest(prepared, Role.OWNER)))
+        await self._commit(prepared)
+        frozen = timedelta(seconds=0 if record.suspended else monotonic() - frozen_at)
+        credential = newest(tenant.stored, Role.OWNER)
+        return evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen)
 
     async def _within(self, seconds: float, done: str, doing: Awaitable[T], why: str = "") -> T:
         limit = asyncio.timeout(seconds)
@@ -176,25 +171,25 @@ class _Move:
                 raise
         raise self._error(f"it was not {done} within {seconds:.3g} s{why}")
 
-    async def _may_undo(self) -> bool:
-        """Whether something is left to undo, and no program may work on the target already."""
-        if self._is_committing:
-            try:
-                await self._tenant.reread()
-            except StoreError:  # the next operation finds out
-                return False
-        operation = self._tenant.stored.operation
-        return operation is not None and operation.target is not None
-
     async def _undo(self, error: BaseException) -> None:
+        """Undo what was begun, unless it is committed, and raise the error that says where the tenant is."""
         try:
             await undo_move(self._tenant)
+            left = ""
         except ClaimLostError:
             raise
-        except DatabaseClientError as left:
-            if not isinstance(error, Exception):  # a cancellation stays one
-                return
-            raise self._error(f"{error}; nor could what was begun be undone: {left}", "run repair") from error
+        except StoreError:  # it may be committed: the next operation finds out
+            return
+        except DatabaseClientError as failure:
+            left = f"; nor could what was begun be undone: {failure}"
+        is_moved = self._tenant.stored.cluster == self._target.id
+        if is_moved or not isinstance(error, DatabaseClientError | OSError):  # a cancellation stays one
+            return
+        if isinstance(error, MoveError | NameTakenError) and not left:
+            return
+        if isinstance(reason := copy(error), GrantError):  # the cause has them
+            reason.statement = reason.on_record = ""
+        raise self._error(f"{reason}{left}", "run repair" if left else "") from error
 
     async def _copier(self) -> Copier:
         """Find the tools, or raise MoveError if the other server is older."""
@@ -209,35 +204,29 @@ class _Move:
     async def _prepare(
         self, copier: Copier, info: DatabaseInfo, source: Credential, logins: dict[Role, str]
     ) -> TenantRecord:
-        """Make the database and the logins on the other cluster, or raise GrantError if it could not have a copy."""
-        tenant = self._tenant
+        """Make the database and the logins on the target, or raise GrantError if it could not have a copy."""
+        tenant, record = self._tenant, self._tenant.stored
         await asyncio.to_thread(check_free, Path(gettempdir()), info.bytes)
-        await self._create(info, logins.values())
-        record = tenant.stored
-        copied = evolve(
+        await self._create(info)
+        prepared = evolve(
             self._target.new_record(tenant.names),
             suspended=record.suspended,
             is_set_up=record.is_set_up,
             version=record.version,
             leftover=record.cluster,
-            logins=await tenant.on(self._target, self._copy).add_logins(logins),
+            logins=await tenant.on(self._target, self._on_target).add_logins(logins),
         )
-        await copier.try_copy(info, source, newest(copied, Role.OWNER))
-        await self._copy.copy_settings(info.connection_limit, info.settings)
-        await self._copy.drop_database()  # and what was tried in it
-        await self._create(info, logins.values())
-        await self._copy.repair({login: role for role, login in logins.items()})
-        return copied
+        await copier.try_copy(info, source, newest(prepared, Role.OWNER))
+        await self._on_target.copy_settings(info.connection_limit, info.settings)
+        await self._on_target.drop_database()  # and what was tried in it
+        await self._create(info)
+        await self._on_target.repair({login: role for role, login in logins.items()})
+        return prepared
 
-    async def _create(self, info: DatabaseInfo, logins: Collection[str]) -> None:
-        if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
-            await self._tenant.start(OperationKind.REPAIR)  # which drops the logins alone, if this ends here
-            await self._copy.end_logins(logins)
-            await self._copy.drop_logins(logins)
-            await self._tenant.drop_unfinished_logins()
-            await self._tenant.finish(self._tenant.stored, release=False)
+    async def _create(self, info: DatabaseInfo) -> None:
+        if not await self._on_target.create():  # somebody made it a moment ago
             raise conflict(self._tenant, self._target, ServerState(database=True))
-        await self._copy.add_extensions(info.extensions)
+        await self._on_target.add_extensions(info.extensions)
 
     async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
         # Again, since the tenant changed things until now.
@@ -245,42 +234,34 @@ class _Move:
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             await copier.dump(source, file)
             await copier.restore(target, file)
-        await self._copy.copy_settings(info.connection_limit, info.settings)  # what ``money`` means depends on one
+        await self._on_target.copy_settings(info.connection_limit, info.settings)  # what ``money`` means depends on one
         try:
             async with asyncio.TaskGroup() as tasks:  # only now, since somebody may have written in spite of all
                 counting = [tasks.create_task(copier.count(each)) for each in (source, target)]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        counted, copied = [each.result() for each in counting]
-        for name in [name for name, found in counted.items() if copied.get(name) != found]:
-            rows, copied_rows = [each.get(name, "nothing").split()[0] for each in (counted, copied)]
+        counted, counted_copy = [each.result() for each in counting]
+        for name in [name for name, found in counted.items() if counted_copy.get(name) != found]:
+            rows, copied_rows = [each.get(name, "nothing").split()[0] for each in (counted, counted_copy)]
             how = f"has {rows} on the source, and {copied_rows} on the target"
             how = how if rows != copied_rows else "has other values on the target"
             raise self._error(f"the copy differs: {name} {how}")
         await copier.copy_settings(info, target)
 
-    async def _commit(self, kept: TenantMoved, copied: TenantRecord) -> TenantMoved:
+    async def _commit(self, prepared: TenantRecord) -> None:
         """Store that the tenant is on the target, so that whoever works on it next drops the leftover."""
         tenant, now = self._tenant, await self._tenant.context.store.now()
-        assert self._frozen_at is not None
-        if copied.suspended is not None:
-            logins = [each.username for each in copied.logins]
-            await self._copy.end_logins(logins)
-            await self._copy.drop_logins(logins)
-            await self._copy.lock_out()
-        self._is_committing = True
+        if prepared.suspended is not None:
+            logins = [each.username for each in prepared.logins]
+            await self._on_target.end_logins(logins)
+            await self._on_target.drop_logins(logins)
+            await self._on_target.lock_out()
         try:
-            await tenant.save(evolve(copied, logins=tuple(evolve(each, created=now) for each in copied.logins)))
+            await tenant.save(evolve(prepared, logins=tuple(evolve(each, created=now) for each in prepared.logins)))
         except StoreError:  # its answer may have been lost
             await tenant.reread()
             if tenant.stored.cluster != self._target.id:
                 raise
-        return evolve(
-            kept,
-            action=TenantAction.MOVED,
-            credential=newest(tenant.stored, Role.OWNER),
-            frozen=timedelta(seconds=0 if copied.suspended else monotonic() - self._frozen_at),
-        )
 
     def _error(self, reason: str, advice: str = "") -> MoveError:
         source, target = self._tenant.cluster.id, self._target.id

@@ -49,10 +49,10 @@ async def _drop_unfinished_logins(tenant: Tenant) -> None:
 
 async def undo_move(tenant: Tenant) -> None:
     """Open the tenant again where it is, and drop the copy; raise MoveError if the copy stays."""
+    await tenant.reread()  # its commit may be stored, though the answer was lost
     record, operation = tenant.stored, tenant.stored.operation
-    assert operation is not None
-    assert operation.target is not None
-    await tenant.renew()  # raises an error if the claim was lost
+    if operation is None or operation.target is None:
+        return
     is_frozen = operation.kind is OperationKind.MOVE
     if record.suspended is not None:
         await tenant.steps.lock_out()
@@ -114,5 +114,5 @@ async def _drop_all(tenant: Tenant, other: Server, steps: TenantSteps) -> None:
     if is_ours:
         await steps.drop_database()
     await steps.drop_logins({*logins, *found.disabled})
-    if is_ours:
+    if is_ours or found.not_ours:  # otherwise they are the other store's
         await steps.drop_roles()

@@ -231,10 +231,9 @@ async def test_move_after_administrator_password_change(two: Two, monkeypatch: p
     """The next move or repair works."""
     commit = _Move._commit
 
-    async def then_reset(move: _Move, kept: Any, record: Any) -> Any:
-        moved = await commit(move, kept, record)
+    async def then_reset(move: _Move, record: Any) -> None:
+        await commit(move, record)
         await two.old.users.reset_auth("doadmin")
-        return moved
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
@@ -507,11 +506,11 @@ async def test_move_refuses_database_of_others(two: Two, tenants: Tenants, alpha
     await two.new.dbs.delete(alpha.database)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("times", "dies"), [(1, False), (2, False), (2, True)])
 async def test_move_leaves_late_database_of_others(
-    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, times: int
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, times: int, dies: bool
 ) -> None:
-    """The database is created once to try the copy, and again for the copy."""
+    """The database is created once to try the copy, and again for the copy. No role is left, also after a death."""
     create, left = PostgresSteps.create, [*range(times)]
 
     async def meanwhile(steps: PostgresSteps) -> bool:
@@ -520,13 +519,24 @@ async def test_move_leaves_late_database_of_others(
             await two.new.dbs.create(alpha.database)
         return await create(steps)
 
+    async def die(*_: object) -> None:
+        raise ClaimLostError("the process is stopped, and another one takes the claim")
+
     tenants = two.tenants()
     with monkeypatch.context() as patched:
         patched.setattr(PostgresSteps, "create", meanwhile)
-        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
+        if dies:
+            patched.setattr(loop, "_LOSSES", 1)
+            patched.setattr(PostgresSteps, "end_logins", die)
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, ClaimLostError if dies else NameTakenError)
+    if dies:
+        assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await enters(alpha)
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    assert [user.name for user in await two.new.users.list() if user.name.startswith(alpha.database)] == []
+    of_alpha = f"SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{alpha.database}')"
+    assert await administer(two.old, of_alpha) != []
+    assert await administer(two.new, of_alpha) == []
     await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
 
 
