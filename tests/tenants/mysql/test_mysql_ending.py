@@ -6,7 +6,7 @@ import asyncio
 import struct
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Any
 
@@ -118,20 +118,6 @@ async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
     server.as_root("REVOKE SYSTEM_USER ON *.* FROM %s@'%%'", first)
     await tenant.steps.end_logins([first, second])
     assert await server.sql.inspect(tenant.names) == ServerState(database=True, disabled=(first, second))
-
-
-async def test_cancelled_end_is_finished_by_next(server: Server) -> None:
-    tenant, login, password = await server.make()
-    for _ in range(3):
-        server.connect(login, password)
-    for wait in (0.0, 0.005, 0.01, 0.02, 0.04):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                await tenant.steps.end_logins([login])
-    await tenant.steps.end_stale_sessions()
-    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == [("%",)]
-    assert await tenant.end(login)
-    assert server.sessions(login) == []
 
 
 async def test_sessions_of_dropped_login_are_ended(server: Server) -> None:
