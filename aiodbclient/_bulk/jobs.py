@@ -49,7 +49,13 @@ IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
-    """A job on one cluster. Its calls wait behind all others."""
+    """A job on one cluster. Its calls wait behind all others.
+
+    Attributes:
+        listing: Of a job for which a 404 means that the name is absent: the list of a cluster that exists.
+    """
+
+    listing: Operation | None = None
 
     def __init__(self, context: ClusterContext) -> None:
         super().__init__(context.transport.limiter)
@@ -59,13 +65,10 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
         engine = await self.cluster.learn_engine()
+        if self.listing is not None and not self.cluster.was_seen:
+            with suppress(UnsupportedOperationError, PermissionDeniedError):  # the calls for the names show it
+                await self.cluster.check_exists(self.listing)
         return capabilities_of(engine).concurrent_user_writes
-
-    async def check_cluster(self, listing: Operation) -> None:
-        """Refuse a cluster that does not exist: the answers to deletions would say that each name is absent."""
-        if not self.cluster.was_seen:
-            with suppress(UnsupportedOperationError, PermissionDeniedError):  # the deletions themselves show it
-                await self.cluster.check_exists(listing)
 
     def failed(self, name: str, error: Exception, tries: int) -> Failed:
         return Failed(name=name, error=error, tries=tries)
@@ -235,10 +238,7 @@ class RotateUsers(UserJob[UserDone]):
 class DeprovisionUsers(UserJob[Removed]):
     """Delete each user that exists."""
 
-    async def prepare(self) -> int:
-        at_a_time = await super().prepare()
-        await self.check_cluster(LIST_USERS)
-        return at_a_time
+    listing = LIST_USERS
 
     async def do(self, spec: NewUser, stats: RequestStats) -> Removed:
         return await self.delete(DELETE_USER, spec.name, stats)
@@ -276,10 +276,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
 class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
 
-    async def prepare(self) -> int:
-        at_a_time = await super().prepare()
-        await self.check_cluster(LIST_DBS)
-        return at_a_time
+    listing = LIST_DBS
 
     async def do(self, spec: str, stats: RequestStats) -> Removed:
         return await self.delete(DELETE_DB, spec, stats)

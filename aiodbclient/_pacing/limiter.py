@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from .._checks import check_max_wait
 from .._headers import wait_after_429
-from ..errors import ConfigurationError, DatabaseClientError, InvalidArgumentError, MaxWaitError
+from ..errors import ConfigurationError, InvalidArgumentError, MaxWaitError
 from .cooldown import ConcurrencyLimit, Cooldown
 from .windows import DOCUMENTED, SlidingWindowLog, Window, sort_windows
 
@@ -45,7 +45,7 @@ class Slot:
     sent_at: float = -math.inf
     ready_at: float = -math.inf  # when a call that got a lone 429 may try again
     deadline: float = math.inf  # when its ``max_wait`` ends
-    woken: asyncio.Future[DatabaseClientError | None] = field(init=False)  # the error says why it gets none
+    woken: asyncio.Future[MaxWaitError | None] = field(init=False)  # the error says why it gets none
 
 
 class Slots:
@@ -296,7 +296,7 @@ class RateLimiter:
             insort(self._queue, slot, key=_order)
         self._fail_if_late(slot, now)
         self._serve(now)
-        error: DatabaseClientError | None
+        error: MaxWaitError | None
         try:
             async with asyncio.timeout(max_wait):
                 error = await slot.woken
@@ -348,12 +348,9 @@ class RateLimiter:
         if slot.deadline < math.inf:
             wait = max(self._slots.estimate_wait(self._place_of(slot), now, bulk=slot.is_bulk), slot.ready_at - now)
             if wait > slot.deadline - now or slot.deadline <= now:
-                self._fail(slot, no_slot(wait))
-
-    def _fail(self, slot: Slot, error: DatabaseClientError) -> None:
-        self._leave(slot)
-        if not slot.woken.done():
-            slot.woken.set_result(error)
+                self._leave(slot)
+                if not slot.woken.done():
+                    slot.woken.set_result(no_slot(wait))
 
     def _leave(self, slot: Slot) -> None:
         """Take a call out, if it still waits."""
