@@ -66,14 +66,10 @@ def _checked_path(path: object) -> str:
 
 
 def _query(params: Params | None) -> str:
-    if params is None:
-        return ""
-    if not isinstance(params, Mapping):
+    if not isinstance(params, Mapping | None):
         raise InvalidArgumentError(f"params must be a mapping, not {type(params).__name__}; nothing was sent")
     pairs: list[tuple[str, str]] = []
-    for name, given in params.items():
-        if not isinstance(name, str):
-            raise InvalidArgumentError(f"params must have strings as names, not {shown(name)}; nothing was sent")
+    for name, given in (params or {}).items():
         for value in (given,) if isinstance(given, str) or not isinstance(given, Sequence) else given:
             if not isinstance(value, str | int | float):
                 raise InvalidArgumentError(
