@@ -21,7 +21,7 @@ class BodyError(Exception):
 
 
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.
-FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
+FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, ValueError)
 
 
 def failed_without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> FailedTry:
@@ -35,8 +35,8 @@ def failed_without_answer(call: Call, host: str | None, error: BaseException, se
     if isinstance(error, (*BROKEN, OSError)):
         text = f"the connection broke before the whole answer: {secrets.line(text_of(error), 500)}"
         return FailedTry(Failure.LOST, ConnectionLostError(text), is_unclear=True)
-    if isinstance(error, BodyError | MemoryError):
-        status, problem = error.args if isinstance(error, BodyError) else (0, "does not fit into memory")
+    if isinstance(error, BodyError):
+        status, problem = error.args
         unreadable = InvalidResponseError(f"the answer ({status}) {problem}", status=status)
         return FailedTry(Failure.REFUSED, unreadable, is_unclear=True)
     if "AUTHORIZATION header" in str(error):  # aiohttp found this out before it sent anything

@@ -80,30 +80,30 @@ class Response(NamedTuple):
         """Return the ``model`` in the response."""
         try:
             value = decode(self.body, self.call.operation.key, model)
-        except UNREADABLE as error:
-            problem = self._problem(error)
+        except UNREADABLE:
+            pass
         else:
             self._check_subject(value)
             return value
         # Not in the handler, where it would be chained: errors of the decoder and of cattrs quote credentials.
-        raise self.invalid(problem)
+        raise self._undecodable()
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """Return the models on this page of a list, and the URL of the next page or None."""
         operation = self.call.operation
         try:
             return decode_page(self.body, operation.key, model, operation.key_alias)
-        except UNREADABLE as error:
-            problem = self._problem(error)
-        raise self.invalid(problem)
+        except UNREADABLE:
+            pass
+        raise self._undecodable()
 
     def read_json(self) -> Any:
         """Return the JSON of the response, or None if it has no body."""
         try:
             return parse(self.body) if self.body.strip() and self.status != 404 else None
-        except UNREADABLE as error:
-            problem = self._problem(error)
-        raise self.invalid(problem)
+        except UNREADABLE:
+            pass
+        raise self._undecodable()
 
     def read_nothing(self) -> None:
         """Check that the response confirms the operation: the documented 204, or another success without a body."""
@@ -174,11 +174,9 @@ class Response(NamedTuple):
             return {}
         return {str(key): value for key, value in members.items() if isinstance(value, str)}
 
-    def _problem(self, error: BaseException) -> str:
+    def _undecodable(self) -> DatabaseClientError:
         key = self.call.operation.key
-        if isinstance(error, MemoryError):
-            return "does not fit into memory"
-        return f"is not the documented JSON object with {key!r}" if key else "is not JSON"
+        return self.invalid(f"is not the documented JSON object with {key!r}" if key else "is not JSON")
 
     def _check_subject(self, value: object) -> None:
         found: str | None
