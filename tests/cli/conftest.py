@@ -220,17 +220,21 @@ class Command:
     def provision(self, *names: str) -> None:
         assert self("tenants", "provision", *names, *self.place).code == 0
 
-    def leave(self, name: str, operation: OperationKind) -> None:
-        """Leave a tenant as a process does that died right after it had stored what it was about to do."""
+    def change(self, name: str, **changes: Any) -> None:
+        """Change what is stored of a tenant."""
 
-        async def begin() -> None:
+        async def save() -> None:
             async with SQLiteStore(self.store) as store:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
                 assert claim.record is not None
-                await store.save(claim, evolve(claim.record, operation=Operation(kind=operation)), release=True)
+                await store.save(claim, evolve(claim.record, **changes), release=True)
 
-        asyncio.run(begin())
+        asyncio.run(save())
+
+    def leave(self, name: str, operation: OperationKind, target: str | None = None) -> None:
+        """Leave a tenant as a process does that died right after it had stored what it was about to do."""
+        self.change(name, operation=Operation(kind=operation, target=target))
 
     def sent(self) -> list[tuple[str | None, str | None]]:
         return [(request.operation, request.name) for request in self.sandbox.requests[self.before :]]

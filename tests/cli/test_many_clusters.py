@@ -10,11 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from attrs import evolve
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._postgres import PostgresBackend
-from aiodbclient.tenants import SQLiteStore
+from aiodbclient.tenants import OperationKind
 
 from ..proxy import Proxy, behind_proxy
 from .conftest import Command
@@ -148,7 +147,10 @@ def test_tenants_are_moved(many: Command, programs: None) -> None:
     [moved] = many(*move, "a", "--yes", "-o", "json").objects()
     assert (moved["action"], moved["cluster_name"], moved["credential_changed"]) == ("moved", "west", True)
     assert many(*move, "a").out == "a: kept, it is there already\n1 kept\n"  # it does not ask
+    [west] = [id for id, name in many.sandbox.clusters.items() if name == "west"]
+    many.leave("b", OperationKind.MOVE, target=west)
     rest = many(*move, "--all", "--yes", "--max", "1")
+    assert ", and before that since a move was interrupted (new" in rest.out, rest
     assert (rest.code, rest.out.splitlines()[-1]) == (0, "1 moved"), rest.out + rest.err
     assert "(new credential: deliver it)" in rest.out
     assert homes(many) == {"a": "west", "b": "west"}
@@ -165,15 +167,7 @@ def test_cluster_left_behind_is_named(many: Command) -> None:
     """Also if the command and the store do not know that cluster."""
     assert many("tenants", "provision", "a", "--cluster", "east").code == 0
     [west] = [id for id, name in many.sandbox.clusters.items() if name == "west"]
-
-    async def leave_behind() -> None:
-        async with SQLiteStore(many.store) as store:
-            claim = await store.claim("a", 10.0)
-            assert claim is not None
-            assert claim.record is not None
-            await store.save(claim, evolve(claim.record, leftover=west), release=True)
-
-    asyncio.run(leave_behind())
+    many.change("a", leftover=west)
     checked = many("tenants", "check")
     assert checked.out.startswith("a: leftover: west\n")
     failed = many("tenants", "repair", "a")
@@ -201,16 +195,7 @@ def test_cluster_that_is_gone_is_named(many: Command) -> None:
     """The API answers 404 for it. Tenants of another one are checked all the same."""
     gone = "00000000-0000-4000-8000-000000000000"
     assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
-
-    async def place_elsewhere() -> None:
-        async with SQLiteStore(many.store) as store:
-            claim = await store.claim("a", 10.0)
-            assert claim is not None
-            assert claim.record is not None
-            moved = evolve(claim.record, cluster=gone, cluster_name="gone-prod")
-            await store.save(claim, moved, release=True)
-
-    asyncio.run(place_elsewhere())
+    many.change("a", cluster=gone, cluster_name="gone-prod")
     checked = many("tenants", "check")
     assert (checked.code, checked.out) == (1, "1 checked, 1 failed\n")
     assert checked.err.startswith("a: the cluster gone-prod does not exist: the API answered 404\n"), checked.err
@@ -295,9 +280,13 @@ def test_hanging_cluster_loses_no_finished_check(many: Command, hanging: Proxy) 
     """``usage`` and ``doctor`` say what they wait for, and ``doctor`` prints each line at once."""
     usage = many.start("tenants", "usage")
     assert usage.stderr is not None
-    assert usage.stderr.readline().startswith("aiodbclient: waiting for east, west: ")
-    usage.kill()
-    usage.communicate()
+    waits = [usage.stderr.readline() for _ in range(3)]
+    while any("waiting for east: " not in each for each in waits[-3:]):  # else west has answered
+        assert "aiodbclient: waiting for " in waits[-1], waits
+        waits.append(usage.stderr.readline())
+    usage.send_signal(signal.SIGTERM)
+    stopped = many.end(usage)
+    assert (stopped.code, [line.split()[:2] for line in stopped.out.splitlines()][1:2]) == (3, [["b", "west"]])
     process = many.start("doctor", "--cluster", "west", "--cluster", "east")
     assert process.stderr is not None
     while not (line := process.stderr.readline()).startswith("aiodbclient: waiting for east: "):

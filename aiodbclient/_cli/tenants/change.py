@@ -11,7 +11,7 @@ from attrs import define, evolve
 
 from ...errors import DatabaseClientError
 from ...tenants import Role
-from ...tenants._records import Login, TenantRecord
+from ...tenants._records import Login, OperationKind, TenantRecord
 from ..plumbing.asking import confirm, confirm_destructive
 from ..plumbing.completion import cluster_names
 from ..plumbing.failures import message_of
@@ -380,6 +380,9 @@ class _MoveReport(_ChangeReport):
         end = " (new credential: deliver it)" if outcome.record.suspended is None else " (suspended)"
         left = f"; {outcome.left}" if outcome.left else ""
         frozen = took(outcome.frozen.total_seconds())
+        operation = self.context.records[Role.OWNER][outcome.name].operation
+        if operation is not None and operation.kind is OperationKind.MOVE:
+            frozen += ", and before that since a move was interrupted"
         return f"{outcome.name}: moved, {sized(outcome.bytes)}, frozen for {frozen}{end}{left}"
 
     def _why_kept(self, outcome: Any) -> str | None:

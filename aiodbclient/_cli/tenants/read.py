@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ from .credentials import as_env_file, as_secret, created_at, row_of, uri_of, wri
 
 if TYPE_CHECKING:
     from ...bulk import Action
-    from ...tenants import Credential, Problem, TenantChecked
+    from ...tenants import Credential, Problem, TenantChecked, Usage
 
 _ADOPT = "forget and adopt"
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
@@ -308,11 +309,25 @@ async def show_usage(selection: Selection, options: TenantOptions, output: ListO
 
     Example: aiodbclient tenants usage
     """
-    async with (
-        open_selection(options, selection, default_all=True, partly=True) as context,
-        patiently(context.cluster),
-    ):
-        found = [each async for each in context.tenants.usage(context.names[Role.OWNER])]
+    found: list[Usage] = []
+    async with open_selection(options, selection, default_all=True, partly=True) as context:
+        groups = defaultdict[str, list[str]](list)
+        for name in context.names[Role.OWNER]:
+            record = context.records[Role.OWNER].get(name)
+            groups["" if record is None else record.cluster].append(name)
+
+        async def read(cluster: str, names: list[str]) -> None:
+            async with patiently(context.clusters.get(cluster, context.cluster), by_lines=True):
+                found.extend([each async for each in context.tenants.usage(names)])
+
+        try:
+            await asyncio.gather(*(read(*each) for each in groups.items()))
+        finally:  # also if it is stopped while a cluster does not answer
+            code = _print_usage(context, output, found)
+    return context.entries.end(code)
+
+
+def _print_usage(context: CommandContext, output: ListOutput, found: list[Usage]) -> int:
     found.sort(key=lambda each: (-(each.bytes or 0), each.name))
     failed = dict(context.missing)
     failed |= {each.name: context.named(message_of(each.error)) for each in found if each.error is not None}
@@ -331,4 +346,4 @@ async def show_usage(selection: Selection, options: TenantOptions, output: ListO
         if groups.add(name, why.replace(name, "")):
             note(f"{name}: {why}")
     groups.say()
-    return context.entries.end(Exit.SOME_FAILED if failed else Exit.DONE)
+    return Exit.SOME_FAILED if failed else Exit.DONE
