@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from typing import LiteralString
 
 import psycopg
@@ -15,12 +15,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from aiodbclient._masking import Secret
-from aiodbclient.tenants import Role
+from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import connection as sessions
 from aiodbclient.tenants.errors import GrantError
 
 from ...waiting import until
 from ..managed import Managed
+from ..problems import kinds_of
 from ..tenant import PASSWORD, Tenant
 
 
@@ -163,21 +164,67 @@ def entering(managed: Managed, login: str, database: str, seconds: int = 0) -> a
     return asyncio.create_task(asyncio.to_thread(enter))
 
 
-@pytest.mark.parametrize("step", ["end_logins", "suspend", "freeze"])
-async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, step: str) -> None:
+async def take(victim: Tenant, step: str) -> None:
+    """Run a step that ends sessions."""
+    if step == "repair":
+        assert ProblemKind.OPEN_TO_OTHERS in kinds_of(await victim.problems())
+    await (victim.steps.end_logins(victim.on_record) if step == "end_logins" else getattr(victim, step)())
+    if step == "repair":
+        assert await victim.problems() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("whose", "step"),
+    [
+        ("neighbour", "repair"),
+        ("replicating", "repair"),  # such a session runs SQL, and is no client backend
+        ("replicating", "suspend"),
+        ("replicating", "freeze"),
+        ("dropped", "freeze"),
+        ("administrator", "freeze"),
+    ],
+)
+async def test_session_in_database_is_ended(
+    managed: Managed, victim: Tenant, evil: Tenant, whose: str, step: str
+) -> None:
+    """Whosever it is. An administrator let it in."""
+    login = {"neighbour": evil.logins[0], "administrator": "doadmin"}.get(whose, f"is_{whose}")
+    password = "doadmin-secret" if whose == "administrator" else PASSWORD
+    options = {"replication": "database"} if whose == "replicating" else {}
+    if login.startswith("is_"):
+        managed.make_login(login)
+        managed.api(f"ALTER ROLE {login} REPLICATION")
+    managed.let_in(victim, login)
+    with closing(managed.open(login, victim.database, password, **options)) as session:
+        session.execute("SET ROLE NONE")
+        session.execute("CREATE TABLE public.written ()")
+        if whose == "dropped":
+            managed.delete(login)
+        await take(victim, step)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    if whose == "replicating":
+        managed.delete(login)
+
+
+@pytest.mark.parametrize(
+    ("whose", "step"), [("own", "end_logins"), ("own", "suspend"), ("own", "freeze"), ("neighbour", "repair")]
+)
+async def test_hidden_sessions_are_ended(managed: Managed, victim: Tenant, evil: Tenant, whose: str, step: str) -> None:
     """A session that waits in ``post_auth_delay`` has passed all checks, and ``pg_stat_activity`` does not have it."""
-    login, databases = victim.logins[0], (victim.database, "defaultdb")
+    tenant, databases = victim, [victim.database, "defaultdb"]
+    if whose == "neighbour":
+        tenant, databases = evil, [victim.database]
+        managed.let_in(victim, evil.logins[0])
+    login = tenant.logins[0]
     for database in databases:
-        assert await entering(managed, login, database) == (victim.owner,)  # it would be noticed
+        assert await entering(managed, login, database) == (tenant.owner,)  # it would be noticed
     await managed.closed(login)
     hidden = [entering(managed, login, database, 15) for database in databases]
-    await until(lambda: len(managed.api(OPENING)) >= 2)
+    await until(lambda: len(managed.api(OPENING)) >= len(hidden))
     assert managed.sessions(login) == 0
 
-    if step == "end_logins":
-        await victim.steps.end_logins([login])
-    else:
-        await getattr(victim, step)()
+    await take(victim, step)
 
     entered = await asyncio.gather(*hidden, return_exceptions=True)
     assert [type(each) for each in entered if not isinstance(each, psycopg.OperationalError)] == []
@@ -207,20 +254,6 @@ async def test_session_waiting_for_lock_is_ended(managed: Managed, victim: Tenan
         await victim.steps.end_logins([login])
     with pytest.raises(psycopg.OperationalError):
         hidden.result()
-
-
-async def test_hidden_neighbour_does_not_outlive_repair(managed: Managed, victim: Tenant, evil: Tenant) -> None:
-    """An administrator admitted it, and it waits in ``post_auth_delay`` while the repair closes the database to it."""
-    managed.let_in(victim, evil.logins[0])
-    assert await entering(managed, evil.logins[0], victim.database) == (evil.owner,)
-    await managed.closed(evil.logins[0])
-    hidden = entering(managed, evil.logins[0], victim.database, 15)
-    await until(lambda: managed.api(OPENING))
-
-    await victim.repair()
-
-    with pytest.raises(psycopg.OperationalError):
-        await hidden
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)

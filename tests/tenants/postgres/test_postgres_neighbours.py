@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -14,14 +13,13 @@ from psycopg import Connection
 from psycopg.sql import Composable
 
 from aiodbclient import Engine
-from aiodbclient.tenants import ProblemKind, Role
+from aiodbclient.tenants import Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
 from ...waiting import until
 from ..managed import Managed
-from ..problems import kinds
 from ..tenant import Tenant
 
 
@@ -31,36 +29,6 @@ async def test_large_objects_in_defaultdb_are_deleted(managed: Managed, evil: Te
     await evil.remove()
     assert managed.api("SELECT FROM pg_largeobject_metadata", "defaultdb") == []
     assert managed.api("SELECT FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')") == []
-
-
-async def test_neighbours_session_is_reported_and_ended(managed: Managed, victim: Tenant, evil: Tenant) -> None:
-    """An administrator let it in. Its open session ends with its right."""
-    old = victim.logins[0]
-    managed.let_in(victim, evil.logins[0])
-    with closing(managed.open(evil.logins[0], victim.database)) as intruder:
-        assert await victim.end(old)
-        assert await victim.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
-        await victim.repair()
-        with pytest.raises(psycopg.OperationalError):
-            intruder.execute("SELECT 1")
-    assert not managed.lets_in(evil.logins[0], victim.database)
-    assert await victim.problems() == frozenset()
-
-
-@pytest.mark.parametrize("step", ["repair", "suspend", "freeze"])
-async def test_replicating_session_is_ended(managed: Managed, victim: Tenant, step: str) -> None:
-    """An administrator let in a login that may replicate. Such a session runs SQL, and is no client backend."""
-    managed.make_login("stranger")
-    try:
-        managed.api("ALTER ROLE stranger REPLICATION")
-        managed.let_in(victim, "stranger")
-        with closing(managed.open("stranger", victim.database, replication="database")) as intruder:
-            intruder.execute("CREATE TABLE public.written ()")
-            await getattr(victim, step)()
-            with pytest.raises(psycopg.OperationalError):
-                intruder.execute("SELECT 1")
-    finally:
-        managed.delete("stranger")
 
 
 async def test_nobody_enters_new_database_before_it_closes(managed: Managed, server: PostgresServer) -> None:
