@@ -127,6 +127,17 @@ def test_capabilities_are_public() -> None:
     assert (Engine.parse(" MySQL\n"), Engine.parse(" New ")) == (Engine.MYSQL, " New ")
 
 
+async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make_cluster: MakeCluster) -> None:
+    users = make_cluster(engine="mongodb").users
+
+    with pytest.raises(errors.UnsupportedOperationError):
+        await users.update("alice", UserSettings(pg_allow_replication=True))
+    with pytest.raises(errors.UnsupportedOperationError):
+        await users.reset_auth("alice", mysql_settings=MYSQL)
+
+    assert server.requests == []
+
+
 @pytest.mark.parametrize("slug", ["REDIS", "Valkey", " redis"])
 async def test_case_of_engine_does_not_matter(slug: str, server: Server, make_cluster: MakeCluster) -> None:
     """Neither in our argument, nor in the API's answer."""
