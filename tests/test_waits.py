@@ -152,7 +152,9 @@ async def test_mongodb_slot_gets_rest_of_max_wait(server: Server, make_client: M
     """``max_wait`` bounds the waits for the turn and for the slot together, and the error names the one that ended."""
     client = make_client(rate_limiter=RateLimiter([Window(1, 999.9)]))
     gate, first = await begin_create(server, client)
-    second = asyncio.create_task(client.with_options(max_wait=1000.0).cluster(CLUSTER, engine="mongodb").users.create("b"))
+    second = asyncio.create_task(
+        client.with_options(max_wait=1000.0).cluster(CLUSTER, engine="mongodb").users.create("b")
+    )
     await asyncio.sleep(0.5)
     gate.open.set()
     await first

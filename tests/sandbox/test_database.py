@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +15,6 @@ from aiodbclient.tenants import Credential, TenantPools, Tenants
 
 from ..requirements import postgres_with_tls
 from ..thorough import first_of
-from ..waiting import HANG
 from .conftest import Call, caller, log_in, rows
 
 pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
@@ -68,23 +67,6 @@ async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: s
     assert (await call("GET", "/users/app")).json["user"] == made.json["user"]
     async with await log_in(call) as again:
         assert await rows(again, "SELECT text FROM notes") == [("kept",)]
-
-
-async def test_stop_ends_statements(sandbox: Sandbox, cluster: str, call: Call) -> None:
-    session = await log_in(call)
-    await session.execute("CREATE TABLE notes (text text)")
-    running = asyncio.create_task(session.execute("INSERT INTO notes SELECT 'late' FROM pg_sleep(60)"))
-    sleeping: LiteralString = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-    async with await log_in(call) as other, asyncio.timeout(HANG):
-        while not await rows(other, sleeping):
-            pass
-    await sandbox.stop_database(cluster)
-    with pytest.raises(psycopg.OperationalError):
-        await running
-    await session.close()
-    await sandbox.start_database(cluster)
-    async with await log_in(call) as again:
-        assert await rows(again, "SELECT count(*) FROM notes") == [(0,)]
 
 
 async def test_stop_without_own_server(sandbox: Sandbox) -> None:

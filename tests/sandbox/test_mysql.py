@@ -108,13 +108,6 @@ async def test_doadmin_locks_user_of_api(call: Call, mysql: MySQL) -> None:
         fetch(session, "ALTER USER doadmin ACCOUNT UNLOCK")
 
 
-async def test_the_settings_are_those_of_the_provider(call: Call, root: pymysql.Connection[Cursor]) -> None:
-    assert (await call("GET", "")).status == 200
-    assert fetch(root, "SELECT 'a' || \"User\" FROM mysql.user WHERE User = 'doadmin'") == ["adoadmin"]
-    with pytest.raises(pymysql.OperationalError, match="without a primary key"):
-        fetch(root, "CREATE TABLE mysql.without (a int)")
-
-
 async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, mysql: MySQL) -> None:
     async with Sandbox(windows=[]) as other, caller(other) as calling:
         cluster = f"/v2/databases/{await other.add_cluster('mysql', server=mysql_dsn)}"

@@ -206,15 +206,6 @@ async def test_doadmin_ends_login_of_api(call: Call, admin: AsyncConnection[Any]
     assert (await call("POST", "/users/altered/reset_auth", {})).status == 404
 
 
-async def test_doadmin_takes_the_admin_option_from_nobody(call: Call, admin: AsyncConnection[Any]) -> None:
-    await make(call, "user", "granted")
-    if is_old(admin):
-        await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
-        return
-    with pytest.raises(errors.InvalidGrantOperation):
-        await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
-
-
 async def test_logins_enter_database_of_api(call: Call, admin: AsyncConnection[Any]) -> None:
     """They create nothing there."""
     user = await make(call, "user", "guest")
@@ -235,23 +226,6 @@ async def test_logins_enter_database_of_api(call: Call, admin: AsyncConnection[A
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         await log_in(call, user, "of_the_api")
     await admin.execute("DROP DATABASE of_the_api")
-
-
-async def test_logins_enter_template1(call: Call, admin: AsyncConnection[Any]) -> None:
-    [(rights, owner)] = await rows(admin, SHOWN, "template1")
-    assert "=c/postgres" in rights.strip("{}").split(",")
-    assert owner == "postgres"
-    user = await make(call, "user", "in_template1")
-    async with await log_in(call, user, "template1") as session:
-        for refused in ("CREATE TABLE public.t (a int)", "CREATE TEMPORARY TABLE t (a int)"):
-            with pytest.raises(errors.InsufficientPrivilege):
-                await session.execute(refused)
-    notices: list[str | None] = []
-    admin.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    await admin.execute("REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
-    await admin.execute("GRANT CONNECT ON DATABASE template1 TO PUBLIC")
-    assert notices == ['no privileges could be revoked for "template1"', 'no privileges were granted for "template1"']
-    assert await rows(admin, SHOWN, "template1") == [(rights, owner)]
 
 
 async def test_login_made_by_sql_is_listed(call: Call, admin: AsyncConnection[Any]) -> None:

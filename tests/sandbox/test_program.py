@@ -68,13 +68,6 @@ def test_text_says_what_stays(mysql_dsn: str) -> None:
     assert last == ("Ctrl-C stops it and deletes its data. Users and databases on your own server stay: shop.\n")
 
 
-def test_folder_as_server_of_mysql_is_refused(tmp_path: Path) -> None:
-    with program("--cluster", f"mysql: server={tmp_path}") as process:
-        _, error = process.communicate(timeout=HANG)
-    assert process.returncode == 1
-    assert "must be the URL of a running server, mysql://USER:PASSWORD@HOST:PORT, not a folder" in error
-
-
 def test_rate_limit() -> None:
     with program("--json", "--rate-limit", "2/60", "--cluster", "kafka") as process:
         started = read_start(process)
@@ -134,6 +127,11 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
             "unknown option in the text; the options",
         ),
         (["--cluster", ": server=postgresql://u:hunter2@127.0.0.1:1/x"], 2, "names no engine"),
+        (
+            ["--cluster", "mysql: server=/tmp"],
+            1,
+            "must be the URL of a running server, mysql://USER:PASSWORD@HOST:PORT",
+        ),
         (["--cluster", "redis=a", "--cluster", "redis=a"], 1, "'a' exists already"),
         (["--cluster", "redis: cluster_id=mine"], 1, "cluster_id must be a UUID, not 'mine'"),
         (["--cluster", "redis: tags='a"], 2, "No closing quotation"),
@@ -191,12 +189,6 @@ async def test_default_bind_is_this_machine() -> None:
             port = int(sandbox.url.rpartition(":")[2])
             with nullcontext() if others else pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.2", port)).close()
-
-
-@pytest.mark.parametrize("bind", ["localhost", "::1", ""])
-def test_invalid_addresses_are_refused(bind: str) -> None:
-    with pytest.raises(ValueError, match="must be an IPv4 address"):
-        Sandbox(bind=bind)
 
 
 def test_printed_text_is_for_a_shell() -> None:

@@ -16,17 +16,6 @@ from aiodbclient.sandbox import Sandbox
 from .conftest import Call, Clock, caller
 
 
-async def test_two_sandboxes_know_nothing_of_each_other() -> None:
-    async with Sandbox(windows=[]) as one, Sandbox(windows=[]) as other, caller(one) as call:
-        cluster = await one.add_cluster("pg", backend="memory")
-        assert one.url != other.url
-        assert one.token != other.token
-        assert list(other.clusters) == []
-        assert (await call("GET", f"/v2/databases/{cluster}")).status == 200
-        assert len(one.requests) == 1
-        assert other.requests == []
-
-
 async def test_a_port_and_a_token_may_be_given() -> None:
     async with Sandbox() as first:
         port = int(first.url.rpartition(":")[2])
