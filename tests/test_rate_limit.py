@@ -154,6 +154,17 @@ async def test_no_refused_call_fails(server: Server, make_cluster: MakeCluster, 
     assert len(refused) == refusals
 
 
+async def test_success_ends_row_of_429s(server: Server, make_cluster: MakeCluster) -> None:
+    """After it a 429 is a lone one, which delays its own call and no other."""
+    server.will(fails(429, retry_after="0.01"), DBS, fails(429, retry_after="30"), DBS)
+    dbs = make_cluster(max_wait=1).dbs
+    await dbs.list()
+    with pytest.raises(errors.MaxWaitError):
+        await dbs.list()
+
+    assert await dbs.list() == []
+
+
 @pytest.mark.parametrize("max_wait", [15, None])
 async def test_429_is_no_try(server: Server, make_cluster: MakeCluster, max_wait: float | None) -> None:
     """Also where ``max_wait=None`` says that a call waits as long as it takes."""

@@ -255,6 +255,7 @@ async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: Cluster) -> No
     removed = await pg.users.deprovision(["a", "nobody"])
 
     assert actions(removed) == {"a": Action.DELETED, "nobody": Action.ABSENT}
+    assert requests(sandbox, "users.list") == 1  # of provision: a cluster that was read exists
     assert {user.name for user in await pg.users.list()} == {"doadmin", "b"}
 
 
