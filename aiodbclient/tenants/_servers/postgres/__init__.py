@@ -44,11 +44,8 @@ from . import databases, extensions, logins, object_rights, ownership, rights, s
 from .connection import STEP_SECONDS, BlockedError, CAFile, Session, begin_step, clear, connect, options_from, rows
 from .lock_watcher import LockWatcher
 
-_CONNECTIONS = 4  # for the steps, to one server at a time; each step needs one for some milliseconds
+_CONNECTIONS = 4  # for the steps and the tests of logins, to one server at a time; most need one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
-_TESTS = 4  # how many logins of tenants to test at a time
-_DROPS = 2  # how many ended logins to drop at a time
-_REASSIGNS = 2  # tenants whose objects to take back at a time: others can delay it
 _COPIES = 2  # of a template at a time: were all made at once, all would be ready late
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
@@ -114,9 +111,6 @@ class PostgresServer(Server):
         self.limit = connection_limit
         self.options = options
         self.limits = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
-        self._tests = asyncio.Semaphore(_TESTS)
-        self.drops = asyncio.Semaphore(_DROPS)
-        self.reassigns = asyncio.Semaphore(_REASSIGNS)
         self.copies = asyncio.Semaphore(_COPIES)
         self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
@@ -163,7 +157,7 @@ class PostgresServer(Server):
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         address = self._admin["host"], int(self._admin.get("port", 5432))
-        async with self._tests:
+        async with self.limits:
             return await scram.log_in(address, self._context, names, login, password)
 
     async def count_sessions(self, login: str) -> int:
@@ -264,7 +258,7 @@ class PostgresSteps(TenantSteps):
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
         left = sorted(ended, key=self.names.number, reverse=True)  # first the one that was ended last
-        async with self._server.drops:
+        async with self._server.limits:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     for login in [*left]:
@@ -274,7 +268,7 @@ class PostgresSteps(TenantSteps):
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         await self._step(partial(rights.apply_database_rights, wanted=wanted))
-        async with self._server.reassigns:
+        async with self._server.limits:
             await ownership.repair(self.connected_to, wanted)
         # Last, since readers get their rights on what was reassigned.
         await self._step(partial(object_rights.apply_object_rights, wanted=wanted), self.names.database)
@@ -296,7 +290,7 @@ class PostgresSteps(TenantSteps):
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
         await self._step(partial(object_rights.apply_object_rights, wanted={}), self.names.database)
-        async with self._server.reassigns:  # ``problems`` reports what the administrator may not give
+        async with self._server.limits:  # ``problems`` reports what the administrator may not give
             await ownership.reassign_all(self.connected_to)
         return login
 

@@ -39,14 +39,6 @@ from .rights import (
 
 _EMPTY_SECONDS = 20.0
 
-# Whose it is, whether it is left of an interrupted DROP DATABASE, whether it allows connections, and whether it is the
-# tenant's: its owner role may create in it, or ``create`` has just made it, and nobody has a right on it yet.
-_STATE = SQL("""
-SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn,
-       NOT datallowconn AND datacl IS NULL OR EXISTS (
-           SELECT FROM aclexplode(datacl) WHERE pg_get_userbyid(grantee) = %s AND privilege_type = 'CREATE')
-FROM pg_database WHERE datname = %s
-""")
 # Sessions of any login, and of roles that were dropped. A superuser's is the provider's, and cannot be ended.
 # MATERIALIZED: otherwise the planner may call pg_terminate_backend before it checks the conditions.
 _END_OTHERS = SQL(f"""
@@ -108,24 +100,23 @@ async def drop(session: Session) -> None:
     # DROP DATABASE waits for each process of the server. A client that does not finish its login holds it up until the
     # server ends the connection, after ``authentication_timeout``: 60 s by default. ``statement_timeout`` is longer.
     names, name = session.names, Identifier(session.names.database)
-    for owner, is_left, allows, is_ours in await session.run(_STATE, names.owner, names.database):
-        if owner != session.admin:
-            await need_database(session)
-        if not is_ours and not is_left:
+    if await read_database(session) is not None:  # one that is left of an interrupted DROP DATABASE is dropped too
+        database = await need_database(session)
+        if not database.is_of(names):
             raise session.error(f"the database {names.database!r} is not the tenant's, and was not dropped")
-        if allows and not is_left:
+        if database.connections:
             await lock_out(session)
             await refuse_prepared(session)
             await session.run(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-        try:
-            await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
-        except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
-            raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
-        except StatementTimeoutError as error:
-            raise session.error(
-                f"{error}: it waits for each process of the server, also for a statement that cannot be ended and for "
-                "one that begins a login; the logins are disabled: run it again"
-            ) from None
+    try:
+        await session.run(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+    except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
+        raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
+    except StatementTimeoutError as error:
+        raise session.error(
+            f"{error}: it waits for each process of the server, also for a statement that cannot be ended and for "
+            "one that begins a login; the logins are disabled: run it again"
+        ) from None
 
 
 async def create(session: Session, source: str = "template0") -> bool:
@@ -140,11 +131,11 @@ async def create(session: Session, source: str = "template0") -> bool:
 
 async def open_new(session: Session) -> bool:
     """Give a closed database of the administrator its owner role, and open it. Return whether it is the tenant's."""
-    names = session.names
-    [(owner, _, allows, is_ours)] = await session.run(_STATE, names.owner, names.database)
-    if is_ours and owner == session.admin and not allows:
+    database = await read_database(session) or await need_database(session)
+    is_ours = database.is_of(session.names)
+    if is_ours and database.owner == session.admin and not database.connections:
         await apply_database_rights(session, {})
-    return bool(is_ours)
+    return is_ours
 
 
 async def create_group(session: Session, role: Role) -> None:

@@ -11,6 +11,7 @@ Each session here is in the tenant's database.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import LiteralString
 
@@ -23,42 +24,35 @@ from .rights import GrantStep, apply
 
 _AT_ONCE = 500  # how many objects one statement names
 
-# The quoted names of the owner's objects on which the group lacks one of the privileges.
-_RELATIONS: LiteralString = """
-SELECT format('%%I.%%I', n.nspname, c.relname)
-FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
-WHERE pg_get_userbyid(relowner) = %(owner)s AND g.rolname = %(group)s
-  AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND relkind IN
-"""
-_TABLES = SQL(f"""{_RELATIONS} ('r', 'p', 'v', 'm', 'f')
-  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_table_privilege(g.oid, c.oid, wanted))
-ORDER BY c.oid
-""")
-_SEQUENCES = SQL(f"""{_RELATIONS} ('S')
-  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_sequence_privilege(g.oid, c.oid, wanted))
-ORDER BY c.oid
-""")
-_ROUTINES = SQL("""
-SELECT CASE prokind WHEN 'p' THEN format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
-    ELSE p.oid::regprocedure::text END FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
-WHERE pg_get_userbyid(proowner) = %(owner)s AND g.rolname = %(group)s AND nspname !~ '^pg_'
-  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_function_privilege(g.oid, p.oid, wanted))
-ORDER BY p.oid
-""")
-# The owner of the database owns the schema ``public``.
-_SCHEMAS = SQL("""
-SELECT quote_ident(nspname) FROM pg_namespace n, pg_roles g
-WHERE pg_get_userbyid(nspowner) IN (%(owner)s, 'pg_database_owner') AND g.rolname = %(group)s AND nspname !~ '^pg_'
-  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_schema_privilege(g.oid, n.oid, wanted))
-ORDER BY n.oid
-""")
-# By the word in GRANT: the letter in ``pg_default_acl``, what finds the objects, and the privileges of each role.
-_PRIVILEGES: Mapping[LiteralString, tuple[str, SQL, Mapping[Role, Sequence[LiteralString]]]] = {
-    "SCHEMA": ("n", _SCHEMAS, {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]}),
-    "TABLE": ("r", _TABLES, {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]}),
-    "SEQUENCE": ("S", _SEQUENCES, {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
-    "ROUTINE": ("f", _ROUTINES, {Role.WRITER: ["EXECUTE"]}),
+# By the word in GRANT: the letter in ``pg_default_acl``, and the privileges of each role.
+_PRIVILEGES: Mapping[LiteralString, tuple[str, Mapping[Role, Sequence[LiteralString]]]] = {
+    "SCHEMA": ("n", {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]}),
+    "TABLE": ("r", {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]}),
+    "SEQUENCE": ("S", {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
+    "ROUTINE": ("f", {Role.WRITER: ["EXECUTE"]}),
 }
+# The quoted names of the owner's objects on which the group lacks a privilege of its role. Whoever owns the database,
+# the administrator, is ``pg_database_owner``, whose schema ``public`` becomes the owner's before.
+_LACKING = SQL("""
+WITH objects (word, name, oid, owner, namespace) AS (
+    SELECT 'SCHEMA', quote_ident(nspname), oid, nspowner, oid FROM pg_namespace
+    UNION ALL SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%I.%%I', nspname, relname), c.oid,
+        relowner, relnamespace
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    UNION ALL SELECT 'ROUTINE', CASE prokind
+        WHEN 'p' THEN format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
+        ELSE p.oid::regprocedure::text END, p.oid, proowner, pronamespace
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace)
+SELECT word, name FROM objects o JOIN pg_namespace n ON n.oid = namespace, pg_roles g
+WHERE pg_get_userbyid(owner) IN (%(owner)s, 'pg_database_owner') AND rolname = %(group)s
+  AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND EXISTS (
+    SELECT FROM jsonb_array_elements_text(%(privileges)s::jsonb -> word) AS wanted WHERE NOT CASE word
+        WHEN 'SCHEMA' THEN has_schema_privilege(g.oid, o.oid, wanted)
+        WHEN 'TABLE' THEN has_table_privilege(g.oid, o.oid, wanted)
+        WHEN 'SEQUENCE' THEN has_sequence_privilege(g.oid, o.oid, wanted)
+        ELSE has_function_privilege(g.oid, o.oid, wanted) END)
+ORDER BY word, o.oid
+""")
 # What the owner may give each role, and ``repair`` does not.
 _OF_LARGE_OBJECTS: Mapping[Role, Sequence[str]] = {Role.WRITER: ["SELECT", "UPDATE"], Role.READER: ["SELECT"]}
 _DEFAULTS = SQL("""
@@ -127,16 +121,18 @@ async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) ->
     for role in roles:
         group = names.group(role)
         defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
-        for word, (letter, query, of_roles) in _PRIVILEGES.items():
-            privileges = of_roles.get(role, ())
-            rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
-            wanted_here = ", ".join(privileges)
-            for start in range(0, len(rows), _AT_ONCE):
-                objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
-                grant = SQL(f"GRANT {wanted_here} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
+        wanted_of: dict[LiteralString, Sequence[LiteralString]]
+        wanted_of = {word: of_roles[role] for word, (_, of_roles) in _PRIVILEGES.items() if role in of_roles}
+        lacking = await session.run(_LACKING, owner=names.owner, group=group, privileges=json.dumps(wanted_of))
+        for word, privileges in wanted_of.items():
+            objects = [verbatim(name) for kind, name in lacking if kind == word]
+            privileges_here = ", ".join(privileges)
+            for start in range(0, len(objects), _AT_ONCE):
+                some = SQL(", ").join(objects[start : start + _AT_ONCE])
+                grant = SQL(f"GRANT {privileges_here} ON {word} {{}} TO {{}}").format(some, Identifier(group))
                 steps.append(GrantStep(grant, as_owner=True))
-            if not {(letter, privilege) for privilege in privileges} <= defaults:
-                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted_here} ON {word}S TO {{}}")
+            if not {(_PRIVILEGES[word][0], privilege) for privilege in privileges} <= defaults:
+                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {privileges_here} ON {word}S TO {{}}")
                 steps.append(GrantStep(default.format(Identifier(group)), as_owner=True))
     return steps
 
@@ -149,7 +145,7 @@ async def _beyond_steps(session: Session, wanted: Mapping[str, Role]) -> list[Gr
     allowed = [
         f"{word} {privilege} {name}"
         for name, role in roles.items()
-        for word, (_, _, of_roles) in _PRIVILEGES.items()
+        for word, (_, of_roles) in _PRIVILEGES.items()
         for privilege in of_roles.get(role, ())
     ]
     allowed += [f"LARGE OBJECT {each} {name}" for name, role in roles.items() for each in _OF_LARGE_OBJECTS[role]]

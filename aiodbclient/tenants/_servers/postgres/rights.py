@@ -30,7 +30,7 @@ from typing import LiteralString
 from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._naming import ROLES, Role
+from ..._naming import ROLES, Names, Role
 from ..._outcomes import Problem, ProblemKind
 from .. import SHARE_OF_CONNECTIONS
 from .connection import Session, Statement, as_role
@@ -41,7 +41,7 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
 """
 # A privilege that a role may grant to others ends with "*".
 _DATABASE = SQL("""
-SELECT pg_get_userbyid(datdba), datallowconn, (
+SELECT pg_get_userbyid(datdba), datallowconn, NOT datallowconn AND datacl IS NULL, (
     SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
         SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END,
                json_agg(DISTINCT privilege_type || CASE WHEN is_grantable THEN '*' ELSE '' END)
@@ -100,7 +100,12 @@ class Database:
 
     owner: str
     connections: bool  # whether it allows them
+    is_new: bool  # closed, and nobody has a right on it yet: ``create`` has just made it
     privileges: dict[str, list[str]]  # of each role but its owner. PUBLIC is ""
+
+    def is_of(self, tenant: Names) -> bool:
+        """Whether it is the tenant's: its owner role may create in it, or ``create`` has just made it."""
+        return self.is_new or any(each.startswith("CREATE") for each in self.privileges.get(tenant.owner, ()))
 
 
 @frozen
