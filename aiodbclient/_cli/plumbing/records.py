@@ -202,7 +202,8 @@ class Records:
 
     def on_cluster(self, cluster: str | None) -> StoreOptions:
         """The options that lead another command to one of the clusters, by its name or id; None: to all."""
-        return self.options if cluster is None else evolve(self.options, clusters=[self.clusters.get(cluster, cluster)])
+        clusters = self.clusters.values() if cluster is None else [self.clusters.get(cluster, cluster)]
+        return evolve(self.options, clusters=[*clusters])
 
 
 def has_role(record: TenantRecord, role: Role) -> bool:
