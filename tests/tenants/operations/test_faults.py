@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +25,7 @@ from aiodbclient.tenants.errors import ClaimLostError, GrantError, StoreError, T
 
 from ..conftest import Place, found_taken, only, present
 from ..leaks import leaks
-from ..programs import ask, refusal, session_of
+from ..programs import ask, refusal
 from ..store_contract import LONG
 
 
@@ -107,56 +102,6 @@ async def test_a_token_without_view_credentials_needs_an_administrator(anywhere:
         for name, admin in (("alpha", login), ("beta", {cluster.id: login})):
             tenants = Tenants(cluster, anywhere.store, prefix=anywhere.prefix, admin=admin)
             await works(await tenants.ensure(name))
-
-
-STOPPED = """
-import asyncio, os, signal, sys
-from aiodbclient.tenants._operations import tenant
-from aiodbclient import DatabaseClient
-from aiodbclient.tenants import SQLiteStore, Tenants
-
-tenant.LEASE = 1.0
-
-class Stopped(SQLiteStore):
-    async def save(self, claim, record, *, release=False):
-        await super().save(claim, record, release=release)
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-async def main(cluster, store, prefix):
-    async with DatabaseClient() as client, Stopped(store) as opened:
-        tenants = Tenants(client.cluster(cluster), opened, prefix=prefix)
-        async for outcome in tenants.rotate(["alpha"], force=True):
-            print(outcome.action, outcome.error)
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-async def test_stopped_process_past_its_lease(place: Place, tmp_path: Path) -> None:
-    """A process is stopped during its rotation. Another one takes over, and finishes before the first one wakes."""
-    tenants = place.tenants()
-    first = await tenants.ensure("alpha")
-    [_ async for _ in tenants.rotate(["alpha"])]
-    async with session_of(first) as run:  # the rotation has to end it
-        await run("SELECT 1")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", STOPPED, place.cluster.id, str(tmp_path / "tenants.db"), place.prefix),
-            env=os.environ | {"DIGITALOCEAN_TOKEN": place.sandbox.token, "DIGITALOCEAN_API_URL": place.sandbox.url},
-            stdout=PIPE,
-        )
-        while (record := await place.store.get("alpha")) is None or record.operation is None:
-            await asyncio.sleep(0.01)
-
-        [outcome] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
-        assert outcome.credential is not None
-        process.send_signal(signal.SIGCONT)
-        printed, _ = await process.communicate()
-
-    # If it was stopped while it connected, it has waited too long when it wakes.
-    assert printed.startswith((b"kept", b"rotated")) or b"the credential in use was not touched" in printed, printed
-    record = present(await place.store.get("alpha"))
-    assert record.operation is None
-    await works(present(record.credential()))
 
 
 @pytest.mark.parametrize("how", ["the lease expired", "a renewal lost the claim"])

@@ -143,54 +143,40 @@ async def test_outage_error_says_state_on_record(anywhere: Place) -> None:
                 break
 
 
-async def test_server_stops_during_check(anywhere: Place) -> None:
-    """It stops at messages of a check in turn."""
-    async with behind(anywhere) as proxy:
-        tenants = anywhere.tenants()
-        assert all([outcome.error is None async for outcome in tenants.provision(NAMES)])
-        failed = 0
-        for number in count(1, 9):
-            outage = proxy.add(nth=number, cut=True)
-            outcomes = [outcome async for outcome in tenants.check()]
-            assert sorted(outcome.name for outcome in outcomes) == sorted(NAMES)
-            assert {outcome.problems for outcome in outcomes if outcome.error is None} <= {()}
-            errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-            assert all(isinstance(error, GrantError) for error in errors), errors
-            if not outage.fired:
-                assert errors == []
-                break
-            failed += bool(errors)  # none, if it stops at the last message of a session
-            proxy.rules.clear()
-            assert {outcome.problems async for outcome in tenants.check()} == {()}
-        assert failed > 2
+Breaks = Callable[[str], Awaitable[object]]
 
 
-async def test_server_stops_during_repair(anywhere: Place) -> None:
-    """It stops at messages of a repair in turn."""
-    users = anywhere.cluster.users
+@pytest.mark.parametrize(("operation", "step"), [("check", 9), ("repair", 21)])
+async def test_server_stops_during_operation(anywhere: Place, operation: str, step: int) -> None:
+    """It stops at messages of the operation in turn."""
+    users, names = anywhere.cluster.users, NAMES[:2]
+    broken: list[tuple[str, Breaks]] = [("alpha", users.delete), ("beta", users.reset_auth)]
     async with behind(anywhere) as proxy:
         tenants = anywhere.tenants()
-        assert all([outcome.error is None async for outcome in tenants.provision(NAMES[:2])])
+        assert all([outcome.error is None async for outcome in tenants.provision(names)])
         failed = 0
-        for number in count(1, 21):
-            before = {name: await tenants.get(name) for name in NAMES[:2]}
-            if one := before["alpha"]:
-                await users.delete(one.username)
-            if other := before["beta"]:
-                await users.reset_auth(other.username)
+        for number in count(1, step):
+            for name, breaks in broken:
+                if operation == "repair" and (credential := await tenants.get(name)):
+                    await breaks(credential.username)
             outage = proxy.add(nth=number, cut=True)
             try:
-                outcomes = [outcome async for outcome in tenants.repair(all=True)]
+                outcomes = await (tenants.check() if operation == "check" else tenants.repair(all=True))
             except GrantError as ended:  # the whole run, which could not begin
+                assert operation == "repair"
                 errors: list[Exception] = [ended]
             else:
+                assert sorted(outcome.name for outcome in outcomes) == names
                 errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+                if operation == "check":
+                    assert {outcome.problems for outcome in outcomes if outcome.error is None} <= {()}
             assert all(isinstance(error, GrantError) for error in errors), errors
             stopped = bool(outage.fired)
             proxy.rules.clear()
             assert stopped or errors == []
-            failed += bool(errors)
-            assert all([outcome.error is None async for outcome in tenants.repair(all=True)])
+            failed += bool(errors)  # none, if it stops at the last message of a session
+            if operation == "repair":
+                assert all([outcome.error is None async for outcome in tenants.repair(all=True)])
             assert {outcome.problems async for outcome in tenants.check()} == {()}
             assert await anywhere.logins() == sorted(await logins_on_record(anywhere))
             if not stopped:

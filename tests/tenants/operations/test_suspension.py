@@ -178,21 +178,34 @@ async def test_remove_suspended_for(anywhere: Place) -> None:
         tenants.remove(names, suspended_for=timedelta(days=-1))
 
 
-async def test_unfinished_suspension_is_finished(place: Place) -> None:
-    """By a repair. test_killed.py has another suspension."""
-    tenants = place.tenants()
+@pytest.mark.parametrize(
+    ("unfinished", "why", "done"),
+    [
+        ("suspend", "is being suspended", TenantAction.SUSPENDED),
+        ("resume", "is being resumed", TenantAction.RESUMED),
+    ],
+)
+async def test_repair_finishes_operation(place: Place, unfinished: str, why: str, done: TenantAction) -> None:
+    """No login works until then. test_killed.py has the operation itself, which finishes it too."""
+    tenants, readers = place.tenants(), place.tenants().role("reader")
     await tenants.ensure("alpha")
-    await begun(place, lambda dying: only(dying.suspend(["alpha"])))
+    await readers.ensure("alpha")
+    if unfinished == "resume":
+        await suspended(tenants)
+    await begun(place, lambda dying: only(getattr(dying, unfinished)(["alpha"])))
     assert await tenants.get("alpha") is None
     assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.UNFINISHED)
-    with pytest.raises(SuspendedError, match="is being suspended"):
+    with pytest.raises(SuspendedError, match=why):
         await tenants.ensure("alpha")
     assert isinstance((await only(tenants.rotate(["alpha"]))).error, SuspendedError)
 
-    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.SUSPENDED
+    assert (await only(tenants.repair(["alpha"]))).action is done
 
-    assert await tenants.get("alpha") is None
-    assert (await only(tenants.check(["alpha"]))).problems == ()
+    for each in (tenants, readers):
+        credential = await each.get("alpha")
+        assert (credential is None) is (unfinished == "suspend")
+        assert credential is None or not await refusal(credential, "SELECT 1")
+        assert (await only(each.check(["alpha"]))).problems == ()
 
 
 async def test_resume_after_unfinished_suspension(place: Place) -> None:
@@ -206,25 +219,6 @@ async def test_resume_after_unfinished_suspension(place: Place) -> None:
     assert await refusal(first)
     assert resumed.credential is not None
     assert not await refusal(resumed.credential, "SELECT 1")
-
-
-async def test_unfinished_resumption_counts_as_suspended(place: Place) -> None:
-    """A repair finishes it. test_killed.py has another resumption."""
-    tenants = place.tenants()
-    await tenants.ensure("alpha")
-    await tenants.role("reader").ensure("alpha")
-    await suspended(tenants)
-    await begun(place, lambda dying: only(dying.resume(["alpha"])))
-    assert await tenants.get("alpha") is None
-    with pytest.raises(SuspendedError):
-        await tenants.ensure("alpha")
-    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.UNFINISHED)
-
-    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.RESUMED
-
-    for each in (tenants, tenants.role("reader")):
-        credential = present(await each.get("alpha"))
-        assert not await refusal(credential, "SELECT 1")
 
 
 @pytest.mark.parametrize(
