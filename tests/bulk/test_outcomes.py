@@ -313,22 +313,6 @@ async def test_engine_without_users_gets_nothing(sandbox: Sandbox, client: Datab
     assert [request.operation for request in sandbox.requests] == ["clusters.get"]
 
 
-async def test_runs_on_several_clusters_alternate(sandbox: Sandbox, client: DatabaseClient) -> None:
-    clusters = [client.cluster(await sandbox.add_cluster("pg", backend="memory")) for _ in range(3)]
-    sandbox.faults.add("users.create", delay=0.02)
-    order: list[str] = []
-
-    async def provision(cluster: Cluster) -> None:
-        async for outcome in cluster.users.provision((f"t{n}" for n in range(8)), concurrency=2):
-            assert outcome.error is None
-            order.append(cluster.id)
-
-    await asyncio.gather(*map(provision, clusters))
-
-    assert {name: order.count(name) for name in order} == {cluster.id: 8 for cluster in clusters}
-    assert set(order[:12]) == {cluster.id for cluster in clusters}
-
-
 async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, client: DatabaseClient, pg: Cluster) -> None:
     sandbox.faults.add(nth=1, times=2, status=429, headers={"retry-after": "0.1"})
 

@@ -60,14 +60,6 @@ async def test_next_goes_window_after_first_answer(loop: VirtualLoop) -> None:
 
 
 @virtual
-async def test_every_window_counts(loop: VirtualLoop) -> None:
-    queue = Queue(limiter_of((2, 1.0), (3, 10.0)), loop)
-    for n in range(5):
-        await (await queue.enter(str(n)))
-    assert [at for _, at in queue.went] == [0, 0, 1, 10, 10]
-
-
-@virtual
 async def test_bulk_goes_behind_others(loop: VirtualLoop) -> None:
     limiter = limiter_of((1, 1.0))
     await spend(limiter, 1)
@@ -194,24 +186,6 @@ async def test_cancelled_waiter_gives_up_place(loop: VirtualLoop) -> None:
 
 
 @virtual
-async def test_max_wait_outlives_cancelled_calls(loop: VirtualLoop) -> None:
-    limiter, start = limiter_of((1, 10.0)), loop.time()
-    await spend(limiter, 1)
-    queue = Queue(limiter, loop)
-    stays = await queue.enter("stays", bulk=True, max_wait=15)
-    leave = [await queue.enter("hasty", max_wait=12)]
-    leave += [await queue.enter(f"patient {n}", bulk=True, max_wait=60) for n in range(3)]
-    for task in leave:
-        task.cancel()
-        await settle()
-    person = await queue.enter("person")  # takes the slot that "stays" hoped for
-    with pytest.raises(MaxWaitError):
-        await stays
-    assert loop.time() - start == pytest.approx(15, abs=0.001)
-    await person
-
-
-@virtual
 async def test_waiter_cancelled_at_its_turn_loses_no_slot(loop: VirtualLoop) -> None:
     limiter = limiter_of((1, 10.0))
     slot = await limiter.acquire()
@@ -223,27 +197,6 @@ async def test_waiter_cancelled_at_its_turn_loses_no_slot(loop: VirtualLoop) -> 
         await second
     assert queue.went == [("second", 0)]
     assert first.cancelled()
-
-
-@virtual
-async def test_ten_thousand_waiters_leave_nothing_behind(loop: VirtualLoop) -> None:
-    limiter = RateLimiter()
-    await spend(limiter, 250)
-    assert loop.timers() == 0
-    tasks = [
-        asyncio.create_task(limiter.acquire(bulk=n % 2 == 0, max_wait=20_000 if n % 3 == 0 else None))
-        for n in range(10_000)
-    ]
-    await settle()
-    assert (limiter.snapshot().waiting, loop.timers()) == (10_000, 1 + 3_334)  # the next slot, and each max_wait
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    snapshot = limiter.snapshot()
-    assert (snapshot.waiting, snapshot.in_flight, loop.timers()) == (0, 0, 0)
-    assert all(task.cancelled() for task in tasks)
-    await asyncio.sleep(61)
-    await asyncio.wait_for(limiter.acquire(), 0.001)
 
 
 @virtual
@@ -278,20 +231,6 @@ def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     live(main)
     text = "waiting 60.0 s for the rate limit, which allows 2 requests in 60 s: 1 call waits; max_wait= bounds it"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", text)]
-
-
-@pytest.mark.parametrize(("bulk", "advice"), [(True, ""), (False, "; max_wait= bounds it")])
-def test_log_advises_max_wait_for_single_calls(bulk: bool, advice: str, caplog: pytest.LogCaptureFixture) -> None:
-    """``max_wait`` does not bound the wait of a run."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((2, 60.0))
-        await spend(limiter, 2)
-        await limiter.acquire(bulk=bulk)
-
-    live(main)
-    text = f"waiting 60.0 s for the rate limit, which allows 2 requests in 60 s: 1 call waits{advice}"
-    assert caplog.messages == [text]
 
 
 def test_the_default_limiter_is_the_documented_one() -> None:
