@@ -205,8 +205,8 @@ class TenantRole:
         Args:
             names: The tenants.
             all: Whether to do it for all on record, instead of ``names``.
-            older_than: Leave tenants alone whose rotation is younger, by the store's clock. Without ``names``: all on
-                record that were rotated before.
+            older_than: Leave tenants alone whose rotation is younger, by the store's clock, unless their revocation is
+                unfinished. Without ``names``: all on record that were rotated before.
             unused: Whether to leave tenants alone while a session of the previous login is open.
 
         Returns:

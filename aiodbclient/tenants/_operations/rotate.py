@@ -7,6 +7,7 @@ from datetime import timedelta
 from attrs import evolve
 
 from .._context import Context
+from .._naming import Role
 from .._outcomes import TenantAction, TenantDone, done
 from .._records import OperationKind, TenantRecord, TenantState, operation_on, rotated, unusable
 from ..errors import RotationPendingError
@@ -30,10 +31,8 @@ class RotateTenants(ChangeTenants[TenantDone]):
         login = None if record is None else record.current(role)
         if record is None or login is None or record.state(role) not in _USABLE:
             raise unusable(record, name, role)
-        operation = operation_on(record, role)
-        is_unfinished = operation is not None and operation.kind is OperationKind.ROTATE  # then finish it
         was_rotated = login_at_start not in (None, login.username)  # by another process, meanwhile
-        is_young = self.is_young(login.created) and not is_unfinished
+        is_young = self.is_young(login.created) and not _is_unfinished(record, role, OperationKind.ROTATE)
         is_settled = record.state(role) is TenantState.SUSPENDED or was_rotated or is_young
         return done(TenantAction.KEPT, record, role) if is_settled else None
 
@@ -71,8 +70,9 @@ class RevokePrevious(ChangeTenants[TenantDone]):
         nothing_to_end = record.previous(role) is None and record.operation is None
         # After a rotation by another process, programs still use the previous login: leave it for a later run.
         was_rotated = login_at_start not in (None, login.username)
-        is_settled = record.state(role) is TenantState.SUSPENDED or nothing_to_end or was_rotated
-        return done(TenantAction.KEPT, record, role) if is_settled or self.is_young(login.created) else None
+        is_young = self.is_young(login.created) and not _is_unfinished(record, role, OperationKind.REVOKE)
+        is_settled = record.state(role) is TenantState.SUSPENDED or nothing_to_end or was_rotated or is_young
+        return done(TenantAction.KEPT, record, role) if is_settled else None
 
     async def change(self, tenant: Tenant) -> TenantDone:
         previous = tenant.stored.previous(tenant.role)
@@ -81,3 +81,9 @@ class RevokePrevious(ChangeTenants[TenantDone]):
             return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
         await tenant.finish(await tenant.revoke_previous(tenant.role))
         return done(TenantAction.REVOKED, tenant.stored, tenant.role)
+
+
+def _is_unfinished(record: TenantRecord, role: Role, kind: OperationKind) -> bool:
+    """Whether a process died in this operation: then it is finished, however young the login is."""
+    operation = operation_on(record, role)
+    return operation is not None and operation.kind is kind

@@ -148,6 +148,20 @@ async def test_rotation_by_age_finishes_unfinished_one(place: Place) -> None:
     assert outcomes == {"alpha": TenantAction.ROTATED, "beta": TenantAction.KEPT}
 
 
+async def test_revocation_by_age_finishes_unfinished_one(place: Place) -> None:
+    """A dead process left it, so the previous login may be disabled already. Another young rotation is kept."""
+    tenants = place.tenants()
+    first, second = await rotated(tenants)
+    await tenants.ensure("beta")
+    await only(tenants.rotate(["beta"]))
+    await leave(place.store, second, OperationKind.REVOKE)
+
+    outcomes = {outcome.name: outcome.action async for outcome in tenants.revoke_previous(older_than=DAY)}
+
+    assert outcomes == {"alpha": TenantAction.REVOKED, "beta": TenantAction.KEPT}
+    assert await refusal(first)
+
+
 async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
     first, second = await rotated(place.tenants())
     await leave(place.store, second, OperationKind.REPAIR)
