@@ -39,6 +39,7 @@ from .errors import GrantError
 Limits: TypeAlias = defaultdict[str, asyncio.Semaphore]  # by cluster
 
 AT_A_TIME = 16  # tenants of one cluster that a run works on. Their server takes fewer connections
+_new_limits = partial(defaultdict[str, asyncio.Semaphore], partial(asyncio.Semaphore, AT_A_TIME))
 UNREACHABLE = (
     ConfigurationError,
     GrantError,
@@ -80,10 +81,6 @@ class TenantCluster:
         )
 
 
-def _make_limits() -> Limits:
-    return defaultdict(partial(asyncio.Semaphore, AT_A_TIME))
-
-
 @define(eq=False, repr=False)
 class TenantClusters:
     """The clusters of one ``Tenants``, each of which is read once, and again after an error of its server."""
@@ -97,13 +94,13 @@ class TenantClusters:
     _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
     # Of one job:
     _pause: MaintenanceWait | None = None  # of a run; None: requests do not wait in the bulk lane
-    limits: Limits = field(factory=_make_limits)  # all single calls of a ``Tenants`` share them
+    limits: Limits = field(factory=_new_limits)  # all single calls of a ``Tenants`` share them
     _unreachable: dict[str, tuple[DatabaseClientError, float]] = field(init=False, factory=dict)
     _unanswered: defaultdict[str, set[str]] = field(init=False, factory=partial(defaultdict, set))  # tenants in a row
 
     def for_run(self, pause: MaintenanceWait | None, limits: Limits | None = None) -> TenantClusters:
         """Return these clusters, all assumed reachable, for one job, which has its own limits if it is given none."""
-        return evolve(self, pause=pause, limits=_make_limits() if limits is None else limits)
+        return evolve(self, pause=pause, limits=_new_limits() if limits is None else limits)
 
     def name(self, cluster: str) -> str | None:
         return self._read[cluster].name if cluster in self._read else None

@@ -91,12 +91,21 @@ _IN_PROGRESS: Mapping[OperationKind, tuple[TenantState, str]] = {
     OperationKind.MOVE: (TenantState.MOVING, "repair"),
 }
 
-_WHY_UNUSABLE: Mapping[TenantState, str] = {
-    TenantState.SUSPENDING: "is being suspended",
-    TenantState.RESUMING: "is being resumed: try again in a moment, or run resume if nobody resumes it",
-    TenantState.MOVING: "is being moved to another cluster: try again in a moment, or repair the tenant if nobody "
-    "moves it",
-    TenantState.REMOVING: "is being removed, or its removal is unfinished: run remove",
+# Why a tenant has no usable credential, and what to do. A role is SUSPENDED, for example, with its tenant.
+_UNUSABLE: Mapping[TenantState, tuple[type[TenantNotFoundError | TenantUnavailableError], str]] = {
+    TenantState.ABSENT: (TenantNotFoundError, "has no usable credential on record: provision it first"),
+    TenantState.PROVISIONING: (TenantNotFoundError, "has no usable credential on record: provision it first"),
+    TenantState.SUSPENDING: (SuspendedError, "is being suspended"),
+    TenantState.SUSPENDED: (SuspendedError, "is suspended since {since:%Y-%m-%d %H:%M} UTC: resume it first"),
+    TenantState.RESUMING: (
+        SuspendedError,
+        "is being resumed: try again in a moment, or run resume if nobody resumes it",
+    ),
+    TenantState.MOVING: (
+        TenantMovingError,
+        "is being moved to another cluster: try again in a moment, or repair the tenant if nobody moves it",
+    ),
+    TenantState.REMOVING: (TenantNotFoundError, "is being removed, or its removal is unfinished: run remove"),
 }
 
 
@@ -287,19 +296,16 @@ def required(record: TenantRecord | None, name: str, role: Role) -> Credential:
 
 def unusable(record: TenantRecord | None, name: str, role: Role) -> TenantNotFoundError | TenantUnavailableError:
     """The error for a tenant, or a role of it, without a usable credential, with the operation to run next."""
-    state = state_of(record, role)
-    if state is TenantState.ABSENT and role is not Role.OWNER:
-        lacks = f"no {role}: provision one first"
-        if record is None:
-            lacks = f"no credential on record, so it can have no {role}: provision it first"
-        return TenantNotFoundError(f"the tenant {name!r} has {lacks}; nothing was sent")
-    what = _WHY_UNUSABLE.get(state, "has no usable credential on record: provision it first")
-    if state is TenantState.SUSPENDED and record is not None:
-        what = f"is suspended since {record.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
-    who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-    kinds = {TenantState.MOVING: TenantMovingError}
-    kind = kinds.get(state, SuspendedError) if state in _LOCKED_OUT else TenantNotFoundError
-    return kind(f"{who} {what}; nothing was sent")
+    state, tenant = state_of(record, role), f"the tenant {name!r}"
+    if role is not Role.OWNER and record is None:
+        text = f"{tenant} has no credential on record, so it can have no {role}: provision it first"
+        return TenantNotFoundError(f"{text}; nothing was sent")
+    if role is not Role.OWNER and state is TenantState.ABSENT:
+        return TenantNotFoundError(f"{tenant} has no {role}: provision one first; nothing was sent")
+    error, why = _UNUSABLE.get(state, _UNUSABLE[TenantState.ABSENT])
+    since = None if record is None else record.suspended
+    who = tenant if role is Role.OWNER else f"the {role} of {tenant}"
+    return error(f"{who} {why.format(since=since)}; nothing was sent")
 
 
 def is_locked_out(state: TenantState) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from tempfile import NamedTemporaryFile, TemporaryFile
@@ -60,18 +60,16 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_
 AND (s.setrole = to_regrole(quote_ident(%(login)s))::oid OR s.setrole = 0 AND s.setdatabase <> 0)
 AND split_part(each, '=', 1) <> 'role'
 """)
-# The statement that counts the rows of each table, and sums up a hash of each column; or reads where a sequence is. It
-# calls no function, cast or operator of a tenant: the columns are of PostgreSQL's own types, and are not generated.
-_COUNTS = SQL("""
-SELECT format('SELECT %%L, %%s FROM %%I.%%I%%s', nspname || '.' || relname,
-  CASE relkind WHEN 'S' THEN 'last_value::text || '' '' || is_called'
-    ELSE concat_ws(', ', 'array_to_string(ARRAY[count(*)', (
-        SELECT string_agg(
-            format('coalesce(sum(hashtextextended(%%I%%s::text COLLATE "C", 0)), 0)', attname,
-                CASE atttypid WHEN 'money'::regtype THEN '::numeric' END), ', ' ORDER BY attnum)
-        FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
-        AND atttypid = ANY (%(types)s::regtype[]))) || '], '' '')' END,
-  nspname, relname, CASE WHEN relkind = 'r' THEN ' ' || extcondition[array_position(extconfig, c.oid)] END)
+# What is counted: each table, the columns whose values are compared, and the condition that the rows have which a dump
+# takes of an extension's table; and each sequence. ``_count`` has the statement. It calls no function, cast or operator
+# of a tenant: the columns are of PostgreSQL's own types, and are not generated.
+_COUNTED = SQL("""
+SELECT quote_literal(nspname || '.' || relname), format('%%I.%%I', nspname, relname), relkind = 'S',
+  ARRAY(
+    SELECT quote_ident(attname) || CASE atttypid WHEN 'money'::regtype THEN '::numeric' ELSE '' END
+    FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    AND atttypid = ANY (%(types)s::regtype[]) ORDER BY attnum),
+  CASE relkind WHEN 'r' THEN extcondition[array_position(extconfig, c.oid)] END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
 LEFT JOIN pg_extension e ON e.oid = d.refobjid
@@ -147,15 +145,15 @@ class Copier:
     # For libpq. They override settings of the database, the login and the server.
     options: str
 
-    @staticmethod
-    def refusal(source: str, target: str) -> str:
-        """Why a server of version ``target`` takes no dump of one of version ``source``; "" if it does."""
-        return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
-
     @classmethod
     async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
-        """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
-        at_least, newest = _major(source), _major(target)
+        """Find the programs for servers of these versions.
+
+        Raises GrantError if the target is older, or ConfigurationError that names what to install.
+        """
+        at_least, newest = [int(re.split(r"[. ]", version)[0]) for version in (source, target)]
+        if newest < at_least:
+            raise GrantError(f"PostgreSQL {target} is older than {source}")
         below = 999 if newest >= _NEW_SETTING else _NEW_SETTING
         found = [each for each in await installed() if not (has_tls and each.lacks_tls)]
         fitting = [each for each in found if at_least <= each.version[0] < below]
@@ -288,7 +286,7 @@ class Copier:
         """Of each table, or of those of extensions, its rows and sums of hashes of its values; where sequences are."""
         async with self._session(credential) as ask:
             found = {} if members else dict(await ask(_COUNT_LARGE_OBJECTS))
-            counts = [verbatim(text) for (text,) in await ask(_COUNTS, {"types": _HASHED, "members": members})]
+            counts = [_count(*each) for each in await ask(_COUNTED, {"types": _HASHED, "members": members})]
             for at in range(0, len(counts), _AT_ONCE):
                 found |= dict(await ask(SQL(" UNION ALL ").join(counts[at : at + _AT_ONCE])))
         return found
@@ -332,8 +330,12 @@ class Copier:
             yield ask
 
 
-def _major(version: str) -> int:
-    return int(re.split(r"[. ]", version)[0])
+def _count(name: str, table: str, is_sequence: bool, columns: Sequence[str], condition: str | None) -> SQL:
+    """The statement that counts rows and sums up a hash of each column of a table, or reads where a sequence is."""
+    hashes = [f'coalesce(sum(hashtextextended({each}::text COLLATE "C", 0)), 0)' for each in columns]
+    counted = f"array_to_string(ARRAY[{', '.join(['count(*)', *hashes])}], ' ')"
+    what = "last_value::text || ' ' || is_called" if is_sequence else counted
+    return verbatim(f"SELECT {name}, {what} FROM {table} {condition or ''}")
 
 
 def _place_of(credential: Credential) -> str:

@@ -196,10 +196,11 @@ class _Move:
         source, target = [(await each.server.administrator()).version for each in (self._tenant.cluster, self._target)]
         from .copier import Copier  # needs the driver
 
-        if reason := Copier.refusal(source, target):
-            raise self._error(reason)
         has_tls = self._tenant.stored.ca is not None
-        return await Copier.with_tools(self._tenant.names, source, target, has_tls=has_tls)
+        try:
+            return await Copier.with_tools(self._tenant.names, source, target, has_tls=has_tls)
+        except GrantError as error:
+            raise self._error(str(error)) from None
 
     async def _prepare(
         self, copier: Copier, info: DatabaseInfo, source: Credential, logins: dict[Role, str]

@@ -104,10 +104,6 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Do the work on one tenant, and return its outcome, without ``tries``."""
 
 
-class PlacementChangedError(Exception):
-    """Another process has put the tenant on another cluster since the record was read: begin again."""
-
-
 class ChangeTenants(TenantJob[DoneT]):
     """A job that changes tenants; each operation is a subclass with ``noop_outcome`` and ``change``."""
 
@@ -135,8 +131,7 @@ class ChangeTenants(TenantJob[DoneT]):
 
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
-        waits_until: float | None = None  # for another process that works on the tenant
-        losses, wait = 0, _FIRST_POLL
+        losses, wait, waits_until = 0, _FIRST_POLL, None
         record = await self.context.record(name)
         login = None if record is None else record.current(self.context.role)
         login_at_start = None if login is None else login.username
@@ -147,11 +142,12 @@ class ChangeTenants(TenantJob[DoneT]):
                     async with claimed(self.context, cluster, name, reporter) as tenant:
                         waits_until = None
                         reporter.stats.writes += 1  # ``Run.stop`` lets it finish
-                        return await self._do_claimed(tenant, record, login_at_start)
+                        if (outcome := self.noop_outcome(name, tenant.record, login_at_start)) is not None:
+                            return outcome  # meanwhile another process has done it
+                        if not _is_placed_elsewhere(tenant, record):
+                            return await self._do_claimed(tenant, login_at_start)
                 except AlreadyClaimedError:
                     waits_until = _wait_for_claim(name, waits_until)
-                except PlacementChangedError:
-                    pass
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
@@ -161,26 +157,18 @@ class ChangeTenants(TenantJob[DoneT]):
             record = await self.context.record(name)
         return outcome
 
-    async def _do_claimed(self, tenant: Tenant, seen: TenantRecord | None, login_at_start: str | None) -> DoneT:
-        """Do the work under the claim; ``seen`` is the record from before the claim."""
-        cluster, record, name = tenant.cluster, tenant.record, tenant.names.tenant
-        if (outcome := self.noop_outcome(name, record, login_at_start)) is not None:
-            return outcome  # meanwhile another process has done it
-        # A new tenant whose first cluster is unreachable is made on another one, if nobody else did so meanwhile.
-        places = {cluster.id}
-        if seen is not None and record is not None and record.state() is TenantState.PROVISIONING:
-            places.add(seen.cluster)
-        if record is not None and record.cluster not in places:
-            raise PlacementChangedError
+    async def _do_claimed(self, tenant: Tenant, login_at_start: str | None) -> DoneT:
+        """Recover what a dead process left, then do the work, unless there is nothing to do any more."""
+        cluster, record = tenant.cluster, tenant.record
         was_interrupted = record is not None and record.operation is not None
         try:
-            with self.context.clusters.track_failures(cluster.id, name):
-                async with cluster.server.session(tenant, was_interrupted=was_interrupted) as steps:
-                    tenant.steps = steps
+            with self.context.clusters.track_failures(cluster.id, tenant.names.tenant):
+                async with cluster.server.session(tenant, was_interrupted=was_interrupted) as tenant.steps:
                     await tenant.inspect(ends_logins=self.ends_logins)
                     if await self.recover(tenant):
                         await tenant.inspect(ends_logins=self.ends_logins)
-                        if (outcome := self.noop_outcome(name, tenant.record, login_at_start)) is not None:
+                        outcome = self.noop_outcome(tenant.names.tenant, tenant.record, login_at_start)
+                        if outcome is not None:
                             return outcome
                     return await self.change(tenant)
         except GrantError as error:
@@ -212,6 +200,15 @@ class ChangeTenants(TenantJob[DoneT]):
     @abstractmethod
     async def change(self, tenant: Tenant) -> DoneT:
         """Work on a claimed tenant, and return the outcome."""
+
+
+def _is_placed_elsewhere(tenant: Tenant, seen: TenantRecord | None) -> bool:
+    """Whether another process has put the tenant on another cluster since its record was ``seen``."""
+    record = tenant.record
+    if record is None or record.cluster == tenant.cluster.id:
+        return False
+    # A new tenant whose first cluster is unreachable is made on another one, if nobody else did so meanwhile.
+    return not (seen is not None and seen.cluster == record.cluster and record.state() is TenantState.PROVISIONING)
 
 
 def _wait_for_claim(name: str, until: float | None) -> float:
