@@ -298,12 +298,14 @@ class TenantRole:
             if the tenant has no credential to use, or with ClaimLostError. Each has the ``cluster``.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, ``version`` is not a printable string, or ``concurrency`` is
-                not an int of at least 1.
+            InvalidArgumentError: ``work`` is not callable, ``version`` is not a printable string or not the owner's, or
+                ``concurrency`` is not an int of at least 1.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         check_version(version)
+        if version is not None and self._context.role is not Role.OWNER:
+            raise InvalidArgumentError(f"version needs the role owner, not {self._context.role}: it is the tenant's")
         check_whole("concurrency", concurrency)
         return self._run(names, EachTenant(self._context, work, version), concurrency)
 

@@ -28,7 +28,7 @@ from aiodbclient._http.retry import LOST_STATUSES, RULES, Failure, RetryDecision
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants.errors import StoreError
+from aiodbclient.tenants.errors import StoreError, SuspendedError
 from vault_store import VaultStore, from_url
 
 from ..tenants.store_contract import LONG, keep
@@ -243,6 +243,28 @@ async def test_each_tenant_is_migrated(
     assert [(outcome.name, outcome.error) for outcome in outcomes if outcome.error is not None] == []
     there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
     assert there == dict.fromkeys(NAMES, expected)
+
+
+@pytest.mark.parametrize("page", ["how-to/tenants.md"])
+async def test_golden_tenant_is_made_after_a_crash(page: str, namespace: Namespace) -> None:
+    """A process that dies before the suspension leaves a tenant that works. A customer's is left alone."""
+    first, [golden] = blocks_of(page)[0], [block for block in blocks_of(page) if "def make_golden" in block]
+    await run(f"import psycopg\n{first}", page, namespace)
+    await run(golden.partition("await make_golden")[0], page, namespace)
+    cluster, store, migrate, make_golden = (namespace[name] for name in ("cluster", "store", "migrate", "make_golden"))
+    async with namespace["opened"]:
+        await Tenants(cluster, store, setup=migrate, version="_golden_1").ensure("_golden_1")  # and the process dies
+        for _ in range(2):
+            await make_golden("_golden_1")
+            assert (await store.get("_golden_1")).suspended is not None
+        customers = Tenants(cluster, store, setup=migrate, version="0001")
+        await customers.ensure("_golden_2")
+        with pytest.raises(ValueError, match="_golden_2 is not a golden tenant"):
+            await make_golden("_golden_2")
+        assert await customers.get("_golden_2") is not None
+        await customers.suspend(["_golden_2"])
+        with pytest.raises(SuspendedError):
+            await make_golden("_golden_2")
 
 
 @pytest.mark.thorough

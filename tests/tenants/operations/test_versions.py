@@ -278,3 +278,5 @@ async def test_wrong_versions_are_named(place: Place, version: Any) -> None:
         place.tenants(setup=nothing, version=version)
     with pytest.raises(InvalidArgumentError, match="there is no setup"):
         place.tenants(version="0042")
+    with pytest.raises(InvalidArgumentError, match="version needs the role owner, not writer"):  # who cannot migrate
+        place.tenants().role("writer").each(nothing, version="0042")
