@@ -179,7 +179,7 @@ def test_query_ends_with_its_server(private_tmp: Path) -> None:
 
 
 def test_crash_with_forked_child_leaves_nothing(private_tmp: Path) -> None:
-    fork = 'import os, time\nif os.fork() == 0: time.sleep(30), os._exit(0)\nprint("ready", flush=True)'
+    fork = 'import os, time\nif os.fork() == 0: time.sleep(1000), os._exit(0)\nprint("ready", flush=True)'
     process = started(SCRIPT.replace('print("ready", flush=True)', fork.replace("\n", "\n        ")))
     assert process.stdout is not None
     servers = postmasters(private_tmp)

@@ -137,6 +137,7 @@ def test_closed_pool_leaves_nothing() -> None:
     keeper, folder = server._keeper, server.folder
     assert keeper is not None
     assert pool.give(server)
+    assert [pool.give(EmbeddedPostgres()) for _ in range(4)] == [True, True, True, False]  # it keeps four
     pool.open()
     pool.close()
     assert keeper.poll() is None  # the pool is still open elsewhere
