@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli.plumbing import opening
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._servers.postgres.connection import Session
@@ -164,14 +163,6 @@ def test_failed_token_says_what_to_do(command: Command) -> None:
     assert (done.code, "Only --try shows whether it may write" in done.out) == (0, True)
     del command.environment["DIGITALOCEAN_TOKEN"]
     assert doctor(command).code == 2
-
-
-def test_cluster_that_does_not_answer_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is waited for."""
-    monkeypatch.setattr(opening, "_LINE_EVERY", 0.1)
-    command.sandbox.faults.add("clusters.ca", delay=0.5)
-    done = doctor(command)
-    assert (done.code, f"aiodbclient: waiting for {command.cluster}: 0s\n" in done.err) == (0, True), done
 
 
 def test_failed_store_and_administrator_are_named(command: Command) -> None:

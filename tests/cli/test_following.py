@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from aiodbclient import RateLimiter
 from aiodbclient._cli.plumbing import running
-from aiodbclient._cli.plumbing.progress import LINE_EVERY, Bar
-from aiodbclient.rate_limiter import Window
+from aiodbclient._cli.plumbing.progress import Bar
 
+from ..pacing.world import VirtualLoop, virtual
 from ..thorough import first_of
 from ..waiting import wait_until
 from .conftest import COMMAND, PATIENCE, Command, Terminal
@@ -153,58 +154,28 @@ def test_bar_changes_no_output(memory: Command) -> None:
     assert len(re.findall(r'\{"name": .+\}\r\n', screen)) == 20, screen
 
 
-async def test_progress_passes_no_hundred(capsys: pytest.CaptureFixture[str]) -> None:
-    """More outcomes than names raise the total: no progress passes 100 %."""
-    with Bar(2, RateLimiter()) as bar:
-        for _ in range(5):
-            bar.advance(is_failed=False)
-            assert bar._progress.tasks[0].percentage <= 100
-        assert bar._progress.tasks[0].completed == bar._progress.tasks[0].total == 5
-
-
-async def test_time_left_counts_rate_limit() -> None:
-    """While the rate limit is spent, the time left is not shorter than its wait."""
-    limiter = RateLimiter([Window(2, 60.0)])
-    with Bar(3, limiter) as bar:
-        for _ in range(2):
-            slot = await limiter.acquire()
-            limiter.release(slot)
-            await asyncio.sleep(0.05)
-            bar.advance(is_failed=False)
-        found = re.fullmatch(r"(\d+)s left, rate limit: (\d+)s", bar.state())
-        assert found, bar.state()
-        assert int(found[1]) >= int(found[2]) > 50
-
-
-async def test_line_without_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a terminal, a line says now and then how far the run is."""
-    with Bar(3, RateLimiter()) as bar:
-        bar.advance(is_failed=True)
-        bar._draw()
-        assert capsys.readouterr().err == ""
-        monkeypatch.setattr(bar, "_said_at", bar._said_at - LINE_EVERY)
-        bar._draw()
-    assert capsys.readouterr().err == "aiodbclient: 1 of 3 done, 1 failed\n"
-
-
-async def test_wait_of_run_for_reserve_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limiter has a slot for a single call, and none for the run."""
-    limiter = RateLimiter()
-    with Bar(3, limiter) as bar:
-        monkeypatch.setattr(bar, "_advanced_at", asyncio.get_running_loop().time() - 20.0)
-        assert "no answer" in bar.state()
-        monkeypatch.setattr(limiter, "estimate_wait", lambda ahead, *, bulk: 40.0 if bulk else 0.0)
-        assert "no answer" not in bar.state()
-        assert bar.state().endswith("rate limit: 40s")
-
-
-async def test_silence_is_no_estimate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After ten seconds without an outcome no time left is estimated, and it says what does not answer."""
-    with Bar(3, RateLimiter()) as bar:
-        bar.where = lambda: "tenants-prod"
-        bar.advance(is_failed=True)
-        for silent, state in ((5.0, "1 failed"), (20.0, "1 failed, no answer for 20s from tenants-prod")):
-            monkeypatch.setattr(bar, "_advanced_at", asyncio.get_running_loop().time() - silent)
-            assert bar.state() == state
-        monkeypatch.setattr(bar, "_said_at", bar._said_at - 20.0)
-    assert capsys.readouterr().err == "aiodbclient: 1 of 3 done, 1 failed, no answer for 20s from tenants-prod\n"
+@pytest.mark.parametrize(
+    ("total", "done", "wait", "seconds", "lines"),
+    [
+        (3, 1, 0.0, 9, []),
+        (3, 1, 0.0, 25, ["1 of 3 done, 1 failed, no answer for 1[01]s from east", "1 of 3 .+ 2[01]s from east"]),
+        (3, 1, 40.0, 31, ["1 of 3 done, 1 failed, rate limit: 40s"]),  # of runs: a single call has a slot
+        (9, 2, 40.0, 31, ["2 of 9 done, 2 failed, 40s left, rate limit: 40s"]),  # the time left is not shorter
+        (2, 5, 0.0, 31, ["5 of 5 done, 5 failed"]),  # more outcomes than names raise the total
+    ],
+)
+@virtual
+async def test_lines_without_terminal(
+    loop: VirtualLoop, total: int, done: int, wait: float, seconds: int, lines: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Every 30 s. After ten without an outcome, a line says what does not answer, in place of the time left."""
+    limiter: Any = SimpleNamespace(estimate_wait=lambda ahead, *, bulk: wait if bulk else 0.0)
+    with Bar(total, limiter) as bar:
+        bar.where = lambda: "east"
+        for _ in range(done):
+            bar.advance(is_failed=True)
+        await asyncio.sleep(seconds)
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == len(lines), printed
+    assert all(re.fullmatch(f"aiodbclient: {line}", each) for line, each in zip(lines, printed, strict=True)), printed
