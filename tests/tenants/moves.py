@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from aiodbclient import Cluster, DatabaseClient
 from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPools, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants.errors import MoveError, TenantUnavailableError
+from aiodbclient.tenants.errors import TenantUnavailableError
 
 from ..waiting import until
 from .clients import client_of
@@ -123,29 +123,6 @@ async def left_on(tenants: Tenants, cluster: Cluster, name: str) -> tuple[bool, 
     on_cluster = await context.clusters.get(cluster.id, RequestStats())
     found = await on_cluster.server.inspect(names_of(name, on_cluster.engine, context.prefix))
     return found.database, [*found.logins, *found.disabled]
-
-
-async def assert_survives(two: Two, rows: int, server: Any, dying: AbstractContextManager[object]) -> None:
-    """A tenant with so many rows is whole after a server died during its move, and was started again.
-
-    It is where it was, and nothing is left of the copy.
-    """
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    values = ", ".join(f"({number})" for number in range(rows))
-    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", f"INSERT INTO t VALUES {values}")
-    with dying:
-        [failed] = [outcome async for outcome in tenants.move(["alpha"], to=two.new)]
-    assert isinstance(failed.error, MoveError)
-    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
-    await asyncio.to_thread(server.start)
-    [repaired] = [outcome async for outcome in two.tenants().repair(["alpha"])]
-    assert repaired.action is TenantAction.REPAIRED
-    assert await tenants.get("alpha") == alpha
-    assert await sql(alpha, "SELECT count(*) FROM t") == [(rows,)]
-    assert await left_on(tenants, two.new, "alpha") == (False, [])
-    [checked] = [outcome async for outcome in tenants.check(["alpha"])]
-    assert checked.problems == ()
 
 
 async def moved_beside(two: Two, neighbour: Credential) -> Any:

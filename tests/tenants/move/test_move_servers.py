@@ -22,7 +22,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from ..conftest import only, present
 from ..managed import INSTALLED
-from ..moves import Two, administer, assert_survives, enters, left_on, moved_beside, moved_while_written, opened, sql
+from ..moves import Two, administer, enters, left_on, moved_beside, moved_while_written, opened, sql
 from ..own_stores import record_for
 from ..problems import kinds
 from ..programs import session_of
@@ -199,7 +199,10 @@ async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> No
     assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
-async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...]) -> None:
+async def test_source_dies_before_commit(
+    two: Two, tenants: Tenants, alpha: Credential, servers: tuple[Any, ...]
+) -> None:
+    """The tenant is where it was, and whole. Nothing is left of the copy."""
     source, dump = servers[3], Copier.dump
 
     async def dying(self: Copier, *arguments: Any) -> None:
@@ -207,7 +210,17 @@ async def test_source_dies_before_commit(two: Two, servers: tuple[Any, ...]) -> 
             source.stop()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    await assert_survives(two, 1000, source, patch.object(Copier, "dump", dying))
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
+    with patch.object(Copier, "dump", dying):
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
+    await asyncio.to_thread(source.start)
+    assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
+    assert await tenants.get("alpha") == alpha
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(1000,)]
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
 async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from aiodbclient import Cluster, DatabaseClient, RateLimiter
 from aiodbclient._masking import Secret
@@ -59,7 +59,6 @@ class Place:
     cluster: Cluster
     host: str
     port: int
-    admin: tuple[str, str, str] = field(repr=False)  # login, password, database
     _opened: ExitStack
 
     def names(self) -> Names:
@@ -82,10 +81,6 @@ class Place:
             return False
         return True
 
-    def as_admin(self, database: str = "") -> Connection:
-        login, password, own = self.admin
-        return self.connect(login, password, database or own)
-
 
 @pytest.fixture
 async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
@@ -97,9 +92,8 @@ async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
         assert connection.host
         assert connection.port
         server = server_of(info.engine, connection, (await cluster.ca()) if connection.ssl else None, None, LIMIT)
-        admin = connection.user or "", connection.password or "", connection.database or ""
         with ExitStack() as opened:
-            yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin, opened)
+            yield Place(server, str(info.engine), cluster, connection.host, connection.port, opened)
 
 
 async def made(place: Place, logins: int = 1) -> Tenant:
@@ -109,15 +103,6 @@ async def made(place: Place, logins: int = 1) -> Tenant:
     for _ in range(logins):
         await tenant.add()
     return tenant
-
-
-async def with_table(place: Place) -> tuple[Tenant, str, Connection]:
-    """A tenant with one login, which is connected and has made an empty table ``t``."""
-    tenant = await made(place)
-    [login] = tenant.logins
-    own = place.connect(login, PASSWORD, tenant.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    return tenant, login, own
 
 
 async def test_the_administrator(place: Place) -> None:
