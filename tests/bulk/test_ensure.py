@@ -148,13 +148,6 @@ async def test_update_lost_response(sandbox: Sandbox, pg: Cluster) -> None:
     assert (await pg.users.get("alice")).settings == REPLICATING
 
 
-async def test_update_creates_missing_user(pg: Cluster) -> None:
-    outcome = await provision_one(pg, NewUser("alice", settings=REPLICATING))
-
-    assert outcome.action is Action.CREATED
-    assert outcome.user.settings == REPLICATING
-
-
 async def test_update_mysql_plugin_resets_password(sandbox: Sandbox, client: DatabaseClient) -> None:
     """The API changes the plugin only together with the password."""
     cluster = client.cluster(await sandbox.add_cluster("mysql", backend="memory"))
@@ -167,24 +160,29 @@ async def test_update_mysql_plugin_resets_password(sandbox: Sandbox, client: Dat
     assert outcome.user.password != old.password
 
 
-async def test_update_without_settings_keeps(sandbox: Sandbox, pg: Cluster, mongodb: Cluster) -> None:
-    """A name alone changes nothing, nor does MongoDB's ``readonly``: a PUT without databases would remove them."""
-    await pg.users.create("alice")
-    await mongodb.users.create("alice")
+@pytest.mark.parametrize(
+    ("engine", "spec", "if_exists", "action"),
+    [
+        ("pg", NewUser("new", settings=REPLICATING), "update", Action.CREATED),
+        ("pg", "old", "update", Action.KEPT),
+        # A PUT without databases would remove them.
+        ("mongodb", NewUser("old", readonly=True), "update", Action.KEPT),
+        ("pg", NewUser("old", settings=REPLICATING), "keep", Action.KEPT),
+        ("pg", NewUser("old", settings=REPLICATING), "reset", Action.RESET),
+    ],
+)
+async def test_settings_are_only_updated_by_update(
+    sandbox: Sandbox, client: DatabaseClient, engine: str, spec: NewUser | str, if_exists: str, action: Action
+) -> None:
+    cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"))
+    before = (await cluster.users.create("old")).settings
 
-    assert (await provision_one(pg, "alice")).action is Action.KEPT
-    assert (await provision_one(mongodb, NewUser("alice", readonly=True))).action is Action.KEPT
-    assert requests(sandbox, "users.update", "users.reset_auth") == 0
+    outcome = await provision_one(cluster, spec, if_exists)
 
-
-async def test_keep_and_reset_send_no_settings(sandbox: Sandbox, pg: Cluster) -> None:
-    await pg.users.create("alice")
-    spec = NewUser("alice", settings=REPLICATING)
-
-    assert (await provision_one(pg, spec, "keep")).action is Action.KEPT
-    assert (await provision_one(pg, spec, "reset")).action is Action.RESET
+    assert outcome.action is action
     assert requests(sandbox, "users.update") == 0
-    assert (await pg.users.get("alice")).settings == UserSettings(pg_allow_replication=False)
+    assert (await cluster.users.get("old")).settings == before
+    assert outcome.user.settings == (REPLICATING if action is Action.CREATED else before)
 
 
 @pytest.mark.parametrize("if_exists", ["keep", "update"])

@@ -226,15 +226,6 @@ async def test_template_resumed_during_copy(place: Place, monkeypatch: pytest.Mo
     await assert_nothing_left(place)
 
 
-async def test_refused_copy_leaves_nothing(place: Place) -> None:
-    owner = roles_of(place.prefix + "golden").split(",")[0]
-    await golden(place, "CREATE TABLE t (x int)", f"CREATE POLICY p ON t TO {owner} USING (true)")
-    with pytest.raises(ConflictError, match=f"'golden' cannot be copied: policy p on public.t names {owner}; nothing"):
-        await place.tenants(template="golden").ensure("alpha")
-    await assert_nothing_left(place)
-    assert (await only(place.tenants().check(["golden"]))).problems == ()
-
-
 # What the tenant runs before its suspension, the administrator or the superuser then, and what the error names.
 OBSTACLES: list[tuple[LiteralString, LiteralString, LiteralString, str]] = [
     (
