@@ -214,10 +214,6 @@ class PostgresSteps(TenantSteps):
     _server: PostgresServer
     _tenant: BaseTenant
 
-    @property
-    def names(self) -> Names:
-        return self._tenant.names
-
     async def end_stale_sessions(self) -> None:
         await self._step(logins.end_stale_sessions)
 
@@ -228,7 +224,7 @@ class PostgresSteps(TenantSteps):
         is_new = await self._step(databases.create)
         # A step of its own: repeated, the first one would find that the database is not new.
         if await self._step(databases.open_new):
-            await self._step(partial(object_rights.apply_object_rights, wanted={}), self.names.database)
+            await self._step(partial(object_rights.apply_object_rights, wanted={}), self._tenant.names.database)
         return is_new
 
     async def _copy(self, source: Names) -> bool:
@@ -236,13 +232,14 @@ class PostgresSteps(TenantSteps):
         if not await self._step(partial(databases.create, source=source.database)):
             return False
         await self._step(databases.open_new)
-        await self._step(partial(template.take_over, source=source), self.names.database)
+        await self._step(partial(template.take_over, source=source), self._tenant.names.database)
         return True
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
         await self._step(
-            partial(object_rights.apply_object_rights, wanted={self.names.group(role): role}), self.names.database
+            partial(object_rights.apply_object_rights, wanted={self._tenant.names.group(role): role}),
+            self._tenant.names.database,
         )
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
@@ -257,7 +254,7 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(logins.end, logins=ending, until=monotonic() + ENDING_SECONDS))
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
-        left = sorted(ended, key=self.names.number, reverse=True)  # first the one that was ended last
+        left = sorted(ended, key=self._tenant.names.number, reverse=True)  # first the one that was ended last
         async with self._server.limits:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
@@ -271,7 +268,7 @@ class PostgresSteps(TenantSteps):
         async with self._server.limits:
             await ownership.repair(self.connected_to, wanted)
         # Last, since readers get their rights on what was reassigned.
-        await self._step(partial(object_rights.apply_object_rights, wanted=wanted), self.names.database)
+        await self._step(partial(object_rights.apply_object_rights, wanted=wanted), self._tenant.names.database)
 
     async def lock_out(self) -> None:
         await self._step(databases.lock_out)
@@ -284,12 +281,12 @@ class PostgresSteps(TenantSteps):
 
     async def adopt(self) -> str | None:
         login = await self._step(databases.login_to_adopt)
-        if login is not None and login == self.names.database:
-            await self._step(partial(databases.check_schema, login=login), self.names.database)
-        found = await self._server.inspect(self.names)
+        if login is not None and login == self._tenant.names.database:
+            await self._step(partial(databases.check_schema, login=login), self._tenant.names.database)
+        found = await self._server.inspect(self._tenant.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
-        await self._step(partial(object_rights.apply_object_rights, wanted={}), self.names.database)
+        await self._step(partial(object_rights.apply_object_rights, wanted={}), self._tenant.names.database)
         async with self._server.limits:  # ``problems`` reports what the administrator may not give
             await ownership.reassign_all(self.connected_to)
         return login
@@ -298,7 +295,7 @@ class PostgresSteps(TenantSteps):
         await self._step(databases.drop)
 
     async def drop_roles(self, role: Role | None = None) -> tuple[str, ...]:
-        names, left = self.names, list[str]()
+        names, left = self._tenant.names, list[str]()
         if role is None:
             found = await self._server.inspect(names)
             if found.database and not found.not_ours:
@@ -312,11 +309,11 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(databases.copy_settings, limit=limit, settings=settings))
 
     async def add_extensions(self, wanted: Sequence[tuple[str, str]]) -> None:
-        await self._step(partial(extensions.add, extensions=wanted), self.names.database)
+        await self._step(partial(extensions.add, extensions=wanted), self._tenant.names.database)
 
     async def restore_extensions(self, *, is_new: bool) -> None:
         if self._server.options.extensions:
-            await self._step(partial(extensions.restore, is_new=is_new), self.names.database)
+            await self._step(partial(extensions.restore, is_new=is_new), self._tenant.names.database)
 
     @asynccontextmanager
     async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
@@ -354,7 +351,7 @@ class PostgresSteps(TenantSteps):
                 blocked = error
             if monotonic() > until:
                 if watch.seen:
-                    raise of_tenant(self.names, f"{watch.seen}, so it was not finished: {blocked}")
+                    raise of_tenant(self._tenant.names, f"{watch.seen}, so it was not finished: {blocked}")
                 raise blocked
             await asyncio.sleep(_PAUSE_SECONDS)
 
