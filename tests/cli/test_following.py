@@ -158,7 +158,7 @@ def test_bar_changes_no_output(memory: Command) -> None:
     ("total", "done", "wait", "seconds", "lines"),
     [
         (3, 1, 0.0, 9, []),
-        (3, 1, 0.0, 25, ["1 of 3 done, 1 failed, no answer for 1[01]s from east", "1 of 3 .+ 2[01]s from east"]),
+        (3, 2, 0.0, 25, ["2 of 3 done, 2 failed, no answer for 1[01]s from east", "2 of 3 .+ 2[01]s from east"]),
         (3, 1, 40.0, 31, ["1 of 3 done, 1 failed, rate limit: 40s"]),  # of runs: a single call has a slot
         (9, 2, 40.0, 31, ["2 of 9 done, 2 failed, 40s left, rate limit: 40s"]),  # the time left is not shorter
         (2, 5, 0.0, 31, ["5 of 5 done, 5 failed"]),  # more outcomes than names raise the total

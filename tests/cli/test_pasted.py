@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from contextlib import closing
 
@@ -123,12 +122,3 @@ def test_many_names_are_in_a_file(command: Command, names: list[str]) -> None:
     assert "11 revoked" in command.paste(refused.err)
     pending = command("tenants", "list", *command.place, "-o", "json").objects()
     assert [each["name"] for each in pending if each["pending"]] == [names[0]]
-
-
-def test_failed_programs_run_again(command: Command, names: list[str]) -> None:
-    """``exec`` repeats no arguments of the program, as they may hold a secret: the names are pasted."""
-    command.provision(*names[:3])
-    run = ["tenants", "exec", *command.place]
-    ended = command(*run, "--all", "--first", "1", "--", "sh", "-c", f'test "$PGDATABASE" != {names[0]}')
-    [left] = re.findall(r"run the same command with (--from \S+) in place of the names", ended.err)
-    assert "2 done" in command.paste(f"aiodbclient {' '.join(run)} {left} -- true")
