@@ -94,7 +94,6 @@ async def test_move_path(two: Two, tenants: Tenants, alpha: Credential) -> None:
 
     functions, files = await path_of(only(tenants.move(["alpha"], to=two.new)))
 
-    print("COUNT", len(functions), len(files))
     assert len(functions) <= 234
     assert len(files) <= 33
 

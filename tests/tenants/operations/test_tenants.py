@@ -108,7 +108,6 @@ async def test_rotation_path(place: Place) -> None:
 
     functions, files = await path_of(only(tenants.rotate(["acme"])))
 
-    print("COUNT", len(functions), len(files))
     assert len(functions) <= 114
     assert len(files) <= 21
 
@@ -120,7 +119,6 @@ async def test_provision_path(place: Place) -> None:
 
     functions, files = await path_of(tenants.ensure("beta"))
 
-    print("COUNT", len(functions), len(files))
     assert len(functions) <= 134
     assert len(files) <= 25
 
