@@ -98,7 +98,7 @@ class Tenants(TenantRole):
             clusters, a mapping of cluster ids to tenants. ``setup`` runs afterwards.
         extensions: PostgreSQL: the extensions of each database, by name, or a mapping of names to schemas. Without a
             schema, an extension is made in its own, or in ``public``. The administrator makes them in a new database.
-            ``repair`` makes a missing one as the tenant, if it is trusted. A tenant can drop them.
+            ``repair`` makes a missing one as the tenant, if it is trusted. A tenant drops them with their schema.
         settings: PostgreSQL: settings of each database, such as ``{"statement_timeout": "30s"}``. They are defaults: a
             login can override each in its session.
 
