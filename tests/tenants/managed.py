@@ -136,6 +136,11 @@ class Managed:
         while self.sessions(login):
             await asyncio.sleep(0.01)
 
+    async def left(self, database: str) -> None:
+        """Wait until the server has ended the sessions that were closed in a database."""
+        while self.api(f"SELECT FROM pg_stat_activity WHERE datname = '{database}'"):
+            await asyncio.sleep(0.01)
+
     def running(self, code: str) -> int:
         """How many sessions of others run a statement with this text."""
         active = "SELECT FROM pg_stat_activity WHERE state = 'active' AND usename <> 'postgres'"

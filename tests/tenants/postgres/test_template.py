@@ -278,6 +278,7 @@ async def test_obstacles_to_copy(
         managed.as_admin(by_admin, original.database)
     if by_superuser:
         managed.api(by_superuser.format(**names), original.database)
+    await managed.left(original.database)
     copy = Tenant(server, names_of(f"{original.database}_copy", Engine.PG))
     with pytest.raises(ConflictError, match=error):
         await copy.steps.create(original.names)
@@ -294,6 +295,7 @@ async def test_template_with_prepared_transaction(managed: Managed, server: Post
     with pytest.raises(ConflictError, match="its database has a prepared transaction of golden"):
         await copy.steps.create(original.names)
     managed.api("ROLLBACK PREPARED 'golden'", original.database)
+    await managed.left(original.database)
     assert await copy.steps.create(original.names)
 
 
