@@ -19,7 +19,7 @@ from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
-from ..waiting import wait_until
+from ..waiting import until, wait_until
 from .servers import RestartablePostgres
 from .tenant import PASSWORD, Tenant
 
@@ -133,13 +133,11 @@ class Managed:
 
     async def closed(self, login: str) -> None:
         """Wait until the server has ended the sessions that a login has closed: they count until then."""
-        while self.sessions(login):
-            await asyncio.sleep(0.01)
+        await until(lambda: not self.sessions(login))
 
     async def left(self, database: str) -> None:
         """Wait until the server has ended the sessions that were closed in a database."""
-        while self.api(f"SELECT FROM pg_stat_activity WHERE datname = '{database}'"):
-            await asyncio.sleep(0.01)
+        await until(lambda: not self.api(f"SELECT FROM pg_stat_activity WHERE datname = '{database}'"))
 
     def running(self, code: str) -> int:
         """How many sessions of others run a statement with this text."""

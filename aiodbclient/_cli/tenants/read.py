@@ -321,7 +321,11 @@ async def show_usage(selection: Selection, options: TenantOptions, output: ListO
                 found.extend([each async for each in context.tenants.usage(names)])
 
         try:
-            await asyncio.gather(*(read(*each) for each in groups.items()))
+            async with asyncio.TaskGroup() as tasks:
+                for cluster, names in groups.items():
+                    tasks.create_task(read(cluster, names))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         finally:  # also if it is stopped while a cluster does not answer
             code = _print_usage(context, output, found)
     return context.entries.end(code)

@@ -120,7 +120,8 @@ async def examine(cluster: TenantCluster, names: Names, record: TenantRecord) ->
         case TenantState.ABSENT | TenantState.PROVISIONING:
             return (Problem(ProblemKind.UNFINISHED, operation),)
         case TenantState.SUSPENDING | TenantState.RESUMING:
-            found = (await cluster.server.inspect(names)).misplaced  # or neither can be finished
+            # Neither can be finished while the database is misplaced.
+            found = (await cluster.server.inspect(names)).misplaced
             misplaced = [Problem(ProblemKind.DATABASE_MISSING, found)] if found else []
             return (Problem(ProblemKind.UNFINISHED, operation), *misplaced)
         case _:

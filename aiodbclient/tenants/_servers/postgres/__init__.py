@@ -371,6 +371,6 @@ def _misplaced(names: Names, creators: Sequence[str] | None, renamed: Sequence[s
             aside = Identifier(f"{names.database}_not_its_own").as_string(None)
             rename = f"ALTER DATABASE {database} RENAME TO {aside}; {rename}"
         reasons.append(f"the tenant's own is named {', '.join(map(repr, renamed))}: run {rename}")
-    elif not creators:  # by this, what is another's would be the tenant's, with all data
+    elif not creators:  # with this right, another tenant's database would be taken for this one's
         reasons.append(f"if you restored it, run GRANT CREATE ON DATABASE {database} TO {owner}, and then repair")
     return "; ".join(reasons)

@@ -71,5 +71,5 @@ async def _create(run: Callable[..., Awaitable[None]], name: str, schema: str | 
         placed = [SQL("{} SCHEMA {}").format(create, Identifier(schema))]
     try:
         await run(*placed)
-    except ExistsError as error:  # something that it creates: no other try would help
+    except ExistsError as error:  # one of its objects: another try would fail too
         raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
