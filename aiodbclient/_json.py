@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 # What ``decode`` raises for JSON that is not as documented.
 UNREADABLE = (
-    MemoryError,
     ValueError,
     TypeError,
     LookupError,

@@ -3,8 +3,8 @@
 from . import bulk as bulk
 from . import rate_limiter as rate_limiter
 from ._bulk.jobs import IfExists as IfExists
+from ._http.call import RetryPolicy as RetryPolicy
 from ._http.events import RequestEvent as RequestEvent
-from ._http.retry import RetryPolicy as RetryPolicy
 from ._http.transport import TokenProvider as TokenProvider
 from .client import DatabaseClient as DatabaseClient
 from .clusters import Cluster as Cluster

@@ -14,12 +14,11 @@ from yarl import URL
 
 from ._checks import check_hook, shown
 from ._dsn import is_loopback
-from ._http.call import Options, changed, check_options
+from ._http.call import Options, RetryPolicy, changed, check_options
 from ._http.context import ClientCache, ClusterContext
 from ._http.events import RequestEvent
 from ._http.operations import checked_cluster_id
 from ._http.raw import JSON, Params, raw_call
-from ._http.retry import RetryPolicy
 from ._http.transport import TokenProvider, Transport
 from ._masking import Token
 from .clusters import Cluster, ClustersAPI
@@ -152,7 +151,7 @@ class DatabaseClient:
         if engine is not None and not (isinstance(engine, str) and engine):
             raise InvalidArgumentError(f"engine must be an Engine or its slug, not {shown(engine)}")
         parsed = None if engine is None else Engine.parse(engine)
-        # Another string may be a typo, such as "mongo": it would turn off the guard and the turns of writes.
+        # Another string may be a typo, such as "mongo": it would turn off the guard and the locks of writes.
         given = parsed if isinstance(parsed, Engine) else None
         id = checked_cluster_id(cluster_id)
         return Cluster(ClusterContext(self._transport, self._cache, id, given, self._options))

@@ -12,13 +12,12 @@ from urllib.parse import quote
 from uuid import UUID
 
 from ._checks import check_seconds
-from ._http.call import Options, RequestStats, changed, check_options
+from ._http.call import Options, RequestStats, RetryPolicy, changed, check_options
 from ._http.context import ClientCache, ClusterContext
 from ._http.maintenance import MaintenanceWait, until_online
 from ._http.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._http.pages import read_all
 from ._http.raw import JSON, Params, raw_call
-from ._http.retry import RetryPolicy
 from ._http.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -163,7 +162,7 @@ class Cluster:
         """Wait until the cluster is online. A new one takes some minutes. Safe to repeat and to cancel.
 
         It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s. For the first 60 s a
-        404 means "not there yet", unless this client has seen the cluster.
+        404 means "not there yet", unless this client has read the cluster before.
 
         Args:
             timeout: Seconds, including the waits for the rate limit.
@@ -186,7 +185,7 @@ class Cluster:
                     try:
                         cluster = await self.info()
                     except NotFoundError:
-                        if self._context.was_seen or monotonic() - start > _MAY_BE_MISSING:
+                        if self._context.was_read or monotonic() - start > _MAY_BE_MISSING:
                             raise
                     else:
                         status = cluster.status

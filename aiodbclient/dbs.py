@@ -90,7 +90,8 @@ class DatabasesAPI:
             concurrency: As for ``provision``.
 
         Returns:
-            The run. Its outcomes are DELETED, ABSENT if there was no such database, or FAILED.
+            The run. Its outcomes are DELETED, ABSENT if there was no such database, or FAILED. Nothing is ABSENT if the
+            token may not read the cluster, since there may be no such cluster.
 
         Raises:
             NotFoundError: In the loop, if there is no such cluster.

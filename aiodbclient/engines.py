@@ -77,6 +77,7 @@ class Capabilities(NamedTuple):
 _ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}))
 _ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}))
 _CACHE = Capabilities(users=False, dbs=False)
+_UNKNOWN = Capabilities()
 
 # Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).
 # MongoDB: the API answers overlapping user writes on one cluster with 500 (terraform-provider-digitalocean #1027).
@@ -101,7 +102,7 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
 
 def capabilities_of(engine: Engine | str | None) -> Capabilities:
     """Return the capabilities of ``engine``; the defaults if it is unknown."""
-    return CAPABILITIES.get(engine or "", Capabilities())
+    return CAPABILITIES.get(engine or "", _UNKNOWN)
 
 
 def is_case_sensitive(engine: Engine | str | None, on: str) -> bool:
@@ -110,12 +111,12 @@ def is_case_sensitive(engine: Engine | str | None, on: str) -> bool:
     return engine in CAPABILITIES and not (on == "dbs" and engine in MYSQL)
 
 
-def guard(engine: Engine | str | None, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
-    """Refuse an operation that ``engine`` does not support. An unknown engine passes: its capabilities are None."""
+def guard(engine: Engine | str | None, operation: str, settings: Iterable[str] = ()) -> Capabilities:
+    """Return the capabilities of ``engine``, or refuse an operation that it does not support. An unknown one passes."""
     # The API would ignore a setting of another engine. An ignored ACL leaves a login with more rights than intended.
-    capabilities = CAPABILITIES.get(engine or "")
-    if engine is None or capabilities is None:
-        return None
+    if engine is None or engine not in CAPABILITIES:
+        return _UNKNOWN
+    capabilities = CAPABILITIES[engine]
     on_users = operation.startswith("users.")
     if not (capabilities.users if on_users else capabilities.dbs):
         noun = "user" if on_users else "database"

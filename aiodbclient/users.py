@@ -203,7 +203,8 @@ class UsersAPI:
             concurrency: As for ``provision``.
 
         Returns:
-            The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
+            The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED. Nothing is ABSENT if the
+            token may not read the cluster, since there may be no such cluster.
 
         Raises:
             NotFoundError: In the loop, if there is no such cluster.

@@ -97,7 +97,7 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
     can = Capabilities.of("mongodb")
     assert guard(Engine.MONGODB, "users.create", ["readonly", "settings.mongo_user_settings"]) is can
     assert guard("pg", "dbs.create") is Capabilities.of(Engine.PG)
-    assert guard("cockroach", "users.create", ["anything"]) is None
+    assert guard("cockroach", "users.create", ["anything"]) == Capabilities()
 
     with pytest.raises(errors.UnsupportedOperationError) as caught:
         guard(Engine.KAFKA, "users.create", ["settings.acl", "mysql_settings"])

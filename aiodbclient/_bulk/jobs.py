@@ -26,8 +26,8 @@ from .._http.operations import (
     UPDATE_USER,
     Operation,
 )
-from .._http.resets import reset_auth
-from .._http.waits import with_password
+from .._http.resets import reset_auth, with_password
+from .._http.retry import with_message
 from .._json import UserChange, check_settings, encode
 from ..engines import capabilities_of, guard
 from ..errors import (
@@ -56,6 +56,7 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
     """
 
     listing: Operation | None = None
+    _cluster_exists = False  # whether the run knows that
 
     def __init__(self, context: ClusterContext) -> None:
         super().__init__(context.transport.limiter)
@@ -65,9 +66,10 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
         engine = await self.cluster.learn_engine()
-        if self.listing is not None and not self.cluster.was_seen:
+        if self.listing is not None:
             with suppress(UnsupportedOperationError, PermissionDeniedError):  # the calls for the names show it
                 await self.cluster.check_exists(self.listing)
+                self._cluster_exists = True
         return capabilities_of(engine).concurrent_user_writes
 
     def failed(self, name: str, error: Exception, tries: int) -> Failed:
@@ -83,6 +85,9 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
         try:
             await send_until_readable(delete, self.retry)
         except NotFoundError as error:
+            if not (error.may_have_applied or self._cluster_exists):
+                text = f"{error.args[0]}; it is unknown whether the cluster exists: the token may not read it"
+                raise with_message(error, text) from None
             if not error.may_have_applied:
                 action = Action.ABSENT
         return Removed(name=name, action=action, tries=stats.requests)
@@ -129,7 +134,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         if not self.returns_passwords:
             return user
         read = partial(cluster.call, GET_USER, user.name, User)
-        return await with_password(user, read, settle.FRESH, first=settle.LOOK)
+        return await with_password(user, read, settle.FRESH, first=settle.FIRST_POLL)
 
 
 class ProvisionUsers(UserJob[UserDone]):

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
-from .._http.tries import with_message
+from .._http.retry import with_message
 from .._pacing.limiter import RateLimiter
 from ..errors import (
     AuthenticationError,

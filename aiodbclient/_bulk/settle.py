@@ -32,9 +32,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from .._http.retry import RetryPolicy, answer_was_lost, next_wait, retry_waits
-from .._http.tries import with_message
-from .._http.waits import FIRST, until_seen
+from .._backoff import poll
+from .._http.call import RetryPolicy
+from .._http.retry import answer_was_lost, next_wait, retry_waits, with_message
 from ..errors import (
     APIError,
     ConflictError,
@@ -50,7 +50,7 @@ T = TypeVar("T")
 # Seconds for which a new user or db may answer 404 (terraform-provider-digitalocean #493) or return an empty password
 # (documentation of Aiven, who runs the databases for the provider).
 FRESH = 10.0
-LOOK = FIRST
+FIRST_POLL = 0.25  # seconds until the second read
 PERFORMED = 1.0  # seconds after which the server has performed a reset whose answer could not be read
 
 REFUSED = ConflictError, UnprocessableEntityError
@@ -128,7 +128,7 @@ async def _find_theirs(read: Request[T], refusal: APIError, retry: RetryPolicy) 
 
 async def _await_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
-    seen = await until_seen(lambda: none_if_not_found(send_until_readable(read, retry)), FRESH, first=LOOK)
+    seen = await poll(lambda: none_if_not_found(send_until_readable(read, retry)), FRESH, first=FIRST_POLL)
     if seen is None:
         raise refusal
     return seen

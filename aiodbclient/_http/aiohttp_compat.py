@@ -1,4 +1,4 @@
-"""Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer.
+"""Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer; read its errors.
 
 Checked against aiohttp 3.14. Only this module uses private names of aiohttp. If a later version has renamed one of
 them, ``Connections`` logs that, and the client sends each request on a connection of its own.
@@ -17,10 +17,20 @@ import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from yarl import URL
 
-from ..errors import ConfigurationError
+from .._masking import Secrets
+from ..errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    InvalidResponseError,
+    RequestTimeoutError,
+)
+from .call import Call
+from .retry import FailedTry, Failure
 
-BROKEN = (aiohttp.ClientError,)  # what aiohttp raises, in addition to OSError and TimeoutError
-NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+# The exceptions that sending a request and reading its answer can raise, except a cancellation.
+FAILURES = (aiohttp.ClientError, OSError, TimeoutError, InvalidResponseError, ValueError)
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 logger = logging.getLogger("aiodbclient")
 
@@ -32,10 +42,10 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
     _close_tainted(request.session.connector)
     try:
         return await handler(request)
-    except NOT_SENT:
+    except _NOT_SENT:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:  # aiohttp would resend the request
-        broken = aiohttp.ClientConnectionError(text_of(error))
+        broken = aiohttp.ClientConnectionError(_text_of(error))
     raise broken
 
 
@@ -92,7 +102,29 @@ class Connections:
             )
 
 
-def text_of(error: BaseException) -> str:
+def failed_without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> FailedTry:
+    """Return the try that ``error`` ended before the answer was complete."""
+    # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
+    if isinstance(error, _NOT_SENT):
+        return FailedTry(Failure.NOT_SENT, ConnectError(f"no connection: {secrets.line(_text_of(error), 500)}"))
+    if isinstance(error, TimeoutError):
+        late = RequestTimeoutError(f"no whole answer within {call.options.timeout:g} s from {host}")
+        return FailedTry(Failure.LOST, late, is_unclear=True, timed_out=True)
+    if isinstance(error, aiohttp.ClientError | OSError):
+        text = f"the connection broke before the whole answer: {secrets.line(_text_of(error), 500)}"
+        return FailedTry(Failure.LOST, ConnectionLostError(text), is_unclear=True)
+    if isinstance(error, InvalidResponseError):  # the body is too large
+        return FailedTry(Failure.REFUSED, error, is_unclear=True)
+    if "AUTHORIZATION header" in str(error):  # aiohttp found this out before it sent anything
+        text = (
+            "the given aiohttp.ClientSession has credentials of its own, from a netrc file: make it without trust_env"
+        )
+        return FailedTry(Failure.REFUSED, ConfigurationError(text), was_tried=False)
+    text = f"aiohttp refused the request or the answer ({type(error).__name__})"
+    return FailedTry(Failure.REFUSED, ConfigurationError(text), is_unclear=True)
+
+
+def _text_of(error: BaseException) -> str:
     """Return the part of an aiohttp error that is safe to show."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered {error.status}"

@@ -7,16 +7,38 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from attrs import define
+from attrs import define, field, frozen
 
-from .._checks import check_max_wait, check_seconds
+from .._checks import check_max_wait, check_seconds, positive, whole
 from ..engines import Engine
 from ..errors import InvalidArgumentError
 from .operations import Operation
-from .retry import RetryPolicy
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
 _OWN_HEADERS = frozenset({"authorization", "content-type", "content-length", "transfer-encoding", "host", "connection"})
+
+
+@frozen
+class RetryPolicy:
+    """How often a failed call is retried, and after how long. It does not choose which failures are retried.
+
+    The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
+    has a longer retry-after, the client waits for that time, at most a minute. After a 429 the rate limiter decides
+    how long to wait.
+
+    Args:
+        max_tries: The number of tries, including the first; 1 means no retry. These do not count: a request that is
+            resent with another token after a 401, and a 429, after which ``max_wait`` bounds the wait.
+        base_delay: The longest first wait, in seconds.
+        max_delay: The longest wait, in seconds.
+
+    Raises:
+        InvalidArgumentError: A value is not a positive number, or ``max_tries`` is not an int.
+    """
+
+    max_tries: int = field(default=5, validator=whole)
+    base_delay: float = field(default=0.5, validator=positive)
+    max_delay: float = field(default=30.0, validator=positive)
 
 
 @define(eq=False)
@@ -83,16 +105,16 @@ def _problem_of(options: Options) -> str | None:
     return None
 
 
-class WriteTurns:
-    """Lets user writes go to a MongoDB cluster one at a time, since it answers overlapping ones with 500."""
+class WriteLocks:
+    """Let user writes go to a MongoDB cluster one at a time, since it answers overlapping ones with 500.
+
+    A call takes the lock of its queue, then the rate limit's slot, then ``writing``. So a bulk call that waits for its
+    slot does not hold up other writes.
+    """
 
     def __init__(self) -> None:
-        self._lanes = {bulk: Lock() for bulk in (False, True)}
+        self.queues: dict[bool, Lock] = {bulk: Lock() for bulk in (False, True)}
         self.writing: Lock = Lock()
-
-    def lane(self, *, bulk: bool) -> Lock:
-        """Return the lock to take before the rate limit's slot; ``writing`` is taken after it."""
-        return self._lanes[bulk]  # a bulk call that waits for its slot must not hold up other writes
 
 
 class Call(NamedTuple):
@@ -105,7 +127,7 @@ class Call(NamedTuple):
     name: str | None = None  # of the user or db
     engine: Engine | str | None = None
     body: bytes | None = None
-    turns: WriteTurns | None = None
+    write_locks: WriteLocks | None = None
     not_found: str = ""  # what a 404 can mean
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from .._json import Authority, Body, ClusterEngine, encode
 from ..engines import Engine, guard
 from ..errors import DatabaseClientError, PermissionDeniedError
 from ..models import ClusterInfo, Connection
-from .call import Call, Options, RequestStats, WriteTurns
+from .call import Call, Options, RequestStats, WriteLocks
 from .events import logger
 from .maintenance import MaintenanceWait
 from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, Idempotency, Operation, check_name
@@ -39,14 +39,14 @@ _LISTED = 60.0
 
 @define(eq=False)
 class ClientCache:
-    """What a client knows about clusters, by id, and the turns of writes on them."""
+    """What a client knows about clusters, by id, and the locks of writes on them."""
 
     engines: dict[str, Engine | str] = field(factory=dict)
     forbidden: dict[str, float] = field(factory=dict)  # when the API said that the token may not read the cluster
     cas: dict[str, str] = field(factory=dict)  # as PEM
     connections: dict[tuple[str, bool], Connection] = field(factory=dict)  # for ``uri_for``; True: the private one
     reads: dict[tuple[object, ...], asyncio.Future[None]] = field(factory=dict)  # other calls wait for them
-    turns: dict[str, WriteTurns] = field(factory=dict)
+    write_locks: dict[str, WriteLocks] = field(factory=dict)
     deleted: dict[tuple[str, str], float] = field(factory=dict)  # users, and when that was sent, the oldest first
 
 
@@ -66,9 +66,9 @@ class ClusterContext(NamedTuple):
         return self.cache.engines.get(self.cluster_id) or self.given_engine
 
     @property
-    def was_seen(self) -> bool:
-        """Whether this client has read the cluster, or is not allowed to."""
-        return self.cluster_id in self.cache.engines or self.cluster_id in self.cache.forbidden
+    def was_read(self) -> bool:
+        """Whether this client has read the cluster."""
+        return self.cluster_id in self.cache.engines
 
     async def send(self, operation: Operation, name: str, body: Body | None = None) -> Response:
         """Send an operation on the user or db ``name``, if the cluster's engine supports it and the settings in it."""
@@ -79,10 +79,9 @@ class ClusterContext(NamedTuple):
         capabilities = guard(engine, operation.name, settings)
         if operation is DELETE_USER:
             note_deletion(self.cache.deleted, (self.cluster_id, name), monotonic())
-        turns = None
-        one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
-        if one_at_a_time and operation.writes and operation.on == "users":
-            turns = self.cache.turns.setdefault(self.cluster_id, WriteTurns())
+        locks = None
+        if capabilities.concurrent_user_writes == 1 and operation.writes and operation.on == "users":
+            locks = self.cache.write_locks.setdefault(self.cluster_id, WriteLocks())
         call = Call(
             operation,
             path,
@@ -91,7 +90,7 @@ class ClusterContext(NamedTuple):
             name=name,
             engine=engine,
             body=encoded,
-            turns=turns,
+            write_locks=locks,
             not_found=_NEW_CLUSTER if operation.idempotency is Idempotency.CREATE else "",
         )
         if self.maintenance is not None:
@@ -118,8 +117,9 @@ class ClusterContext(NamedTuple):
     async def check_exists(self, listing: Operation) -> None:
         """Raise NotFoundError if there is no such cluster. A replica has lists too, but cannot be read itself."""
         guard(await self.learn_engine(), listing.name)
-        path = f"{listing.path(self.cluster_id)}?per_page=1"
-        await self.transport.send(Call(listing, path, self.options, not_found=_NO_CLUSTER))
+        if not self.was_read:
+            path = f"{listing.path(self.cluster_id)}?per_page=1"
+            await self.transport.send(Call(listing, path, self.options, not_found=_NO_CLUSTER))
 
     async def read_cluster(self) -> ClusterInfo:
         """Read the cluster, and store its engine."""

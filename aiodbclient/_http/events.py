@@ -9,7 +9,7 @@ from attrs import asdict, frozen
 
 from .call import Call
 from .response import Response
-from .tries import FailedTry, Waited
+from .retry import FailedTry, Waited
 
 logger = logging.getLogger("aiodbclient")
 
@@ -43,9 +43,18 @@ class RequestEvent:
     label: str | None = None
 
 
-def event_of(call: Call, result: Response | FailedTry, attempt: int, waited: Waited, duration: float) -> RequestEvent:
+def report(
+    call: Call,
+    result: Response | FailedTry,
+    attempt: int,
+    waited: Waited,
+    duration: float,
+    path: str,
+    on_event: Callable[[RequestEvent], object] | None,
+) -> None:
+    """Report a request to the log, and to the caller's hook if there is one, with a ``path`` that has no secret."""
     response = result if isinstance(result, Response) else None
-    return RequestEvent(
+    event = RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,
         status=response.status if response else None,
@@ -53,14 +62,10 @@ def event_of(call: Call, result: Response | FailedTry, attempt: int, waited: Wai
         attempt=attempt,
         waited=waited.for_slot,
         duration=duration,
-        blocked=waited.for_turn,
+        blocked=waited.for_writes,
         request_id=response.request_id if response else None,
         label=call.options.label,
     )
-
-
-def report(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
-    """Report a request to the log, and to the caller's hook if there is one, with a ``path`` that has no secret."""
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,

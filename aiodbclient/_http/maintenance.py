@@ -18,9 +18,8 @@ from .call import Call
 from .events import logger
 from .operations import Idempotency
 from .response import Response
-from .retry import Failure
+from .retry import FailedTry, Failure, error_of
 from .transport import Transport
-from .tries import FailedTry, error_of
 
 Read = Callable[[], Awaitable[ClusterInfo]]
 

@@ -14,7 +14,7 @@ from ..errors import InvalidArgumentError
 
 
 class Idempotency(Enum):
-    """The kinds of operation, by how ``retry.RULES`` treats their failures."""
+    """The kinds of operation, by how ``retry.RETRIED`` treats their failures."""
 
     READ = auto()
     UPDATE = auto()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from attrs import evolve
 
+from .._backoff import poll
 from .._json import UserChange
 from ..engines import capabilities_of
+from ..errors import DatabaseClientError
 from ..models import MySQLSettings, User
 from .context import ClusterContext
 from .operations import GET_USER, RESET_AUTH
 from .response import Response
-from .tries import was_lost
-from .waits import with_password
+from .retry import was_lost
 
 _LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
 _READING = 7  # times ``base_delay``: how long to read the password, which can be empty right after a reset
@@ -45,3 +48,16 @@ async def _read_back(context: ClusterContext, user: User, response: Response) ->
             "the password could not be read back"
         )
     return user
+
+
+async def with_password(user: User, read: Callable[[], Awaitable[User]], seconds: float, *, first: float) -> User:
+    """Return ``user`` with its secrets, read until the API returns a password; as it was if the API returns none."""
+
+    async def read_secrets() -> User | None:
+        with suppress(DatabaseClientError):  # the caller has a better error
+            found = await read()
+            if found.password:
+                return evolve(user, password=found.password, access_cert=found.access_cert, access_key=found.access_key)
+        return None
+
+    return user if user.password else await poll(read_secrets, seconds, first=first) or user

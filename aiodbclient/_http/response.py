@@ -28,8 +28,7 @@ from ..errors import (
 from ..models import ClusterInfo, Database, User
 from .call import Call
 from .operations import Idempotency
-from .retry import LOST_STATUSES, Failure, not_found_is_success
-from .tries import FailedTry, error_of, was_lost
+from .retry import LOST_STATUSES, FailedTry, Failure, error_of, was_lost
 
 T = TypeVar("T")
 
@@ -123,8 +122,8 @@ class Response(NamedTuple):
         status = self.status
         if 200 <= status < 300:
             return None
-        if status == 404 and was_lost(self.earlier) and not_found_is_success(self.call.operation.idempotency):
-            return None  # a deletion finds nothing after an earlier try lost its answer
+        if status == 404 and self.call.operation.idempotency is Idempotency.DELETE and was_lost(self.earlier):
+            return None  # an earlier try, whose answer was lost, deleted it
         if status < 400:
             return self._undocumented()
         members, asked = self._error_members(), retry_after(self.headers)

@@ -1,18 +1,28 @@
-"""Decide which failed calls are retried, how often, and after how long. Pure."""
+"""The tries of a call that failed: which are sent again, after how long, and the error of all of them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import backoff
-from attrs import field, frozen
+from attrs import frozen
 
 from .._backoff import expo
-from .._checks import positive, whole
-from ..errors import DatabaseClientError, ServerError
+from .._masking import Secrets, Token
+from .._pacing.limiter import Slot
+from ..errors import APIError, DatabaseClientError, ServerError
+from .call import Call, RetryPolicy
 from .operations import Idempotency
+
+ErrorT = TypeVar("ErrorT", bound=DatabaseClientError)
+
+_LONGEST_NAME = 300  # characters of the name of a call in an error
+_LONGEST_AFTER_5XX = 60.0  # seconds, if its answer names a wait
 
 
 class Failure(Enum):
@@ -24,37 +34,44 @@ class Failure(Enum):
     REFUSED = auto()  # anything else: another error, no slot in time, a closed client, an unreadable body
 
 
-class RetryDecision(Enum):
-    """The action after a failure."""
-
-    RETRY = auto()
-    RETRY_NOT_FOUND_IS_SUCCESS = auto()  # a 404 then means that an earlier try succeeded
-    RAISE = auto()
-
-
-_R, _D, _X = RetryDecision.RETRY, RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS, RetryDecision.RAISE
-
-# A lost create is not retried: nothing would show which of the two made the name. A lost reset_auth is retried, and
-# users.reset_auth then reads the password back.
-RULES: Mapping[Failure, Mapping[Idempotency, RetryDecision]] = MappingProxyType(
+# What is sent again. A lost create is not: nothing would show which of the two made the name. A lost reset_auth is, and
+# users.reset_auth then reads the password back. After a lost delete, a 404 means that it was done.
+RETRIED: Mapping[Failure, AbstractSet[Idempotency]] = MappingProxyType(
     {
-        failure: dict(zip(Idempotency, row, strict=True))
-        for failure, row in {
-            #                  READ UPDATE DELETE RESET_AUTH CREATE
-            Failure.NOT_SENT: (_R, _R, _R, _R, _R),
-            Failure.THROTTLED: (_R, _R, _R, _R, _R),
-            Failure.LOST: (_R, _R, _D, _R, _X),
-            Failure.REFUSED: (_X, _X, _X, _X, _X),
-        }.items()
+        Failure.NOT_SENT: frozenset(Idempotency),
+        Failure.THROTTLED: frozenset(Idempotency),
+        Failure.LOST: frozenset(Idempotency) - {Idempotency.CREATE},
+        Failure.REFUSED: frozenset(),
     }
 )
 # 408: a gateway gave up, as with 504. 520 to 524: Cloudflare, in front of the API, got no valid answer (godo #142).
 LOST_STATUSES = frozenset({408, 500, 502, 503, 504, *range(520, 525)})
 
 
-def not_found_is_success(idempotency: Idempotency) -> bool:
-    """Whether a 404 after a lost answer means that an earlier try succeeded."""
-    return RULES[Failure.LOST][idempotency] is RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS
+class Waited(NamedTuple):
+    """For how many seconds a request waited."""
+
+    for_slot: float  # of the rate limit
+    for_writes: float  # of other writes on the cluster
+
+
+@frozen(eq=False)
+class FailedTry:
+    """One try of a call that failed."""
+
+    failure: Failure
+    error: DatabaseClientError  # of this try alone
+    is_unclear: bool = False  # whether the server may have done the work
+    timed_out: bool = False  # whether the server may still be at work
+    was_tried: bool = True  # otherwise it ended before a request
+    waited: float = 0.0  # seconds, for its slot and for other writes
+    slot: Slot | None = None  # which the next try keeps, with its place in the queue
+    token: Token | None = None  # that it sent
+
+
+def was_lost(tries: Sequence[FailedTry]) -> bool:
+    """Whether the answer to one of the tries was lost."""
+    return any(each.failure is Failure.LOST for each in tries)
 
 
 def answer_was_lost(error: DatabaseClientError) -> bool:
@@ -62,30 +79,14 @@ def answer_was_lost(error: DatabaseClientError) -> bool:
     return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
 
 
-@frozen
-class RetryPolicy:
-    """How often a failed call is retried, and after how long. It does not choose which failures are retried.
-
-    The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
-    has a longer retry-after, the client waits for that time, at most a minute. After a 429 the rate limiter decides
-    how long to wait.
-
-    Args:
-        max_tries: The number of tries, including the first; 1 means no retry. These do not count: a request that is
-            resent with another token after a 401, and a 429, after which ``max_wait`` bounds the wait.
-        base_delay: The longest first wait, in seconds.
-        max_delay: The longest wait, in seconds.
-
-    Raises:
-        InvalidArgumentError: A value is not a positive number, or ``max_tries`` is not an int.
-    """
-
-    max_tries: int = field(default=5, validator=whole)
-    base_delay: float = field(default=0.5, validator=positive)
-    max_delay: float = field(default=30.0, validator=positive)
-
-
-_LONGEST_AFTER_5XX = 60.0  # seconds, if its answer names a wait
+def why_not_retried(call: Call, failure: Failure, counted: int) -> str | None:
+    """Return the reason not to send another try after so many ``counted`` ones; None if there is none."""
+    stats, most = call.options.stats, call.options.retry.max_tries
+    if call.operation.idempotency not in RETRIED[failure]:
+        return "it may have been applied" if failure is Failure.LOST else "another try would not help"
+    if most in (1, counted):
+        return f"max_tries is {most}"
+    return "its run was stopped" if stats is not None and stats.gives_up else None
 
 
 def retry_waits(policy: RetryPolicy) -> Iterator[float]:
@@ -96,3 +97,39 @@ def retry_waits(policy: RetryPolicy) -> Iterator[float]:
 def next_wait(waits: Iterator[float], asked: float | None) -> float:
     """Return the next of ``waits``, or the wait that the answer ``asked`` for if that is longer."""
     return max(next(waits), min(asked or 0.0, _LONGEST_AFTER_5XX))
+
+
+def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
+    """Return the error of a call whose last try failed for good, which describes the whole call."""
+    last = tries[-1].error
+    changes: dict[str, Any] = {"tries": sum(each.was_tried for each in tries)}
+    text = f"{secrets.line(call.what, _LONGEST_NAME)}: {last}"
+    request_ids = [each.error.request_id for each in tries if isinstance(each.error, APIError)]
+    if request_id := next(filter(None, reversed(request_ids)), None):
+        text = f"{text} (request id {request_id})"
+        if isinstance(last, APIError):
+            changes["request_id"] = request_id
+    if isinstance(last, APIError) and last.status == 404 and call.not_found:
+        text = f"{text}; {call.not_found}"
+    if call.operation.writes and any(each.is_unclear for each in tries):
+        text = f"{text}; it may have been applied"
+        changes |= {"may_have_applied": True, "advice": _SETTLE.get(call.operation.name, "")}
+    elif all(each.failure is Failure.NOT_SENT or not each.was_tried for each in tries):
+        text = f"{text}; it was not sent"
+    return with_message(last, text, **changes)
+
+
+def with_message(error: ErrorT, message: str, **changes: Any) -> ErrorT:
+    """Return a copy of ``error`` with another message, and with other values of its attributes."""
+    copied = copy.copy(error)
+    copied.args = (message,)
+    vars(copied).update(changes)
+    return copied
+
+
+_SETTLE = {
+    "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
+    "it again",
+    "users.reset_auth": "the old password may be revoked, so reset_auth it again",
+    "dbs.create": "read the name back, and create it again if it is not there",
+}

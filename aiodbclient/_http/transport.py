@@ -26,16 +26,15 @@ from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
+    InvalidResponseError,
     MaxWaitError,
     RequestTimeoutError,
 )
-from .aiohttp_compat import Connections, check_session
+from .aiohttp_compat import FAILURES, Connections, check_session, failed_without_answer
 from .call import Call
-from .events import RequestEvent, event_of, log_decision, logger, report
-from .failures import FAILURES, BodyError, failed_without_answer
+from .events import RequestEvent, log_decision, logger, report
 from .response import Response
-from .retry import Failure, next_wait, retry_waits
-from .tries import FailedTry, Waited, error_of, why_not_retried
+from .retry import FailedTry, Failure, Waited, error_of, next_wait, retry_waits, why_not_retried
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -49,7 +48,7 @@ TokenProvider = Callable[[], Awaitable[str]]
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that,
 # and not as a request that timed out.
 _CONNECTING = 0.9
-_AT_ONCE = Waited(for_slot=0.0, for_turn=0.0)
+_AT_ONCE = Waited(for_slot=0.0, for_writes=0.0)
 
 
 class Transport:
@@ -106,7 +105,7 @@ class Transport:
                 await self._closed.wait()
 
     async def send(self, call: Call, failed: list[FailedTry] | None = None) -> Response:
-        """Send ``call``, retry it as ``RULES`` and its retry policy say, and return the success."""
+        """Send ``call``, retry it as ``RETRIED`` and its retry policy say, and return the success."""
         failed = [] if failed is None else failed  # those of the call so far, to which this adds its own
         waits: Iterator[float] | None = None
         counted = 0
@@ -157,29 +156,29 @@ class Transport:
         return None
 
     async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
-        """Send one request, once it has its turn and its slot, and return its success, or how it failed."""
-        options, turns, connections = call.options, call.turns, self._connections
+        """Send one request, once it has its locks and its slot, and return its success, or how it failed."""
+        options, locks, connections = call.options, call.write_locks, self._connections
         assert connections is not None
         patience = None
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum([each.waited for each in failed]))
         kept = failed[-1].slot if failed else None
         slot, sent, waited = None, False, _AT_ONCE
-        locks: list[asyncio.Lock] = []  # that the call holds, if it needs a turn
+        held: list[asyncio.Lock] = []
         try:
-            if turns is None:
+            if locks is None:
                 slot = self.limiter._take(kept, bulk=options.bulk)  # pyright: ignore[reportPrivateUsage]
             if slot is None:
                 asked = perf_counter()
-                async with self._ended_by_close(asyncio.timeout(None if turns is None else patience)):
-                    if turns is not None:
-                        await _hold(turns.lane(bulk=options.bulk), locks)
-                    turned = perf_counter()
-                    left = None if patience is None else max(0.0, patience - (turned - asked))
+                async with self._ended_by_close(asyncio.timeout(None if locks is None else patience)):
+                    if locks is not None:
+                        await _hold(locks.queues[options.bulk], held)
+                    queued = perf_counter()
+                    left = None if patience is None else max(0.0, patience - (queued - asked))
                     slot = await self.limiter.acquire(kept, bulk=options.bulk, max_wait=left)
-                    for_slot = perf_counter() - turned
-                    if turns is not None:
-                        await _hold(turns.writing, locks)
+                    for_slot = perf_counter() - queued
+                    if locks is not None:
+                        await _hold(locks.writing, held)
                 waited = Waited(for_slot, perf_counter() - asked - for_slot)
             if self._closed.is_set():
                 raise _closed()
@@ -196,11 +195,11 @@ class Transport:
         except TimeoutError:
             if self._closed.is_set():
                 return _unsent(_closed())
-            if locks and slot is None:
+            if held and slot is None:
                 return _unsent(no_slot(self.limiter.estimate_wait(0)))
             return _unsent(MaxWaitError("another user write on this cluster takes longer than max_wait allows"))
         finally:
-            for lock in locks:
+            for lock in held:
                 lock.release()
             if slot is not None:
                 self.limiter.release(slot, sent=sent)
@@ -292,8 +291,8 @@ class Transport:
                 stats.writes -= call.operation.writes
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             attempt = 1 + sum(each.was_tried for each in failed)
-            event = event_of(call, response or tried, attempt, waited, perf_counter() - started)
-            report(event, self.secrets.line(call.path, 200), self._on_event)
+            path = self.secrets.line(call.path, 200)
+            report(call, response or tried, attempt, waited, perf_counter() - started, path, self._on_event)
         return tried
 
     async def _exchange(
@@ -356,7 +355,8 @@ async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > LONGEST:
-            raise BodyError(response.status, f"is larger than {LONGEST >> 20} MiB")
+            text = f"the answer ({response.status}) is larger than {LONGEST >> 20} MiB"
+            raise InvalidResponseError(text, status=response.status)
     return b"".join(pieces)
 
 

@@ -60,7 +60,7 @@ class Slots:
         self._single = deque[float](maxlen=_MOST_REMEMBERED)  # when the last single calls began
         self._first_single = math.inf  # when the first of all did
         self._concurrency = ConcurrencyLimit()
-        self._recent: dict[Slot, None] = {}  # in flight, in order; not those sent before a cooldown, or that hang
+        self._recent: dict[Slot, None] = {}  # in flight, in order, without those that hang
 
     def count_used(self, now: float) -> tuple[int, ...]:
         """Count the slots of each window that answered requests hold."""
@@ -122,7 +122,6 @@ class Slots:
             slot.ready_at = now + wait
         if started:
             concurrency.restart()
-            self._recent.clear()
         self.free(slot, now, counted=False)
         return was_first_try
 

@@ -17,7 +17,7 @@ async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
 
 
 @pytest.fixture
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read what a lost answer left again and again within half a second, not within minutes."""
-    for name, seconds in {"LOOK": 0.02, "FRESH": 0.5, "PERFORMED": 0.02}.items():
+    for name, seconds in {"FIRST_POLL": 0.02, "FRESH": 0.5, "PERFORMED": 0.02}.items():
         monkeypatch.setattr(f"aiodbclient._bulk.settle.{name}", seconds)

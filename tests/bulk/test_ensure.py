@@ -233,7 +233,7 @@ async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: C
     assert again["theirs"].user == theirs
 
 
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_polls")
 async def test_late_password_is_read_again(sandbox: Sandbox, pg: Cluster) -> None:
     await pg.users.create("old")
     truth = Truth(sandbox, pg.id)
@@ -249,7 +249,7 @@ async def test_late_password_is_read_again(sandbox: Sandbox, pg: Cluster) -> Non
     assert truth.reset == {"old": 1}
 
 
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_polls")
 async def test_missing_password_is_reset_or_reported(sandbox: Sandbox, pg: Cluster) -> None:
     truth = Truth(sandbox, pg.id)
     delay_passwords(sandbox, ["users.create"], 60.0)
@@ -314,7 +314,7 @@ async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluste
     assert not truth.reset
 
 
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_polls")
 async def test_no_reset_without_list(sandbox: Sandbox, mongodb: Cluster) -> None:
     """Found by test_random_faults."""
     await mongodb.users.create("a")

@@ -203,7 +203,7 @@ async def test_if_exists(sandbox: Sandbox, pg: Cluster, if_exists: Any, action: 
         assert outcomes["old"].user.password == truth.passwords["old"]
 
 
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_polls")
 async def test_taken_name_that_is_not_visible(sandbox: Sandbox, pg: Cluster) -> None:
     """It is read for a while, then reported as taken."""
     sandbox.faults.add("users.get", status=404)
@@ -286,14 +286,19 @@ async def test_deletions_on_missing_cluster_end(of: str, sandbox: Sandbox, clien
     assert [request.operation for request in sandbox.requests] == [f"{of}.list"]
 
 
-async def test_deletions_need_no_right_to_read(sandbox: Sandbox) -> None:
-    """A token that may only delete, with the engine: the run does not read the cluster."""
+@pytest.mark.parametrize("engine", ["pg", None])
+async def test_without_right_to_read_no_name_is_absent(sandbox: Sandbox, engine: str | None) -> None:
+    """A token that may only delete deletes, but cannot tell a missing name from a missing cluster."""
     id = await sandbox.add_cluster("pg", backend="memory")
     token = sandbox.add_token(["database:delete"])
     async with DatabaseClient(token, base_url=sandbox.url, **quick_options()) as client:
-        removed = await client.cluster(id, engine="pg").dbs.deprovision(["defaultdb", "nowhere"])
+        removed = by_name(await client.cluster(id, engine).dbs.deprovision(["defaultdb", "nowhere"]))
+        [nothing] = await client.cluster(CLUSTER, engine).users.deprovision(["alice"])
 
-    assert actions(removed) == {"defaultdb": Action.DELETED, "nowhere": Action.ABSENT}
+    assert removed["defaultdb"].action is Action.DELETED
+    for outcome in (removed["nowhere"], nothing):
+        assert isinstance(outcome.error, errors.NotFoundError)
+        assert str(outcome.error).endswith("; it is unknown whether the cluster exists: the token may not read it")
 
 
 @pytest.mark.parametrize("engine", ["redis", "valkey"])

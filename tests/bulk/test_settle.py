@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 import pytest
 
 from aiodbclient import RetryPolicy, errors
+from aiodbclient._backoff import poll_waits
 from aiodbclient._bulk.settle import create_and_settle, send_until_readable
-from aiodbclient._http.waits import waits
 
 from ..pacing.world import live
 
@@ -164,7 +163,7 @@ def test_wait_before_read_back(retry_after: float | None, seconds: float, monkey
 
 
 def test_waits_double_to_their_total() -> None:
-    assert list(waits(0.0)) == [0.0]
-    assert list(waits(1.0)) == [0.0, 0.25, 0.5, 0.25]
-    assert list(waits(1.5, first=0.5)) == [0.0, 0.5, 1.0]
-    assert list(islice(waits(first=1.0, longest=3.0), 6)) == [0.0, 1.0, 2.0, 3.0, 3.0, 3.0]
+    assert list(poll_waits(0.0)) == [0.0]
+    assert list(poll_waits(1.0)) == [0.0, 0.25, 0.5, 0.25]
+    assert list(poll_waits(1.5, first=0.5)) == [0.0, 0.5, 1.0]
+    assert list(poll_waits(9.0, first=1.0, longest=3.0)) == [0.0, 1.0, 2.0, 3.0, 3.0]

@@ -24,7 +24,8 @@ from cryptography.fernet import Fernet
 from psycopg import AsyncConnection
 
 from aiodbclient import DatabaseClient
-from aiodbclient._http.retry import LOST_STATUSES, RULES, Failure, RetryDecision
+from aiodbclient._http.operations import Idempotency
+from aiodbclient._http.retry import LOST_STATUSES, RETRIED, Failure
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
@@ -195,16 +196,13 @@ def test_example_of_page_is_tested(path: str) -> None:
 
 
 def test_the_table_of_retries_is_the_rule() -> None:
-    says = {
-        RetryDecision.RETRY: "retry",
-        RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS: "retry, not found is success",
-        RetryDecision.RAISE: "raise",
-    }
+    rules = [["retry" if kind in retried else "raise" for kind in Idempotency] for retried in RETRIED.values()]
+    rules[list(RETRIED).index(Failure.LOST)][2] += ", not found is success"
     lines = [line for line in PAGES["why/lost-answers.md"].splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
     assert rows[0] == ["read", "update", "delete", "reset_auth", "create"]
-    assert rows[2:] == [[says[then] for then in row.values()] for row in RULES.values()]
-    lost = lines[2 + list(RULES).index(Failure.LOST)].split("|")[1]
+    assert rows[2:] == rules
+    lost = lines[2 + list(RETRIED).index(Failure.LOST)].split("|")[1]
     statuses = re.findall(r"(\d{3})(?: to (\d{3}))?", lost)
     assert {status for first, last in statuses for status in range(int(first), int(last or first) + 1)} == LOST_STATUSES
 

@@ -19,8 +19,8 @@ from ... import (
     User,
     UserSettings,
 )
+from ..._backoff import poll, poll_waits
 from ..._bulk.settle import none_if_not_found
-from ..._http.waits import until_seen, waits
 from ...clusters import request_below
 from ...engines import CAPABILITIES, Engine
 from ...errors import APIError, DatabaseClientError, PermissionDeniedError
@@ -86,7 +86,7 @@ class Trial:
 
     async def _reset(self) -> None:
         users = self.cluster.users
-        await until_seen(lambda: none_if_not_found(users.get(self.login)), _SETTLED)
+        await poll(lambda: none_if_not_found(users.get(self.login)), _SETTLED)
         await users.reset_auth(self.login)
 
     async def await_late(self) -> None:
@@ -94,7 +94,7 @@ class Trial:
         if not self.is_pending:
             return
         note(f"wait: a creation has no answer and may still be performed; looking for up to {_LATE:.0f} s")
-        for wait in waits(_LATE, longest=_PAUSE):
+        for wait in poll_waits(_LATE, longest=_PAUSE):
             await asyncio.sleep(wait)
             if ("users", self.login) in await self._ours():
                 return
@@ -102,7 +102,7 @@ class Trial:
     async def delete_all(self) -> list[str]:
         """Delete what is ours, look until nothing is listed, and return what is left."""
         left: list[tuple[str, str]] = []
-        for wait in waits(_LAG, longest=_PAUSE):
+        for wait in poll_waits(_LAG, longest=_PAUSE):
             await asyncio.sleep(wait)
             left = await self._ours()
             if not left:
