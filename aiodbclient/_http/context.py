@@ -21,7 +21,7 @@ from ..models import ClusterInfo, Connection
 from .call import Call, Options, RequestStats, WriteLocks
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, Idempotency, Operation, check_name
+from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, GET_USER, Idempotency, Operation, check_name
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
@@ -97,8 +97,8 @@ class ClusterContext(NamedTuple):
             response = await self.maintenance.send(call, self.transport, self.read_cluster)
         else:
             response = await self.transport.send(call)
-        if operation is CREATE_USER:
-            self.cache.deleted.pop((self.cluster_id, name), None)  # the list is right again
+        if operation in (CREATE_USER, GET_USER):
+            self.cache.deleted.pop((self.cluster_id, name), None)  # it exists, so the list is right
         return response
 
     def may_be_listed_still(self, name: str) -> bool:

@@ -300,10 +300,16 @@ async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: Clus
     assert not truth.reset
 
 
-async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluster) -> None:
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize("lost", [False, True])
+async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluster, lost: bool) -> None:
     """Not even if the API cannot read it yet. Found by test_random_faults."""
-    for change in (mongodb.users.create, mongodb.users.delete, mongodb.users.create):
-        await change("a")
+    await mongodb.users.create("a")
+    await mongodb.users.delete("a")
+    if lost:
+        sandbox.faults.add("users.create", cut=True, after=True, nth=1)
+    await mongodb.users.ensure("a")
+    sandbox.faults.clear()
     truth = Truth(sandbox, mongodb.id)
     sandbox.faults.add("users.get", status=404, nth=1)
     sandbox.faults.add("users.create", cut=True, nth=1)
