@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from . import errors as errors
 
 if TYPE_CHECKING:  # ``X as X`` exports it
+    from ._context import Setup as Setup
     from ._credential import Credential as Credential
     from ._naming import Role as Role
+    from ._operations.provision import IfExists as IfExists
     from ._outcomes import Problem as Problem
     from ._outcomes import ProblemKind as ProblemKind
     from ._outcomes import TenantAction as TenantAction
@@ -29,6 +31,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
     from ._outcomes import TenantResult as TenantResult
     from ._outcomes import TenantSkipped as TenantSkipped
+    from ._placement import ChooseCluster as ChooseCluster
     from ._placement import ClusterCapacity as ClusterCapacity
     from ._pools import TenantPools as TenantPools
     from ._records import Login as Login
@@ -49,12 +52,14 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 
 # As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor an operation.
 _MODULES = {
-    "._placement": "ClusterCapacity",
+    "._context": "Setup",
     "._credential": "Credential",
     "._naming": "Role",
+    "._operations.provision": "IfExists",
     "._outcomes": "Problem ProblemKind TenantAction TenantCheckOutcome TenantChecked TenantDone TenantEvent "
     "TenantFailed TenantMoveOutcome TenantMoved TenantOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult TenantSkipped",
+    "._placement": "ChooseCluster ClusterCapacity",
     "._pools": "TenantPools",
     "._records": "Login Operation OperationKind TenantRecord TenantState",
     "._role": "TenantRole",

@@ -29,8 +29,10 @@ from aiodbclient import (
 from aiodbclient.bulk import DatabaseOutcome, Failed, Outcome, Outcomes, RemovalOutcome, Run, UserOutcome
 from aiodbclient.rate_limiter import Window
 from aiodbclient.tenants import (
+    ChooseCluster,
     ClusterCapacity,
     Credential,
+    Setup,
     SQLiteStore,
     TenantAction,
     TenantChecked,
@@ -43,6 +45,7 @@ from aiodbclient.tenants import (
     Tenants,
     TenantSkipped,
 )
+from aiodbclient.tenants import IfExists as IfTenantExists
 
 
 async def a_new_token() -> str:
@@ -57,6 +60,12 @@ async def wrap(provider: TokenProvider, name: str, if_exists: IfExists) -> aiodb
     cluster = DatabaseClient(provider, rate_limiter=aiodbclient.rate_limiter.RateLimiter([])).cluster("id")
     await cluster.users.ensure(name, if_exists=if_exists)
     return await cluster.users.provision([name], if_exists=if_exists)
+
+
+async def wrap_tenants(
+    cluster: Cluster, store: SQLiteStore, setup: Setup, choose: ChooseCluster, if_exists: IfTenantExists
+) -> Credential:
+    return await Tenants(cluster, store, setup=setup, choose_cluster=choose).ensure("alpha", if_exists=if_exists)
 
 
 async def names() -> AsyncIterator[str]:
