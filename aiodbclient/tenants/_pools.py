@@ -178,7 +178,6 @@ class TenantPools(Generic[PoolT]):
         pool = self._current.get(name)
         if pool is None or self._loop.time() >= pool.stale_at:
             async with self._locks.setdefault(name, asyncio.Lock()):
-                self._check_open()
                 pool = await self._up_to_date(name)
         pool.uses += 1
         self._stop_idle_timer(pool)
