@@ -240,7 +240,8 @@ class TenantRole:
         """
         if names is None and suspended_for is None:
             raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
-        return self._run(names, RemoveTenants(self._context, suspended_for=suspended_for))
+        _check_age("suspended_for", suspended_for)
+        return self._run(names, RemoveTenants(self._context, suspended_for))
 
     @overload
     def each(
@@ -318,8 +319,14 @@ class TenantRole:
         return Run(self._context.names() if names is None else names, job, concurrency)
 
 
+def _check_age(option: str, age: object) -> None:
+    if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+        raise InvalidArgumentError(f"{option} must be a timedelta of 0 or more, not {age!r}")
+
+
 def check_selected(operation: str, names: Any, *, all: bool, older_than: timedelta | None = None) -> None:
     """Refuse an operation on every tenant in the store, unless the caller says so."""
+    _check_age("older_than", older_than)
     if names is not None and all:
         raise InvalidArgumentError(f"{operation} takes names or all=True, not both")
     if names is None and not all and older_than is None:

@@ -44,8 +44,6 @@ _TABLES_PER_SECOND = 100
 class MoveTenants(ChangeTenants[TenantMoved]):
     """``Tenants.move``: move each tenant to another cluster."""
 
-    needs_leftover_dropped = True
-
     def __init__(self, context: Context, to: Cluster | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
         self._to = _checked_target(context, to)
@@ -74,6 +72,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         return TenantMoved(name=name, action=TenantAction.KEPT, credential=newest(record, Role.OWNER), record=record)
 
     async def change(self, tenant: Tenant) -> TenantMoved:
+        await drop_leftover(tenant)
         name, source, placement = tenant.names.tenant, tenant.cluster.id, self.context.placement
         without = {source} if self._to is None else {*self.context.clusters.clients} - {self._to}
         target = await self.context.choose(name, tenant.reporter.stats, without)

@@ -17,15 +17,15 @@ from ..._bulk.outcomes import Done
 from ..._bulk.run import Job, parse_name
 from ..._http.call import RequestStats
 from ..._http.events import logger
-from ...errors import ConfigurationError, DatabaseClientError, InvalidArgumentError
+from ...errors import ConfigurationError, DatabaseClientError
 from .._clusters import AT_A_TIME, UNREACHABLE, Limits
 from .._context import Context
-from .._naming import Role, check_tenant
+from .._naming import check_tenant
 from .._outcomes import Reporter, TenantAction, TenantFailed
-from .._records import OperationKind, TenantRecord, TenantState, unusable
-from ..errors import ClaimLostError, GrantError, MoveError, StoreError, TenantBusyError
-from .recover import drop_leftover, finish_operation
-from .tenant import LEASE, AlreadyClaimedError, Tenant, claimed, clock
+from .._records import OperationKind, TenantRecord, TenantState
+from ..errors import ClaimLostError, GrantError, StoreError, TenantBusyError
+from .recover import recover
+from .tenant import LEASE, Tenant, claimed, clock
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -93,12 +93,6 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
             return False  # it may be one cluster that is not online
         return super().ends_run(error)
 
-    async def cluster_for(self, name: str, record: TenantRecord | None, reporter: Reporter) -> str:
-        """The cluster of a tenant; the first one if it has none yet."""
-        if record is None and self.context.role is not Role.OWNER:
-            raise unusable(record, name, self.context.role)
-        return next(iter(self.context.clusters.clients)) if record is None else record.cluster
-
     @abstractmethod
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Do the work on one tenant, and return its outcome, without ``tries``."""
@@ -107,14 +101,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 class ChangeTenants(TenantJob[DoneT]):
     """A job that changes tenants; each operation is a subclass with ``noop_outcome`` and ``change``."""
 
-    continues: ClassVar[tuple[OperationKind, ...]] = ()  # what ``change`` continues itself if it is unfinished
-    needs_leftover_dropped: ClassVar[bool] = False  # whether it fails while the cluster of a leftover is unreachable
+    continues: ClassVar[OperationKind | None] = None  # what ``change`` continues itself, also of one role
     ends_logins: ClassVar[bool] = False  # whether it ends all logins of the tenant
 
-    def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
+    def __init__(self, context: Context, age: timedelta | None = None) -> None:
         super().__init__(context)
-        if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
-            raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
         self.age = age
         self._now: datetime | None = None
 
@@ -125,9 +116,7 @@ class ChangeTenants(TenantJob[DoneT]):
 
     def is_young(self, since: datetime) -> bool:
         """Whether ``since`` is less than the age ago."""
-        if self.age is None or self._now is None:
-            return False
-        return self._now - since < self.age
+        return self.age is not None and self._now is not None and self._now - since < self.age
 
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
@@ -140,14 +129,13 @@ class ChangeTenants(TenantJob[DoneT]):
             async with self.context.clusters.limits[cluster]:
                 try:
                     async with claimed(self.context, cluster, name, reporter) as tenant:
-                        waits_until = None
-                        reporter.stats.writes += 1  # ``Run.stop`` lets it finish
-                        if (outcome := self.noop_outcome(name, tenant.record, login_at_start)) is not None:
-                            return outcome  # meanwhile another process has done it
-                        if not _is_placed_elsewhere(tenant, record):
-                            return await self._do_claimed(tenant, login_at_start)
-                except AlreadyClaimedError:
-                    waits_until = _wait_for_claim(name, waits_until)
+                        if tenant is None:
+                            waits_until = _wait_for_claim(name, waits_until)
+                        else:
+                            waits_until = None
+                            reporter.stats.writes += 1  # ``Run.stop`` lets it finish
+                            if not _is_on_another_cluster(tenant, record):
+                                return await self._do_claimed(tenant, login_at_start)
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
@@ -157,41 +145,28 @@ class ChangeTenants(TenantJob[DoneT]):
             record = await self.context.record(name)
         return outcome
 
+    async def cluster_for(self, name: str, record: TenantRecord | None, reporter: Reporter) -> str:
+        """The cluster of a tenant."""
+        assert record is not None  # without one, there is nothing to do but to provision
+        return record.cluster
+
     async def _do_claimed(self, tenant: Tenant, login_at_start: str | None) -> DoneT:
         """Recover what a dead process left, then do the work, unless there is nothing to do any more."""
-        cluster, record = tenant.cluster, tenant.record
-        was_interrupted = record is not None and record.operation is not None
+        name, cluster, record = tenant.names.tenant, tenant.cluster, tenant.record
+        is_unfinished = record is not None and (record.operation is not None or record.leftover is not None)
         try:
-            with self.context.clusters.track_failures(cluster.id, tenant.names.tenant):
-                async with cluster.server.session(tenant, was_interrupted=was_interrupted) as tenant.steps:
+            with self.context.clusters.track_failures(cluster.id, name):
+                async with cluster.server.session(tenant, was_interrupted=is_unfinished) as tenant.steps:
                     await tenant.inspect(ends_logins=self.ends_logins)
-                    if await self.recover(tenant):
+                    if is_unfinished and await recover(tenant, self.continues):
                         await tenant.inspect(ends_logins=self.ends_logins)
-                        outcome = self.noop_outcome(tenant.names.tenant, tenant.record, login_at_start)
-                        if outcome is not None:
-                            return outcome
-                    return await self.change(tenant)
+                    outcome = self.noop_outcome(name, tenant.record, login_at_start)
+                    return await self.change(tenant) if outcome is None else outcome
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
             if await _lost_its_database(tenant):
                 raise await tenant.no_database() from error
             raise
-
-    async def recover(self, tenant: Tenant) -> bool:
-        """Finish or undo what a dead process left, and return whether something was done."""
-        record = tenant.record
-        if record is None or (record.operation is None and record.leftover is None):
-            return False
-        operation = record.operation
-        if operation is not None and operation.kind in self.continues and operation.role in (None, tenant.role):
-            return False
-        await finish_operation(tenant)
-        try:
-            await drop_leftover(tenant)
-        except MoveError:  # its cluster is unreachable
-            if self.needs_leftover_dropped:
-                raise
-        return True
 
     @abstractmethod
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> DoneT | None:
@@ -202,7 +177,7 @@ class ChangeTenants(TenantJob[DoneT]):
         """Work on a claimed tenant, and return the outcome."""
 
 
-def _is_placed_elsewhere(tenant: Tenant, seen: TenantRecord | None) -> bool:
+def _is_on_another_cluster(tenant: Tenant, seen: TenantRecord | None) -> bool:
     """Whether another process has put the tenant on another cluster since its record was ``seen``."""
     record = tenant.record
     if record is None or record.cluster == tenant.cluster.id:

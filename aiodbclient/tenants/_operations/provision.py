@@ -26,8 +26,6 @@ IfExists = Literal["error", "adopt"]
 class ProvisionTenants(ChangeTenants[TenantDone]):
     """``Tenants.provision``: give each tenant a database and a login of its own."""
 
-    continues = (OperationKind.PROVISION, OperationKind.ADOPT)
-
     def __init__(self, context: Context, if_exists: IfExists = "error", wanted: object = None) -> None:
         super().__init__(context)
         if if_exists not in get_args(IfExists):
@@ -72,11 +70,9 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
 
     async def cluster_for(self, name: str, record: TenantRecord | None, reporter: Reporter) -> str:
         """Return the tenant's cluster, or choose one for a new tenant, and another if that is unreachable."""
-        if self.context.role is not Role.OWNER:
-            return await super().cluster_for(name, record, reporter)
         if record is not None:
             is_first = record.state() is TenantState.PROVISIONING and record.leftover is None
-            if not is_first or not self.context.may_choose:
+            if not is_first or not self.context.may_choose or self.context.role is not Role.OWNER:
                 return record.cluster
             with suppress(*UNREACHABLE):
                 return (await self.context.clusters.get(record.cluster, reporter.stats)).id
@@ -87,7 +83,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
         role = self.context.role
         state = state_of(record, role)
-        if is_locked_out(state):
+        if is_locked_out(state) or (record is None and role is not Role.OWNER):
             raise unusable(record, name, role)
         lacks_setup = self.context.setup is not None and role is Role.OWNER
         if record is None or state is not TenantState.USABLE or (lacks_setup and not record.is_set_up):
@@ -106,9 +102,8 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
 
     async def _provision(self, tenant: Tenant) -> TenantAction:
         if tenant.role is not Role.OWNER:
-            if tenant.record is None or tenant.record.state() is not TenantState.USABLE:
-                role = tenant.role if tenant.record is None else Role.OWNER
-                raise unusable(tenant.record, tenant.names.tenant, role)
+            if tenant.stored.state() is not TenantState.USABLE:
+                raise unusable(tenant.record, tenant.names.tenant, Role.OWNER)
             await provision_role(tenant, tenant.role)
             return TenantAction.CREATED
         if (login := tenant.stored.current() if tenant.state is TenantState.USABLE else None) is not None:
@@ -208,7 +203,6 @@ async def _copy(tenant: Tenant, template: TenantRecord) -> bool:
 
 async def provision_role(tenant: Tenant, role: Role) -> None:
     """Make the first login of a tenant's readers or writers, and store it."""
-    await tenant.drop_unfinished_logins()  # of an earlier process
     [login] = tenant.next_logins()
     await tenant.start(OperationKind.PROVISION, [login], role=role)
     await tenant.steps.create_role(role)

@@ -9,17 +9,25 @@ from attrs import evolve
 from ...errors import NotFoundError
 from .._clusters import UNREACHABLE
 from .._naming import Role
-from .._records import OperationKind
+from .._records import Operation, OperationKind
 from .._servers import Server, TenantSteps
 from ..errors import MoveError
 from .tenant import Tenant
 
 
-async def finish_operation(tenant: Tenant) -> None:
+async def recover(tenant: Tenant, continued: OperationKind | None) -> bool:
+    """Finish or undo what a dead process left, but not what is ``continued``. Return whether the record changed."""
+    before = tenant.stored
+    operation = before.operation
+    if operation is not None and (operation.kind is not continued or operation.role not in (None, tenant.role)):
+        await _finish_operation(tenant, operation)
+    with suppress(MoveError):  # its cluster is unreachable
+        await drop_leftover(tenant)
+    return tenant.record is not before
+
+
+async def _finish_operation(tenant: Tenant, operation: Operation) -> None:
     """Finish or undo the operation on record, but those that only an operation on the whole tenant continues."""
-    operation = tenant.stored.operation
-    if operation is None:
-        return
     match operation.kind:
         case OperationKind.PREPARE | OperationKind.MOVE:
             with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
@@ -28,17 +36,13 @@ async def finish_operation(tenant: Tenant) -> None:
             await tenant.finish(await tenant.revoke_previous(operation.role or Role.OWNER), release=False)
         case OperationKind.REMOVE if operation.role is not None:
             await tenant.finish(await tenant.remove_role(operation.role), release=False)
-        case OperationKind.ROTATE | OperationKind.REPAIR:
-            await _drop_unfinished_logins(tenant)
-        case OperationKind.PROVISION if operation.role is not None:
-            await _drop_unfinished_logins(tenant)
+        case OperationKind.PROVISION if operation.role is None:
+            pass
+        case OperationKind.ROTATE | OperationKind.REPAIR | OperationKind.PROVISION:
+            await tenant.drop_unfinished_logins()
+            await tenant.finish(tenant.stored, release=False)
         case _:
             pass
-
-
-async def _drop_unfinished_logins(tenant: Tenant) -> None:
-    await tenant.drop_unfinished_logins()
-    await tenant.finish(tenant.stored, release=False)
 
 
 # Before the commit of a move, the tenant is on its cluster, and another cluster may have a copy. The commit stores the

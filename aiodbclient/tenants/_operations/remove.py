@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from .._context import Context
 from .._naming import Role
 from .._outcomes import TenantAction, TenantRemoved
 from .._records import OperationKind, TenantRecord, TenantState, operation_on, unusable
@@ -16,11 +13,8 @@ from .tenant import Tenant
 class RemoveTenants(ChangeTenants[TenantRemoved]):
     """``Tenants.remove``: remove each tenant, with its readers and writers."""
 
-    continues = (OperationKind.REMOVE,)
+    continues = OperationKind.REMOVE
     ends_logins = True
-
-    def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
-        super().__init__(context, suspended_for, what="suspended_for")
 
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantRemoved | None:
         role = self.context.role

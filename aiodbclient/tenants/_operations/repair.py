@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from attrs import evolve
 
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired, newest
 from .._records import OperationKind, TenantRecord, TenantState, roles_of, unusable
-from ..errors import MoveError
 from .check import examine
 from .loop import ChangeTenants
 from .provision import provision
-from .recover import drop_leftover, finish_operation
+from .recover import drop_leftover
 from .remove import remove
 from .suspend import resume, suspend
 from .tenant import Tenant
@@ -28,14 +27,12 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
         if record is None:
             raise unusable(record, name, Role.OWNER)
 
-    async def recover(self, tenant: Tenant) -> bool:
-        return False  # ``change`` does it, and reports it
-
     async def change(self, tenant: Tenant) -> TenantRepaired:
-        action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
+        name, action = tenant.names.tenant, TenantAction.REPAIRED
+        problems: tuple[Problem, ...] = (Problem(ProblemKind.UNFINISHED),)
         match tenant.stored.state():
             case TenantState.ABSENT:
-                raise unusable(tenant.record, tenant.names.tenant, Role.OWNER)
+                raise unusable(tenant.record, name, Role.OWNER)
             case TenantState.PROVISIONING:
                 await provision(tenant)
             case TenantState.SUSPENDING:
@@ -48,55 +45,41 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
                 action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
                 await remove(tenant)
                 await tenant.save(None, release=True)
-                self.context.placement.remove(tenant.names.tenant, tenant.cluster.id)
+                self.context.placement.remove(name, tenant.cluster.id)
             case _:
-                return await _recover_and_repair(tenant)
-        return _outcome(tenant, action, problems)
+                action, problems = await _repair(tenant)
+                await drop_leftover(tenant)  # again: an unreachable cluster is an error, after the rest is repaired
+        record = tenant.record
+        credential = None if record is None else newest(record, Role.OWNER)
+        return TenantRepaired(name=name, action=action, credential=credential, record=record, problems=problems)
 
 
-async def _recover_and_repair(tenant: Tenant) -> TenantRepaired:
-    operation, leftover = tenant.stored.operation, tenant.stored.leftover
-    finished = list[Problem]()
-    if operation is not None:
-        await finish_operation(tenant)
-        finished.append(Problem(ProblemKind.UNFINISHED, str(operation.kind)))
-    try:
-        await drop_leftover(tenant)
-    except MoveError:  # its cluster is unreachable
-        await _repair(tenant, finished)
-        raise
-    if leftover is not None:
-        finished.append(Problem(ProblemKind.LEFTOVER, leftover))
-    return await _repair(tenant, finished)
-
-
-def _outcome(tenant: Tenant, action: TenantAction, problems: tuple[Problem, ...]) -> TenantRepaired:
-    record = tenant.record
-    credential = None if record is None else newest(record, Role.OWNER)
-    return TenantRepaired(
-        name=tenant.names.tenant, action=action, credential=credential, record=record, problems=problems
-    )
-
-
-async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
-    """Repair a tenant that works or is suspended, and of which the ``finished`` problems are solved already."""
-    if finished:
-        await tenant.inspect(ends_logins=False)
+async def _repair(tenant: Tenant) -> tuple[TenantAction, tuple[Problem, ...]]:
+    """Repair a tenant that works or is suspended, and return also the problems that its recovery has solved."""
     examined = await examine(tenant.cluster, tenant.names, tenant.stored)
     found = [each for each in examined if each.kind is not ProblemKind.LEFTOVER]
-    problems, kinds = (*finished, *found), {each.kind for each in found}
-    if ProblemKind.DATABASE_MISSING in kinds:
+    problems = (*_recovered(tenant), *found)
+    if ProblemKind.DATABASE_MISSING in [each.kind for each in found]:
         raise await tenant.no_database()
     action = TenantAction.REPAIRED if problems else TenantAction.KEPT
     if found and tenant.state is TenantState.SUSPENDED:
         await tenant.start(OperationKind.SUSPEND)
         await tenant.steps.repair({})  # this opens the database to the tenant, which has no login that works
-        await tenant.finish(await suspend(tenant))
+        await tenant.finish(await suspend(tenant), release=False)
         action = TenantAction.SUSPENDED
     elif found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
         await tenant.steps.restore_extensions(is_new=False)  # last, since it may be refused
-    return _outcome(tenant, action, problems)
+    return action, problems
+
+
+def _recovered(tenant: Tenant) -> Iterator[Problem]:
+    """The problems that ``recover`` has solved."""
+    before, now = tenant.claim.record, tenant.stored
+    if before is not None and before.operation is not None:
+        yield Problem(ProblemKind.UNFINISHED, str(before.operation.kind))
+    if before is not None and before.leftover is not None and now.leftover is None:
+        yield Problem(ProblemKind.LEFTOVER, before.leftover)
 
 
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:

@@ -20,10 +20,10 @@ _USABLE = (TenantState.USABLE, TenantState.SUSPENDED)
 class RotateTenants(ChangeTenants[TenantDone]):
     """``Tenants.rotate``: give each tenant a credential with a new login."""
 
-    continues = (OperationKind.ROTATE,)
+    continues = OperationKind.ROTATE
 
     def __init__(self, context: Context, older_than: timedelta | None, *, force: bool) -> None:
-        super().__init__(context, older_than, what="older_than")
+        super().__init__(context, older_than)
         self._force = force
 
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
@@ -56,10 +56,10 @@ class RotateTenants(ChangeTenants[TenantDone]):
 class RevokePrevious(ChangeTenants[TenantDone]):
     """``Tenants.revoke_previous``: end the previous login of each tenant."""
 
-    continues = (OperationKind.REVOKE,)
+    continues = OperationKind.REVOKE
 
     def __init__(self, context: Context, older_than: timedelta | None, *, unused: bool) -> None:
-        super().__init__(context, older_than, what="older_than")
+        super().__init__(context, older_than)
         self._unused = unused
 
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:

@@ -15,7 +15,6 @@ _SUSPENDED = (TenantState.SUSPENDING, TenantState.SUSPENDED, TenantState.RESUMIN
 class SuspendTenants(ChangeTenants[TenantDone]):
     """``Tenants.suspend``: suspend each tenant, with its readers and writers."""
 
-    continues = (OperationKind.SUSPEND, OperationKind.RESUME)
     ends_logins = True
 
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
@@ -45,8 +44,6 @@ async def suspend(tenant: Tenant) -> TenantRecord:
 
 class ResumeTenants(ChangeTenants[TenantDone]):
     """``Tenants.resume``: give each suspended tenant, with its readers and writers, new logins."""
-
-    continues = (OperationKind.SUSPEND, OperationKind.RESUME)
 
     def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
         state = state_of(record, self.context.role)

@@ -43,10 +43,6 @@ LEASE = 30.0  # s for which a claim holds unless it is renewed. A working proces
 clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 
 
-class AlreadyClaimedError(Exception):
-    """Another process has claimed the tenant."""
-
-
 @define(eq=False, repr=False)
 class Tenant(BaseTenant):
     """A claimed tenant: its record, its lease, and the steps on its server."""
@@ -275,25 +271,22 @@ def lacks_login(record: TenantRecord | None, found: ServerState) -> bool:
 
 
 @asynccontextmanager
-async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant]:
-    """Claim a tenant while the block runs, or raise AlreadyClaimedError if another process has claimed it."""
+async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant | None]:
+    """Claim a tenant while the block runs, or yield None if another process has claimed it."""
     at = await context.clusters.get(cluster, reporter.stats)
     names = names_of(name, at.engine, context.prefix)
     since = clock()
     claim = await context.store.claim(name, LEASE)
     if claim is None:
-        raise AlreadyClaimedError
-    try:
-        context.check_ours(claim.record)
-    except DatabaseClientError:
-        await context.store.release(claim)
-        raise
+        yield None
+        return
     tenant = Tenant(
         names, context, context.role, at, reporter, claim, claim.record, since + LEASE, others_ended=reporter.ended
     )
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:
         try:
+            context.check_ours(claim.record)
             yield tenant
         finally:
             renewing.cancel()

@@ -94,7 +94,7 @@ async def test_move_path(two: Two, tenants: Tenants, alpha: Credential) -> None:
 
     functions, files = await path_of(only(tenants.move(["alpha"], to=two.new)))
 
-    assert len(functions) <= 234
+    assert len(functions) <= 233
     assert len(files) <= 33
 
 

@@ -108,7 +108,7 @@ async def test_rotation_path(place: Place) -> None:
 
     functions, files = await path_of(only(tenants.rotate(["acme"])))
 
-    assert len(functions) <= 114
+    assert len(functions) <= 113
     assert len(files) <= 21
 
 
@@ -119,7 +119,7 @@ async def test_provision_path(place: Place) -> None:
 
     functions, files = await path_of(tenants.ensure("beta"))
 
-    assert len(functions) <= 134
+    assert len(functions) <= 133
     assert len(files) <= 25
 
 
