@@ -1,4 +1,4 @@
-"""``Tokens``: who may use a sandbox, with scopes and rate limits. Pure."""
+"""``Token``: what a client may do with a token of a sandbox, and how fast. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Collection, Sequence
-
-from attrs import frozen
 
 from ..rate_limiter import Window
 
@@ -21,14 +19,15 @@ SCOPES = frozenset(
 DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
 
-class TokenLimiter:
-    """Counts the accepted requests of one token in every (sliding) window, and makes the API's headers."""
+class Token:
+    """The scopes of a token. It counts its accepted requests in every (sliding) window, and makes the API's headers."""
 
     # ``ratelimit-limit`` and ``ratelimit-remaining`` describe the longest window, but ``ratelimit-remaining`` is 0 with
     # a 429 of a shorter one. ``ratelimit-reset`` is the unix time at which the oldest request leaves the longest
     # window. A refusal by a shorter window, or by the only one, has ``retry-after``.
 
-    def __init__(self, windows: Sequence[Window]) -> None:
+    def __init__(self, scopes: Collection[str], windows: Sequence[Window]) -> None:
+        self.scopes = frozenset(scopes)
         self._windows = [(window, deque[float]()) for window in sorted(windows, key=lambda window: window.seconds)]
 
     def admit(self, now: float, unix_time: float) -> tuple[bool, dict[str, str]]:
@@ -63,25 +62,6 @@ def _seconds(wait: float, window: Window) -> str:
     return f"{math.ceil(wait * 1000) / 1000:.3f}"
 
 
-@frozen
-class Rights:
-    scopes: frozenset[str]
-    limiter: TokenLimiter
-
-
-class Tokens:
-    """The rights of each token; the token ``main`` has all scopes."""
-
-    def __init__(self, main: str | None, windows: Sequence[Window]) -> None:
-        self._windows = windows
-        self.rights: dict[str, Rights] = {}
-        self.main = self.add(SCOPES, main)
-
-    def add(self, scopes: Collection[str], token: str | None = None) -> str:
-        """Add ``token``, or a random one, with ``scopes``, or raise ValueError if one of those does not exist."""
-        unknown = frozenset(scopes) - SCOPES
-        if unknown:
-            raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")
-        token = token or "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length
-        self.rights[token] = Rights(frozenset(scopes), TokenLimiter(self._windows))
-        return token
+def random_token() -> str:
+    """A token with the provider's prefix and length."""
+    return "dop_v1_" + secrets.token_hex(32)

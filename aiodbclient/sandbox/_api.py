@@ -17,7 +17,7 @@ from attrs import define, field
 
 from ..engines import capabilities_of
 from . import _protocol as protocol  # pyright: ignore[reportPrivateUsage]  # a module of this package
-from ._access import READ_TAGS, Rights, Tokens
+from ._access import READ_TAGS, Token
 from ._backends import PRIMARY
 from ._clusters import SandboxCluster, visible
 from ._faults import Fault, Faults, add_json
@@ -37,10 +37,11 @@ FAULTS_PATH = "/sandbox/faults"  # beside the provider's API
 _CUT = Answer(0)  # no answer: the connection is closed instead
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Api:
     clusters: Mapping[str, SandboxCluster]
-    tokens: Tokens
+    tokens: Mapping[str, Token]
+    main_token: str
     faults: Faults = field(factory=Faults, init=False)
     requests: list[RecordedRequest] = field(factory=list[RecordedRequest], init=False)
     counts: Counter[tuple[str | None, int | None]] = field(factory=Counter[Any], init=False)  # by operation and status
@@ -70,7 +71,7 @@ class Api:
 
     async def _change_faults(self, request: web.BaseRequest) -> Answer:
         """Add a fault (POST), clear all (DELETE) or list them (GET), with the sandbox's own token."""
-        if _bearer(request) != self.tokens.main:
+        if _bearer(request) != self.main_token:
             return error(401, "the faults of a sandbox need its own token")
         if request.method == "POST":
             try:
@@ -115,17 +116,17 @@ class _Exchange:
         """Read the request, check the token and the rate limit, and apply the faults around the work."""
         api, record = self._api, self.record
         await self._read_body()
-        rights = api.tokens.rights.get(_bearer(self._request))
-        if rights is None:
+        token = api.tokens.get(_bearer(self._request))
+        if token is None:
             return error(401, "Unable to authenticate you.")
-        accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
+        accepted, headers = token.admit(time.monotonic(), time.time())
         if not accepted:
             return error(429, "API rate limit exceeded.", headers)
         faults = api.faults.matching(record, self._cluster.name if self._cluster else None)
         answer = await self._fail(faults, after=False)
         if answer is None:
             try:
-                answer = await self._work(rights)
+                answer = await self._work(token.scopes)
             except Refusal as refusal:
                 answer = error(refusal.status, refusal.message, refusal.headers)
             answer = await self._fail(faults, after=True) or answer
@@ -164,9 +165,9 @@ class _Exchange:
                 return error(options["status"])
         return None
 
-    async def _work(self, rights: Rights) -> Answer:
+    async def _work(self, scopes: frozenset[str]) -> Answer:
         """Run the operation, or raise Refusal."""
-        request, route, scopes = self._request, self._route, rights.scopes
+        request, route = self._request, self._route
         if route.allow is not None:
             raise Refusal(405, f"{request.method} is not allowed here", {"allow": route.allow})
         if route.operation is None:

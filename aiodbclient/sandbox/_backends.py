@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     def primary(self) -> Primary: ...
     def ca(self) -> str | None:
-        """The certificates that verify the server, as PEM; None if none are known."""
+        """The certificates that verify the server, or new ones if it has no TLS, as PEM; None if none are known."""
 
     async def users(self) -> list[JSON]: ...
     async def user(self, name: str) -> JSON: ...
@@ -114,7 +114,6 @@ class MemoryBackend(Backend):
         self._dbs: dict[str, None] = {}
         self._shown = _SHOWN.get(engine, Shown("1.0", engine))
         self.version = self._shown.version
-        self._ca: str | None = None
         settings = {"pg_allow_replication": True} if self.engine in POSTGRESQL else {}
         self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, settings))
         if self.engine == Engine.MONGODB:
@@ -127,8 +126,7 @@ class MemoryBackend(Backend):
         return Primary(shown.scheme, self._host, shown.port, shown.database, password, ssl=True)
 
     def ca(self) -> str:
-        self._ca = self._ca or make_ca()
-        return self._ca
+        return make_ca()
 
     async def users(self) -> list[JSON]:
         return list(self._users.values())

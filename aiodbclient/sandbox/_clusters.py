@@ -19,7 +19,7 @@ from ..engines import capabilities_of
 from ..models import USER_SECRETS
 from ._access import READ_TAGS, VIEW_CREDENTIALS
 from ._backends import PRIMARY, Backend, Primary
-from ._protocol import JSON, Refusal, not_found
+from ._protocol import JSON, Refusal
 
 # The part of a URI that says whether the server has TLS, for libpq and for MySQL.
 _QUERIES = {
@@ -71,6 +71,7 @@ class SandboxCluster:
     _status: Status = field(default="online", init=False)
     _online_at: float = field(default=inf, init=False)  # monotonic seconds
     _user_writes: int = field(default=0, init=False)
+    _ca: str | None = field(default=None, init=False, repr=False)
 
     @property
     def engine(self) -> str:
@@ -120,12 +121,10 @@ class SandboxCluster:
 
     def ca(self) -> str:
         """The certificates that verify its server, as PEM."""
-        pem = self.backend.ca()
-        if pem is not None:
-            return pem
-        if self.backend.primary().ssl:
+        self._ca = self._ca or self.backend.ca()
+        if self._ca is None:
             raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
-        raise not_found()
+        return self._ca
 
     @asynccontextmanager
     async def working(self, operation: str, *, overlap_fails: bool) -> AsyncGenerator[None]:

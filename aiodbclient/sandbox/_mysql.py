@@ -7,8 +7,11 @@ import logging
 import ssl
 from collections.abc import Callable
 from contextlib import closing
+from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from threading import Lock
+from types import CoroutineType
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import pymysql
@@ -23,6 +26,7 @@ from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Session: TypeAlias = "pymysql.Connection[Any]"
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECT_SECONDS = 5
@@ -48,114 +52,16 @@ class _Account:
     secret: str
 
 
-class MySQLBackend(Backend):
-    """Maps the API's users to the server's accounts, and its dbs to the server's schemas."""
+def _in_session(
+    operation: Callable[Concatenate[MySQLBackend, Session, P], T],
+) -> Callable[Concatenate[MySQLBackend, P], CoroutineType[Any, Any, T]]:
+    """Run an operation of the API in a thread, with a session of the DSN, and translate the errors of the server."""
 
-    # The account of the DSN is hidden unless it is ``doadmin``, which has all rights in every schema, and may grant
-    # them, but is not an administrator. Users created through the API have the same rights, as at the provider.
-
-    def __init__(self, dsn: str) -> None:
-        parts = mysql_parts(dsn)
-        if parts is None:
-            raise ValueError(
-                "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
-                "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
-            )
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        self._host, self._port = parts.hostname or "", parts.port or 3306
-        self._database = unquote(parts.path.removeprefix("/"))
-        self.login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
-        del parts  # a traceback may show it
-        self._ca_file = options.get("ssl-ca")  # verifies the server
-        mode = options.get("ssl-mode", "REQUIRED").upper()
-        self._without_tls = mode == "DISABLED"
-        modes = ("DISABLED", "REQUIRED", "VERIFY_IDENTITY") if self._ca_file else ("DISABLED", "REQUIRED")
-        valid = {"ssl-ca": bool(self._ca_file), "ssl-mode": mode in modes}
-        if wrong := [name for name in options if not valid.get(name)]:
-            raise ValueError(
-                f"the option {wrong[0]!r} of the DSN is invalid. Valid are ssl-ca=FILE, to verify the server, and "
-                "ssl-mode=DISABLED, REQUIRED or, with ssl-ca, VERIFY_IDENTITY"
-            )
-        is_primary = self.login == PRIMARY
-        self.password = self._login_password if is_primary else derived_password(self.login, self._login_password)
-        self.reserved = _SYSTEM_USERS | {self.login}  # accounts of the server or the sandbox itself
-        self.secrets: dict[str, tuple[str, str]] = {}  # the server's secret and the password of each user
-        self._context: ssl.SSLContext | None = None
-        self._changes = asyncio.Lock()  # of users: each stores a password beside what the server has of it
-
-    async def start(self) -> None:
-        try:
-            if not self._without_tls:
-                self._context = _context(self._ca_file)
-            await asyncio.to_thread(self._prepare)
-        except (pymysql.Error, OSError) as error:
-            raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error.__cause__ or error}") from None
-
-    def _prepare(self) -> None:
-        """Read what the server is, and create ``doadmin``, which sandboxes with the same DSN share."""
-        with closing(self._connect(self.login, self._login_password)) as connection:
-            session = _Session(self, connection)
-            version = str(session.rows("SELECT VERSION()")[0][0])
-            if "MariaDB" in version:
-                raise RuntimeError("the server of the DSN is MariaDB, which the provider does not have: pass a MySQL")
-            self.version = version.partition("-")[0]
-            self._tls = bool(session.rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
-            self.partial_revokes = bool(session.rows("SELECT @@GLOBAL.partial_revokes")[0][0])
-            if self.login == PRIMARY:
-                return
-            if not any(account.name == PRIMARY for account in session.accounts()):
-                session.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {_identified(None)}", PRIMARY, self.password)
-                session.grant(PRIMARY)
-        try:
-            self._connect(PRIMARY, self.password).close()
-        except pymysql.OperationalError:
-            raise RuntimeError(
-                f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
-                f" of {PRIMARY!r} itself, or drop that account"
-            ) from None
-
-    def primary(self) -> Primary:
-        return Primary("mysql", self._host, self._port, self._database, self.password, self._tls)
-
-    def ca(self) -> str | None:
-        return self._ca_file and Path(self._ca_file).read_text()
-
-    async def users(self) -> list[JSON]:
-        return await self._run(_Session.users)
-
-    async def user(self, name: str) -> JSON:
-        return await self._run(_Session.user, name)
-
-    async def create_user(self, new: RequestedUser) -> JSON:
-        _check_characters(new.name, "user")
-        async with self._changes:
-            return await self._run(_Session.create_user, new)
-
-    async def update_user(self, name: str, settings: JSON) -> JSON:
-        return await self.user(name)  # MySQL has no settings
-
-    async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        async with self._changes:
-            return await self._run(_Session.reset_auth, name, auth_plugin)
-
-    async def delete_user(self, name: str) -> None:
-        async with self._changes:
-            await self._run(_Session.delete_user, name)
-
-    async def dbs(self) -> list[str]:
-        return await self._run(_Session.dbs)
-
-    async def create_db(self, name: str) -> None:
-        _check_characters(name, "database")
-        await self._run(_Session.create_db, name)
-
-    async def delete_db(self, name: str) -> None:
-        await self._run(_Session.delete_db, name)
-
-    async def _run(self, operation: Callable[Concatenate[_Session, P], T], *given: P.args, **options: P.kwargs) -> T:
+    @wraps(operation)
+    async def run(self: MySQLBackend, *given: P.args, **options: P.kwargs) -> T:
         def work() -> T:
-            with closing(self._connect(self.login, self._login_password)) as connection:
-                return operation(_Session(self, connection), *given, **options)
+            with closing(self.connect()) as session:
+                return operation(self, session, *given, **options)
 
         try:
             return await asyncio.to_thread(work)  # to its end, also if the request is cancelled
@@ -172,8 +78,78 @@ class MySQLBackend(Backend):
             _log.warning("MySQL failed an operation of the sandbox: error %s", code)
             raise Refusal(500, "Unexpected server-side error") from None
 
-    def _connect(self, user: str, password: str) -> pymysql.Connection[Any]:
-        """Log in, to wait at most ``_LOCK_SECONDS`` for a lock."""
+    return run  # type: ignore[return-value]  # pyright and mypy differ on what an async function returns
+
+
+class MySQLBackend(Backend):
+    """Maps the API's users to the server's accounts, and its dbs to the server's schemas."""
+
+    # The account of the DSN is hidden unless it is ``doadmin``, which has all rights in every schema, and may grant
+    # them, but is not an administrator. Users created through the API have the same rights, as at the provider.
+
+    def __init__(self, dsn: str) -> None:
+        parts = mysql_parts(dsn)
+        if parts is None:
+            raise ValueError(
+                "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
+                "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
+            )
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self._host, self._port = parts.hostname or "", parts.port or 3306
+        self._database = unquote(parts.path.removeprefix("/"))
+        self._login = unquote(parts.username or ""), unquote(parts.password or "")
+        del parts  # a traceback may show it
+        self._ca_file = options.get("ssl-ca")  # verifies the server
+        mode = options.get("ssl-mode", "REQUIRED").upper()
+        self._without_tls = mode == "DISABLED"
+        modes = ("DISABLED", "REQUIRED", "VERIFY_IDENTITY") if self._ca_file else ("DISABLED", "REQUIRED")
+        valid = {"ssl-ca": bool(self._ca_file), "ssl-mode": mode in modes}
+        if wrong := [name for name in options if not valid.get(name)]:
+            raise ValueError(
+                f"the option {wrong[0]!r} of the DSN is invalid. Valid are ssl-ca=FILE, to verify the server, and "
+                "ssl-mode=DISABLED, REQUIRED or, with ssl-ca, VERIFY_IDENTITY"
+            )
+        login, password = self._login
+        self._is_primary = login == PRIMARY
+        self._password = password if self._is_primary else derived_password(login, password)  # of ``doadmin``
+        self._reserved = _SYSTEM_USERS | {login}  # accounts of the server or the sandbox itself
+        self._secrets: dict[str, tuple[str, str]] = {}  # the server's secret and the password of each user
+        self._context: ssl.SSLContext | None = None
+        self._changes = Lock()  # of users: each stores a password beside what the server has of it
+
+    async def start(self) -> None:
+        try:
+            if not self._without_tls:
+                self._context = _context(self._ca_file)
+            await asyncio.to_thread(self._prepare)
+        except (pymysql.Error, OSError) as error:
+            raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error.__cause__ or error}") from None
+
+    def _prepare(self) -> None:
+        """Read what the server is, and create ``doadmin``, which sandboxes with the same DSN share."""
+        with closing(self.connect()) as session:
+            version = str(_rows(session, "SELECT VERSION()")[0][0])
+            if "MariaDB" in version:
+                raise RuntimeError("the server of the DSN is MariaDB, which the provider does not have: pass a MySQL")
+            self.version = version.partition("-")[0]
+            self._tls = bool(_rows(session, "SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
+            self._partial_revokes = bool(_rows(session, "SELECT @@GLOBAL.partial_revokes")[0][0])
+            if self._is_primary:
+                return
+            if not any(account.name == PRIMARY for account in self._accounts(session)):
+                _rows(session, f"CREATE USER IF NOT EXISTS %s@'%%' {_identified(None)}", PRIMARY, self._password)
+                self._grant(session, PRIMARY)
+        try:
+            self.connect(PRIMARY, self._password).close()
+        except pymysql.OperationalError:
+            raise RuntimeError(
+                f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
+                f" of {PRIMARY!r} itself, or drop that account"
+            ) from None
+
+    def connect(self, *login: str) -> Session:
+        """Log in, by default as the DSN does, to wait at most ``_LOCK_SECONDS`` for a lock."""
+        user, password = login or self._login
         return pymysql.connect(
             host=self._host,
             port=self._port,
@@ -187,65 +163,79 @@ class MySQLBackend(Backend):
             ssl_disabled=self._context is None,
         )
 
+    def primary(self) -> Primary:
+        return Primary("mysql", self._host, self._port, self._database, self._password, self._tls)
 
-class _Session:
-    """The operations of the API on one connection."""
+    def ca(self) -> str | None:
+        return self._ca_file and Path(self._ca_file).read_text()
 
-    def __init__(self, backend: MySQLBackend, connection: pymysql.Connection[Any]) -> None:
-        self._backend = backend
-        self._connection = connection
+    @_in_session
+    def users(self, session: Session) -> list[JSON]:
+        return [self._user(account) for account in self._accounts(session)]
 
-    def users(self) -> list[JSON]:
-        return [self._user(account) for account in self.accounts()]
+    @_in_session
+    def user(self, session: Session, name: str) -> JSON:
+        return self._user(self._account(session, name))
 
-    def user(self, name: str) -> JSON:
-        return self._user(self._account(name))
-
-    def create_user(self, new: RequestedUser) -> JSON:
-        if new.name in self._backend.reserved:
+    @_in_session
+    def create_user(self, session: Session, new: RequestedUser) -> JSON:
+        _check_characters(new.name, "user")
+        if new.name in self._reserved:
             raise name_taken("user")
-        password = new_password()
-        self.rows(f"CREATE USER %s@'%%' {_identified(new.auth_plugin)}", new.name, password)
-        self.grant(new.name)
-        return self._remember(new.name, password)
+        with self._changes:
+            password = new_password()
+            _rows(session, f"CREATE USER %s@'%%' {_identified(new.auth_plugin)}", new.name, password)
+            self._grant(session, new.name)
+            return self._remember(session, new.name, password)
 
-    def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        account = self._account(name)
-        if name == PRIMARY:
-            raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
-        password = new_password()
-        plugin = auth_plugin or (account.plugin if account.plugin in list(MySQLAuthPlugin) else None)
-        self.rows(f"ALTER USER %s@'%%' {_identified(plugin)}", name, password)
-        return self._remember(name, password)
+    async def update_user(self, name: str, settings: JSON) -> JSON:
+        return await self.user(name)  # MySQL has no settings
 
-    def delete_user(self, name: str) -> None:
-        self._account(name)
-        self.rows("DROP USER %s@'%%'", name)
-        self._kill("USER", name)
-        self._backend.secrets.pop(name, None)
+    @_in_session
+    def reset_auth(self, session: Session, name: str, auth_plugin: str | None) -> JSON:
+        with self._changes:
+            account = self._account(session, name)
+            if name == PRIMARY:
+                raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
+            password = new_password()
+            plugin = auth_plugin or (account.plugin if account.plugin in list(MySQLAuthPlugin) else None)
+            _rows(session, f"ALTER USER %s@'%%' {_identified(plugin)}", name, password)
+            return self._remember(session, name, password)
 
-    def dbs(self) -> list[str]:
-        return [name for (name,) in self.rows("SHOW DATABASES") if name not in _SYSTEM_DBS]
+    @_in_session
+    def delete_user(self, session: Session, name: str) -> None:
+        with self._changes:
+            self._account(session, name)
+            _rows(session, "DROP USER %s@'%%'", name)
+            _kill(session, "USER", name)
+            self._secrets.pop(name, None)
 
-    def create_db(self, name: str) -> None:
+    @_in_session
+    def dbs(self, session: Session) -> list[str]:
+        return _schemas(session)
+
+    @_in_session
+    def create_db(self, session: Session, name: str) -> None:
+        _check_characters(name, "database")
         if name.lower() in _SYSTEM_DBS:
             raise name_taken("database")
-        self.rows(f"CREATE DATABASE {_quoted(name)}")
+        _rows(session, f"CREATE DATABASE {_quoted(name)}")
 
-    def delete_db(self, name: str) -> None:
-        if name not in self.dbs():
+    @_in_session
+    def delete_db(self, session: Session, name: str) -> None:
+        if name not in _schemas(session):
             raise not_found()
-        self._kill("DB", name)  # an open transaction would block DROP DATABASE
-        self.rows(f"DROP DATABASE {_quoted(name)}")
+        _kill(session, "DB", name)  # an open transaction would block DROP DATABASE
+        _rows(session, f"DROP DATABASE {_quoted(name)}")
 
-    def accounts(self) -> list[_Account]:
+    def _accounts(self, session: Session) -> list[_Account]:
         """The accounts of the API's users, the primary user first."""
-        hidden = self._backend.reserved - {PRIMARY}
-        found = [_Account(*map(str, row)) for row in self.rows(_ACCOUNTS)]
+        hidden = self._reserved - {PRIMARY}
+        found = [_Account(*map(str, row)) for row in _rows(session, _ACCOUNTS)]
         return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
-    def _account(self, name: str) -> _Account:
-        found = [account for account in self.accounts() if account.name == name]
+    def _account(self, session: Session, name: str) -> _Account:
+        found = [account for account in self._accounts(session) if account.name == name]
         if not found:
             raise not_found()
         return found[0]
@@ -255,47 +245,53 @@ class _Session:
         user: JSON = {"name": name, "role": (UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL).value}
         if plugin in list(MySQLAuthPlugin):
             user["mysql_settings"] = {"auth_plugin": plugin}
-        secret, password = self._backend.secrets.get(name, ("", None))
+        secret, password = self._secrets.get(name, ("", None))
         if name == PRIMARY:
-            user["password"] = self._backend.password
+            user["password"] = self._password
         elif password is not None and account.secret == secret:  # otherwise SQL has set another one
             user["password"] = password
         return user
 
-    def _remember(self, name: str, password: str) -> JSON:
-        account = self._account(name)
-        self._backend.secrets[name] = account.secret, password
+    def _remember(self, session: Session, name: str, password: str) -> JSON:
+        account = self._account(session, name)
+        self._secrets[name] = account.secret, password
         return {**self._user(account), "password": password}
 
-    def grant(self, name: str) -> None:
+    def _grant(self, session: Session, name: str) -> None:
         """Grant all rights in every schema, with the grant option, but no rights of an administrator."""
-        listed = self.rows("SHOW PRIVILEGES")
+        listed = _rows(session, "SHOW PRIVILEGES")
         in_schemas = {str(right).upper() for right, context, _ in listed if not context.startswith(("Server", "File"))}
         in_schemas -= {"GRANT OPTION"}
         for rights in (", ".join(sorted(in_schemas | provider.MYSQL_SERVER_RIGHTS)), provider.MYSQL_DYNAMIC_RIGHTS):
-            self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
-        if not self._backend.partial_revokes or self._backend.login == PRIMARY:
+            _rows(session, f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
+        if not self._partial_revokes or self._is_primary:
             return  # what ``doadmin`` grants has its own restrictions
         withheld = ", ".join(sorted((in_schemas | {"EVENT"}) - provider.MYSQL_READS))
         for schema in provider.MYSQL_GUARDED:
-            self.rows(f"REVOKE {withheld} ON {schema}.* FROM %s@'%%'", name)
+            _rows(session, f"REVOKE {withheld} ON {schema}.* FROM %s@'%%'", name)
 
-    def _kill(self, which: str, value: str) -> None:
-        """End the connections that have this value in this column of the process list."""
-        for process, found in self.rows(f"SELECT ID, {which} FROM performance_schema.processlist"):
-            if found != value:  # the server would ignore case and accents, and end connections of other users
-                continue
-            try:
-                self.rows("KILL %s", process)
-            except pymysql.OperationalError as error:
-                if error.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
-                    raise
 
-    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute ``statement``, with ``values`` for each ``%s`` in it, and return all rows."""
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return list(cursor.fetchall())
+def _rows(session: Session, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Execute ``statement``, with ``values`` for each ``%s`` in it, and return all rows."""
+    with session.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def _schemas(session: Session) -> list[str]:
+    return [name for (name,) in _rows(session, "SHOW DATABASES") if name not in _SYSTEM_DBS]
+
+
+def _kill(session: Session, which: str, value: str) -> None:
+    """End the connections that have this value in this column of the process list."""
+    for process, found in _rows(session, f"SELECT ID, {which} FROM performance_schema.processlist"):
+        if found != value:  # the server would ignore case and accents, and end connections of other users
+            continue
+        try:
+            _rows(session, "KILL %s", process)
+        except pymysql.OperationalError as error:
+            if error.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
+                raise
 
 
 def _identified(plugin: str | None) -> str:

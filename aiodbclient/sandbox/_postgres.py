@@ -62,7 +62,6 @@ class PostgresBackend(Backend):
         self._secrets: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
         self._turns = asyncio.Semaphore(RESERVED)
-        self._ca: str | None = None
 
     async def start(self) -> None:
         embedded, different = self.embedded, dict[str, str]()
@@ -98,7 +97,7 @@ class PostgresBackend(Backend):
         else:
             raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
         verifier, tls = self._verifier(connection, PRIMARY, password), connection.pgconn.ssl_in_use
-        self._primary = Primary("postgresql", host, info.port, DEFAULT_DB, password, tls)
+        self._primary = Primary("postgresql", host, info.port, DEFAULT_DB, None, tls)
         await make_primary(connection, self._major, verifier)
         with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another sandbox with the same DSN made it
             await connection.execute(self._create_database(DEFAULT_DB))
@@ -130,12 +129,11 @@ class PostgresBackend(Backend):
                 await embedded.stop()
 
     def primary(self) -> Primary:
-        return self._primary
+        return self._primary._replace(password=self._secrets[PRIMARY][1])
 
     def ca(self) -> str | None:
         if self.embedded is not None:
-            self._ca = self._ca or self.embedded.ca or make_ca()
-            return self._ca
+            return self.embedded.ca or make_ca()
         return self._ca_file.read_text() if self._ca_file.is_file() else None
 
     async def users(self) -> list[JSON]:
@@ -181,8 +179,6 @@ class PostgresBackend(Backend):
             verifier = self._verifier(connection, name, password)
             await connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
             self._secrets[name] = verifier, password
-            if name == PRIMARY:
-                self._primary = self._primary._replace(password=password)
             return await self._read(connection, name)
 
     async def delete_user(self, name: str) -> None:
@@ -239,10 +235,9 @@ class PostgresBackend(Backend):
         role = UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL
         user: JSON = {"name": name, "role": role.value, "settings": {"pg_allow_replication": replication}}
         stored, password = self._secrets.get(name, (None, None))
-        if stored is not None and stored == verifier:  # otherwise somebody else has set another password
+        is_derived = name == PRIMARY and self.embedded is None
+        if password is not None and (stored == verifier or is_derived):  # else somebody has set another password
             user["password"] = password
-        elif name == PRIMARY and self.embedded is None:
-            user["password"] = self._primary.password
         return user
 
     def _verifier(self, connection: AsyncConnection[Row], name: str, password: str) -> str:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from .._masking import hidden
 from ..rate_limiter import Window
-from ._access import DOCUMENTED, SCOPES, Tokens
+from ._access import DOCUMENTED, SCOPES, Token, random_token
 from ._api import Api
 from ._clusters import NewCluster, SandboxCluster, Status
 from ._embedded import LOOPBACK, EmbeddedPostgres, address_of
@@ -69,8 +69,10 @@ class Sandbox:
         self._port = port
         self._registry = Registry(self._bind)
         self._clusters = self._registry.running
-        self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows))
-        self._api = Api(self._clusters, self._tokens)
+        self._windows = DOCUMENTED if windows is None else tuple(windows)
+        self._token = token or random_token()
+        self._tokens = {self._token: Token(SCOPES, self._windows)}
+        self._api = Api(self._clusters, self._tokens, self._token)
         self._url: str | None = None  # None while it is not running
         self._opened = AsyncExitStack()  # closes what ``__aenter__`` opened
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,7 +96,7 @@ class Sandbox:
     @property
     def token(self) -> str:
         """The token that may do everything."""
-        return self._tokens.main
+        return self._token
 
     @property
     def clusters(self) -> dict[str, str]:
@@ -135,7 +137,11 @@ class Sandbox:
         Raises:
             ValueError: A scope does not exist.
         """
-        return self._tokens.add(scopes)
+        if unknown := frozenset(scopes) - SCOPES:
+            raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")
+        token = random_token()
+        self._tokens[token] = Token(scopes, self._windows)
+        return token
 
     async def add_cluster(
         self,

@@ -21,8 +21,8 @@ from aiodbclient.sandbox import _postgres as postgres
 from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
-
-JSON = dict[str, Any]
+from ..requirements import postgres_with_tls
+from .servers import JSON, MySQL, Postgres
 
 
 @define
@@ -150,8 +150,37 @@ async def rows(session: AsyncConnection[Any], query: LiteralString, *values: Any
     return await (await session.execute(query, values or None)).fetchall()
 
 
+async def connection_of(sandbox: Sandbox, cluster: str) -> JSON:
+    async with caller(sandbox) as call:
+        connection: JSON = (await call("GET", f"/v2/databases/{cluster}")).json["database"]["connection"]
+        return connection
+
+
 @pytest.fixture(scope="session")
 def mysql_dsn() -> Iterator[str]:
     """The administrator's DSN of a MySQL. Each test uses its own names."""
     with tempfile.TemporaryDirectory() as folder, running(SERVERS[0], Path(folder)) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="module")
+def postgres_dsn() -> Iterator[str]:
+    """The superuser's DSN of a PostgreSQL of the user's, which happens to be one that the sandbox could start."""
+    server = embedded.EmbeddedPostgres(programs=postgres_with_tls())
+    asyncio.run(server.start())
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca_file:
+        ca_file.write(server.ca or "")
+        ca_file.flush()
+        where = f"127.0.0.1:{server.port}/postgres?sslmode=verify-full&sslrootcert={ca_file.name}"
+        yield f"postgresql://postgres:{server.password}@{where}"
+    server.end()
+
+
+@pytest.fixture(scope="module", params=["embedded", "mysql"])
+def server(request: pytest.FixtureRequest, _aiodbclient_servers: None) -> Iterator[Postgres | MySQL]:
+    """A server for the module: the sandbox's own, or one of the user's, ``postgres`` or ``mysql``."""
+    kind = MySQL if request.param == "mysql" else Postgres
+    dsn = "" if request.param == "embedded" else request.getfixturevalue(f"{request.param}_dsn")
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster(kind.engine, server=dsn or None))
+        yield kind(sandbox, cluster, asyncio.run(connection_of(sandbox, cluster)), dsn)

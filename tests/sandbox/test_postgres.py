@@ -16,9 +16,9 @@ import pytest
 from psycopg import AsyncConnection, errors
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._embedded import EmbeddedPostgres
 
 from ..requirements import postgres_with_tls
+from ..thorough import first_of
 from ..waiting import HANG
 from .conftest import Call, caller, log_in, make, rows
 
@@ -357,61 +357,50 @@ async def test_server_with_tls_refuses_others(tmp_path: Path) -> None:
             await psycopg.AsyncConnection.connect(shown["uri"], sslmode="disable")
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[EmbeddedPostgres]:
-    """A server of the user's, which happens to be one that the sandbox could start."""
-    embedded = EmbeddedPostgres(programs=postgres_with_tls())
-    asyncio.run(embedded.start())
-    yield embedded
-    embedded.end()
+@pytest.mark.parametrize("has_tls", first_of([False, True]))
+@pytest.mark.parametrize("graceful", [False, True])
+async def test_stop_and_start(sandbox: Sandbox, graceful: bool, has_tls: bool) -> None:
+    """What was committed stays, what was open is rolled back, and the API of its users fails meanwhile."""
+    cluster = await sandbox.add_cluster("pg", backend="postgres", server=postgres_with_tls() if has_tls else None)
+    async with caller(sandbox, f"/v2/databases/{cluster}") as call:
+        await stop_and_start(sandbox, cluster, call, graceful=graceful)
 
 
-@pytest.fixture
-def dsn(own: EmbeddedPostgres) -> str:
-    return f"postgresql://postgres:{own.password}@127.0.0.1:{own.port}/postgres"
+async def stop_and_start(sandbox: Sandbox, cluster: str, call: Call, *, graceful: bool) -> None:
+    uri = (await call("GET", "")).json["database"]["connection"]["uri"]
+    made = await call("POST", "/users", {"name": "app"})
+    session = await log_in(call)
+    await session.execute("CREATE TABLE notes (text text)")
+    await session.execute("INSERT INTO notes VALUES ('kept')")
+    await session.execute("BEGIN; INSERT INTO notes VALUES ('rolled back')")
 
+    await sandbox.stop_database(cluster, graceful=graceful)
+    await sandbox.stop_database(cluster)  # safe to repeat
 
-async def test_own_server_is_used_and_left(own: EmbeddedPostgres, dsn: str) -> None:
-    async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", server=dsn)
-        async with caller(sandbox, f"/v2/databases/{cluster}") as call:
-            users = (await call("GET", "")).json["database"]["users"]
-            assert [(user["name"], user["role"]) for user in users] == [("doadmin", "primary")]
-            user, _ = await make(call, "user", "app"), await make(call, "db", "app")
-            session = await log_in(call, user, "app")
-            await session.execute("CREATE TEMPORARY TABLE t (a int)")
-            for method, path in [("DELETE", "/users/doadmin"), ("POST", "/users/doadmin/reset_auth")]:
-                assert (await call(method, path, {})).status == 422
-            assert (await call("DELETE", "/dbs/postgres")).status == 404
-            unknown = await call("GET", "/ca")
-            assert (unknown.status, "to the DSN of the server" in unknown.json["message"]) == (404, True)
-        assert own.password not in repr(sandbox) + repr(dict(sandbox._clusters))
-    assert await rows(session, "SELECT count(*) FROM t") == [(0,)]  # it exists after the sandbox has stopped
+    error = errors.AdminShutdown if graceful else psycopg.OperationalError
+    with pytest.raises(error):
+        await session.execute("SELECT 1")
     await session.close()
+    with pytest.raises(psycopg.OperationalError, match="Connection refused"):
+        await log_in(call)
+    assert (await call("GET", "/users")).status == 500
+    assert (await call("GET", "")).json["database"]["users"] is None  # the cluster itself can be read
+    async with caller(sandbox) as other:
+        assert (await other("GET", f"/v2/databases/{await sandbox.add_cluster('redis')}")).status == 200
+    assert sandbox.failed == []
+
+    await sandbox.start_database(cluster)
+    await sandbox.start_database(cluster)
+    assert (await call("GET", "")).json["database"]["connection"]["uri"] == uri
+    assert (await call("GET", "/users/app")).json["user"] == made.json["user"]
+    async with await log_in(call) as again:
+        assert await rows(again, "SELECT text FROM notes") == [("kept",)]
 
 
-async def test_own_server_is_shared(dsn: str) -> None:
-    """Two sandboxes have the same ``doadmin``, who is no superuser. A role that is not theirs is refused."""
-    async with Sandbox(windows=[]) as first, Sandbox(windows=[]) as second, caller(second) as calling:
-        await first.add_cluster("pg", server=dsn)
-        cluster = "/v2/databases/" + await second.add_cluster("pg", server=dsn)
-        uri = (await calling("GET", cluster)).json["database"]["connection"]["uri"]
-    async with await AsyncConnection.connect(uri, autocommit=True) as admin:
-        assert await rows(admin, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(False,)]
-    async with await AsyncConnection.connect(dsn, autocommit=True) as owner, Sandbox() as sandbox:
-        await owner.execute("ALTER ROLE doadmin NOLOGIN")
-        with pytest.raises(RuntimeError, match="if the sandbox did not create this role, drop it"):
-            await sandbox.add_cluster("pg", server=dsn)
-        await owner.execute("ALTER ROLE doadmin LOGIN; CREATE ROLE weak LOGIN PASSWORD 'weak'")
-        with pytest.raises(RuntimeError, match="'weak' must be a superuser"):
-            await sandbox.add_cluster("pg", server=f"postgresql://weak:weak@{dsn.rpartition('@')[2]}")
-
-
-async def test_own_server_has_the_ca_of_its_dsn(own: EmbeddedPostgres, dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text(own.ca or "")
-    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
-        verified = f"{dsn}?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"
-        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', server=verified)}"
-        assert (await call("GET", cluster)).json["database"]["connection"]["ssl"] is True
-        answer = await call("GET", f"{cluster}/ca")
-        assert base64.b64decode(answer.json["ca"]["certificate"]).decode() == own.ca
+async def test_stop_without_own_server(sandbox: Sandbox) -> None:
+    for engine in ("pg", "mysql"):
+        cluster = await sandbox.add_cluster(engine, backend="memory")
+        with pytest.raises(ValueError, match="did not start the server of this cluster"):
+            await sandbox.stop_database(cluster)
+    with pytest.raises(ValueError, match="no cluster"):
+        await sandbox.start_database("nowhere")

@@ -1,4 +1,4 @@
-"""``python -m aiodbclient.sandbox``, and what other machines reach."""
+"""``python -m aiodbclient.sandbox``, what other machines reach, and the pytest fixtures in another project's tests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import signal
 import socket
 import subprocess
-import urllib.error
-import urllib.request
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -19,7 +19,7 @@ import pytest
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.__main__ import main
 
-from ..proc import line, python
+from ..proc import line, passed_in, python
 from ..waiting import HANG
 from .conftest import caller
 
@@ -34,9 +34,17 @@ def read_start(process: subprocess.Popen[str]) -> Any:
     return json.loads(line(process))
 
 
+def ask(url: str, token: str) -> tuple[int, Any, Any]:
+    """The status, headers and JSON of the answer to a GET."""
+    where = urlsplit(url)
+    with closing(HTTPConnection(where.netloc)) as connection:
+        connection.request("GET", where.path, headers={"authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, json.load(answer)
+
+
 def get(url: str, token: str) -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})) as answer:
-        return json.load(answer)
+    return ask(url, token)[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -68,50 +76,31 @@ def test_text_says_what_stays(mysql_dsn: str) -> None:
     assert last == ("Ctrl-C stops it and deletes its data. Users and databases on your own server stay: shop.\n")
 
 
-def test_rate_limit() -> None:
-    with program("--json", "--rate-limit", "2/60", "--cluster", "kafka") as process:
-        started = read_start(process)
-        for _ in range(2):
-            get(f"{started['url']}/v2/databases", started["token"])
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            get(f"{started['url']}/v2/databases", started["token"])
-        with caught.value as answer:
-            assert answer.status == 429
-            assert answer.headers["ratelimit-limit"] == "5000"
-
-
-def test_faults_and_ids_by_arguments() -> None:
-    arguments = ["--cluster", "redis=a", "--cluster", f"kafka=b: cluster_id={ID} online_after=60"]
+def test_arguments_of_a_file(tmp_path: Path) -> None:
+    """The token is not in the process list."""
     headers = {"retry-after": "7", "x-why": "no reason"}
     faults: list[dict[str, Any]] = [
         {"operation": "clusters.get", "cluster": "b", "nth": 2, "status": 503, "headers": headers},
         {"operation": ["clusters.list", "clusters.get"], "cluster": "a", "status": 404},
     ]
-    for fault in faults:
-        arguments += ["--fault", json.dumps(fault)]
-    with program("--json", *arguments) as process:
-        started = read_start(process)
-        other, cluster = (f"{started['url']}/v2/databases/{cluster['id']}" for cluster in started["clusters"])
-        assert cluster.endswith(ID)
-        database = get(cluster, started["token"])["database"]
-        assert (database["id"], database["status"]) == (ID, "creating")
-        for url, status in ((cluster, 503), (other, 404)):
-            with pytest.raises(urllib.error.HTTPError) as caught:
-                get(url, started["token"])
-            with caught.value as answer:
-                assert answer.status == status
-                if status == 503:
-                    assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("7", "no reason")
-        get(cluster, started["token"])
+    arguments = ["--json", "--token=dop hunter2", "--rate-limit=5/60", "--cluster=redis=a"]
+    arguments += [f"--cluster=kafka=b: cluster_id={ID} online_after=60"]
+    arguments += [f"--fault={json.dumps(fault)}" for fault in faults]
+    (tmp_path / "arguments").write_text("\n".join(arguments))
 
-
-def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
-    arguments = tmp_path / "arguments"
-    arguments.write_text(f"--token=dop hunter2\n--cluster\nredis=cache: cluster_id={ID}\n--json\n")
-    with program(f"@{arguments}") as process:
+    with program(f"@{tmp_path}/arguments") as process:
         started = read_start(process)
-        assert (started["token"], started["clusters"][0]["id"]) == ("dop hunter2", ID)
+        assert (started["token"], started["clusters"][1]["id"]) == ("dop hunter2", ID)
         assert "hunter2" not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        every = f"{started['url']}/v2/databases"
+        other, cluster = (f"{every}/{cluster['id']}" for cluster in started["clusters"])
+        answers = [ask(url, started["token"]) for url in (cluster, cluster, other, cluster, every, every)]
+
+    assert [status for status, _, _ in answers] == [200, 503, 404, 200, 200, 429]
+    database, refused, limited = answers[0][2]["database"], answers[1][1], answers[5][1]
+    assert (database["id"], database["status"]) == (ID, "creating")
+    assert (refused["retry-after"], refused["x-why"]) == ("7", "no reason")
+    assert limited["ratelimit-limit"] == "5000"
 
 
 @pytest.mark.parametrize(
@@ -207,3 +196,94 @@ def test_printed_text_is_for_a_shell() -> None:
         url, cluster = exported["DIGITALOCEAN_API_URL"], exported["DIGITALOCEAN_CLUSTER_ID"]
         shown = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
         assert (shown["engine"], shown["tags"]) == ("redis", ["a"])
+
+
+ASYNC_TEST = """
+import pytest
+
+{mark}
+async def test_signup(aiodbclient_sandbox, aiodbclient_client):
+    cluster = aiodbclient_client.cluster(await aiodbclient_sandbox.add_cluster("pg", backend="memory"))
+    user = await cluster.users.create("tenant")
+    assert (await cluster.users.get("tenant")).password == user.password
+    aiodbclient_sandbox.faults.add("users.get", status=503, nth=1)
+    await cluster.users.get("tenant")
+    assert [r.status for r in aiodbclient_sandbox.requests if r.operation == "users.get"] == [200, 503, 200]
+
+{mark}
+async def test_each_test_has_its_own(aiodbclient_sandbox):
+    assert aiodbclient_sandbox.clusters == {{}}
+    assert aiodbclient_sandbox.requests == []
+"""
+TENANTS_TEST = """
+import psycopg, pytest
+
+ports = []
+
+{mark}
+@pytest.mark.parametrize("again", range(3))
+async def test_each_test_has_its_own_tenants(aiodbclient_tenants, aiodbclient_sandbox, again):
+    credential = await aiodbclient_tenants.ensure("alpha")
+    async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+        await connection.execute("CREATE TABLE notes (text text)")  # is not there from the test before
+        ports.append(connection.info.port)
+    assert len(set(ports)) == 1
+    assert len(aiodbclient_sandbox.clusters) == 1
+
+{mark}
+@pytest.mark.parametrize("aiodbclient_tenants", [{{"connections": 22}}], indirect=True)
+async def test_the_cluster_has_the_options_of_the_test(aiodbclient_tenants):
+    credential = await aiodbclient_tenants.ensure("alpha")
+    async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+        rows = await connection.execute("SELECT current_setting('max_connections')::int < 40")
+        assert await rows.fetchone() == (True,)
+"""
+SYNC_TEST = """
+import asyncio, urllib.request
+
+def test_without_async(aiodbclient_sandbox):
+    asyncio.run(aiodbclient_sandbox.add_cluster("redis"))
+    request = urllib.request.Request(
+        aiodbclient_sandbox.url + "/v2/databases", headers={"authorization": "Bearer " + aiodbclient_sandbox.token}
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+"""
+IDLE_TEST = """
+import sys
+
+def test_nothing_is_imported_unasked():
+    assert "aiodbclient._pytest_plugin" in sys.modules
+    assert not {"aiodbclient.client", "aiohttp", "attrs"} & set(sys.modules)
+"""
+STRICT = ["-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function"]
+AUTO = ["-o", "asyncio_mode=auto", *STRICT[2:]]
+ONLY_ASYNCIO = ["-p", "no:aiohttp", "-p", "no:anyio", "-p", "no:schemathesis", "-p", "no:hypothesispytest"]
+ONLY_ANYIO = ["-p", "no:asyncio", "-p", "no:aiohttp", "-p", "no:schemathesis", "-p", "no:hypothesispytest"]
+ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
+
+
+@pytest.mark.parametrize(
+    ("tests", "mark", "options"),
+    [
+        pytest.param([ASYNC_TEST], "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
+        pytest.param(
+            [ASYNC_TEST, TENANTS_TEST],
+            "@pytest.mark.asyncio",
+            [*ONLY_ASYNCIO, *STRICT],
+            id="asyncio-strict",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param([ASYNC_TEST], "@pytest.mark.anyio", ONLY_ANYIO, id="anyio", marks=pytest.mark.thorough),
+        pytest.param([IDLE_TEST, SYNC_TEST], "", ONLY_OURS, id="no other plugin"),  # the first one imports nothing
+    ],
+)
+def test_the_fixtures_work_with(tmp_path: Path, tests: list[str], mark: str, options: list[str]) -> None:
+    (tmp_path / "conftest.py").write_text("import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n")
+    for number, test in enumerate(tests):
+        text = test.format(mark=mark) if "{mark}" in test else test
+        (tmp_path / f"test_{number}.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    passed, printed = passed_in(tmp_path, *options)
+    assert passed == sum(test.count("def test_") for test in tests) + 2 * (TENANTS_TEST in tests)
+    assert "warning" not in printed

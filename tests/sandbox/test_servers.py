@@ -2,110 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import traceback
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-import psycopg
-import pymysql
 import pytest
-from attrs import define
+import trustme
 
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import JSON, Call, caller, make
+from .conftest import Call, caller, connection_of, make
+from .servers import MySQL, Postgres
 
-NASTY = ["a'; DROP USER root; --", "ü-ß-日本", "a b/c%2F", "{}%s$1"]
-
-
-@define
-class Server:
-    """The server behind a cluster. Its drivers may block, since the sandbox serves in another thread."""
-
-    sandbox: Sandbox
-    cluster: str
-    connection: JSON
-    dsn: str = ""  # of the administrator, where the server is not the sandbox's own
-
-    @property
-    def path(self) -> str:
-        return f"/v2/databases/{self.cluster}"
-
-
-class Postgres(Server):
-    error = psycopg.Error
-    names = (*NASTY, 'a"b', "x" * 63)
-    refused_names = ("_dodb", "pg_mine", "public", "none", "x" * 64, "é" * 32)
-    refused_dbs = ("defaultdb", "x" * 64)
-    hidden_users = ("_dodb", "postgres", "pg_monitor", "pg_read_all_data", "nobody")
-    hidden_dbs = ("postgres", "template0", "template1")
-    use = ("BEGIN", "SELECT 1")
-    by_hand = ("CREATE ROLE by_hand LOGIN PASSWORD 'one'", "CREATE ROLE no_user", "CREATE DATABASE by_hand")
-    change_by_hand = "ALTER ROLE by_hand PASSWORD 'changed'"
-    whoami = "SELECT current_user::text, current_database()::text"
-
-    def login(self, user: JSON, database: str = "defaultdb") -> Any:
-        where = {key: self.connection[key] for key in ("host", "port")}
-        login = {"user": user["name"], "password": user["password"]}
-        return psycopg.connect(**where, **login, dbname=database, autocommit=True)
-
-    def admin(self) -> Any:
-        return self.login({"name": "doadmin", "password": self.connection["password"]})
-
-    def run(self, session: Any, statement: str) -> Any:
-        cursor = session.execute(statement.encode())
-        return cursor.fetchone() if cursor.description else None
-
-
-class MySQL(Server):
-    error = pymysql.Error
-    names = (*NASTY, "a`b", "100%_sure", "back\\slash", "x" * 32)
-    refused_names = ("x" * 33, "x ", "mysql.sys")
-    refused_dbs = ("x" * 65, "😀")
-    hidden_users = ("mysql.sys", "mysql")
-    hidden_dbs = ("mysql", "information_schema", "performance_schema", "sys")
-    use = ("CREATE TABLE t (a int PRIMARY KEY)", "BEGIN", "SELECT * FROM t")  # locks the table
-    by_hand = (
-        "CREATE USER by_hand@'%' IDENTIFIED BY 'one'",
-        "CREATE ROLE no_user",
-        "CREATE DATABASE by_hand",
-    )
-    change_by_hand = "ALTER USER by_hand@'%' IDENTIFIED BY 'changed'"
-    whoami = "SELECT SUBSTRING_INDEX(USER(), '@', 1), DATABASE()"
-
-    def login(self, user: JSON, database: str | None = None) -> Any:
-        where: dict[str, Any] = {key: self.connection[key] for key in ("host", "port")}
-        return pymysql.connect(
-            **where, user=user["name"], password=user["password"], database=database, autocommit=True
-        )
-
-    def admin(self) -> Any:
-        parts = urlsplit(self.dsn)
-        return self.login({"name": unquote(parts.username or ""), "password": unquote(parts.password or "")})
-
-    def run(self, session: Any, statement: str) -> Any:
-        with session.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchone()
-
-
-@pytest.fixture(scope="module", params=["postgres", "mysql"])
-def server(request: pytest.FixtureRequest, _aiodbclient_servers: None) -> Iterator[Postgres | MySQL]:
-    """One server for the module. Each test uses its own names."""
-    is_mysql = request.param == "mysql"
-    dsn = request.getfixturevalue("mysql_dsn") if is_mysql else ""
-    with Sandbox(windows=[]) as sandbox:
-        cluster = asyncio.run(sandbox.add_cluster("mysql" if is_mysql else "pg", server=dsn or None))
-        connection = asyncio.run(connection_of(sandbox, cluster))
-        yield MySQL(sandbox, cluster, connection, dsn) if is_mysql else Postgres(sandbox, cluster, connection)
-
-
-async def connection_of(sandbox: Sandbox, cluster: str) -> JSON:
-    async with caller(sandbox) as call:
-        connection: JSON = (await call("GET", f"/v2/databases/{cluster}")).json["database"]["connection"]
-        return connection
+own_servers = pytest.mark.parametrize("server", ["postgres", "mysql"], indirect=True)
 
 
 @pytest.fixture
@@ -191,10 +102,13 @@ async def test_system_objects_are_out_of_reach(server: Postgres | MySQL, call: C
 
 
 async def test_names_of_the_server_are_refused(server: Postgres | MySQL, call: Call) -> None:
+    """None of them becomes another name."""
+    before = await names(call, "user"), await names(call, "db")
     for name in server.refused_names:
         assert (await call("POST", "/users", {"name": name})).status == 422, name
     for name in server.refused_dbs:
         assert (await call("POST", "/dbs", {"name": name})).status == 422, name
+    assert (await names(call, "user"), await names(call, "db")) == before
 
 
 async def test_name_is_only_ever_a_name(server: Postgres | MySQL, call: Call) -> None:
@@ -208,6 +122,79 @@ async def test_name_is_only_ever_a_name(server: Postgres | MySQL, call: Call) ->
         assert (await call("DELETE", f"/users/{segment}")).status == 204
         assert (await call("DELETE", f"/dbs/{segment}")).status == 204
     assert "doadmin" in await names(call, "user")
+
+
+@own_servers
+async def test_own_server_is_used_and_left(server: Postgres | MySQL, call: Call) -> None:
+    """The account of the DSN is out of reach. Two sandboxes share ``doadmin``. What they made stays."""
+    parts, shown = urlsplit(server.dsn), (await call("GET", "")).json["database"]
+    where = f"{parts.hostname}:{parts.port}"
+    assert shown["connection"]["uri"].startswith(f"{parts.scheme}://doadmin:{shown['connection']['password']}@{where}/")
+    assert (shown["users"][0]["name"], shown["users"][0]["role"]) == ("doadmin", "primary")
+    account = unquote(parts.username or "")
+    for method, path, status in (
+        ("DELETE", "/users/doadmin", 422),
+        ("POST", "/users/doadmin/reset_auth", 422),
+        ("GET", f"/users/{account}", 404),
+        ("DELETE", f"/users/{account}", 404),
+        ("POST", "/users", 422),
+    ):
+        assert (await call(method, path, {"name": account})).status == status, (method, path)
+
+    async with Sandbox(windows=[]) as other:
+        cluster = await other.add_cluster(server.engine, server=server.dsn)
+        assert await connection_of(other, cluster) == shown["connection"]
+        async with caller(other, f"/v2/databases/{cluster}") as calling:
+            session = server.login(await make(calling, "user", "stays"))
+        assert unquote(parts.password or "") not in repr(other) + repr(dict(other._clusters))
+    assert server.run(session, "SELECT 1") == (1,)
+    session.close()
+    server.login(server.doadmin).close()
+
+
+@own_servers
+async def test_doadmin_of_owner_is_left_alone(server: Postgres | MySQL, sandbox: Sandbox) -> None:
+    with server.admin() as admin:
+        server.run(admin, server.change_doadmin)
+        with pytest.raises(RuntimeError, match=r"'doadmin' .*the sandbox did not create"):
+            await sandbox.add_cluster(server.engine, server=server.dsn)
+        server.run(admin, server.restore_doadmin)
+    server.login(server.doadmin).close()
+
+
+def read(file: str) -> str:
+    return Path(file).read_text()
+
+
+@own_servers
+async def test_ca_of_own_server(server: Postgres | MySQL, sandbox: Sandbox, call: Call, tmp_path: Path) -> None:
+    """It is the file of the DSN, which verifies the server. Without a file none is known."""
+    dsn, _, query = server.dsn.partition("?")
+    ca_file = dict(option.split("=") for option in query.split("&"))[server.ca_option]
+    answer = await call("GET", "/ca")
+    assert base64.b64decode(answer.json["ca"]["certificate"]).decode() == read(unquote(ca_file))
+    assert server.connection["ssl"] is True
+    assert urlsplit(server.connection["uri"]).query == server.with_tls
+
+    wrong = tmp_path / "wrong.pem"
+    trustme.CA().cert_pem.write_to_path(str(wrong))
+    for file, said in ((wrong, "certificate verify failed"), (tmp_path / "none.pem", "No such file|does not exist")):
+        with pytest.raises(RuntimeError, match=rf"cannot be used: [\s\S]*({said})"):
+            await sandbox.add_cluster(server.engine, server=f"{dsn}?{query.replace(ca_file, str(file))}")
+    for without, ssl in server.without_ca.items():
+        cluster = await sandbox.add_cluster(server.engine, server=dsn + without)
+        assert (await connection_of(sandbox, cluster))["ssl"] is ssl
+        async with caller(sandbox) as calling:
+            unknown = await calling("GET", f"/v2/databases/{cluster}/ca")
+        assert (unknown.status, "to the DSN of the server" in unknown.json["message"]) == (404, True)
+
+
+@pytest.mark.parametrize("server", ["postgres"], indirect=True)
+async def test_dsn_of_ordinary_role_is_refused(server: Postgres, sandbox: Sandbox) -> None:
+    with server.admin() as admin:
+        server.run(admin, "CREATE ROLE weak LOGIN PASSWORD 'weak'")
+    with pytest.raises(RuntimeError, match="'weak' must be a superuser"):
+        await sandbox.add_cluster("pg", server=f"postgresql://weak:weak@{server.dsn.rpartition('@')[2]}")
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,14 @@ async def test_killed_server_is_not_used_again() -> None:
         assert server._keeper is not keeper
 
 
+async def test_stopped_server_is_not_used_again() -> None:
+    async with cluster() as (_, server):
+        await server.shut_down(graceful=False)
+        folder = server.folder
+        assert folder.exists()
+    assert not folder.exists()
+
+
 def test_closed_pool_leaves_nothing() -> None:
     pool = Pool()
     pool.open()
