@@ -15,6 +15,8 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field, frozen
 
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
+
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 
 
@@ -143,3 +145,53 @@ async def breaks_off(request: web.BaseRequest) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.abort()
     return response
+
+
+def http(status: str, payload: Any = None) -> bytes:
+    body = b"" if payload is None else json.dumps(payload).encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+Writer = asyncio.StreamWriter
+
+
+@asynccontextmanager
+async def speaks(
+    *replies: Callable[[Writer], Awaitable[None]], session: aiohttp.ClientSession | None = None
+) -> AsyncIterator[tuple[DatabaseClient, list[int]]]:
+    """A client of a server that sends exactly the bytes that ``replies`` write, and the connection of each request."""
+    script, used, serving = list(replies), list[int](), list[asyncio.Task[None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: Writer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.append(task)
+        mine = len(serving)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                _, _, length = head.lower().partition(b"content-length: ")
+                await reader.readexactly(int(length.split(b"\r\n")[0] or 0))
+                used.append(mine)
+                await script.pop(0)(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client closed it
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with DatabaseClient(
+            "secret-token",
+            base_url=url,
+            session=session,
+            retry=RetryPolicy(max_tries=1),
+            rate_limiter=RateLimiter([]),
+            timeout=20.0,
+        ) as client:
+            try:
+                yield client, used
+            finally:
+                if session is not None:
+                    await session.close()
+        await asyncio.wait(serving)

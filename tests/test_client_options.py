@@ -1,19 +1,23 @@
-"""The options of calls, and the user agent."""
+"""The options of a client and of its calls, the user agent, and the events of its requests."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 from math import inf, nan
+from time import perf_counter
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, errors
 from aiodbclient.rate_limiter import Window
 
-from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, says, stalls
+from .conftest import MakeClient, MakeCluster
+from .server import CLUSTER, Reply, Server, fails, hangs_up, returns_the_user, says, stalls
 from .waiting import until
 
 DBS = says(200, {"dbs": []})
@@ -145,3 +149,155 @@ async def test_trust_env_with_session() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(errors.InvalidArgumentError, match="give it to yours"):
             DatabaseClient("token", session=session, trust_env=True)
+
+
+async def test_each_request_is_one_event(
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is also one debug line, with the fields of the event."""
+    seen: list[RequestEvent] = []
+    server.will(fails(503), hangs_up, fails(429, retry_after="0.2"), says(200, {"dbs": []}))
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_cluster(on_event=seen.append).dbs.list()
+
+    assert [(event.operation, event.method) for event in seen] == [("dbs.list", "GET")] * 4
+    outcomes = [(503, None), (None, "ConnectionLostError"), (429, None), (200, None)]
+    assert [(event.status, event.error) for event in seen] == outcomes
+    assert [event.attempt for event in seen] == [1, 2, 3, 4]
+    assert seen[3].waited > 0.1 > seen[0].waited >= 0
+    assert all(event.duration > 0 for event in seen)
+    lines = [record for record in caplog.records if hasattr(record, "operation")]  # the others say why it tries again
+    for event, line in zip(seen, lines, strict=True):
+        path = f"GET /v2/databases/{CLUSTER}/dbs?per_page=200"
+        assert line.getMessage().startswith(f"{path}: {event.status or event.error} in ")
+        assert vars(line).items() >= {"operation": "dbs.list", "status": event.status, "attempt": event.attempt}.items()
+        assert vars(line)["duration"] == event.duration
+    assert lines[1].getMessage().endswith("try 2")
+
+
+HOUR = 3600.0
+
+
+class Clock:
+    """The clock of the transport. A test advances it by hours, so that its own duration does not matter."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        monkeypatch.setattr("aiodbclient._http.transport.perf_counter", lambda: perf_counter() + self.ahead)
+
+
+async def test_blocked_is_no_wait_for_limit(
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for another user write is ``blocked``, and not ``waited``."""
+    seen, clock = list[RequestEvent](), Clock(monkeypatch)
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        clock.ahead += HOUR
+        return await returns_the_user()(request)
+
+    server.otherwise = slow
+    users = make_cluster(on_event=seen.append, engine="mongodb").users
+
+    await asyncio.gather(users.create("a"), users.create("b"))
+
+    assert [(event.blocked // HOUR, event.waited // HOUR) for event in seen] == [(0, 0), (1, 0)]
+
+
+async def test_token_time_is_no_wait(
+    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the token provider takes is neither ``waited`` nor ``blocked``, and ``max_wait`` does not bound it."""
+    seen, clock = list[RequestEvent](), Clock(monkeypatch)
+
+    async def slow() -> str:
+        clock.ahead += HOUR
+        return "secret-token"
+
+    server.will(fails(401), returns_the_user())
+    users = make_cluster(slow, on_event=seen.append, max_wait=5.0, engine="mongodb").users
+
+    await users.create("a")
+
+    assert [(event.blocked // HOUR, event.waited // HOUR) for event in seen] == [(0, 0)] * 2
+
+
+async def test_a_hook_that_raises_spoils_no_call(
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(event: RequestEvent) -> None:
+        raise RuntimeError("no metrics today")
+
+    server.will(says(200, {"dbs": []}), fails(404))
+    dbs = make_cluster(on_event=broken).dbs
+
+    assert await dbs.list() == []
+    with pytest.raises(errors.NotFoundError):
+        await dbs.get("alpha")
+
+    messages = [record.getMessage() for record in caplog.records if record.name == "aiodbclient"]
+    assert messages == ["on_event raised"] * 2
+
+
+DECISIONS = {
+    "retry in": ([fails(503), returns_the_user()], 5, ["503 some_error: no luck; the next try is in 0.00"]),
+    "429": (
+        [fails(429, retry_after="0.05"), returns_the_user()],
+        5,
+        ["429 some_error: no luck; the next try waits for its slot"],
+    ),
+    "lost create": ([hangs_up], 5, ["ServerDisconnectedError: Server disconnected; not retried: it may have been"]),
+    "refused": ([fails(422)], 5, ["422 some_error: no luck; not retried: another try would not help"]),
+    "tries used up": (
+        [fails(500), fails(500)],
+        2,
+        ["no luck; the next try is in 0.00", "no luck; not retried: max_tries is 2"],
+    ),
+    "masked": (
+        [fails(403, message="Bearer secret-token, password=hunter2")],
+        5,
+        ["403 some_error: Bearer ***, password=***; not retried: another try would not help"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("replies", "max_tries", "logged"), DECISIONS.values(), ids=DECISIONS)
+async def test_retry_decisions_are_logged(
+    replies: list[Reply],
+    max_tries: int,
+    logged: list[str],
+    server: Server,
+    make_cluster: MakeCluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each failed try is one debug line: operation, try, why it failed, what follows. Secrets are masked."""
+    server.will(*replies)
+    users = make_cluster(retry=RetryPolicy(max_tries, base_delay=0.001)).users
+    call = users.create if hangs_up in replies or len(replies) == 1 else users.get
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"), suppress(errors.DatabaseClientError):
+        await call("alice")
+
+    decisions = [record.getMessage() for record in caplog.records if not hasattr(record, "operation")]
+    assert len(decisions) == len(logged)
+    for number, (decision, text) in enumerate(zip(decisions, logged, strict=True), 1):
+        assert decision.startswith(f"users.{call.__name__}, try {number} failed: ")
+        assert text in decision
+
+
+async def test_new_token_decision_is_logged(
+    server: Server, make_cluster: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A try that follows with another token is logged, without either token."""
+    tokens = iter(["first-secret", "second-secret"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    server.will(fails(401, message="no first-secret"), says(200, {"dbs": []}))
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_cluster(token).dbs.list()
+
+    assert "dbs.list, try 1 failed: 401 some_error: no ***; the next try has another token" in caplog.text
+    assert "-secret" not in caplog.text

@@ -69,6 +69,7 @@ def test_user_has_the_returned_members() -> None:
     assert user(role="normal", password="x", settings={"pg_allow_replication": True}) == User(
         "alice", UserRole.NORMAL, "x", settings=UserSettings(True)
     )
+    assert user(password="😀").password == "😀"  # two escapes
     assert user(role="normal", password="x", more=1) == User("alice", UserRole.NORMAL, "x")
     assert user(role="superb", password="x", settings={"pg_allow_replication": False}) == User(
         "alice", "superb", "x", settings=UserSettings(False)

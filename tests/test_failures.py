@@ -100,15 +100,6 @@ async def test_lost_create_is_not_repeated(loss: Reply, server: Server, cluster:
     assert len(server.requests) == 2
 
 
-async def test_error_after_lost_answer_may_have_applied(server: Server, cluster: Cluster) -> None:
-    server.will(hangs_up, fails(422))
-
-    with pytest.raises(errors.UnprocessableEntityError) as caught:
-        await cluster.users.reset_auth("alice")
-
-    assert caught.value.may_have_applied
-
-
 @named(ALL)
 async def test_429_is_waited_out_and_repeated(case: Case, server: Server, cluster: Cluster) -> None:
     server.will(fails(429, "too_many_requests", retry_after="0.05"), case.reply)
@@ -164,18 +155,40 @@ async def test_taken_name_has_its_own_error(status: int, text: str, server: Serv
         assert not isinstance(other.value, errors.NameTakenError)
 
 
-@pytest.mark.parametrize(
-    ("status", "error_type"), [(429, errors.RateLimitError), (500, errors.ServerError), (501, errors.ServerError)]
-)
-async def test_last_status_has_its_error(
-    status: int, error_type: type[errors.APIError], server: Server, make_cluster: MakeCluster
+# The answers, how often the client tries, the error, and whether it may have been applied.
+ENDS: dict[str, tuple[Case, list[Reply], int, type[errors.DatabaseClientError], bool]] = {
+    "lost, then refused": (ALL["reset_auth"], [hangs_up, fails(422)], 5, errors.UnprocessableEntityError, True),
+    "404 after a 429": (ALL["delete"], [fails(429, retry_after="0.05"), fails(404)], 5, errors.NotFoundError, False),
+    "429 beyond max_wait": (ALL["create"], [fails(429, retry_after="30")], 5, errors.MaxWaitError, False),
+    "429 at the last try": (ALL["get"], [fails(429)], 1, errors.RateLimitError, False),
+    "500 at the last try": (ALL["get"], [fails(500)], 1, errors.ServerError, False),
+    "501": (ALL["get"], [fails(501)], 5, errors.ServerError, False),
+}
+
+
+@pytest.mark.parametrize(("case", "replies", "tries", "error", "may_have_applied"), ENDS.values(), ids=ENDS.keys())
+async def test_error_of_last_answer(
+    case: Case,
+    replies: list[Reply],
+    tries: int,
+    error: type[errors.DatabaseClientError],
+    may_have_applied: bool,
+    server: Server,
+    make_cluster: MakeCluster,
 ) -> None:
-    server.will(fails(status))
+    """It has the request id of the answer, and does not say that nothing was sent."""
+    server.will(*replies)
+    cluster = make_cluster(retry=RetryPolicy(max_tries=tries, base_delay=0.001), max_wait=1.0)
 
-    with pytest.raises(error_type) as caught:
-        await make_cluster(retry=RetryPolicy(max_tries=1)).dbs.list()
+    with pytest.raises(error, match="request id req-1") as caught:
+        await case.call(cluster)
 
-    assert type(caught.value) is error_type
+    assert type(caught.value) is error
+    assert caught.value.may_have_applied is may_have_applied
+    assert "not sent" not in str(caught.value)
+    assert len(server.requests) == len(replies)
+    if isinstance(caught.value, errors.MaxWaitError):
+        assert caught.value.retry_after == pytest.approx(25, abs=5)
 
 
 @named(ALL)
@@ -205,15 +218,6 @@ async def test_last_error_is_raised_after_max_tries(case: Case, server: Server, 
     assert caught.value.may_have_applied == (case.method != "GET")
 
 
-async def test_delete_404_after_429_fails(server: Server, cluster: Cluster) -> None:
-    server.will(fails(429, retry_after="0.05"), fails(404, "not_found"))
-
-    with pytest.raises(errors.NotFoundError) as caught:
-        await cluster.users.delete("alice")
-
-    assert not caught.value.may_have_applied
-
-
 async def test_delete_404_after_lost_answer_succeeds(server: Server, cluster: Cluster) -> None:
     """aiohttp, which repeats a DELETE on a connection that was used before, repeats none of these."""
     server.will(says(200, {"dbs": []}), hangs_up, fails(404, "not_found"))
@@ -222,18 +226,6 @@ async def test_delete_404_after_lost_answer_succeeds(server: Server, cluster: Cl
     await cluster.dbs.delete("alpha")
 
     assert [method for method, _ in server.calls] == ["GET", "DELETE", "DELETE"]
-
-
-async def test_429_beyond_max_wait_keeps_its_request_id(server: Server, make_cluster: MakeCluster) -> None:
-    server.will(fails(429, retry_after="30"))
-
-    with pytest.raises(errors.MaxWaitError, match="request id req-1") as caught:
-        await make_cluster(max_wait=1.0).users.create("alice")
-
-    assert caught.value.retry_after == pytest.approx(25, abs=5)
-    assert not caught.value.may_have_applied
-    assert "not sent" not in str(caught.value)
-    assert len(server.requests) == 1
 
 
 async def test_refused_connection_after_lost_answer(make_client: MakeClient) -> None:

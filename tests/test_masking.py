@@ -22,8 +22,7 @@ from aiodbclient import Cluster, ClusterInfo, Connection, DatabaseClient, Reques
 from aiodbclient._masking import Secrets
 
 from .conftest import MakeClient, MakeCluster
-from .server import CLUSTER, Server, breaks_off, fails, hangs_up, late, says, time_out_if_late
-from .test_whose_answer import speaks
+from .server import CLUSTER, Server, breaks_off, fails, hangs_up, late, says, speaks, time_out_if_late
 
 PACKAGE = Path(aiodbclient.__file__).parent
 TOKEN = "dop_v1_0123456789abcdef0123456789abcdef"

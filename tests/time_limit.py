@@ -24,23 +24,9 @@ class TimedOut(KeyboardInterrupt):
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    return (yield from _limited(item))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    return (yield from _limited(item))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    return (yield from _limited(item))
-
-
-def _limited(item: pytest.Item) -> Generator[None, object, object]:
+    """Limit a call, and by the names below a set-up and a teardown."""
     seconds = SECONDS_IF_THOROUGH if item.get_closest_marker("thorough") else SECONDS
-
     hangs = False
 
     def end(*_: object) -> NoReturn:
@@ -60,3 +46,6 @@ def _limited(item: pytest.Item) -> Generator[None, object, object]:
         with suppress(TimedOut):
             signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call

@@ -1,8 +1,13 @@
-"""The log of one window, and when the next slot is free."""
+"""The log of one window, when the next slot is free, and what a run leaves to single calls."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from bisect import insort
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import RateLimiter
-from aiodbclient._pacing.limiter import Slots
+from aiodbclient._pacing.limiter import Slot, Slots
 from aiodbclient._pacing.windows import SlidingWindowLog
-from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.errors import InvalidArgumentError, MaxWaitError
 from aiodbclient.rate_limiter import Window
+from beside_run import ROWS as ROWS_BESIDE_RUN
+from beside_run import bursts, each_ten_seconds, price, thirty_a_minute
+from pacing_table import ROWS, Figure
 
 from .world import VirtualLoop, optimum, virtual
 
@@ -81,3 +89,89 @@ def test_share_without_request_refused() -> None:
     """A share that leaves a window without a request would wait for ever."""
     with pytest.raises(InvalidArgumentError, match=r"share=0.1 leaves no request of 9 in 60 s"):
         RateLimiter([Window(9, 60.0)], share=0.1)
+
+
+PAGE = Path(__file__).parents[2] / "docs/why/pacing.md"
+
+
+async def answer(limiter: RateLimiter, *, bulk: bool = False) -> None:
+    limiter.release(await limiter.acquire(bulk=bulk, max_wait=0))
+
+
+async def count_free_for_bulk(limiter: RateLimiter) -> int:
+    """Take slots for bulk calls until one would have to wait, and return how many there were."""
+    slots: list[Slot] = []
+    with suppress(MaxWaitError):
+        while True:
+            slots.append(await limiter.acquire(bulk=True, max_wait=0))
+    for slot in slots:
+        limiter.release(slot, sent=False)
+    return len(slots)
+
+
+@pytest.mark.thorough
+def test_page_shows_measured_figures() -> None:
+    figures = [each for row in (each_ten_seconds, thirty_a_minute, bursts, price) for each in row()]
+    assert not [figure for figure in figures if figure.loop is None]
+    failed = [f"| {each.loop or 0:.0%} | {each.ours:.0%} |".replace("%", " %") for each in figures[:-2]]
+    minutes = [f"| {(each.loop or 0) / 60:.0f} minutes | {each.ours / 60:.0f} minutes |" for each in figures[-2:]]
+    shown = re.findall(r"^\| .* (\| \S+ (?:%|minutes) \| \S+ (?:%|minutes) \|)$", PAGE.read_text(), re.MULTILINE)
+    cold, used_up, _, _, many, _, ten_at_once = failed
+    assert shown == [cold, used_up, many, ten_at_once, *minutes]
+
+
+@pytest.mark.parametrize(
+    ("calls", "kept"),
+    [(0, 0), (9, 0), (40, 10), (90, 17), (1000, 125)],
+    ids=["none", "less than one a minute", "4 a minute", "9 a minute", "at most half"],
+)
+@virtual
+async def test_kept_slots(loop: VirtualLoop, calls: int, kept: int) -> None:
+    """A quarter more than expected, and five. Those that single calls have are part of them."""
+    limiter = RateLimiter([Window(250, 60.0)])
+    await answer(limiter)
+    await asyncio.sleep(601)  # it is forgotten
+    for _ in range(calls):
+        await asyncio.sleep(599 / calls)
+        await answer(limiter)
+    assert max(limiter.snapshot().used[0], kept) == 250 - await count_free_for_bulk(limiter)
+
+
+@virtual
+async def test_failed_single_calls_count(loop: VirtualLoop) -> None:
+    limiter = RateLimiter([Window(100, 60.0)])
+    for _ in range(100):
+        await answer(limiter, bulk=True)
+    for _ in range(8):
+        with pytest.raises(MaxWaitError):
+            await answer(limiter)
+    await asyncio.sleep(60)
+    assert await count_free_for_bulk(limiter) == 85  # 8 in the minute that has passed: 10 and 5
+
+
+@virtual
+async def test_waiting_run_goes_on_after_single_calls_stopped(
+    loop: VirtualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No event says that they stopped, so the run looks again."""
+    limiter, start = RateLimiter([Window(20, 36_000.0)]), loop.time()
+    for bulk in [False] * 6 + [True] * 10:
+        await answer(limiter, bulk=bulk)
+    assert limiter.estimate_wait(0) == 0
+    assert limiter.estimate_wait(0, bulk=True) == 36_000
+    assert limiter.estimate_wait(10, bulk=True) == 72_000  # ten in each window
+    limiter.release(await limiter.acquire(bulk=True))
+    assert 600 <= loop.time() - start <= 661
+    assert caplog.messages == ["waiting 36000.0 s for the rate limit, which keeps slots for single calls: 1 call waits"]
+
+
+# The known weak spot: where the window is short, each wait that the API names ends in another 429 beside others.
+KNOWN = {"beside one who spends half of 250 in 15 s: 429s": 0.21}
+
+
+@pytest.mark.parametrize("row", [*ROWS, *ROWS_BESIDE_RUN], ids=lambda row: row.__name__)
+def test_row_within_bounds(row: Callable[[], Iterator[Figure]]) -> None:
+    """``benchmarks/limiters.py`` prints the table."""
+    figures = list(row())
+    assert figures
+    assert not [figure for figure in figures if figure.ours > KNOWN.get(figure.name, figure.at_most)]

@@ -1,4 +1,4 @@
-"""The calls of the API, as docs/why/provider.md assumes them."""
+"""The calls of the API as docs/why/provider.md assumes them, and a tenant's life by SQL on the real server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from aiodbclient import Cluster, ClusterInfo, DatabaseClient, NewUser, User
 from aiodbclient.engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
 from aiodbclient.errors import NameTakenError, NotFoundError
+from aiodbclient.tenants import SQLiteStore, TenantRole, Tenants
 
 from .conftest import SETTINGS
 
@@ -138,3 +139,39 @@ async def test_login_with_verified_tls(cluster: Cluster, info: ClusterInfo, user
     async with await psycopg.AsyncConnection.connect(make_conninfo(uri, connect_timeout=10)) as session:
         rows = await (await session.execute("SELECT session_user")).fetchall()
     assert rows == [(user.name,)]
+
+
+async def has_no_problems(tenants: TenantRole, name: str) -> bool:
+    """Whether ``check`` logs in with each credential, and finds nothing."""
+    [outcome] = await tenants.check([name])
+    assert outcome.error is None, outcome.error
+    assert outcome.problems == ()
+    return True
+
+
+async def test_tenant_lives_and_goes(cluster: Cluster, info: ClusterInfo, prefix: str, tmp_path: Path) -> None:
+    """`doadmin`, `doadmin-mysql`, `by-sql`: create, rotate, revoke, read-only login, suspend, resume, remove."""
+    if info.engine not in POSTGRESQL | MYSQL:
+        pytest.skip("needs PostgreSQL or MySQL")
+    async with SQLiteStore(tmp_path / "tenants.db") as store:
+        tenants = Tenants(cluster, store)
+        try:
+            first = await tenants.ensure(prefix)
+            assert await has_no_problems(tenants, prefix)
+            [rotated] = await tenants.rotate([prefix])
+            assert rotated.error is None, rotated.error
+            assert await has_no_problems(tenants, prefix)  # both logins work
+            [revoked] = await tenants.revoke_previous([prefix])
+            assert (revoked.error, revoked.action) == (None, "revoked")
+            now = await tenants.get(prefix)
+            assert now is not None
+            assert now.username != first.username
+            await tenants.role("reader").ensure(prefix)
+            assert await has_no_problems(tenants.role("reader"), prefix)
+            for run, action in ((tenants.suspend, "suspended"), (tenants.resume, "resumed")):
+                [outcome] = await run([prefix])
+                assert (outcome.error, outcome.action) == (None, action)
+            assert await has_no_problems(tenants, prefix)
+        finally:
+            [removed] = await tenants.remove([prefix])
+        assert removed.error is None, removed.error
