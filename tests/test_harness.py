@@ -168,6 +168,6 @@ def test_suite_leaves_live_out(pytestconfig: pytest.Config) -> None:
     """``pytest tests`` enters the other folders."""
     ignores = pytestconfig.hook.pytest_ignore_collect
 
-    assert (ROOT / "tests" / "live" / "test_tenants.py").exists()
+    assert (ROOT / "tests" / "live" / "test_cluster.py").exists()
     assert ignores(collection_path=ROOT / "tests" / "live", config=pytestconfig)
     assert not ignores(collection_path=ROOT / "tests" / "bulk", config=pytestconfig)

@@ -306,7 +306,7 @@ class Reporter:
     role: Role
     on_event: Callable[[TenantEvent], object] | None
     ended: set[str] = field(init=False, factory=set[str])  # others whose sessions were ended
-    _start: float = field(init=False, factory=monotonic)
+    _start: float = field(init=False, factory=lambda: monotonic())
 
     def report(self, name: str, action: TenantAction, error: Exception | None = None) -> None:
         """Call ``on_event`` with the event, and log its exception if it raises."""

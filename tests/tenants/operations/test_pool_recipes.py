@@ -126,7 +126,10 @@ async def test_postgresql_pool_verifies_and_follows_rotation(
 
 
 @pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
-async def test_a_pool_of_mysql_verifies_the_server(driver: str, mysql: TLSServer) -> None:
+async def test_a_pool_of_mysql_verifies_the_server(
+    driver: str, mysql: TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     open_pool, close_pool = recipe(f"### {driver}")
     pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
     async with pools, pools.use("alpha") as pool:
