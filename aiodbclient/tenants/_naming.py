@@ -123,8 +123,7 @@ def check_tenant(name: object) -> str:
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
-    """Return the names of ``tenant`` on a cluster of ``engine``, or raise InvalidArgumentError if it can have none."""
-    guard_tenants(engine)
+    """Return the names of ``tenant`` on an engine with SQL, or raise InvalidArgumentError if it can have none."""
     database = check_tenant(prefix + check_tenant(tenant))
     on_mysql = engine in MYSQL
     most = _MAX_SCHEMA if on_mysql else _MAX_NAME

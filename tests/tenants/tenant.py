@@ -39,8 +39,6 @@ class Tenant:
 
     async def add(self, role: Role = Role.OWNER, password: str = PASSWORD) -> str:
         """Add a login and log in, as provision, rotate and repair do."""
-        if role is not Role.OWNER:
-            await self.steps.create_role(role)
         found = await self.server.inspect(self.names)
         login = self.names.next_login([*found.logins, *found.disabled, *self.on_record])
         await self.steps.add_login(login, Secret(password), role)

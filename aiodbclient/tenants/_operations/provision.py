@@ -205,7 +205,6 @@ async def provision_role(tenant: Tenant, role: Role) -> None:
     """Make the first login of a tenant's readers or writers, and store it."""
     [login] = tenant.next_logins()
     await tenant.start(OperationKind.PROVISION, [login], role=role)
-    await tenant.steps.create_role(role)
     await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
 
 

@@ -93,8 +93,6 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     for at, each in enumerate(kept):
         if each.username not in refused:
             continue
-        if each.role is not Role.OWNER:
-            await tenant.steps.create_role(each.role)
         if each.username in existing:  # it has another password
             ended.add(each.username)
             kept[at] = await tenant.add_login(new.pop(), each.role)

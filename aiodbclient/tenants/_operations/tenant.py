@@ -212,12 +212,7 @@ class Tenant(BaseTenant):
 
     async def add_logins(self, logins: Mapping[Role, str]) -> tuple[Login, ...]:
         """Make a login for each role."""
-        made = list[Login]()
-        for role, login in logins.items():
-            if role is not Role.OWNER:
-                await self.steps.create_role(role)
-            made.append(await self.add_login(login, role))
-        return tuple(made)
+        return tuple([await self.add_login(login, role) for role, login in logins.items()])
 
     async def drop_unfinished_logins(self) -> None:
         """End and drop the logins that an unfinished operation made, which no program has."""

@@ -159,13 +159,9 @@ class TenantSteps(ABC):
         """Create the database, which no login may enter yet. Return whether it is new. Does nothing if it exists."""
         # PostgreSQL: as a copy of the database of ``source``, a suspended tenant. Raise ConflictError if it cannot be.
 
-    async def create_role(self, role: Role) -> None:
-        """PostgreSQL: create the group of the readers or writers, with its rights. Does nothing if it exists."""
-        return
-
     @abstractmethod
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        """Create a login with the rights of its role. Opens a locked database."""
+        """Create a login with the rights of its role, and its role. Opens a locked database."""
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
         """PostgreSQL: create a login that can read and dump the whole database, also after ``freeze``."""
@@ -210,7 +206,7 @@ class TenantSteps(ABC):
         """Drop the database, and end every session in it, whosever it is."""
 
     async def drop_roles(self, role: Role | None = None) -> tuple[str, ...]:
-        """PostgreSQL: drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped.
+        """PostgreSQL: drop the group of readers or writers, or all roles of a tenant whose database is dropped.
 
         Return the databases in which they own something: they are left, under other names.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiodbclient.tenants._servers import postgres
-from aiodbclient.tenants._servers.postgres import connection, lock_watcher
+from aiodbclient.tenants._servers.postgres import connection
 
 
 @pytest.fixture
@@ -18,4 +18,4 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Terminate a session of a tenant that blocks the administrator after a second."""
-    monkeypatch.setattr(lock_watcher, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 1.0)

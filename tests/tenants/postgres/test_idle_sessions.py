@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.tenants import Credential, TenantEvent, Tenants
 from aiodbclient.tenants._servers import postgres
-from aiodbclient.tenants._servers.postgres import connection, lock_watcher, scram
+from aiodbclient.tenants._servers.postgres import connection, scram
 from aiodbclient.tenants.errors import GrantError
 
 from ..conftest import Place, only, present
@@ -60,7 +60,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (connection, scram):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 2)  # libpq's least
     monkeypatch.setattr(postgres, "ENDING_SECONDS", 5.0)
-    monkeypatch.setattr(lock_watcher, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 1.0)
 
 
 @pytest.fixture

@@ -189,11 +189,11 @@ async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, older: 
 
 # What is not the tenant's to take. ``{login}`` is the login. A superuser runs it.
 CANNOT: dict[str, tuple[LiteralString, str]] = {
-    "CREATEDB": ("ALTER ROLE {login} CREATEDB", "it has CREATEDB"),
-    "REPLICATION": ("ALTER ROLE {login} REPLICATION", "it has REPLICATION"),
-    "a superuser": ("ALTER ROLE {login} SUPERUSER", "it has SUPERUSER"),
-    "everything": ("GRANT pg_read_all_data TO {login}", "it has the rights of 'pg_read_all_data'"),
-    "the administrator": ("GRANT doadmin TO {login}", "it has the rights of 'doadmin'"),
+    "CREATEDB": ("ALTER ROLE {login} CREATEDB", "has the attribute CREATEDB"),
+    "REPLICATION": ("ALTER ROLE {login} REPLICATION", "has the attribute REPLICATION"),
+    "a superuser": ("ALTER ROLE {login} SUPERUSER", "has the attribute SUPERUSER"),
+    "everything": ("GRANT pg_read_all_data TO {login}", "has the rights of pg_read_all_data"),
+    "the administrator": ("GRANT doadmin TO {login}", "has the rights of doadmin"),
     "no ADMIN": ("REVOKE {login} FROM doadmin", "the administrator may not alter it"),
     "a stranger's": ("ALTER DATABASE {login} OWNER TO _dodb_repl", "belongs to '_dodb_repl'"),
 }

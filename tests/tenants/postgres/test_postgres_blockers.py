@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient.engines import Engine
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import BaseTenant, TenantSteps
-from aiodbclient.tenants._servers.postgres import PostgresServer, lock_watcher
+from aiodbclient.tenants._servers.postgres import PostgresServer, connection
 from aiodbclient.tenants.errors import GrantError
 
 from ...thorough import first_of
@@ -53,8 +53,8 @@ async def test_lock_on_database_delays_no_step(
 async def test_ended_neighbour_is_named_after_quick_step(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = SQL("SELECT * FROM ({} OFFSET 0) ended WHERE pg_sleep(1) IS NOT NULL").format(lock_watcher._END_BLOCKING)
-    monkeypatch.setattr(lock_watcher, "_END_BLOCKING", slow)
+    slow = SQL("SELECT * FROM ({} OFFSET 0) ended WHERE pg_sleep(1) IS NOT NULL").format(connection._END_BLOCKING)
+    monkeypatch.setattr(connection, "_END_BLOCKING", slow)
     with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
         theirs.execute("SET ROLE NONE; BEGIN")
         theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
@@ -90,7 +90,7 @@ async def test_housekeeping_ends_nobodys_session(
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("CREATE TABLE public.t (x int); BEGIN")
         session.execute(f"GRANT SELECT ON public.t TO {login}")
-        await asyncio.sleep(lock_watcher.PATIENCE_SECONDS + 0.5)
+        await asyncio.sleep(connection.PATIENCE_SECONDS + 0.5)
         await victim.steps.end_logins([login])
         assert not managed.lets_in(login, victim.database)
         on = BaseTenant(victim.names)
@@ -106,7 +106,7 @@ async def test_housekeeping_ends_nobodys_session(
 async def test_four_lock_holders_stop_nobody_else(
     managed: Managed, server: PostgresServer, locks: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_watcher, "PATIENCE_SECONDS", 25.0)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 25.0)
     hostile = [await managed.tenant(f"holder{number}", server, logins=1) for number in range(4)]
     for tenant in hostile:
         session = managed.open(tenant.logins[0], "defaultdb")
@@ -119,7 +119,7 @@ async def test_four_lock_holders_stop_nobody_else(
     await until(lambda: managed.api(waiting) == [(4,)])
     other = await managed.tenant("not-held", server, logins=1)
     assert not any(each.done() for each in blocked)
-    monkeypatch.setattr(lock_watcher, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
     await asyncio.gather(*blocked)
     for tenant in [*hostile, other]:
         await tenant.remove()

@@ -379,7 +379,7 @@ async def test_open_schema_refuses_readers(managed: Managed) -> None:
     upgraded = await managed.tenant("upgraded", server)
     managed.api("ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT CREATE ON SCHEMA public TO PUBLIC", upgraded.database)
     with pytest.raises(GrantError, match=r"every login may create objects in the schema 'public' .* only a superuser"):
-        await upgraded.steps.create_role(READER)
+        await upgraded.add(READER)
 
 
 async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) -> None:

@@ -65,7 +65,7 @@ async def test_names_in_errors_are_printable(managed: Managed, victim: Tenant) -
     name = '"\x1b]0;mine\x07\nall revoked"'
     managed.api(f"CREATE SCHEMA {name}; GRANT CREATE ON SCHEMA {name} TO PUBLIC", victim.database)
     with pytest.raises(GrantError) as refused:
-        await victim.steps.create_role(Role.READER)
+        await victim.add(Role.READER)
     assert str(refused.value).isprintable()
     assert "mine" in str(refused.value)
     managed.api(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.engines import CAPABILITIES, SQL_ENGINES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants._naming import Names, check_tenant, names_of
+from aiodbclient.tenants._naming import Names, check_tenant, guard_tenants, names_of
 from aiodbclient.tenants.errors import GrantError
 
 MYSQL = [Engine.MYSQL, Engine.ADVANCED_MYSQL]
@@ -26,9 +26,9 @@ def test_all_tenant_engines_are_covered() -> None:
 
 
 @pytest.mark.parametrize("engine", [*(engine for engine in Engine if engine not in WITH_TENANTS), "cockroach"])
-def test_no_names_on_unsupported_engines(engine: str) -> None:
+def test_no_tenants_on_unsupported_engines(engine: str) -> None:
     with pytest.raises(UnsupportedOperationError, match="nothing was"):
-        names_of("alpha", engine)
+        guard_tenants(engine)
 
 
 def possible_names(tenant: str, engine: Engine, prefix: str = "") -> Names:

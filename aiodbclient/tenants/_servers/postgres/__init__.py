@@ -1,6 +1,6 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
-``connection`` has a session of the administrator, ``lock_watcher`` ends who blocks it, ``scram`` tests passwords.
+``connection`` has a session of the administrator, and ends who blocks it. ``scram`` tests passwords.
 ``databases`` has the life of a tenant's database, ``template`` makes a copy the tenant's, ``extensions`` adds
 extensions. ``logins`` has the life of its logins, ``rights`` the rights that both lack, ``object_rights`` those of the
 readers and writers. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from ...._masking import Secret
 from ....engines import Engine
@@ -41,8 +41,18 @@ from .. import (
     of_tenant,
 )
 from . import databases, extensions, logins, object_rights, ownership, rights, scram, template
-from .connection import STEP_SECONDS, BlockedError, CAFile, Session, begin_step, clear, connect, options_from, rows
-from .lock_watcher import LockWatcher
+from .connection import (
+    STEP_SECONDS,
+    BlockedError,
+    CAFile,
+    LockWatcher,
+    Session,
+    begin_step,
+    clear,
+    connect,
+    options_from,
+    rows,
+)
 
 _CONNECTIONS = 4  # for the steps and the tests of logins, to one server at a time; most need one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
@@ -61,24 +71,6 @@ _OPEN_DATABASES = SQL("""
 SELECT datname FROM pg_database WHERE datallowconn AND EXISTS (
     SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
 ORDER BY datname
-""")
-# A database is the tenant's if its owner role, whose name has the digest, may create in it. ``create`` makes a closed
-# one, on which nobody has a right yet.
-_FOUND = SQL(f"""
-SELECT d.oid IS NOT NULL, coalesce(datdba = me.oid AND NOT datallowconn AND datacl IS NULL, false),
-       ARRAY(SELECT privilege_type FROM aclexplode(datacl) WHERE grantee = o.oid),
-       ARRAY(SELECT DISTINCT pg_get_userbyid(grantee)::text FROM aclexplode(datacl)
-             WHERE privilege_type = 'CREATE' AND grantee NOT IN (0, datdba) ORDER BY 1),
-       ARRAY(SELECT e.datname::text FROM pg_shdepend s JOIN pg_database e ON e.oid = s.objid
-             WHERE refclassid = 'pg_authid'::regclass AND refobjid = o.oid AND classid = 'pg_database'::regclass
-               AND deptype = 'a' AND e.datconnlimit <> -2 AND e.oid IS DISTINCT FROM d.oid AND EXISTS (
-                   SELECT FROM aclexplode(e.datacl) WHERE grantee = o.oid AND privilege_type = 'CREATE') ORDER BY 1),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE {rights.IS_LOGIN} AND rolcanlogin ORDER BY 1),
-       ARRAY(SELECT rolname::text FROM pg_roles WHERE {rights.IS_LOGIN} AND NOT rolcanlogin ORDER BY 1),
-       EXISTS (SELECT FROM pg_roles WHERE rolname = %(database)s AND rolcanlogin)
-FROM pg_roles me LEFT JOIN pg_roles o ON o.rolname = %(owner)s
-LEFT JOIN pg_database d ON d.datname = %(database)s AND d.datconnlimit <> -2
-WHERE me.rolname = current_user
 """)
 # Each database, and who may create in it.
 _DATABASES = SQL("""
@@ -139,21 +131,7 @@ class PostgresServer(Server):
         return found
 
     async def inspect(self, names: Names) -> ServerState:
-        form = {"stem": names.stem, "form": names.login_pattern}
-        found = await self.ask(_FOUND, **form, database=names.database, owner=names.owner)
-        [(database, is_new, privileges, creators, renamed, enabled, disabled, same_name_login)] = found
-        not_ours = database and not is_new and "CREATE" not in privileges
-        return ServerState(
-            database=database,
-            logins=tuple(enabled),
-            disabled=tuple(disabled),
-            same_name_login=same_name_login,
-            not_ours=not_ours,
-            is_locked_out="CREATE" in privileges and "CONNECT" not in privileges,
-            misplaced=_misplaced(names, creators if not_ours else None, renamed)
-            if not_ours or (renamed and not database)
-            else "",
-        )
+        return await self.sessions.read(partial(databases.inspect, names))
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         address = self._admin["host"], int(self._admin.get("port", 5432))
@@ -235,15 +213,12 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(template.take_over, source=source), self._tenant.names.database)
         return True
 
-    async def create_role(self, role: Role) -> None:
-        await self._step(partial(databases.create_group, role=role))
-        await self._step(
-            partial(object_rights.apply_object_rights, wanted={self._tenant.names.group(role): role}),
-            self._tenant.names.database,
-        )
-
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        stored = await scram.verifier(password)
+        stored, names = await scram.verifier(password), self._tenant.names
+        if role is not Role.OWNER and await self._step(partial(logins.prepare_group, role=role)):
+            await self._step(
+                partial(object_rights.apply_object_rights, wanted={names.group(role): role}), names.database
+            )
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role))
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
@@ -259,8 +234,9 @@ class PostgresSteps(TenantSteps):
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     for login in [*left]:
-                        if await ownership.drop(self.connected_to, login):
-                            left.remove(login)
+                        with suppress(GrantError):  # a lock of others, or what they granted to it
+                            if not await ownership.drop(self.connected_to, login):
+                                left.remove(login)
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
@@ -328,13 +304,8 @@ class PostgresSteps(TenantSteps):
                     connection = await self._server.open(label, database)
                     ending.push_async_callback(connection.close)
                     await begin(connection)
-                yield Session(
-                    self._tenant.names,
-                    connection,
-                    self._server.limit,
-                    self._server.options,
-                    self._tenant.check_lease,
-                )
+                server, tenant = self._server, self._tenant
+                yield Session(tenant.names, connection, server.limit, server.options, tenant.check_lease)
             return
         except TimeoutError:
             pass
@@ -354,23 +325,3 @@ class PostgresSteps(TenantSteps):
                     raise of_tenant(self._tenant.names, f"{watch.seen}, so it was not finished: {blocked}")
                 raise blocked
             await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def _misplaced(names: Names, creators: Sequence[str] | None, renamed: Sequence[str]) -> str:
-    """Say whose the database of the tenant's name is, if there is one, and where the tenant's own is."""
-    database, owner = [Identifier(each).as_string(None) for each in (names.database, names.owner)]
-    reasons = list[str]()
-    if creators:
-        reasons.append(f"the database {names.database!r} is another's: {', '.join(creators)} may create in it")
-    elif creators is not None:
-        reasons.append(f"the database {names.database!r} is not the tenant's: {names.owner} may not create in it")
-    if renamed:
-        own = Identifier(renamed[0]).as_string(None)
-        rename = f"ALTER DATABASE {own} RENAME TO {database}"
-        if creators is not None:
-            aside = Identifier(f"{names.database}_not_its_own").as_string(None)
-            rename = f"ALTER DATABASE {database} RENAME TO {aside}; {rename}"
-        reasons.append(f"the tenant's own is named {', '.join(map(repr, renamed))}: run {rename}")
-    elif not creators:  # with this right, another tenant's database would be taken for this one's
-        reasons.append(f"if you restored it, run GRANT CREATE ON DATABASE {database} TO {owner}, and then repair")
-    return "; ".join(reasons)

@@ -4,6 +4,10 @@ A tenant owns what is in its database, and may plant functions and operators in 
 as ``search_path`` or ``statement_timeout``. So every session here sets its own value for each such setting: client
 options override the settings of a database and of a role. No session of the administrator runs what a tenant wrote,
 also not after ``SET ROLE``, which a function may undo.
+
+During a step, ``LockWatcher`` looks who it waits for. It ends the sessions of a tenant's login that has been in the way
+for ``PATIENCE_SECONDS``, by one session or by several in turns. Nobody else's is ended. A prepared transaction is named
+in the error: its owner or a superuser can roll it back.
 """
 
 from __future__ import annotations
@@ -14,24 +18,25 @@ import re
 import tempfile
 import traceback
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
-from attrs import define, frozen
+from attrs import define, field, frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...._masking import Secret
+from ....errors import DatabaseClientError
 from ..._libpq import one_line, options_of
-from ..._naming import Names
+from ..._naming import OF_A_GROUP, Names
 from ..._options import DatabaseOptions
 from ...errors import GrantError
-from .. import SessionLostError, of_tenant
+from .. import BaseTenant, SessionLostError, of_tenant
 
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
@@ -40,6 +45,9 @@ STEP_SECONDS = 120.0  # for everything in one session
 _IDLE_SECONDS = 60
 _END_AGAIN_SECONDS = 0.02
 _OPENING_SECONDS = 2.0  # after which a session that is being opened is ended
+PATIENCE_SECONDS = 5.0  # with a tenant's login that holds a lock
+_FIRST_POLL_SECONDS = 0.3  # most steps are done by then
+_POLL_SECONDS = 0.2
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
 _VERIFIER = re.compile("PASSWORD '[^']*'")
 
@@ -73,6 +81,32 @@ SELECT pid {_OPENING}
 _END_OPENING = SQL(f"SELECT pg_terminate_backend(pid) {_OPENING} AND pid = %s")
 # What runs SQL of a login: a walsender does, if the login may replicate.
 CLIENTS: LiteralString = "backend_type IN ('client backend', 'walsender')"
+# In the database, sessions of any login, and of roles that were dropped. A superuser's is the provider's, and cannot be
+# ended. MATERIALIZED: otherwise the planner may call pg_terminate_backend before it checks the conditions.
+_END = SQL(f"""
+WITH found AS MATERIALIZED (
+    SELECT pid, coalesce(usename, 'a dropped role') AS login
+    FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid
+    WHERE pid <> pg_backend_pid() AND (usename = ANY (%s) OR datname = %s AND {CLIENTS}
+      AND rolsuper IS DISTINCT FROM true AND coalesce(usename, '') <> ALL (%s)))
+SELECT pid, login FROM found, pg_terminate_backend(pid)
+""")
+# Whether the role ``r`` is a tenant's: an owner role, a group, a member of one, or a login of this tenant, which may be
+# ended. Never an administrator.
+_OF_A_TENANT = """
+coalesce(NOT r.rolsuper AND NOT r.rolcreaterole AND (r.rolname ~ %(form)s OR r.rolname ~ %(own)s OR EXISTS (
+    SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname ~ %(form)s)),
+false)
+"""
+# Who the session with this process id waits for, and whether it was ended: the sessions of ``ending`` are.
+_END_BLOCKING = SQL(f"""
+SELECT a.usename, a.datname, CASE WHEN a.usename = ANY (%(ending)s) AND {_OF_A_TENANT} AND a.{CLIENTS}
+       THEN pg_terminate_backend(b.pid) END
+FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid)
+JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_roles r ON r.oid = a.usesysid
+""")
+# PostgreSQL does not say which one. Without any of these, no prepared transaction would be in the way.
+_BLOCKING_PREPARED = SQL("SELECT database, gid, owner FROM pg_prepared_xacts WHERE 0 = ANY (pg_blocking_pids(%(pid)s))")
 Statement: TypeAlias = SQL | Composed
 T = TypeVar("T")
 
@@ -221,6 +255,15 @@ async def end_opening(session: Session, database: str | None = None) -> None:
             await session.run(_END_OPENING, pid)
 
 
+async def end_sessions(
+    session: Session, database: str | None = None, logins: Collection[str] = (), keep: Collection[str] = ()
+) -> list[str]:
+    """End the sessions in ``database`` but those of ``keep``, and those of ``logins`` in all, and list them."""
+    await end_opening(session, None if logins else database)
+    found = await session.run(_END, [*logins], database, [*keep])
+    return [f"process {pid} of {login!r}" for pid, login in found]
+
+
 @frozen
 class Session:
     """A session of the administrator, at work for one tenant."""
@@ -229,7 +272,7 @@ class Session:
     server: AsyncConnection[Any]
     limit: int | None = None  # of the connections of a login; None for a part of the server's
     options: DatabaseOptions = DatabaseOptions()
-    check_lease: Callable[[], object] = lambda: None  # whether the claim still holds, before each statement
+    check_lease: Callable[[], None] | None = None  # before each statement: whether the claim still holds
 
     @property
     def admin(self) -> str:
@@ -241,12 +284,9 @@ class Session:
         return self.server.info.server_version >= WITH_OPTIONS
 
     async def run(self, statement: Statement, *values: Any, **named: Any) -> list[Any]:
-        self.check_lease()
+        if self.check_lease is not None:
+            self.check_lease()
         return await rows(self.server, statement, named or values or None, self.names.tenant)
-
-    async def run_all(self, *statements: Statement) -> None:
-        """Execute statements that return nothing, in one round trip and one transaction."""
-        await self.run(SQL("; ").join(statements))
 
     def error(self, reason: str) -> GrantError:
         return of_tenant(self.names, reason)
@@ -267,7 +307,7 @@ class Session:
             begin.append(SQL("GRANT {} TO CURRENT_USER{}").format(names, options))
             end.insert(0, SQL("REVOKE {} FROM CURRENT_USER{}").format(names, by))
         try:
-            await self.run_all(*begin, *statements, *end)
+            await self.run(SQL("; ").join([*begin, *statements, *end]))
         except GrantError:
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
@@ -276,3 +316,49 @@ class Session:
 
 # Opens a session for one tenant, in the administrator's database, or in the one that is its argument.
 Connector: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
+
+
+@define
+class LockWatcher:
+    """Watches over a step, and ends who blocks it."""
+
+    tenant: BaseTenant
+    connected_to: Connector
+    seen: str = ""  # who was in the way last
+    _since: dict[str, float] = field(factory=dict[str, float])  # when a login was in the way first
+    _looking: asyncio.Lock = field(factory=asyncio.Lock)  # held until it is noted who was ended
+
+    @asynccontextmanager
+    async def over(self, session: Session) -> AsyncGenerator[None]:
+        """End who blocks ``session``, with a second one."""
+        watching = asyncio.create_task(self._watch(session))
+        try:
+            yield
+        finally:
+            try:
+                async with self._looking:
+                    pass
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+
+    async def _watch(self, session: Session) -> None:
+        await asyncio.sleep(_FIRST_POLL_SECONDS)
+        with suppress(DatabaseClientError):  # the watched session reports what is wrong
+            async with self.connected_to() as second:
+                while True:
+                    async with self._looking:
+                        await self._look(second, session.server.info.backend_pid)
+                    await asyncio.sleep(_POLL_SECONDS)
+
+    async def _look(self, session: Session, pid: int) -> None:
+        own, now = self.tenant.names.login_pattern, monotonic()
+        ending = [login for login, since in self._since.items() if now - since > PATIENCE_SECONDS]
+        blocking = await session.run(_END_BLOCKING, pid=pid, form=OF_A_GROUP, own=own, ending=ending)
+        for login, database, was_ended in blocking:
+            self._since.setdefault(login, now)
+            self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
+            if was_ended is not None and not self.tenant.names.is_ours(login):
+                self.tenant.others_ended.add(login)
+        for database, gid, owner in await session.run(_BLOCKING_PREPARED, pid=pid):
+            self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"

@@ -1,4 +1,4 @@
-"""The life of a tenant's PostgreSQL database: it is created or adopted, locked, frozen, and dropped."""
+"""The life of a tenant's PostgreSQL database: it is found, created or adopted, locked, frozen, and dropped."""
 
 from __future__ import annotations
 
@@ -6,57 +6,79 @@ import re
 from collections.abc import Collection, Sequence
 from functools import partial
 from time import monotonic
-from typing import LiteralString
+from typing import Any
 
+from psycopg import AsyncConnection
 from psycopg.sql import SQL, Identifier, Literal
 
 from ....errors import ConflictError
-from ..._naming import OF_A_GROUP, Role
-from .connection import (
-    CLIENTS,
-    BlockedError,
-    DeniedError,
-    Session,
-    StatementTimeoutError,
-    end_all,
-    end_opening,
-)
+from ..._naming import OF_A_GROUP, Names, Role
+from ..._outcomes import ProblemKind
+from .. import ServerState
+from .connection import BlockedError, DeniedError, Session, StatementTimeoutError, end_all, end_sessions
+from .ownership import problems
 from .rights import (
     ALL,
-    ATTRIBUTES,
-    CONNECT,
-    GrantStep,
+    Database,
     apply,
     apply_database_rights,
     database_steps,
-    grant_on_database,
     need_database,
     read_database,
     read_logins,
-    role_steps,
     set_on_database,
 )
 
 _EMPTY_SECONDS = 20.0
 
-# Sessions of any login, and of roles that were dropped. A superuser's is the provider's, and cannot be ended.
-# MATERIALIZED: otherwise the planner may call pg_terminate_backend before it checks the conditions.
-_END_OTHERS = SQL(f"""
-WITH found AS MATERIALIZED (
-    SELECT pid, coalesce(usename, 'a dropped role') AS login
-    FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid
-    WHERE (datname = %s OR usename = ANY (%s)) AND {CLIENTS} AND rolsuper IS DISTINCT FROM true
-      AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s))
-SELECT pid, login FROM found, pg_terminate_backend(pid)
+# The databases of other names in which the owner role may create.
+_RENAMED = SQL("""
+SELECT datname::text FROM pg_shdepend JOIN pg_database d ON d.oid = objid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %(owner)s)
+  AND classid = 'pg_database'::regclass AND deptype = 'a' AND datname <> %(database)s AND datconnlimit <> -2
+  AND EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = refobjid AND privilege_type = 'CREATE') ORDER BY 1
 """)
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
 
 
-async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
-    """End the sessions in the tenant's database and those of ``also`` in others, except of ``keep``, and list them."""
-    await end_opening(session, None if also else session.names.database)
-    found = await session.run(_END_OTHERS, session.names.database, [*also], [*keep])
-    return [f"process {pid} of {login!r}" for pid, login in found]
+async def inspect(names: Names, server: AsyncConnection[Any]) -> ServerState:
+    """Find what exists with the names of the tenant."""
+    session = Session(names, server)
+    database = await read_database(session)
+    logins = await read_logins(session, [names.database])
+    has = [] if database is None else [each.rstrip("*") for each in database.privileges.get(names.owner, ())]
+    not_ours = database is not None and not database.is_ours
+    return ServerState(
+        database=database is not None,
+        logins=tuple([each.name for each in logins if each.enters and each.name != names.database]),
+        disabled=tuple([each.name for each in logins if not each.enters and each.name != names.database]),
+        same_name_login=names.database in [each.name for each in logins if each.enters],
+        not_ours=not_ours,
+        is_locked_out="CREATE" in has and "CONNECT" not in has,
+        misplaced=await _misplaced(session, database) if database is None or not_ours else "",
+    )
+
+
+async def _misplaced(session: Session, database: Database | None) -> str:
+    """Say whose the database of the tenant's name is, if there is one, and where the tenant's own is."""
+    names, reasons = session.names, list[str]()
+    renamed = [name for (name,) in await session.run(_RENAMED, owner=names.owner, database=names.database)]
+    name, owner = [Identifier(each).as_string(None) for each in (names.database, names.owner)]
+    privileges = {} if database is None else database.privileges
+    creators = sorted(who for who, has in privileges.items() if who and not {"CREATE", "CREATE*"}.isdisjoint(has))
+    if creators:
+        reasons.append(f"the database {names.database!r} is another's: {', '.join(creators)} may create in it")
+    elif database is not None:
+        reasons.append(f"the database {names.database!r} is not the tenant's: {names.owner} may not create in it")
+    if renamed:
+        rename = f"ALTER DATABASE {Identifier(renamed[0]).as_string(None)} RENAME TO {name}"
+        if database is not None:
+            aside = Identifier(f"{names.database}_not_its_own").as_string(None)
+            rename = f"ALTER DATABASE {name} RENAME TO {aside}; {rename}"
+        reasons.append(f"the tenant's own is named {', '.join(map(repr, renamed))}: run {rename}")
+    elif database is not None and not creators:  # with this right, another tenant's would be taken for this one's
+        reasons.append(f"if you restored it, run GRANT CREATE ON DATABASE {name} TO {owner}, and then repair")
+    return "; ".join(reasons)
 
 
 async def lock_out(session: Session) -> None:
@@ -89,7 +111,9 @@ async def refuse_prepared(session: Session) -> None:
 
 async def _empty(session: Session, logins: Collection[str] = ()) -> None:
     """End every session in the database, whosever it is, and all of ``logins``, and look again."""
-    if left := await end_all(partial(end_sessions, session, also=logins), monotonic() + _EMPTY_SECONDS):
+    if left := await end_all(
+        partial(end_sessions, session, session.names.database, logins), monotonic() + _EMPTY_SECONDS
+    ):
         raise session.error(
             f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
         )
@@ -102,7 +126,7 @@ async def drop(session: Session) -> None:
     names, name = session.names, Identifier(session.names.database)
     if await read_database(session) is not None:  # one that is left of an interrupted DROP DATABASE is dropped too
         database = await need_database(session)
-        if not database.is_of(names):
+        if not database.is_ours:
             raise session.error(f"the database {names.database!r} is not the tenant's, and was not dropped")
         if database.connections:
             await lock_out(session)
@@ -132,20 +156,9 @@ async def create(session: Session, source: str = "template0") -> bool:
 async def open_new(session: Session) -> bool:
     """Give a closed database of the administrator its owner role, and open it. Return whether it is the tenant's."""
     database = await read_database(session) or await need_database(session)
-    is_ours = database.is_of(session.names)
-    if is_ours and database.owner == session.admin and not database.connections:
+    if database.is_ours and database.owner == session.admin and not database.connections:
         await apply_database_rights(session, {})
-    return is_ours
-
-
-async def create_group(session: Session, role: Role) -> None:
-    """Create the group of the readers or writers, who may connect."""
-    group, database = session.names.group(role), await need_database(session)
-    present = [login.name for login in await read_logins(session)]  # they stay members
-    steps = await role_steps(session, group, (), present)
-    if "CONNECT" not in database.privileges.get(group, ()):
-        steps.append(GrantStep(grant_on_database(session, group, CONNECT)))
-    await apply(session, steps)
+    return database.is_ours
 
 
 async def copy_settings(session: Session, limit: int, settings: Sequence[tuple[str, str]]) -> None:
@@ -157,17 +170,10 @@ async def copy_settings(session: Session, limit: int, settings: Sequence[tuple[s
 
 # Adoption.
 
-# Whether the administrator may not alter a role. Before 16, CREATEROLE suffices.
-_BEYOND: LiteralString = """
-current_setting('server_version_num')::int >= 160000 AND NOT pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
-"""
-_OWNER_BEYOND = SQL(f"SELECT FROM pg_roles WHERE rolname = %s AND {_BEYOND}")
-_CANNOT_ADOPT = SQL(f"""
-SELECT 'it has ' || attribute FROM ({ATTRIBUTES}) AS attributes
-UNION ALL SELECT 'it has the rights of ' || quote_literal(p.rolname) FROM pg_roles r, pg_roles p
-WHERE r.rolname = ANY (%(ours)s) AND NOT p.rolsuper AND pg_has_role(r.oid, p.oid, 'MEMBER')
-  AND (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname <> 'pg_database_owner')
-UNION ALL SELECT 'the administrator may not alter it' FROM pg_roles WHERE rolname = ANY (%(ours)s) AND {_BEYOND}
+# The roles that the administrator may not alter. Before 16, CREATEROLE suffices.
+_UNALTERABLE = SQL("""
+SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) AND current_setting('server_version_num')::int >= 160000
+  AND NOT pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
 """)
 # The login that goes on: the newest one that may act as the owner role, or the one that has the database's name. The
 # login of a dump inherits.
@@ -189,15 +195,20 @@ async def login_to_adopt(session: Session) -> str | None:
     names, database = session.names, await read_database(session) or await need_database(session)
     logins = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
     login, reasons = logins[0][0] if logins else None, list[str]()
-    if database.owner not in {session.admin, names.owner} and await session.run(_OWNER_BEYOND, database.owner):
+    ours = [] if login is None else [login]
+    unalterable = {role for (role,) in await session.run(_UNALTERABLE, [database.owner, *ours])}
+    if database.owner in unalterable - {session.admin, names.owner}:
         reasons.append(
             f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
         )
     for role, privileges in database.privileges.items():
         if "CREATE" in privileges and role != names.owner and re.search(OF_A_GROUP, role):
             reasons.append(f"the database {names.database!r} is another tenant's: {role!r} may create in it")
-    for (reason,) in await session.run(_CANNOT_ADOPT, ours=[login] if login else []):
-        reasons.append(f"the login {login!r} cannot be adopted: {reason}")
+    if login in unalterable:
+        reasons.append(f"the login {login!r} cannot be adopted: the administrator may not alter it")
+    for problem in await problems(session, {}, ours):
+        if problem.kind is ProblemKind.TOO_MANY_RIGHTS:
+            reasons.append(f"the login {login!r} cannot be adopted: {problem.detail}")
     if reasons:
         raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)
     return login
@@ -220,4 +231,5 @@ async def take_database(session: Session, login: str | None) -> None:
     """Make the owner role the owner, lock all others out, and make the login a member that inherits."""
     logins = {} if login is None else {login: Role.OWNER}
     await apply_database_rights(session, logins)
-    await end_sessions(session, keep=[*(each.name for each in await read_logins(session, logins)), session.admin])
+    present = [each.name for each in await read_logins(session, logins)]
+    await end_sessions(session, session.names.database, keep=[*present, session.admin])

@@ -6,13 +6,13 @@ database in which the tenant has nothing yet. Later they are made as the owner r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
-from .connection import ExistsError, Session
+from .connection import ExistsError, Session, Statement
 
 _PRESENT = SQL("SELECT extname::text FROM pg_extension")
 _OWNS = SQL("""
@@ -33,43 +33,36 @@ async def missing(session: Session) -> list[tuple[str, str | None]]:
     return [(name, schema) for name, schema in session.options.extensions if name not in present]
 
 
-async def add(session: Session, extensions: Iterable[tuple[str, str | None]]) -> None:
-    """In the tenant's new and empty database: make extensions as the administrator, each with its schema."""
+async def add(session: Session, extensions: Iterable[tuple[str, str | None]], *, as_owner: bool = False) -> None:
+    """In the tenant's database: make extensions, each with its schema, as the administrator or as the owner role."""
     owner = session.names.owner
+    run = partial(session.run_as, owner) if as_owner else partial(session.run_with, [owner])
     for name, schema in extensions:
-        if schema is not None and not schema.startswith("pg_"):  # those of the server
-            await session.run_as(owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
-        await _create(partial(session.run_with, [owner]), name, schema)
+        statements: list[Statement] = [SQL("CREATE EXTENSION IF NOT EXISTS {}").format(Identifier(name))]
+        if schema is None:  # unless the extension has a schema of its own
+            begin, end = SQL("SET LOCAL search_path = public"), SQL("SET LOCAL search_path = pg_catalog, pg_temp")
+            statements = [begin, *statements, end]
+        else:
+            if not schema.startswith("pg_"):  # those of the server
+                await session.run_as(owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
+            statements = [SQL("{} SCHEMA {}").format(*statements, Identifier(schema))]
+        try:
+            await run(*statements)
+        except ExistsError as error:  # one of its objects: another try would fail too
+            raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
 
 
 async def restore(session: Session, *, is_new: bool) -> None:
     """In the tenant's database: make the missing extensions, or raise GrantError for those that are not trusted."""
     lacks, owner = await missing(session), session.names.owner
-    if not lacks:
-        return
-    if is_new and not await session.run(_OWNS, owner):  # as of a template, or of a ``setup`` that failed
-        await add(session, lacks)
-        return
-    untrusted = [name for (name,) in await session.run(_UNTRUSTED, [name for name, _ in lacks])]
-    for name, schema in lacks:
-        if name not in untrusted:
-            new = [] if schema is None else [SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema))]
-            await _create(partial(session.run_as, owner, *new), name, schema)
+    as_owner = not is_new or bool(await session.run(_OWNS, owner))  # as of a template, or of a ``setup`` that failed
+    untrusted = list[str]()
+    if as_owner:
+        untrusted = [name for (name,) in await session.run(_UNTRUSTED, [name for name, _ in lacks])]
+    await add(session, [each for each in lacks if each[0] not in untrusted], as_owner=as_owner)
     if untrusted:
         raise session.error(
             f"the database {session.names.database!r} lacks the extension {', '.join(map(repr, untrusted))}, which is "
             "not trusted: what the tenant has in the database could run as the administrator. If you trust it, run "
             "CREATE EXTENSION in the database yourself"
         )
-
-
-async def _create(run: Callable[..., Awaitable[None]], name: str, schema: str | None) -> None:
-    create = SQL("CREATE EXTENSION IF NOT EXISTS {}").format(Identifier(name))
-    if schema is None:  # unless the extension has a schema of its own
-        placed = [SQL("SET LOCAL search_path = public"), create, SQL("SET LOCAL search_path = pg_catalog, pg_temp")]
-    else:
-        placed = [SQL("{} SCHEMA {}").format(create, Identifier(schema))]
-    try:
-        await run(*placed)
-    except ExistsError as error:  # one of its objects: another try would fail too
-        raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None

@@ -10,18 +10,17 @@ The server gets the verifier of a new password, so no statement, no log and no `
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from functools import partial
 from time import monotonic
-from typing import TypeAlias
 
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...._masking import Secret
 from ..._naming import Role
 from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS
-from .connection import BlockedError, ExistsError, Session, Statement, end_all, end_opening
+from .connection import BlockedError, ExistsError, Session, Statement, end_all, end_sessions
 from .rights import (
     ALL,
     CONNECT,
@@ -36,11 +35,6 @@ from .rights import (
 _END_STALE_SECONDS = 30.0
 _LOCK_MILLISECONDS = 200  # for a lock, before the end of a login ends the sessions of this login
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
-_END_SESSIONS = SQL("""
-WITH found AS MATERIALIZED (
-    SELECT pid, usename FROM pg_stat_activity WHERE usename = ANY (%s) AND pid <> pg_backend_pid())
-SELECT pid, usename FROM found, pg_terminate_backend(pid)
-""")
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_STALE = SQL("""
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -52,13 +46,23 @@ SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor
 FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
 _BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_LOCK_MILLISECONDS))
-_Change: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def end_stale_sessions(session: Session) -> None:
     """End the sessions of an earlier process, which has the same names for them."""
     if await end_all(partial(session.run, _END_STALE, session.names.owner), monotonic() + _END_STALE_SECONDS):
         raise session.error("the sessions of an earlier process do not end: run it again")
+
+
+async def prepare_group(session: Session, role: Role) -> bool:
+    """Let the readers or writers connect if they have no login yet, and return whether this is so."""
+    names, group = session.names, session.names.group(role)
+    members = [member for of, member, _ in await session.run(MEMBERSHIPS, [group]) if of == group]
+    if any(map(names.is_login, members)):
+        return False
+    create = [] if await session.run(PRESENT, [group]) else [SQL("CREATE ROLE {} NOLOGIN").format(Identifier(group))]
+    await session.run_with([], *create, grant_on_database(session, group, CONNECT))
+    return True
 
 
 async def create_login(session: Session, login: str, stored: Secret, role: Role, *, dumps: bool = False) -> None:
@@ -91,29 +95,29 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     # Of all, before it waits for a session: one can resist ``pg_terminate_backend``.
     await revoke_memberships(session, await session.run(MEMBERSHIPS, present), ours)
     lock = SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL")
-    changes: list[_Change] = [
-        partial(_revoke_connect, session, present),
-        *(partial(session.run_all, _BRIEFLY, lock.format(Identifier(login))) for login in present),
-    ]
+    changes = [lock.format(Identifier(login)) for login in present]
+    database = await read_database(session)
+    rights = {} if database is None or database.owner != session.admin else database.privileges
+    if connecting := [Identifier(login) for login in present if login in rights]:
+        revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ").join(connecting)
+        changes.insert(0, revoke.format(Identifier(session.names.database), of))
     while True:
-        blocked = dict[_Change, BlockedError]()
+        blocked = list[tuple[Composed, BlockedError]]()
         for change in changes:
             try:
-                await change()
+                await session.run_with([], _BRIEFLY, change)
             except BlockedError as error:
-                blocked[change] = error
+                blocked.append((change, error))
         if not blocked or monotonic() > until:
             break
-        await session.run(_END_SESSIONS, present)  # they hold the rows
-        changes = [*blocked]
-    await end_opening(session)
-    if left := await end_all(partial(session.run, _END_SESSIONS, present), until):
-        named = ", ".join(f"{pid} of {login!r}" for pid, login in left)
+        await end_sessions(session, logins=present)  # they hold the rows
+        changes = [change for change, _ in blocked]
+    if left := await end_all(partial(end_sessions, session, logins=present), until):
         raise session.error(
-            f"sessions do not end, though their logins may no longer enter: process {named}; the server ends them "
+            f"sessions do not end, though their logins may no longer enter: {', '.join(left)}; the server ends them "
             "when their statement does: run it again"
         )
-    for blocking in blocked.values():
+    for _, blocking in blocked:
         raise blocking
 
 
@@ -127,12 +131,3 @@ async def revoke_memberships(
         except GrantError:
             if role in ours:
                 raise
-
-
-async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
-    database = await read_database(session)
-    if database is None or database.owner != session.admin:
-        return
-    if connecting := [Identifier(login) for login in logins if login in database.privileges]:
-        revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ").join(connecting)
-        await session.run_all(_BRIEFLY, revoke.format(Identifier(session.names.database), of))

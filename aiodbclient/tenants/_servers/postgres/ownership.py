@@ -25,8 +25,17 @@ from psycopg.sql import SQL, Identifier
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .connection import CLIENTS, BlockedError, Connector, Session, Statement, end_all, end_opening, verbatim
-from .databases import end_sessions
+from .connection import (
+    CLIENTS,
+    BlockedError,
+    Connector,
+    Session,
+    Statement,
+    end_all,
+    end_opening,
+    end_sessions,
+    verbatim,
+)
 from .logins import MEMBERSHIPS, revoke_memberships
 from .rights import ATTRIBUTES, read_logins
 
@@ -142,31 +151,26 @@ async def _alter(session: Session, members: Collection[str], statements: Sequenc
         raise refused
 
 
-async def drop(connected_to: Connector, role: str) -> bool:
-    """Give what an ended login owns to the tenant, drop the login, and return whether this succeeded.
+async def drop(connected_to: Connector, role: str) -> list[str]:
+    """Give what an ended login owns to the tenant, and drop the login, or raise GrantError for what holds it up.
 
-    A role that owns something in another database stays: only an administrator can have put it there, as a copy.
+    A role that owns something in other databases stays: only an administrator can have put it there, as a copy. Return
+    these databases.
     """
-    try:
-        async with connected_to() as session:
-            names, places = session.names, dict(await session.run(_PLACES, role))
-        if names.database in places and role != names.owner:
-            async with connected_to(names.database) as session:
-                await reassign_owned(session, role)
-        if elsewhere(places, names.database):
-            return False
-        for place in places:
-            async with connected_to(place) as session:
-                await drop_owned(session, role)
-        async with connected_to() as session:
-            await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
-    except GrantError:  # a lock of others, or what they granted to it
-        return False
-    return True
-
-
-def elsewhere(places: Mapping[str | None, bool], database: str) -> list[str]:
-    return [place for place, owns in places.items() if owns and place not in (database, None)]
+    async with connected_to() as session:
+        database, owner = session.names.database, session.names.owner
+        places = dict(await session.run(_PLACES, role))
+    if database in places and role != owner:
+        async with connected_to(database) as session:
+            await reassign_owned(session, role)
+    if left := [place for place, owns in places.items() if owns and place not in (database, None)]:
+        return left
+    for place in places:
+        async with connected_to(place) as session:
+            await drop_owned(session, role)
+    async with connected_to() as session:
+        await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
+    return []
 
 
 async def drop_or_rename(connected_to: Connector, role: str) -> list[str]:
@@ -174,13 +178,18 @@ async def drop_or_rename(connected_to: Connector, role: str) -> list[str]:
 
     Return the other databases in which it owns something.
     """
+    left = list[str]()
     async with connected_to() as session:
         await revoke_memberships(session, await session.run(MEMBERSHIPS, [role]))
-        left = elsewhere(dict(await session.run(_PLACES, role)), session.names.database)
-    if not await drop(connected_to, role):  # renamed, so that no grant to it reaches the next tenant of the name
-        gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
-        async with connected_to() as session:
-            await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))
+    with suppress(GrantError):  # a lock of others, or what they granted to it
+        left = await drop(connected_to, role)
+        if not left:
+            return left
+    gone = Identifier(
+        f"aiodbclient_gone_{secrets.token_hex(16)}"
+    )  # so that no grant reaches the next tenant of the name
+    async with connected_to() as session:
+        await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))
     return left
 
 
@@ -240,7 +249,7 @@ async def repair(connected_to: Connector, logins: Mapping[str, Role]) -> None:
             ours = [names.owner, *names.groups, *present]
             await revoke_memberships(session, await session.run(_REVOCABLE, present=present, ours=ours))
             refused = await _revoke_attributes(session, ours)
-            strangers = partial(end_sessions, session, keep=[*present, session.admin])
+            strangers = partial(end_sessions, session, names.database, keep=[*present, session.admin])
             await end_all(strangers, monotonic() + _END_SECONDS)
     refused += await reassign_all(connected_to)
     if not found:

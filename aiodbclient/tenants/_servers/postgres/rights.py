@@ -30,7 +30,7 @@ from typing import LiteralString
 from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._naming import ROLES, Names, Role
+from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .. import SHARE_OF_CONNECTIONS
 from .connection import Session, Statement, as_role
@@ -39,15 +39,18 @@ CONNECTIONS: LiteralString = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
 """
-# A privilege that a role may grant to others ends with "*".
+# A database is the tenant's if its owner role, whose name has the digest, may create in it. ``create`` makes a closed
+# one, on which nobody has a right yet. A privilege that a role may grant to others ends with "*".
 _DATABASE = SQL("""
-SELECT pg_get_userbyid(datdba), datallowconn, NOT datallowconn AND datacl IS NULL, (
-    SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
+SELECT pg_get_userbyid(datdba), datallowconn,
+  NOT datallowconn AND datacl IS NULL AND pg_get_userbyid(datdba) = current_user OR EXISTS (
+    SELECT FROM aclexplode(datacl) WHERE pg_get_userbyid(grantee) = %(owner)s AND privilege_type = 'CREATE'),
+  (SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
         SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END,
                json_agg(DISTINCT privilege_type || CASE WHEN is_grantable THEN '*' ELSE '' END)
         FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee <> datdba
         GROUP BY 1) AS granted (name, privileges))
-FROM pg_database d WHERE datname = %s AND datconnlimit <> -2
+FROM pg_database d WHERE datname = %(database)s AND datconnlimit <> -2
 """)
 # The memberships in a role, one for each who granted it. See GRANT in PostgreSQL's manual for the options.
 _MEMBERS = SQL("""
@@ -87,7 +90,7 @@ _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which i
 class GrantStep:
     """A missing statement, and the problems until it has run."""
 
-    statement: Composed
+    statement: Statement
     problems: Sequence[Problem] = (Problem(ProblemKind.RIGHTS_MISSING),)
     as_owner: bool = False  # run it as the owner role, not as the administrator
     creates: bool = False  # a role, before all others
@@ -100,12 +103,8 @@ class Database:
 
     owner: str
     connections: bool  # whether it allows them
-    is_new: bool  # closed, and nobody has a right on it yet: ``create`` has just made it
+    is_ours: bool  # whether it is the tenant's
     privileges: dict[str, list[str]]  # of each role but its owner. PUBLIC is ""
-
-    def is_of(self, tenant: Names) -> bool:
-        """Whether it is the tenant's: its owner role may create in it, or ``create`` has just made it."""
-        return self.is_new or any(each.startswith("CREATE") for each in self.privileges.get(tenant.owner, ()))
 
 
 @frozen
@@ -160,7 +159,7 @@ def start_as_owner(session: Session, login: str) -> Composed:
 
 async def read_database(session: Session) -> Database | None:
     """Read the tenant's database. One that is left of an interrupted DROP DATABASE is none."""
-    rows = await session.run(_DATABASE, session.names.database)
+    rows = await session.run(_DATABASE, database=session.names.database, owner=session.names.owner)
     return Database(*rows[0]) if rows else None
 
 
@@ -208,7 +207,7 @@ async def missing_database_rights(
         steps.append(GrantStep(own, needs=database.owner))
     if is_locked_out:
         return [*steps, *database_steps(session, database, {names.owner: CREATE})]
-    entering = [*map(names.group, groups), *(login.name for login in logins[Role.OWNER])]
+    entering = [*map(names.group, groups), *[login.name for login in logins[Role.OWNER]]]
     rights = {names.owner: ALL, **dict.fromkeys(entering, CONNECT)}
     steps += database_steps(session, database, rights, [*names.groups, *unknown])
     for login in found:
@@ -236,7 +235,7 @@ async def role_steps(session: Session, role: str, logins: Sequence[Login], unkno
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
         if not options or (session.knows_options and options != {wanted}):
             steps.append(GrantStep(grant_membership(session, role, login.name, *wanted)))
-    keep = {session.admin, *unknown, *(login.name for login in logins)}
+    keep = {session.admin, *unknown, *[login.name for login in logins]}
     for name, grantor, may_admin, *_ in members:
         if not may_admin and name not in keep:
             revoke = revoke_membership(session, role, name, grantor)
@@ -265,7 +264,7 @@ def database_steps(
 ) -> Iterator[GrantStep]:
     """Yield what is missing so that these roles have these ``rights`` on the database, and others none."""
     allowed = {session.admin: ALL, database.owner: ALL, **dict.fromkeys(may_connect, CONNECT), **rights}
-    too_much = sorted(who for who, has in database.privileges.items() if not {*has} <= {*allowed.get(who, ())})
+    too_much = sorted([who for who, has in database.privileges.items() if not {*has} <= {*allowed.get(who, ())}])
     if too_much:  # one statement, however many they are
         revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ")
         roles = of.join(Identifier(each) if each else SQL("PUBLIC") for each in too_much)
@@ -284,7 +283,7 @@ async def apply(session: Session, steps: Sequence[GrantStep]) -> None:
         return
     owner = session.names.owner
     if created := [step.statement for step in steps if step.creates]:  # the administrator joins no role before
-        await session.run_all(*created)
+        await session.run_with([], *created)
     statements: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
     joins = {step.needs for step in steps if step.needs}
     if as_owner := [step.statement for step in steps if step.as_owner]:
