@@ -178,6 +178,24 @@ async def test_reader_that_may_write_is_repaired(managed: Managed, victim: Tenan
         managed.run(victim, "INSERT INTO later VALUES (1)", login=reader)
 
 
+async def test_default_privileges_of_a_login_are_repaired(managed: Managed, victim: Tenant) -> None:
+    """A login of the owner gives a reader, as itself, rights on the tables that it will make."""
+    reader = await victim.add(Role.READER)
+    given: LiteralString = f"ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO {reader}"
+    managed.run(victim, "GRANT CREATE ON SCHEMA public TO SESSION_USER", "SET ROLE NONE", given)
+    managed.run(victim, "SET ROLE NONE", "CREATE TABLE public.early (x int)")
+    managed.run(victim, "INSERT INTO public.early VALUES (1)", login=reader)  # the control
+    managed.run(victim, "SET ROLE NONE", "DROP TABLE public.early")
+
+    assert {each.kind for each in await victim.problems()} == {ProblemKind.TOO_MANY_RIGHTS}
+    await victim.repair()
+
+    assert await victim.problems() == frozenset()
+    managed.run(victim, "SET ROLE NONE", "CREATE TABLE public.late (x int)")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        managed.run(victim, "INSERT INTO public.late VALUES (1)", login=reader)
+
+
 async def test_another_administrators_database_stays(managed: Managed, server: PostgresServer, evil: Tenant) -> None:
     """It is the tenant's, and this administrator can neither close nor drop it."""
     managed.make_login("another_admin")

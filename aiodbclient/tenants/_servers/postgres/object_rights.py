@@ -12,8 +12,9 @@ Each session here is in the tenant's database.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import LiteralString
+from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
@@ -24,76 +25,73 @@ from .rights import GrantStep, apply
 
 _AT_ONCE = 500  # how many objects one statement names
 
-# By the word in GRANT: the letter in ``pg_default_acl``, and the privileges of each role.
-_PRIVILEGES: Mapping[LiteralString, tuple[str, Mapping[Role, Sequence[LiteralString]]]] = {
-    "SCHEMA": ("n", {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]}),
-    "TABLE": ("r", {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]}),
-    "SEQUENCE": ("S", {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]}),
-    "ROUTINE": ("f", {Role.WRITER: ["EXECUTE"]}),
+# The privileges of each role on the owner's objects, by the word in GRANT; on future ones as DEFAULT PRIVILEGES.
+_PRIVILEGES: Mapping[str, Mapping[Role, Sequence[str]]] = {
+    "SCHEMA": {Role.WRITER: ["USAGE"], Role.READER: ["USAGE"]},
+    "TABLE": {Role.WRITER: ["SELECT", "INSERT", "UPDATE", "DELETE"], Role.READER: ["SELECT"]},
+    "SEQUENCE": {Role.WRITER: ["USAGE", "SELECT"], Role.READER: ["SELECT"]},
+    "ROUTINE": {Role.WRITER: ["EXECUTE"]},
 }
-# The quoted names of the owner's objects on which the group lacks a privilege of its role. Whoever owns the database,
-# the administrator, is ``pg_database_owner``, whose schema ``public`` becomes the owner's before.
-_LACKING = SQL("""
-WITH objects (word, name, oid, owner, namespace) AS (
-    SELECT 'SCHEMA', quote_ident(nspname), oid, nspowner, oid FROM pg_namespace
-    UNION ALL SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%I.%%I', nspname, relname), c.oid,
-        relowner, relnamespace
+# What the owner may give each role, and ``repair`` does not. Routines are PUBLIC's anyway.
+_ALLOWED: Mapping[str, Mapping[Role, Sequence[str]]] = {
+    "LARGE OBJECT": {Role.WRITER: ["SELECT", "UPDATE"], Role.READER: ["SELECT"]},
+    "ROUTINE": {Role.READER: ["EXECUTE"]},
+}
+# What the groups lack of their role, and what PUBLIC, the groups and their logins have beyond it, of objects of the
+# owner role and of its logins, which a repair gives to the owner role first. Whoever owns the database, the
+# administrator, is ``pg_database_owner``, whose schema ``public`` becomes the owner's before.
+_DIFFERENCES = SQL("""
+WITH rights AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rights)s::jsonb) AS of (word text, privilege text, who text, is_due bool)),
+kinds (letter, words) AS (
+    VALUES ('n', 'SCHEMAS'), ('r', 'TABLES'), ('S', 'SEQUENCES'), ('f', 'ROUTINES'), ('L', 'LARGE OBJECTS')),
+objects (word, name, part, default_of, schema, owner, acl, is_whole) AS (
+    SELECT 'SCHEMA', quote_ident(nspname), '', '', nspname, nspowner, nspacl, true FROM pg_namespace
+    UNION ALL SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%I.%%I', nspname, relname), '',
+        '', nspname, relowner, relacl, true
     FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    UNION ALL SELECT 'TABLE', format('%%I.%%I', nspname, relname), format(' (%%I)', attname), '',
+        nspname, relowner, attacl, false
+    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE attacl IS NOT NULL
     UNION ALL SELECT 'ROUTINE', CASE prokind
         WHEN 'p' THEN format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
-        ELSE p.oid::regprocedure::text END, p.oid, proowner, pronamespace
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace)
-SELECT word, name FROM objects o JOIN pg_namespace n ON n.oid = namespace, pg_roles g
-WHERE pg_get_userbyid(owner) IN (%(owner)s, 'pg_database_owner') AND rolname = %(group)s
-  AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND EXISTS (
-    SELECT FROM jsonb_array_elements_text(%(privileges)s::jsonb -> word) AS wanted WHERE NOT CASE word
-        WHEN 'SCHEMA' THEN has_schema_privilege(g.oid, o.oid, wanted)
-        WHEN 'TABLE' THEN has_table_privilege(g.oid, o.oid, wanted)
-        WHEN 'SEQUENCE' THEN has_sequence_privilege(g.oid, o.oid, wanted)
-        ELSE has_function_privilege(g.oid, o.oid, wanted) END)
-ORDER BY word, o.oid
+        ELSE p.oid::regprocedure::text END, '', '', nspname, proowner, proacl, true
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+    UNION ALL SELECT 'LARGE OBJECT', oid::text, '', '', '', lomowner, lomacl, true
+    FROM pg_largeobject_metadata WHERE lomacl IS NOT NULL
+    UNION ALL SELECT words, '', '', quote_ident(rolname), '', r.oid, (SELECT defaclacl FROM pg_default_acl
+        WHERE defaclrole = r.oid AND defaclnamespace = 0 AND defaclobjtype::text = letter), true
+    FROM kinds, pg_roles r WHERE rolname = ANY (%(owners)s)
+    UNION ALL SELECT words, '', '', format('%%I IN SCHEMA %%I', pg_get_userbyid(defaclrole), nspname), nspname,
+        defaclrole, defaclacl, false
+    FROM pg_default_acl JOIN kinds ON letter = defaclobjtype::text JOIN pg_namespace n ON n.oid = defaclnamespace)
+SELECT is_missing, pg_get_userbyid(owner), default_of, word, CASE who WHEN '' THEN 'PUBLIC' ELSE quote_ident(who) END,
+       string_agg(privilege || part, ', ' ORDER BY privilege), name
+FROM objects, LATERAL (
+    WITH granted AS (
+        SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END AS who, privilege_type AS privilege
+        FROM aclexplode(acl)),
+    its AS (SELECT who, privilege, is_due FROM rights WHERE rights.word = rtrim(objects.word, 'S'))
+    (SELECT true, who, privilege FROM its
+     WHERE is_due AND is_whole AND pg_get_userbyid(owner) IN (%(owner)s, 'pg_database_owner')
+     EXCEPT SELECT true, who, privilege FROM granted)
+    UNION ALL
+    (SELECT false, who, privilege FROM granted WHERE who IN (SELECT who FROM rights)
+     EXCEPT SELECT false, who, privilege FROM its)) AS of (is_missing, who, privilege)
+WHERE pg_get_userbyid(owner) = ANY (%(owners)s || '{pg_database_owner}'::text[])
+  AND schema !~ '^pg_' AND schema <> 'information_schema'
+GROUP BY 1, 2, 3, 4, 5, 7, part ORDER BY 1, 2, 3, 4, 7, part, 5
 """)
-# What the owner may give each role, and ``repair`` does not.
-_OF_LARGE_OBJECTS: Mapping[Role, Sequence[str]] = {Role.WRITER: ["SELECT", "UPDATE"], Role.READER: ["SELECT"]}
-_DEFAULTS = SQL("""
-SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
-WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
-""")
-# Schemas in which every login may create objects, and whether the owner role can change that. With a function there, a
+# Schemas in which every login may create objects, and the owner role cannot change that. With a function there, a
 # reader could trick the owner (CVE-2018-1058): https://www.postgresql.org/about/news/1834/
 _OPEN_SCHEMAS = SQL("""
-SELECT nspname, pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') FROM pg_namespace
-WHERE nspname !~ '^pg_' AND EXISTS (
-    SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
+SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND pg_get_userbyid(nspowner) NOT IN (%s, 'pg_database_owner')
+  AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
 """)
 # In a new database, ``public`` is the schema of whoever owns the database: the administrator.
 _ADMINISTRATORS_SCHEMAS = SQL("""
 SELECT quote_ident(nspname) FROM pg_namespace WHERE pg_get_userbyid(nspowner) = 'pg_database_owner'
-""")
-# What PUBLIC, and the groups and logins of the readers and writers, have beyond their role, of objects of the owner
-# role and of its logins, which a repair gives to the owner role first. Routines and types are PUBLIC's anyway.
-_BEYOND = SQL("""
-WITH objects (word, name, part, acl) AS (
-    SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%I.%%I', nspname, relname), '', relacl
-    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE relacl IS NOT NULL AND pg_get_userbyid(relowner) = ANY (%(owners)s)
-    UNION ALL SELECT 'TABLE', format('%%I.%%I', nspname, relname), format(' (%%I)', attname), attacl
-    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE attacl IS NOT NULL AND pg_get_userbyid(relowner) = ANY (%(owners)s)
-    UNION ALL SELECT 'SCHEMA', quote_ident(nspname), '', nspacl FROM pg_namespace
-    WHERE nspacl IS NOT NULL AND pg_get_userbyid(nspowner) = ANY (%(owners)s) AND nspname !~ '^pg_'
-    UNION ALL SELECT 'LARGE OBJECT', oid::text, '', lomacl FROM pg_largeobject_metadata
-    WHERE lomacl IS NOT NULL AND pg_get_userbyid(lomowner) = ANY (%(owners)s)
-    UNION ALL SELECT CASE defaclobjtype WHEN 'r' THEN 'new TABLE' WHEN 'S' THEN 'new SEQUENCE'
-            WHEN 'L' THEN 'new LARGE OBJECT' ELSE 'new SCHEMA' END,
-        CASE defaclnamespace WHEN 0 THEN '' ELSE 'IN SCHEMA ' || quote_ident(nspname) END, '', defaclacl
-    FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
-    WHERE defaclobjtype IN ('r', 'S', 'n', 'L') AND pg_get_userbyid(defaclrole) = %(owner)s)
-SELECT word, name, part, who, array_agg(privilege_type ORDER BY privilege_type)
-FROM objects, LATERAL aclexplode(acl) AS given, LATERAL (
-    SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END) AS of (who)
-WHERE who = ANY (%(who)s) AND replace(word, 'new ', '') || ' ' || privilege_type || ' ' || who <> ALL (%(allowed)s)
-GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """)
 
 
@@ -111,58 +109,37 @@ async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) ->
     roles = [role for role in ROLES if role in wanted.values()]
     if not roles:
         return steps
-    for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
-        if not is_ours:  # as in a database that the provider upgraded from 14
-            raise session.error(
-                f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
-                f"only a superuser can change that, so it can have no {roles[0]}"
-            )
-    steps += await _beyond_steps(session, wanted)
-    for role in roles:
-        group = names.group(role)
-        defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
-        wanted_of: dict[LiteralString, Sequence[LiteralString]]
-        wanted_of = {word: of_roles[role] for word, (_, of_roles) in _PRIVILEGES.items() if role in of_roles}
-        lacking = await session.run(_LACKING, owner=names.owner, group=group, privileges=json.dumps(wanted_of))
-        for word, privileges in wanted_of.items():
-            objects = [verbatim(name) for kind, name in lacking if kind == word]
-            privileges_here = ", ".join(privileges)
-            for start in range(0, len(objects), _AT_ONCE):
-                some = SQL(", ").join(objects[start : start + _AT_ONCE])
-                grant = SQL(f"GRANT {privileges_here} ON {word} {{}} TO {{}}").format(some, Identifier(group))
-                steps.append(GrantStep(grant, as_owner=True))
-            if not {(_PRIVILEGES[word][0], privilege) for privilege in privileges} <= defaults:
-                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {privileges_here} ON {word}S TO {{}}")
-                steps.append(GrantStep(default.format(Identifier(group)), as_owner=True))
-    return steps
-
-
-async def _beyond_steps(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
-    """Return what revokes the rights that readers and writers have beyond their role."""
-    roles = {name: role for name, role in wanted.items() if role is not Role.OWNER}
-    roles |= {session.names.group(role): role for role in {*roles.values()}}
-    roles[""] = Role.READER if Role.READER in roles.values() else Role.WRITER  # PUBLIC: they have its rights too
-    allowed = [
-        f"{word} {privilege} {name}"
-        for name, role in roles.items()
-        for word, (_, of_roles) in _PRIVILEGES.items()
+    for (schema,) in await session.run(_OPEN_SCHEMAS, names.owner):  # as in a database upgraded from 14
+        raise session.error(
+            f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
+            f"only a superuser can change that, so it can have no {roles[0]}"
+        )
+    groups = {names.group(role): role for role in roles}
+    members = {login: role for login, role in wanted.items() if role is not Role.OWNER}
+    everybody = {"": Role.READER if Role.READER in roles else Role.WRITER}  # readers and writers have its rights too
+    rights = [
+        {"word": word, "privilege": privilege, "who": who, "is_due": who in groups and of_words is _PRIVILEGES}
+        for of_words in (_PRIVILEGES, _ALLOWED)
+        for word, of_roles in of_words.items()
+        for who, role in {**members, **groups, **everybody}.items()
         for privilege in of_roles.get(role, ())
     ]
-    allowed += [f"LARGE OBJECT {each} {name}" for name, role in roles.items() for each in _OF_LARGE_OBJECTS[role]]
-    owner, steps = session.names.owner, list[GrantStep]()
-    owners = [owner, *(login for login, role in wanted.items() if role is Role.OWNER)]
-    for word, name, part, who, privileges in await session.run(
-        _BEYOND, owner=owner, owners=owners, who=[*roles], allowed=allowed
-    ):
-        rights, grantee = ", ".join(f"{each}{part}" for each in privileges), who or "PUBLIC"
-        text, problem = (
-            SQL("REVOKE {0} ON {1} {2} FROM {3} CASCADE"),
-            f"{grantee} has {rights} on {word.lower()} {name}",
-        )
-        if word.startswith("new "):
-            text = SQL("ALTER DEFAULT PRIVILEGES {2} REVOKE {0} ON {1}S FROM {3} CASCADE")
-            problem = f"{grantee} gets {rights} on each {word.lower()}"
-        parts = map(verbatim, (rights, word.removeprefix("new "), name))
-        revoke = text.format(*parts, Identifier(who) if who else SQL("PUBLIC"))
-        steps.append(GrantStep(revoke, [Problem(ProblemKind.TOO_MANY_RIGHTS, problem)], as_owner=True))
+    owners = [names.owner, *(login for login, role in wanted.items() if role is Role.OWNER)]
+    found = await session.run(_DIFFERENCES, rights=json.dumps(rights), owner=names.owner, owners=owners)
+    objects = defaultdict[tuple[Any, ...], list[str]](list)
+    for *change, name in found:
+        objects[tuple(change)].append(name)
+    for (is_missing, by, default_of, word, who, privileges), its in objects.items():
+        default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {default_of} " if default_of else ""
+        needs = by if default and by != names.owner else ""
+        kind = f"new {word.lower()}" if default else word.lower()
+        for some in (its[start : start + _AT_ONCE] for start in range(0, len(its), _AT_ONCE)):
+            what = f"{privileges} ON {word} {', '.join(some)}"
+            if is_missing:
+                steps.append(GrantStep(verbatim(f"{default}GRANT {what} TO {who}"), as_owner=True))
+                continue
+            revoke = verbatim(f"{default}REVOKE {what} FROM {who} CASCADE")
+            beyond = [f"{who} has {privileges} on {kind} {name}".rstrip() for name in some]
+            problems = [Problem(ProblemKind.TOO_MANY_RIGHTS, each) for each in beyond]
+            steps.append(GrantStep(revoke, problems, as_owner=not needs, needs=needs))
     return steps
