@@ -273,12 +273,12 @@ async def test_create_is_a_short_path(server: Server, make_cluster: MakeCluster)
     await users.create("warm")
 
     functions, files = await path_of(users.create("alice"))
-    assert len(functions) <= 32
+    assert len(functions) <= 28
     assert len(files) <= 10
 
     server.will(says(200, {"database": {"engine": "pg"}}))
     functions, _ = await path_of(make_cluster(rate_limiter=RateLimiter(), engine=None).users.create("bob"))
-    assert len(functions) > 32
+    assert len(functions) > 28
 
 
 if __name__ == "__main__":

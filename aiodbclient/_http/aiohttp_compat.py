@@ -37,9 +37,15 @@ logger = logging.getLogger("aiodbclient")
 
 async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
     """Let aiohttp send a request once, on a connection that has received nothing before it."""
-    # aiohttp takes the connection in ``handler``. What suspends a request before, such as a trace, has ended here. Data
-    # that arrives later counts as the answer: HTTP/1.1 does not say to which request an answer belongs.
-    _close_tainted(request.session.connector)
+    # aiohttp would take what an idle connection has received for the answer. It takes the connection in ``handler``: a
+    # trace or another middleware has ended here. Data that arrives later counts as the answer: HTTP/1.1 does not say to
+    # which request an answer belongs.
+    connections: Mapping[object, Any] = getattr(request.session.connector, "_conns", {})
+    for kept in connections.values():
+        for connection, _ in kept:
+            if not connection.should_close:
+                break  # aiohttp uses this one
+            connection.close()
     try:
         return await handler(request)
     except _NOT_SENT:
@@ -47,16 +53,6 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:  # aiohttp would resend the request
         broken = aiohttp.ClientConnectionError(_text_of(error))
     raise broken
-
-
-def _close_tainted(connector: aiohttp.BaseConnector | None) -> None:
-    """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
-    connections: Mapping[object, Any] = getattr(connector, "_conns", {})
-    for kept in connections.values():
-        for connection, _ in kept:
-            if not connection.should_close:
-                break  # aiohttp uses this one
-            connection.close()
 
 
 class Connections:

@@ -21,7 +21,7 @@ from ..models import ClusterInfo, Connection
 from .call import Call, Options, RequestStats, WriteLocks
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, GET_USER, Idempotency, Operation, check_name
+from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, GET_USER, Idempotency, Operation
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
@@ -72,9 +72,8 @@ class ClusterContext(NamedTuple):
 
     async def send(self, operation: Operation, name: str, body: Body | None = None) -> Response:
         """Send an operation on the user or db ``name``, if the cluster's engine supports it and the settings in it."""
-        check_name(name)
-        encoded, settings = (None, []) if body is None else encode(body)
         path = operation.path(self.cluster_id, name)
+        encoded, settings = (None, []) if body is None else encode(body)
         engine = await self.learn_engine()
         capabilities = guard(engine, operation.name, settings)
         if operation is DELETE_USER:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
+from types import EllipsisType
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -44,10 +45,13 @@ class Operation:
         """Whether it may change something."""
         return self.idempotency is not Idempotency.READ
 
-    def path(self, cluster_id: str = "", name: str = "") -> str:
-        """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""
-        plain = name.isalnum() and name.isascii()  # this check is faster than quote()
-        return self.template.replace("{cluster}", cluster_id).replace("{name}", name if plain else quote(name, safe=""))
+    def path(self, cluster_id: str = "", name: str | EllipsisType = ...) -> str:
+        """Return the path, or raise InvalidArgumentError if ``name`` cannot be a segment of one."""
+        path = self.template.replace("{cluster}", cluster_id)
+        if name is ...:
+            return path
+        plain = isinstance(name, str) and name.isascii() and name.isalnum()  # faster than quote()
+        return path.replace("{name}", name if plain else segment(name))
 
 
 CLUSTERS = "/v2/databases"
@@ -80,8 +84,8 @@ def checked_cluster_id(cluster_id: object) -> str:
     return text.lower()
 
 
-def check_name(name: object) -> None:
-    """Refuse a name that cannot be a segment of a URL's path."""
+def segment(name: object) -> str:
+    """Return ``name`` percent-encoded, or raise InvalidArgumentError if it cannot be a segment of a URL's path."""
     # Proxies and URL libraries resolve dots: a DELETE of the user ``..`` would delete the cluster.
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {shown(name)}; nothing was sent")
@@ -91,8 +95,10 @@ def check_name(name: object) -> None:
         raise InvalidArgumentError(
             f"{shown(name)} cannot be the name of a user or a db in a URL's path; nothing was sent"
         )
-    if not name.isascii():
-        _check_encodable(name, shown(name))
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{shown(name)} cannot be encoded as UTF-8; nothing was sent") from None
 
 
 def tag_query(tag_name: str | None) -> str:
@@ -101,11 +107,8 @@ def tag_query(tag_name: str | None) -> str:
         return ""
     if not isinstance(tag_name, str):
         raise InvalidArgumentError(f"tag_name must be a string or None, not {shown(tag_name)}; nothing was sent")
-    if not tag_name.isascii():
-        _check_encodable(tag_name, f"tag_name={shown(tag_name)}")
-    return f"?{urlencode({'tag_name': tag_name})}"
-
-
-def _check_encodable(text: str, what: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidArgumentError(f"{what} cannot be encoded as UTF-8; nothing was sent")
+    try:
+        return f"?{urlencode({'tag_name': tag_name})}"
+    except UnicodeEncodeError:
+        problem = f"tag_name={shown(tag_name)} cannot be encoded as UTF-8; nothing was sent"
+        raise InvalidArgumentError(problem) from None

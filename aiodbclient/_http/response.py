@@ -76,16 +76,23 @@ class Response(NamedTuple):
         return self.secrets.line(given or self.headers.get("x-request-id", ""), _LINE) or None
 
     def read(self, model: type[T]) -> T:
-        """Return the ``model`` in the response."""
+        """Return the ``model`` in the response, and refuse one that is about something else."""
         try:
             value = decode(self.body, self.call.operation.key, model)
         except UNREADABLE:
-            pass
-        else:
-            self._check_subject(value)
-            return value
-        # Not in the handler, where it would be chained: errors of the decoder and of cattrs quote credentials.
-        raise self._undecodable()
+            value = None
+        if value is None:  # not in the handler, where it would be chained: errors of cattrs quote credentials
+            raise self._undecodable()
+        found = asked = None
+        if isinstance(value, (User, Database)):
+            found, asked = value.name, self.call.name
+        elif isinstance(value, (ClusterInfo, ClusterEngine)):
+            found, asked = value.id, self.call.cluster_id
+        if found is not None and asked is not None and found != asked:
+            is_exact = asked is self.call.name and is_case_sensitive(self.call.engine, self.call.operation.on)
+            if is_exact or spelling(found) != spelling(asked):
+                raise self.invalid(f"is about {self.secrets.line(found, 100)!r}, not {asked[:100]!r}")
+        return value
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """Return the models on this page of a list, and the URL of the next page or None."""
@@ -176,20 +183,6 @@ class Response(NamedTuple):
     def _undecodable(self) -> DatabaseClientError:
         key = self.call.operation.key
         return self.invalid(f"is not the documented JSON object with {key!r}" if key else "is not JSON")
-
-    def _check_subject(self, value: object) -> None:
-        found: str | None
-        if isinstance(value, (User, Database)):
-            found, asked = value.name, self.call.name
-        elif isinstance(value, (ClusterInfo, ClusterEngine)):
-            found, asked = value.id, self.call.cluster_id
-        else:
-            return
-        if found is None or asked is None or found == asked:
-            return
-        is_exact = asked is self.call.name and is_case_sensitive(self.call.engine, self.call.operation.on)
-        if is_exact or spelling(found) != spelling(asked):
-            raise self.invalid(f"is about {self.secrets.line(found, 100)!r}, not {asked[:100]!r}")
 
 
 def spelling(name: str) -> str:

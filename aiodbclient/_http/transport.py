@@ -185,11 +185,14 @@ class Transport:
             if connections.session.closed:
                 raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
             sent = True
-            tried = await self._send_once(call, failed, connections, slot, waited)
+            tried = await self._exchange(call, failed, connections, slot, waited)
             if isinstance(tried, Response):
                 return tried
             sent = tried.failure is not Failure.NOT_SENT
             return evolve(tried, waited=sum(waited), slot=slot)
+        except asyncio.CancelledError as error:
+            # Without the traceback, because the local variables of ``_exchange`` hold the answer.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         except (ConfigurationError, MaxWaitError) as error:
             return _unsent(error)
         except TimeoutError:
@@ -260,7 +263,7 @@ class Transport:
         self._made_headers = None
         self.secrets.add_token(token.value)
 
-    async def _send_once(
+    async def _exchange(
         self, call: Call, failed: Sequence[FailedTry], connections: Connections, slot: Slot, waited: Waited
     ) -> Response | FailedTry:
         """Send one request now, and read the whole response."""
@@ -271,13 +274,23 @@ class Transport:
             stats.writes += call.operation.writes
         response: Response | None = None
         try:
-            response = await self._exchange(call, failed, connections, token)
+            async with connections.session.request(
+                call.operation.method,
+                URL(self._base + call.path, encoded=True),
+                data=call.body,
+                headers=self._headers(call, connections, token),
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+                timeout=_client_timeout(call.options.timeout),
+                middlewares=connections.middlewares,
+            ) as answer:
+                close = connections.closer_of(answer)
+                body = await _whole_body(answer)
         except FAILURES as error:
             tried: Response | FailedTry = failed_without_answer(call, self.base_url.host, error, self.secrets)
-        except asyncio.CancelledError as error:
-            # Without the traceback, because its local variables hold the partial answer.
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         else:
+            response = Response(call, answer.status, answer.headers, body, tuple(failed), self.secrets, close)
             wait = None
             if response.status == 429:
                 wait = self.limiter.refuse(slot, response.headers)
@@ -294,25 +307,6 @@ class Transport:
             path = self.secrets.line(call.path, 200)
             report(call, response or tried, attempt, waited, perf_counter() - started, path, self._on_event)
         return tried
-
-    async def _exchange(
-        self, call: Call, failed: Sequence[FailedTry], connections: Connections, token: Token
-    ) -> Response:
-        """Send the request and read the whole response, or raise one of FAILURES."""
-        async with connections.session.request(
-            call.operation.method,
-            URL(self._base + call.path, encoded=True),
-            data=call.body,
-            headers=self._headers(call, connections, token),
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=True,
-            timeout=_client_timeout(call.options.timeout),
-            middlewares=connections.middlewares,
-        ) as response:
-            close = connections.closer_of(response)
-            body = await _whole_body(response)
-        return Response(call, response.status, response.headers, body, tuple(failed), self.secrets, close)
 
     def _headers(self, call: Call, connections: Connections, token: Token) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
