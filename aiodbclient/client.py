@@ -81,7 +81,7 @@ class DatabaseClient:
         on_event: Callable[[RequestEvent], object] | None = None,
         trust_env: bool = False,
     ) -> None:
-        secret = token if callable(token) else Token(environment_token() if token is None else token)
+        secret = token if callable(token) else Token(_environment_token() if token is None else token)
         del token  # a traceback can show local variables
         options = Options(max_wait, timeout, retry)
         check_options(options)
@@ -93,7 +93,7 @@ class DatabaseClient:
         if session is not None and trust_env:
             raise InvalidArgumentError("trust_env is for a session of the client's own: give it to yours")
         try:
-            url = checked_base_url(base_url)
+            url = _checked_base_url(base_url)
         except ConfigurationError as error:
             del base_url  # it may hold a password, and a traceback can show local variables
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
@@ -101,7 +101,7 @@ class DatabaseClient:
             token=secret,
             base_url=url,
             session=session,
-            limiter=default_limiter(os.environ.get(_BUDGET_VARIABLE), url) if rate_limiter is None else rate_limiter,
+            limiter=_default_limiter(url) if rate_limiter is None else rate_limiter,
             on_event=on_event,
             proxy=_environment_proxy(url) if trust_env else None,
         )
@@ -223,15 +223,17 @@ class DatabaseClient:
         return client
 
 
-def environment_token() -> str:
+def _environment_token() -> str:
     """Return the token that a client without ``token=`` uses."""
     for name in _TOKEN_VARIABLES:
         if token := os.environ.get(name):
             return token
-    raise ConfigurationError(f"no token: pass token=, or set {' or '.join(_TOKEN_VARIABLES)}")
+    raise ConfigurationError(
+        f"there is no API token: set {' or '.join(_TOKEN_VARIABLES)}", advice="a program can also pass token="
+    )
 
 
-def checked_base_url(given: str | None) -> URL:
+def _checked_base_url(given: str | None) -> URL:
     """Return ``given``, or else the URL of the environment or of the provider."""
     # An empty variable counts as not set, as in a shell.
     name = "base_url" if given is not None else _URL_VARIABLE
@@ -257,8 +259,9 @@ def checked_base_url(given: str | None) -> URL:
     return url
 
 
-def default_limiter(budget: str | None, url: URL) -> RateLimiter:
-    """Return the rate limiter for a client without one, by ``budget``, the value of the environment variable."""
+def _default_limiter(url: URL) -> RateLimiter:
+    """Return the rate limiter for a client without one, by the environment variable."""
+    budget = os.environ.get(_BUDGET_VARIABLE)
     if not budget:
         return RateLimiter()
     if budget != "none":

@@ -7,16 +7,14 @@ import os
 from collections.abc import Mapping
 from time import monotonic
 from types import EllipsisType
-from typing import Any
 from uuid import UUID
 
 from ._checks import check_seconds
 from ._http.call import Options, RequestStats, RetryPolicy, changed, check_options
 from ._http.context import ClientCache, ClusterContext
 from ._http.maintenance import MaintenanceWait, until_online
-from ._http.operations import CLUSTERS, LIST_CLUSTERS, checked_cluster_id, segment, tag_query
+from ._http.operations import LIST_CLUSTERS, checked_cluster_id, tag_query
 from ._http.pages import read_all
-from ._http.raw import JSON, Params, raw_call
 from ._http.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -198,15 +196,6 @@ class Cluster:
             f"cluster {self.id} is not online after {timeout:g} s: {status or 'the API returned no status'}",
             status=status,
         )
-
-
-async def request_below(
-    cluster: Cluster, method: str, *path: str, params: Params | None = None, json: JSON = None
-) -> Any:
-    """Send a request below the path of ``cluster``, like ``DatabaseClient.request``. The segments are not encoded."""
-    context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
-    target = "/".join((CLUSTERS, context.cluster_id, *map(segment, path)))
-    return (await context.transport.send(raw_call(context.options, method, target, params, json))).read_json()
 
 
 def for_work(

@@ -9,7 +9,7 @@ import pytest
 
 from aiodbclient import RateLimiter, RequestEvent, errors
 from aiodbclient._http.call import RequestStats
-from aiodbclient.clusters import for_work, request_below
+from aiodbclient.clusters import for_work
 from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient, MakeCluster
@@ -183,24 +183,13 @@ async def test_answer_without_json_is_an_error(server: Server, make_client: Make
 # Requests that are part of other work.
 
 
-async def test_request_below_cluster_quotes_names(server: Server, make_cluster: MakeCluster) -> None:
+async def test_an_event_has_the_label_of_its_work(server: Server, make_cluster: MakeCluster) -> None:
     events: list[RequestEvent] = []
     stats = RequestStats()
-    server.will(fails(503), says(200, {"topics": []}), says(204))
-    cluster = make_cluster(on_event=events.append, engine=None)
-    cluster = for_work(cluster, stats=stats, label="alpha")
-
-    assert await request_below(cluster, "GET", "topics") == {"topics": []}
-    assert await request_below(cluster, "DELETE", "topics", "a/b ü") is None
-
-    topics = f"/v2/databases/{CLUSTER}/topics"
-    assert server.calls == [("GET", topics), ("GET", topics), ("DELETE", f"{topics}/a%2Fb%20%C3%BC")]
-    assert stats.requests == 3
-    assert {event.label for event in events} == {"alpha"}
-    for name in ("..", "", "\ud800"):
-        with pytest.raises(errors.InvalidArgumentError):
-            await request_below(cluster, "DELETE", "topics", name)
-    assert len(server.requests) == 3
+    server.will(fails(503), says(200, {"users": []}))
+    cluster = make_cluster(on_event=events.append)
+    assert await for_work(cluster, stats=stats, label="alpha").users.list() == []
+    assert (stats.requests, {event.label for event in events}) == (2, {"alpha"})
 
 
 async def test_an_event_of_another_call_has_no_label(server: Server, make_client: MakeClient) -> None:

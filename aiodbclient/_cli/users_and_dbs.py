@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from .plumbing.asking import confirm, confirm_destructive
 from .plumbing.completion import cluster_names
 from .plumbing.failures import Exit
 from .plumbing.files import read_names, read_users
-from .plumbing.opening import find_cluster, is_missing, open_client, open_store, patiently, rate_limiter, shown
+from .plumbing.opening import find_cluster, is_missing, limiter_of, open_client, open_store, patiently, shown
 from .plumbing.options import (
     CLUSTER_VARIABLE,
     STORE_VARIABLE,
@@ -128,7 +128,7 @@ async def list_dbs(output: ListOutput, options: OneClusterOptions) -> int:
 
 @runs
 async def get_db(output: Output, options: OneClusterOptions, name: _DbName) -> int:
-    """Read one database: exits with 1 if it does not exist.
+    """Read one database. Exits with 1 if it does not exist.
 
     Example: aiodbclient dbs get defaultdb
     """
@@ -154,7 +154,7 @@ async def create_db(output: Output, options: OneClusterOptions, name: _DbName) -
 async def delete_db(
     output: Output, options: OneClusterOptions, name: _DbName, store: _StoreOption = None, yes: YesOption = False
 ) -> int:
-    """Delete a database and all its data. What is a tenant's, or the cluster's own, is refused.
+    """Delete a database and all its data. Databases of tenants and the cluster's own are refused.
 
     Example: aiodbclient dbs delete archive
     """
@@ -193,7 +193,9 @@ async def get_user(output: Output, options: OneClusterOptions, name: _UserName, 
 
 @runs
 async def create_user(output: Output, options: OneClusterOptions, name: _UserName, show: ShowOption = False) -> int:
-    """Create a user. `users get --show` prints the password later; on MongoDB it cannot, so this needs --show there.
+    """Create a user.
+
+    Later, `users get --show` prints the password. MongoDB returns it once, so --show is required there.
 
     Example: aiodbclient users create reporting --show
     """
@@ -214,35 +216,27 @@ async def delete_users(
     file: FromOption = None,
     store: _StoreOption = None,
 ) -> int:
-    """Delete users. What is a tenant's, or the cluster's own, is refused: use `tenants remove`.
+    """Delete users. Logins of tenants and the cluster's own users are refused: use `tenants remove`.
 
-    If a user does not exist, it is absent in the end, and this exits with 1.
+    Exits with 1 if a user did not exist.
 
     Example: aiodbclient users delete reporting
     """
     wanted = read_names(names, file)
-    limiter = rate_limiter()
-    async with open_client(limiter) as client:
+    async with open_client() as client:
         found = await find_cluster(client, options.cluster)
         await _refuse_tenants(found, "user", wanted, store)
         existing = {user.name for user in await found.users.list()}
         going = [name for name in wanted if name in existing]
         if confirmation.dry_run:
-            return _preview(
-                output, {name: "delete" if name in existing else "nothing: it is absent" for name in wanted}
+            return output.preview(
+                {"name": name, "would": "delete" if name in existing else "nothing: it is absent"} for name in wanted
             )
         question = f"Delete {counted(going, 'users')} of {options.cluster}?"
         confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         runs = [("", found.users.deprovision(wanted))]
-        code = await follow(runs, _UserReport(output, options.verbose), names=wanted, limiter=limiter)
+        code = await follow(runs, _UserReport(output, options.verbose), names=wanted, limiter=limiter_of(client))
     return Exit.SOME_FAILED if code == Exit.DONE and len(going) < len(wanted) else code
-
-
-def _preview(output: Output, would: Mapping[str, str]) -> int:
-    """Print what a command would do to each name."""
-    output.rows({"name": name, "would": what} for name, what in would.items())
-    note("--dry-run: nothing was changed")
-    return Exit.DONE
 
 
 @runs
@@ -256,7 +250,7 @@ async def reset_user(
 ) -> int:
     """Give a user a new password. The old one stops working at once. For a tenant, use `tenants rotate`.
 
-    `users get --show` prints the password later; on MongoDB it cannot, so this needs --show there.
+    Later, `users get --show` prints the password. MongoDB returns it once, so --show is required there.
 
     Example: aiodbclient users reset reporting --show
     """
@@ -304,8 +298,7 @@ async def provision_users(
     """
     users = read_users(names, file)
     wanted = [user.name for user in users]
-    limiter = rate_limiter()
-    async with open_client(limiter) as client:
+    async with open_client() as client:
         found = await find_cluster(client, options.cluster)
         # Nothing is lost by a provision, so the store may not exist yet.
         known = store if store is None or if_exists == "reset" or not is_missing(store) else None
@@ -313,13 +306,17 @@ async def provision_users(
         _check_shown(found, wanted, show=show)
         if confirmation.dry_run:
             existing = {user.name for user in await found.users.list()}
-            return _preview(output, {name: if_exists if name in existing else "create" for name in wanted})
+            return output.preview(
+                {"name": name, "would": if_exists if name in existing else "create"} for name in wanted
+            )
         if if_exists == "reset":
             going = [user.name for user in await found.users.list() if user.name in wanted]
             question = f"Give {counted(going, 'users')} new passwords? The old ones stop working at once."
             confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         run = found.users.provision(users, if_exists=if_exists)
-        return await follow([("", run)], _UserReport(output, options.verbose, show=show), names=wanted, limiter=limiter)
+        return await follow(
+            [("", run)], _UserReport(output, options.verbose, show=show), names=wanted, limiter=limiter_of(client)
+        )
 
 
 async def _refuse_tenants(found: Cluster, kind: str, names: Sequence[str], store: str | None) -> None:

@@ -284,6 +284,15 @@ def sandbox_with_tls() -> Iterator[Sandbox]:
     yield from with_tenants(postgres_with_tls())
 
 
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Sandbox]:
+    """Two clusters, east and west."""
+    with Sandbox(windows=[], token="t0ken-secret") as fleet:
+        for name in ("east", "west"):
+            asyncio.run(fleet.add_cluster("pg", name, backend="postgres"))
+        yield fleet
+
+
 def leaks(sandbox: Sandbox, text: str) -> list[str]:
     """The secrets in a text: the beginnings of the sandbox's passwords and of the tenants', and the token."""
     return [secret for secret in ("AVNS_", "Aa1-", sandbox.token, "hunter2") if secret in text]

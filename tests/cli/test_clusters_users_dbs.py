@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import socket
 from pathlib import Path
@@ -118,13 +117,9 @@ def test_unreachable_api_is_plain_words(command: Command) -> None:
 
 
 def test_hanging_api_is_bounded(command: Command) -> None:
-    """``--timeout`` ends a command whose API hangs. A terminal shows that it is waited for."""
+    """``--timeout`` ends a command whose API hangs."""
     command.sandbox.faults.add("clusters.list", delay=60.0)
     command("clusters", "list", "--timeout", "0.5s").fails(4, "no answer within --timeout 0.5s")
-    terminal = command.terminal("clusters", "list")
-    assert re.search(r"waiting for the API: \ds", terminal.expect("waiting for the API: ") + terminal.expect("s "))
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.end()[0] == 3
 
 
 def test_late_command_names_last_failure(command: Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import signal
 from collections.abc import Iterator
@@ -17,14 +16,6 @@ from aiodbclient.tenants import OperationKind
 
 from ..proxy import Proxy, behind_proxy
 from .conftest import Command
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Sandbox]:
-    with Sandbox(windows=[], token="t0ken-secret") as fleet:
-        for name in ("east", "west"):
-            asyncio.run(fleet.add_cluster("pg", name, backend="postgres"))
-        yield fleet
 
 
 @pytest.fixture

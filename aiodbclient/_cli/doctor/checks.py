@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import NoReturn
 
 from attrs import define
 
-from ... import Cluster, ClusterInfo, Connection, DatabaseClient
+from ... import Cluster, ClusterInfo, DatabaseClient
 from ...engines import CAPABILITIES, MYSQL, POSTGRESQL, SQL_ENGINES
 from ...errors import (
     AuthenticationError,
@@ -30,7 +29,6 @@ from ..plumbing.opening import KEY_VARIABLE, admin_login, is_missing, keys_in, o
 from ..plumbing.output import Output
 from ..plumbing.printing import printable
 
-_CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases of the provider
 _SKEW = 30.0  # s between two clocks that are not reported
 _FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
@@ -137,9 +135,14 @@ async def check_server(
 ) -> None:
     """Whether the server can be reached, and what the administrator may do."""
     connection = connection_of(info, private=private)
-    await _check_port(findings, connection)
-    ca = await _check_ca(findings, cluster) if connection.ssl else None
-    if not connection.ssl:
+    ca = None
+    if connection.ssl:
+        support = "Without it no server can be verified: ask the provider's support"
+        with findings.needed("CA", {DatabaseClientError: support, ssl.SSLError: support}):
+            ca = await cluster.ca()
+            verifying_context(ca)
+        findings.ok("CA", "can be read")
+    else:
         findings.ok("TLS", "the cluster speaks none")
     dsn = "Set AIODBCLIENT_ADMIN to USER:PASSWORD of an administrator"
     with findings.needed("administrator", {ConfigurationError: dsn, UnsupportedOperationError: dsn}):
@@ -151,7 +154,7 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
     try:
         found = await server.administrator()
     except GrantError as error:
-        advice = "Check the password and the cluster's trusted sources"
+        advice = "Check the password, and the cluster's trusted sources; --private needs a machine in its VPC"
         if _FULL.search(str(error)):
             advice = "Close connections, or use a larger cluster"
         findings.stop("administrator", error, "" if advice_for(error) else advice)
@@ -169,28 +172,6 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
         findings.note("clock", f"it differs from the server's by {skew:.0f} s, and so do the ages of credentials")
     else:
         findings.ok("clock", "is that of the server")
-
-
-async def _check_port(findings: Findings, connection: Connection) -> None:
-    address = f"{connection.host}:{connection.port}"
-    try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(connection.host, connection.port)
-        writer.close()
-    except OSError as error:  # TimeoutError is one
-        found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
-        advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
-        findings.stop("connection", found, advice)
-    findings.ok("connection", f"{address} can be reached")
-
-
-async def _check_ca(findings: Findings, cluster: Cluster) -> str:
-    support = "Without it no server can be verified: ask the provider's support"
-    with findings.needed("CA", {DatabaseClientError: support, ssl.SSLError: support}):
-        ca = await cluster.ca()
-        verifying_context(ca)
-    findings.ok("CA", "can be read")
-    return ca
 
 
 async def check_store(findings: Findings, where: str, cluster_ids: Sequence[str]) -> None:

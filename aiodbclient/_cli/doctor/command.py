@@ -37,7 +37,7 @@ async def examine(
     findings = Findings(output)
     async with open_client() as client:
         try:
-            async with patiently(by_lines=True):
+            async with patiently():
                 await check_token(findings, client)
         except StepFailedError:
             return Exit.UNUSABLE
@@ -47,7 +47,7 @@ async def examine(
         for name, found in clusters.items():
             info, failed = None, findings.failed
             with suppress(StepFailedError):
-                async with patiently(name, by_lines=True):
+                async with patiently(name):
                     info = await check_cluster(findings, found, private=private, admin=admin)
                     if info.engine in POSTGRESQL | MYSQL:
                         await check_server(findings, found, info, private=private, admin=admin)

@@ -1,66 +1,112 @@
-"""What ``doctor --try`` does with one throw-away tenant."""
+"""What ``doctor --try`` does with one throw-away login of the API, and one tenant."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
-from ... import Cluster, ClusterInfo
-from ...engines import MYSQL, POSTGRESQL
-from ...errors import DatabaseClientError
+from ... import (
+    Cluster,
+    ClusterInfo,
+    KafkaACL,
+    KafkaPermission,
+    MongoRole,
+    MongoUserSettings,
+    NewUser,
+    OpenSearchACL,
+    OpenSearchPermission,
+    User,
+    UserSettings,
+)
+from ..._backoff import poll
+from ..._bulk.settle import none_if_not_found
+from ...engines import MYSQL, POSTGRESQL, Engine
+from ...errors import DatabaseClientError, PermissionDeniedError
 from ...tenants import Credential, SQLiteStore, TenantRole, Tenants
 from ..plumbing.opening import admin_login
 from ..plumbing.printing import note, took
 from ..plumbing.running import on_signals
-from .api import REPORT, Trial
 from .checks import Findings, StepFailedError
+
+_REPORT = "Try again later. If it fails again, please report it, with what `--try -o json` prints"
+# A MongoDB user without settings is admin of all.
+_SETTINGS: dict[str, UserSettings] = {
+    Engine.MONGODB: UserSettings(mongo_user_settings=MongoUserSettings(["doctor"], MongoRole.READ_ONLY)),
+    Engine.KAFKA: UserSettings(acl=[KafkaACL("doctor.*", KafkaPermission.CONSUME)]),
+    Engine.OPENSEARCH: UserSettings(opensearch_acl=[OpenSearchACL("doctor.*", OpenSearchPermission.READ)]),
+}
+_SETTLED = 10.0  # s for which reads may be behind writes
+
+T = TypeVar("T")
 
 
 async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, private: bool, admin: str | None) -> None:
     """Run the operations on a login and a tenant, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")
-    trial, by_sql = Trial(findings, cluster, info.engine, name), info.engine in POSTGRESQL | MYSQL
+    login = NewUser(f"{name}-t-a", settings=_SETTINGS.get(info.engine))
     with TemporaryDirectory() as folder:
         async with SQLiteStore(Path(folder) / "doctor.db") as store:
+            by_sql = info.engine in POSTGRESQL | MYSQL
             tenants = Tenants(cluster, store, private=private, admin=admin_login(admin)) if by_sql else None
+            creation = asyncio.create_task(cluster.users.ensure(login, if_exists="error"))
             try:
                 with suppress(StepFailedError):  # the tenant may do all the same
-                    await trial.run()
+                    await _try_login(findings, cluster, login.name, creation)
                 if tenants is not None:
                     await _try_tenant(findings, tenants, name)
             except StepFailedError:
                 pass
             except DatabaseClientError as error:
-                findings.fail("--try", error, REPORT)
+                findings.fail("--try", error, _REPORT)
             finally:
                 on_signals(lambda: note(f"wait: what was made for {name} is being removed"))
-                await _remove(trial, tenants)
+                await asyncio.gather(
+                    creation, return_exceptions=True
+                )  # cut off by a signal, it might still be performed
+                await _remove(findings, cluster, login.name, tenants, name)
 
 
-async def _remove(trial: Trial, tenants: Tenants | None) -> None:
-    """Remove the tenant and the login of the trial, and print whether anything is left."""
-    error: object = None
+async def _remove(findings: Findings, cluster: Cluster, login: str, tenants: Tenants | None, name: str) -> None:
+    """Remove the tenant and the login, and print whether anything is left."""
+    error: Exception | None = None
     try:
-        await trial.await_late()
-        if tenants is not None:
-            async for outcome in tenants.remove([trial.name]):
-                error = outcome.error
-        left = await trial.delete_all()
-        if left:
-            error = f"still there: {', '.join(left)}"
+        outcomes: list[Any] = [*await cluster.users.deprovision([login])]
+        outcomes += [] if tenants is None else await tenants.remove([name])
+        error = next((each.error for each in outcomes if each.error is not None), None)
     except DatabaseClientError as ended:
         error = ended
     if error is None:
-        trial.findings.ok("removed", f"nothing of {trial.name} is left: the API was asked until nothing was listed")
+        findings.ok("removed", f"nothing of {name} is left")
     else:
-        advice = f"Look for {trial.name} with `users list` and `dbs list`, and delete what is left, or drop it by SQL"
-        trial.findings.fail("removed", error, advice)
+        advice = f"Look for {name} with `users list` and `dbs list`, and delete what is left, or drop it by SQL"
+        findings.fail("removed", error, advice)
+
+
+async def _try_login(findings: Findings, cluster: Cluster, name: str, creation: asyncio.Task[User]) -> None:
+    """Create, reset and delete a login by the API."""
+    users = cluster.users
+    made = await _allowed(findings, "login", "create", asyncio.shield(creation))
+    if made.password is None:
+        findings.stop("login", "the API returns no password for it", "Give the token database:view_credentials")
+    findings.ok("login", f"{name} was created, and the API returns its password")
+    await _allowed(findings, "reset", "update", poll(lambda: none_if_not_found(users.get(name)), _SETTLED))
+    await _allowed(findings, "reset", "update", users.reset_auth(name))
+    findings.ok("reset", "the login has a new password")
+    await _allowed(findings, "deletion", "delete", users.delete(name))
+    findings.ok("deletion", "the login was deleted")
+
+
+async def _allowed(findings: Findings, check: str, scope: str, call: Awaitable[T]) -> T:
+    denied = f"Give the token the scope database:{scope}"
+    with findings.needed(check, {PermissionDeniedError: denied, DatabaseClientError: _REPORT}):
+        return await call
 
 
 async def _try_tenant(findings: Findings, tenants: Tenants, name: str) -> None:
@@ -82,10 +128,10 @@ async def _try_tenant(findings: Findings, tenants: Tenants, name: str) -> None:
 async def _step(findings: Findings, step: str, run: AsyncIterable[Any], found: str) -> Credential:
     started = monotonic()
     outcome: Any
-    with findings.needed(step, {DatabaseClientError: REPORT}):
+    with findings.needed(step, {DatabaseClientError: _REPORT}):
         [outcome] = [each async for each in run]
     if outcome.error is not None:
-        findings.stop(step, outcome.error, REPORT)
+        findings.stop(step, outcome.error, _REPORT)
     findings.ok(step, f"{found.format(outcome.credential.username)} ({took(monotonic() - started)})")
     credential: Credential = outcome.credential
     return credential
@@ -95,5 +141,5 @@ async def _check(findings: Findings, step: str, tenants: TenantRole, name: str, 
     async for outcome in tenants.check([name]):
         problems = outcome.error if outcome.error is not None else ", ".join(map(str, outcome.problems))
         if problems:
-            findings.stop(step, problems, REPORT)
+            findings.stop(step, problems, _REPORT)
     findings.ok(step, found)

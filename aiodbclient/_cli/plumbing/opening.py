@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from ...errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
+from ...errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
 from ...tenants.errors import StoreError
 from .printing import note, span
 
@@ -21,64 +20,40 @@ if TYPE_CHECKING:
     from ... import Cluster, ClusterInfo, DatabaseClient, RateLimiter
     from ...tenants import Store
 
-_QUIET, _LINE_EVERY = 3.0, 10.0  # s until a command says that it waits: on a terminal, and elsewhere
+_LINE_EVERY = 10.0  # s without an answer until a command says that it waits
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 _ENTRY_POINTS = "aiodbclient.stores"
 
 
-def rate_limiter() -> RateLimiter:
-    """Return the provider's rate limit, or no limit for a sandbox."""
-    from ...client import checked_base_url, default_limiter  # slow to import
-
-    return default_limiter(os.environ.get("AIODBCLIENT_BUDGET"), checked_base_url(None))
-
-
 @asynccontextmanager
-async def open_client(limiter: RateLimiter | None = None, *, offline: bool = False) -> AsyncGenerator[DatabaseClient]:
+async def open_client(*, offline: bool = False) -> AsyncGenerator[DatabaseClient]:
     """Open a client with the environment's token and proxy, or an ``offline`` one, which needs no token."""
     from ... import DatabaseClient  # slow to import
 
-    token = "unused" if offline else _token()
-    async with DatabaseClient(token, rate_limiter=limiter, trust_env=True) as client:
+    async with DatabaseClient("unused" if offline else None, trust_env=True) as client:
         yield client
 
 
-def _token() -> str:
-    from ...client import environment_token
-
-    try:
-        return environment_token()
-    except ConfigurationError:
-        raise ConfigurationError(
-            "there is no API token: set DIGITALOCEAN_TOKEN (or DIGITALOCEAN_ACCESS_TOKEN)"
-        ) from None
+def limiter_of(client: DatabaseClient) -> RateLimiter:
+    """The rate limiter that the client has made for itself."""
+    return client._transport.limiter  # pyright: ignore[reportPrivateUsage]  # of this package
 
 
 @asynccontextmanager
-async def patiently(what: str = "the API", *, by_lines: bool = False) -> AsyncGenerator[None]:
-    """Show on the standard error that the command waits, after some seconds."""
-    saying = asyncio.create_task(_say_that_it_waits(what, by_lines))
+async def patiently(what: str = "the API") -> AsyncGenerator[None]:
+    """Say on the standard error every ten seconds that the command waits."""
+    saying = asyncio.create_task(_say_that_it_waits(what))
     try:
         yield
     finally:
         saying.cancel()
-        with suppress(asyncio.CancelledError):
-            await saying
 
 
-async def _say_that_it_waits(what: str, by_lines: bool) -> None:
+async def _say_that_it_waits(what: str) -> None:
     started = monotonic()
-    if by_lines or not sys.stderr.isatty():
-        while True:
-            await asyncio.sleep(_LINE_EVERY)
-            note(f"waiting for {what}: {span(monotonic() - started)}")
-    await asyncio.sleep(_QUIET)
-    try:
-        while True:
-            print(f"\rwaiting for {what}: {span(monotonic() - started)} ", end="", file=sys.stderr, flush=True)
-            await asyncio.sleep(1.0)
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    while True:
+        await asyncio.sleep(_LINE_EVERY)
+        note(f"waiting for {what}: {span(monotonic() - started)}")
 
 
 async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> dict[str, Cluster]:

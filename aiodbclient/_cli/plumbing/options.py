@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -107,7 +106,7 @@ class ApiOptions:
     """How a command talks to the API."""
 
     timeout: Annotated[
-        timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", common=True)
+        timedelta | None, duration_option("--timeout", "Stop after this time, such as 30s.", common=True)
     ] = None
     verbose: Annotated[bool, option("--verbose", help="Print errors with their details.", common=True)] = False
 
@@ -172,12 +171,6 @@ class Confirmation:
     dry_run: Annotated[bool, option("--dry-run", help="Print what it would do, and change nothing.")] = False
     most: Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")] = None
     yes: YesOption = False
-
-    def preview(self, would: str | Callable[[str, Any], str]) -> Callable[[str, Any], str] | None:
-        """Return what a command ``would`` do to a tenant in a role, for ``--dry-run``; None if it is to do it."""
-        if not self.dry_run:
-            return None
-        return would if callable(would) else lambda *_: would
 
 
 def suggest(options: OneClusterOptions | StoreOptions, *words: str) -> str:

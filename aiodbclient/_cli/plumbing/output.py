@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from attrs import frozen
 
+from .failures import Exit
 from .options import choice
 from .printing import note, printable, span, write
 
@@ -46,6 +47,12 @@ class Output:
             write(_table(found))
         elif empty:
             note(empty)
+
+    def preview(self, rows: Iterable[Row]) -> int:
+        """Print what a command would do to each name, for ``--dry-run``."""
+        self.rows(rows, empty="no name is selected")
+        note("--dry-run: nothing was changed")
+        return Exit.DONE
 
     def done(self, text: str, **members: object) -> None:
         """Print what a command did: ``text`` for people, or ``members`` as an object."""

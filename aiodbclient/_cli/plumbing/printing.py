@@ -10,7 +10,6 @@ from contextlib import suppress
 
 NAME = "aiodbclient"
 FEW = 10  # names that a message lists at most
-_BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
 def write(text: str) -> None:
@@ -60,8 +59,7 @@ def took(seconds: float) -> str:
 
 
 def sized(number: int) -> str:
-    """A number of bytes for people: ``512 B``, ``7.9 MB``."""
-    size, unit = float(number), 0
-    while size >= 1000 and unit < len(_BYTES) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.1f} {_BYTES[unit]}" if unit else f"{number} B"
+    """A number of bytes for people: ``512 bytes``, ``7.9 MB``."""
+    from rich.filesize import decimal  # slow to import, and not needed for help
+
+    return decimal(number)

@@ -41,6 +41,7 @@ class Report:
 
     output: Output
     verbose: bool = False
+    again: str = field(default="run the same command again", kw_only=True)  # what to do after a stop
     # Whether a program runs for each name. It prints on the standard output, so the summary is on the standard error. A
     # signal and --timeout end it at once, and if it fails, the runs after its own do not begin.
     runs_programs: ClassVar[bool] = False
@@ -69,7 +70,7 @@ class Report:
 
     def next_step(self, left: Sequence[str]) -> str:
         """Say what to do after a stop, with the names that are ``left``."""
-        return "run the same command again"
+        return self.again
 
     def where(self, left: Sequence[str]) -> str:
         """Name what the names that are ``left`` wait for."""

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,6 @@ from .printing import FEW, note
 if TYPE_CHECKING:
     from ...tenants import Store
 
-_ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how similar a suggested name must be
 
 
@@ -236,8 +235,6 @@ def _prefix_of(record: TenantRecord) -> str:
 
 
 def _nearest(name: str, others: Collection[str]) -> str | None:
-    """Return the most similar of ``others``; None if two are equally similar, or none is similar."""
-    if alike := [each for each in others if each.translate(_ALIKE) == name.translate(_ALIKE)]:
-        return alike[0]
-    near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]
-    return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
+    """Return the one of ``others`` that is similar; None if there is none, or several."""
+    near = get_close_matches(name, others, 2, _NEAR)
+    return near[0] if len(near) == 1 else None

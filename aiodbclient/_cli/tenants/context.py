@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
+from ...errors import InvalidArgumentError
 from ...tenants import Role
 from ...tenants._naming import guard_tenants, names_of
-from ...tenants.errors import CapacityError, MoveError, RotationPendingError, SuspendedError
-from ..plumbing.failures import Exit
-from ..plumbing.files import listed, read_names
-from ..plumbing.opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
-from ..plumbing.options import CLUSTER_VARIABLE, Selection, StoreOptions, TenantOptions, suggest
+from ..plumbing.asking import confirm_destructive
+from ..plumbing.files import read_names
+from ..plumbing.opening import admin_login, find_clusters, is_missing, limiter_of, open_client, open_store
+from ..plumbing.options import CLUSTER_VARIABLE, Confirmation, Selection, StoreOptions, TenantOptions
 from ..plumbing.output import Output
 from ..plumbing.printing import note, some
 from ..plumbing.progress import Report, called, follow
@@ -27,9 +25,11 @@ from ..plumbing.records import Entries, Records, read_entries
 
 if TYPE_CHECKING:
     from ... import Cluster, DatabaseClient, RateLimiter
-    from ...bulk import Failed, Run
+    from ...bulk import Run
     from ...tenants import TenantRole, Tenants
     from ...tenants._records import TenantRecord
+
+_NO_CONFIRMATION = Confirmation()
 
 
 @frozen(kw_only=True, slots=False)
@@ -41,6 +41,8 @@ class CommandContext(Records):
     limiter: RateLimiter
     wanted: Sequence[str] | None = None  # the names that were given; None: all
     names: dict[Role, list[str]] = field(factory=dict[Role, list[str]])
+    selection: Selection = field(factory=Selection)
+    confirmation: Confirmation = _NO_CONFIRMATION
     missing: dict[str, str] = field(factory=dict[str, str])  # why other given names are not among them
 
     def named(self, text: str) -> str:
@@ -60,6 +62,10 @@ class CommandContext(Records):
         """Select no tenant if a name is missing: a typo must not leave a command half done."""
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
 
+    def confirm(self, question: str, going: Sequence[object]) -> None:
+        """Ask before these lose something."""
+        confirm_destructive(question, len(going), self.selection, self.confirmation)
+
     @property
     def selected(self) -> list[tuple[Role, TenantRecord]]:
         """The records of the selected tenants, each with its role, without damaged ones."""
@@ -70,11 +76,11 @@ class CommandContext(Records):
         self,
         begin: Callable[[Any, list[str]], Run[Any]],
         report: Report,
-        would: Callable[[str, Role], str] | None = None,
+        would: str | Callable[[str, Role], str] = "",
     ) -> int:
         """Begin a run for each role that has names, and ``follow`` them; or list what it ``would`` do to each."""
-        if would is not None:
-            return self._preview(report.output, would)
+        if self.confirmation.dry_run:
+            return self._preview(report.output, would if callable(would) else lambda *_: would)
         runs = ((role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its)
         return await self.follow(runs, report)
 
@@ -89,9 +95,7 @@ class CommandContext(Records):
             record = self.records[role].get(name)  # there is none of a new tenant
             columns = self.cluster_columns(record.cluster if record else None, as_json=output.as_json)
             rows.append({"name": name, "role": role.value} | columns | {"would": what})
-        output.rows(rows, empty="no tenant is selected")
-        note("--dry-run: nothing was changed")
-        return self.entries.end(Exit.DONE)
+        return self.entries.end(output.preview(rows))
 
     def in_role(self, role: Role) -> TenantRole:
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
@@ -104,55 +108,6 @@ class CommandContext(Records):
             others = len(self.wanted or ()) > len(self.missing)
             note(f"nothing was done{' for the other names either' if others else ''}")
         return self.entries.end(code)
-
-
-@define
-class TenantReport(Report):
-    """Prints tenants that failed, and what helps them."""
-
-    context: CommandContext = field(kw_only=True)
-
-    def reason(self, error: Exception) -> str:
-        return self.context.named(super().reason(error))
-
-    def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
-        groups = defaultdict[tuple[type[Exception], str, str | None], list[str]](list)
-        for outcome, role in failed:
-            named = (id for id in self.context.clusters if id in str(outcome.error))
-            groups[type(outcome.error), role, next(named, None)].append(outcome.name)
-        found = [(names, self._hint(*group, names)) for group, names in groups.items()]
-        return [f"{some(names)}: {hint}" for names, hint in found if hint]
-
-    def _hint(self, kind: type[Exception], role: str, cluster: str | None, names: Sequence[str]) -> str:
-        """What helps these names, which failed in the same way, with the cluster that the error names."""
-        context = self.context
-        if kind is CapacityError:
-            return f"use a higher --max-tenants, or add a --cluster. To see them: {context.suggest('capacity')}"
-        if kind is NameTakenError:
-            adopt = suggest(context.on_cluster(cluster), "tenants", "provision", *listed(names), "--adopt")
-            return f"if another store has the tenant, use that store. To take over what exists, with all data: {adopt}"
-        if kind in (ConflictError, NotFoundError) and {*names} <= {*context.records[Role.OWNER]}:
-            return f"to see what helps: {context.suggest('check', *listed(names))}"
-        if kind is NotFoundError:
-            return "if another cluster has the database, add that --cluster. To create a new tenant, leave out --adopt"
-        if kind is RotationPendingError:
-            of_role = ["--role", role] if role != "owner" else []
-            revoke = context.suggest("revoke-previous", *listed(names), *of_role)
-            return f"the previous login still works. When no program uses it: {revoke}"
-        if kind is SuspendedError:
-            return f"to give the login back: {context.suggest('resume', *listed(names))}"
-        if kind is MoveError and (leftovers := context.with_leftovers(names)) is not context.options:
-            return f"to repair: {suggest(leftovers, 'tenants', 'repair', *listed(names))}"
-        return ""
-
-    def where(self, left: Sequence[str]) -> str:
-        known = set(left) & {*self.context.records[Role.OWNER]}
-        clusters = self.context.cluster_names_of(left) if known else self.context.cluster
-        return f"{clusters}, or from another process that works on them"
-
-    async def unfinished(self) -> Sequence[str]:
-        records = (await read_entries(self.context.store)).records
-        return [called(each.name, each.operation.role or Role.OWNER) for each in records if each.operation is not None]
 
 
 @asynccontextmanager
@@ -182,7 +137,7 @@ async def open_tenants(
     from ...tenants import SQLiteStore, Tenants  # slow to import
 
     async with AsyncExitStack() as stack:
-        limiter, entries, store = rate_limiter(), Entries(), None
+        entries, store = Entries(), None
         if not (make and is_missing(options.store)):  # that one is created last, so that a mistake leaves none behind
             store = await stack.enter_async_context(open_store(options.store, make=make))
             entries = await read_entries(store, options.store)
@@ -191,7 +146,7 @@ async def open_tenants(
         named = {known.get(each, each) for each in wanted}
         wanted += [each for each in more if known.get(each, each) not in named]
         offline = not isinstance(options, TenantOptions) and entries.find(wanted) is not None
-        client = await stack.enter_async_context(open_client(limiter, offline=offline))
+        client = await stack.enter_async_context(open_client(offline=offline))
         found = await _find(client, wanted, entries)
         _check_names(new, found, options.prefix)
         if store is None and dry_run:  # an empty one that nobody sees
@@ -214,7 +169,7 @@ async def open_tenants(
             clusters=clusters,
             known=known,
             tenants=tenants,
-            limiter=limiter,
+            limiter=limiter_of(client),
         )
 
 
@@ -273,6 +228,7 @@ async def open_selection(
     selection: Selection,
     roles: Sequence[Role] = (Role.OWNER,),
     *,
+    confirmation: Confirmation = _NO_CONFIRMATION,
     among: Callable[[TenantRecord], bool] | None = None,
     default_all: bool = False,
     partly: bool = False,
@@ -289,5 +245,7 @@ async def open_selection(
                 missing = lacking
             if wanted is None and among is not None:
                 names[role] = [name for name, record in context.records[role].items() if among(record)]
-        selected = evolve(context, wanted=wanted, names=names, missing=missing)
-        yield selected if partly else selected.whole()
+        context = evolve(
+            context, wanted=wanted, names=names, missing=missing, selection=selection, confirmation=confirmation
+        )
+        yield context if partly else context.whole()

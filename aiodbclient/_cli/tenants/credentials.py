@@ -44,14 +44,13 @@ def as_env_file(credential: Credential, ca_file: str | None) -> str:
 
 def as_secret(credential: Credential, ca_file: str | None, name: str | None, namespace: str | None) -> str:
     """A Secret of Kubernetes, as YAML, with the CA as ``ca.crt``."""
-    data = environment_of(credential, ca_file)
-    if credential.ca is not None:
-        data["ca.crt"] = credential.ca
-    lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {name or _secret_name(credential)}"]
-    lines += [] if namespace is None else [f"  namespace: {namespace}"]
-    lines += ["type: Opaque", "data:"]
-    lines += [f"  {key}: {b64encode(value.encode()).decode()}" for key, value in data.items()]
-    return "\n".join(lines) + "\n"
+    import yaml  # slow to import, and not needed for help
+
+    data = environment_of(credential, ca_file) | ({} if credential.ca is None else {"ca.crt": credential.ca})
+    metadata = {"name": name or _secret_name(credential)} | ({} if namespace is None else {"namespace": namespace})
+    encoded = {key: b64encode(value.encode()).decode() for key, value in data.items()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": encoded}
+    return yaml.safe_dump(secret, sort_keys=False)
 
 
 def _secret_name(credential: Credential) -> str:

@@ -28,8 +28,9 @@ from ..plumbing.printing import note, printable, some, took
 from ..plumbing.progress import called
 from ..plumbing.records import is_suspended
 from ..plumbing.running import runs
-from .context import TenantReport, names_in, open_records, open_selection
+from .context import names_in, open_records, open_selection
 from .credentials import environment_of
+from .reports import TenantReport
 
 if TYPE_CHECKING:
     from ...bulk import Action, Failed
@@ -65,9 +66,9 @@ async def exec_tenants(
 
     The credential is in its environment, as `show -o env` prints it.
 
-    For one NAME the program has your terminal, and this exits with its exit code. For several, and with -o json or
-    --version, it has no input; its output is printed when it ends, with the tenant's name before each line, and this
-    exits with 1 if one failed. --all leaves out suspended tenants. With --version and no names it means all.
+    With one NAME, the program has your terminal, and this exits with its exit code. With several, -o json or --version,
+    it has no input. Its output is printed when it ends, each line after the tenant's name. Exits with 1 if one failed.
+    --all leaves out suspended tenants. --version without names is for all.
 
     Example: aiodbclient tenants exec alpha -- psql -c "SELECT 1"
     """

@@ -35,8 +35,9 @@ from ..plumbing.printing import note, sized, some, span, write
 from ..plumbing.progress import FailureGroups
 from ..plumbing.records import Records, is_suspended
 from ..plumbing.running import runs
-from .context import CommandContext, TenantReport, names_in, open_records, open_selection
+from .context import CommandContext, names_in, open_records, open_selection
 from .credentials import as_env_file, as_secret, created_at, row_of, uri_of, write_ca
+from .reports import TenantReport
 
 if TYPE_CHECKING:
     from ...bulk import Action
@@ -52,7 +53,7 @@ _STATES = {TenantState.USABLE: "ready", TenantState.PROVISIONING: "begun"}
 async def list_tenants(output: ListOutput, options: StoreOptions) -> int:
     """List the tenants in the store.
 
-    It reads the store alone, if that has tenants of the clusters. The column `pending` names the command to run next.
+    If the store knows the clusters, it sends nothing to the API. The column `pending` names the command to run next.
 
     Example: aiodbclient tenants list
     """
@@ -90,7 +91,7 @@ def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) 
 async def list_capacity(output: ListOutput, options: StoreOptions, max_tenants: MaxTenantsOption = None) -> int:
     """List how many tenants each cluster has.
 
-    It reads the store alone, if that has tenants of the clusters. Tenants of all prefixes count.
+    If the store knows the clusters, it sends nothing to the API. Tenants of all prefixes count.
 
     Example: aiodbclient tenants capacity --max-tenants 2000
     """
@@ -113,14 +114,18 @@ async def show_tenants(
     show: ShowOption = False,
     ca_file: Annotated[
         Path | None,
-        option("--ca-file", metavar="FILE", help="Print URIs that verify the server by this file, and write it."),
+        option(
+            "--ca-file",
+            metavar="FILE",
+            help="Write the CA to FILE, and print URIs that verify the server by it.",
+        ),
     ] = None,
     secret: Annotated[str | None, option("--secret-name", metavar="NAME", help="The Secret's name, for k8s.")] = None,
     namespace: Annotated[str | None, option("--namespace", metavar="NAME", help="Its namespace, for k8s.")] = None,
 ) -> int:
     """Print stored credentials.
 
-    Without names, it prints those of all tenants. It reads the store alone, if that has tenants of the clusters. With
+    Without names, it prints those of all tenants. If the store knows the clusters, it sends nothing to the API. With
     -o k8s, --ca-file is the path of the mounted ca.crt.
 
     Example: aiodbclient tenants show alpha -o uri --ca-file ca.pem
@@ -214,7 +219,7 @@ async def check_tenants(
     options: TenantOptions,
     output: Output,
     not_on_record: Annotated[
-        bool, option("--not-on-record", help="Find tenants that the store lacks, as after it was restored.")
+        bool, option("--not-on-record", help="Find tenants that the store lacks, such as after a restore.")
     ] = False,
 ) -> int:
     """Check whether tenants work.
@@ -305,7 +310,7 @@ def _has_newer_login(context: CommandContext, name: str, problems: Sequence[Prob
 async def show_usage(selection: Selection, options: TenantOptions, output: ListOutput) -> int:
     """Print the size and the connections of tenants.
 
-    The largest comes first. Without names: of all.
+    The largest comes first. Without names, it prints all tenants.
 
     Example: aiodbclient tenants usage
     """
@@ -317,7 +322,7 @@ async def show_usage(selection: Selection, options: TenantOptions, output: ListO
             groups["" if record is None else record.cluster].append(name)
 
         async def read(cluster: str, names: list[str]) -> None:
-            async with patiently(context.clusters.get(cluster, context.cluster), by_lines=True):
+            async with patiently(context.clusters.get(cluster, context.cluster)):
                 found.extend([each async for each in context.tenants.usage(names)])
 
         try:

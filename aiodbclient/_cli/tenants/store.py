@@ -14,7 +14,7 @@ from ..plumbing.files import read_names
 from ..plumbing.opening import KEY_VARIABLE, keys_in, open_store, shown
 from ..plumbing.options import STORE_VARIABLE, Confirmation, FromOption, Selection, TenantNames, argument, store_option
 from ..plumbing.output import ListOutput, Output
-from ..plumbing.printing import counted, printable, write
+from ..plumbing.printing import counted, note, printable, some, write
 from ..plumbing.records import has_role, read_entries
 from ..plumbing.running import runs
 
@@ -65,14 +65,19 @@ async def forget_records(
     async with open_store(store) as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} does not support removing a record")
+        entries = await read_entries(opened)
+        known = {*(record.name for record in entries.records), *entries.damaged}
+        if missing := [name for name in wanted if name not in known]:
+            note(f"{some(missing)}: not on record. Nothing was changed")
+            return Exit.SOME_FAILED
+        if confirmation.dry_run:
+            return output.preview({"name": name, "would": "forget"} for name in wanted)
         question = f"Remove the record of {counted(wanted)} from {shown(store)}? The passwords are lost"
         question += ", the logins and databases stay."
         confirm_destructive(question, len(wanted), Selection(names=names, file=file), confirmation)
         for name in wanted:
-            if not confirmation.dry_run:
-                await opened.discard(name)
-            done = "would be forgotten" if confirmation.dry_run else "forgotten"
-            output.done(f"{printable(name)}: {done}", name=name, action=done)
+            await opened.discard(name)
+            output.done(f"{printable(name)}: forgotten", name=name, action="forgotten")
     return Exit.DONE
 
 
@@ -118,7 +123,7 @@ async def copy_store(
 ) -> int:
     """Copy all records of a store to another one, such as from a file to a PostgreSQL, or with another key.
 
-    Stop the processes that use STORE first, and then let all use TARGET. $AIODBCLIENT_STORE_KEY is the key of STORE.
+    Stop the processes that use STORE first. Afterwards, let all use TARGET. $AIODBCLIENT_STORE_KEY is the key of STORE.
     $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set, none if it is empty. Safe to repeat.
 
     Example: aiodbclient store copy tenants.db copy.db
