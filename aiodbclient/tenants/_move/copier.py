@@ -15,18 +15,18 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
 
 import psycopg
-from attrs import define, frozen
-from psycopg.sql import SQL, Identifier, Literal
+from attrs import frozen
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._masking import Secret
 from .._credential import Credential
 from .._libpq import one_line
 from .._naming import Names
 from .._servers.postgres.connection import CAFile, connect, options_from, rows, verbatim
+from .._servers.postgres.rights import set_value
 from ..errors import GrantError
-from .programs import Tools, installed, missing, run, text_of
+from .programs import NEW_SETTING, Tools, run, text_of
 
-_NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
@@ -64,7 +64,7 @@ AND split_part(each, '=', 1) <> 'role'
 # takes of an extension's table; and each sequence. ``_count`` has the statement. It calls no function, cast or operator
 # of a tenant: the columns are of PostgreSQL's own types, and are not generated.
 _COUNTED = SQL("""
-SELECT quote_literal(nspname || '.' || relname), format('%%I.%%I', nspname, relname), relkind = 'S',
+SELECT format('%%I.%%I', nspname, relname), relkind = 'S',
   ARRAY(
     SELECT quote_ident(attname) || CASE atttypid WHEN 'money'::regtype THEN '::numeric' ELSE '' END
     FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
@@ -79,25 +79,18 @@ ORDER BY c.oid
 """)
 _NUMBERS, _TEXTS = "bool int2 int4 int8 numeric float4 float8", "text varchar bpchar uuid jsonb bytea"
 _HASHED = f"{_NUMBERS} {_TEXTS} money date time timestamp timestamptz".split()
-_MEMBERS_OF = SQL("""
-SELECT e.extname, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
-JOIN pg_extension e ON e.oid = d.refobjid WHERE nspname || '.' || relname = %(name)s
-""")
-# The members of extensions, of any owner or of one: ALTER EXTENSION may have added these, and a dump leaves them out. A
-# cast has no owner, but its types have.
+# The members of extensions, and whether they are the owner's: ALTER EXTENSION may have added these, and a dump leaves
+# them out. A cast has no owner, but its types have.
 _MEMBERS = SQL("""
-SELECT extname, upper(i.type), i.identity
-FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid, pg_identify_object(d.classid, d.objid, 0) i
-WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND (%(owner)s::text IS NULL OR EXISTS (
+SELECT extname, upper(i.type), i.identity, EXISTS (
     SELECT FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
     WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.classid = d.classid
     AND s.objid = d.objid AND s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND rolname = %(owner)s)
   OR d.classid = 'pg_cast'::regclass AND EXISTS (
     SELECT FROM pg_cast c JOIN pg_type t ON t.oid IN (castsource, casttarget)
-    WHERE c.oid = d.objid AND pg_get_userbyid(typowner) = %(owner)s))
-ORDER BY 1, 2, 3
+    WHERE c.oid = d.objid AND pg_get_userbyid(typowner) = %(owner)s)
+FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid, pg_identify_object(d.classid, d.objid, 0) i
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' ORDER BY 1, 2, 3
 """)
 # What no other server has: objects of other roles than the owner, and rights of the tenant's logins.
 _OBSTACLES = SQL("""
@@ -136,39 +129,21 @@ class DatabaseInfo:
     login_settings: tuple[tuple[bool, str, str], ...]  # and whether each is of this database alone
 
 
-@define
+@frozen
 class Copier:
     """Copies one tenant's database."""
 
     names: Names
     tools: Tools
-    # For libpq. They override settings of the database, the login and the server.
-    options: str
+    version: int  # of the source
 
-    @classmethod
-    async def with_tools(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
-        """Find the programs for servers of these versions.
-
-        Raises GrantError if the target is older, or ConfigurationError that names what to install.
-        """
-        at_least, newest = [int(re.split(r"[. ]", version)[0]) for version in (source, target)]
-        if newest < at_least:
-            raise GrantError(f"PostgreSQL {target} is older than {source}")
-        below = 999 if newest >= _NEW_SETTING else _NEW_SETTING
-        found = [each for each in await installed() if not (has_tls and each.lacks_tls)]
-        fitting = [each for each in found if at_least <= each.version[0] < below]
-        if not fitting:
-            versions = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
-            upto = "" if below > _NEW_SETTING else f" to {below - 1}"
-            raise missing(
-                f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {versions}",
-                f"postgresql-client-{at_least}",
-            )
+    @property
+    def options(self) -> str:
+        """For libpq. They override settings of the database, the login and the server."""
         timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
-        if at_least >= _NEW_SETTING:
+        if self.version >= NEW_SETTING:
             timeouts.append("transaction_timeout")
-        options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
-        return cls(names, min(fitting, key=lambda each: each.version[0]), options)
+        return " ".join(f"-c {timeout}=0" for timeout in timeouts)
 
     async def inspect(self, source: Credential, login: str) -> DatabaseInfo:
         """Read what is to be copied, and raise GrantError if no server could have a copy of it."""
@@ -211,21 +186,17 @@ class Copier:
             await self.restore(target, file)
         await self.copy_settings(info, target)
         async with self._session(source) as ask, self._session(target) as ask_target:
-            brought = await ask_target(_MEMBERS, {"owner": None})
-            for extension, kind, name in await ask(_MEMBERS, {"owner": self.names.owner}):
-                if (extension, kind, name) not in brought:
-                    raise GrantError(
-                        f"the {kind.lower()} {name} is a member of the extension {extension!r}, so a dump leaves it "
-                        f"out: run ALTER EXTENSION {Identifier(extension).as_string(None)} DROP {kind} {name}"
-                    )
+            members, of_target = [await each(_MEMBERS, {"owner": self.names.owner}) for each in (ask, ask_target)]
         counted, copied = [await self.count(each, members=True) for each in (source, target)]
-        for name in [name for name, found in counted.items() if copied.get(name) != found]:
-            async with self._session(source) as ask:
-                for extension, kind, quoted in await ask(_MEMBERS_OF, {"name": name}):
-                    raise GrantError(
-                        f"{quoted} is a member of the extension {extension!r}, so a dump leaves out what is in it: run "
-                        f"ALTER EXTENSION {Identifier(extension).as_string(None)} DROP {kind} {quoted}, or empty it"
-                    )
+        brought = {(extension, kind, name) for extension, kind, name, _ in of_target}
+        for extension, kind, name, is_owners in members:
+            is_brought = not is_owners or (extension, kind, name) in brought
+            if not is_brought or counted.get(name) != copied.get(name):
+                what, instead = ("what is in it", ", or empty it") if is_brought else ("it", "")
+                raise GrantError(
+                    f"the {kind.lower()} {name} is a member of the extension {extension!r}, so a dump leaves {what} "
+                    f"out: run ALTER EXTENSION {Identifier(extension).as_string(None)} DROP {kind} {name}{instead}"
+                )
         async with self._session(target) as ask:
             await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
@@ -297,19 +268,11 @@ class Copier:
             await ask(SQL("SET ROLE NONE"))
             for in_database, name, value in info.login_settings:
                 where = SQL(" IN DATABASE {}").format(Identifier(target.database)) if in_database else SQL("")
-                what = SQL("ROLE {}{}").format(Identifier(target.username), where)
-                setting = Identifier(*name.split("."))
-                # READ WRITE: the setting may be default_transaction_read_only
-                change = SQL(
-                    "BEGIN READ WRITE; SELECT set_config({}, {}, false); ALTER {} SET {} FROM CURRENT; COMMIT; "
-                    "RESET ALL"
-                ).format(Literal(name), Literal(value), what, setting)
-                if name.endswith("_timeout"):  # that would set it in this session too, which it would end
-                    change = SQL("ALTER {} SET {} TO {}").format(what, setting, Literal(value))
                 try:
-                    await ask(change)
+                    await ask(set_value(SQL("ROLE {}{}").format(Identifier(target.username), where), name, value))
                 except GrantError as error:
-                    reset = SQL("ALTER ROLE SESSION_USER{} RESET {}").format(where, setting).as_string(None)
+                    what = Identifier(*name.split("."))
+                    reset = SQL("ALTER ROLE SESSION_USER{} RESET {}").format(where, what).as_string(None)
                     raise GrantError(f"{error}: as the tenant's login, run {reset}") from None
 
     @asynccontextmanager
@@ -330,12 +293,12 @@ class Copier:
             yield ask
 
 
-def _count(name: str, table: str, is_sequence: bool, columns: Sequence[str], condition: str | None) -> SQL:
+def _count(table: str, is_sequence: bool, columns: Sequence[str], condition: str | None) -> Composed:
     """The statement that counts rows and sums up a hash of each column of a table, or reads where a sequence is."""
     hashes = [f'coalesce(sum(hashtextextended({each}::text COLLATE "C", 0)), 0)' for each in columns]
     counted = f"array_to_string(ARRAY[{', '.join(['count(*)', *hashes])}], ' ')"
     what = "last_value::text || ' ' || is_called" if is_sequence else counted
-    return verbatim(f"SELECT {name}, {what} FROM {table} {condition or ''}")
+    return SQL("SELECT {}, {}").format(Literal(table), verbatim(f"{what} FROM {table} {condition or ''}"))
 
 
 def _place_of(credential: Credential) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
-from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve
 
+from ..._http.tries import with_message
 from ...clusters import Cluster
 from ...engines import MYSQL, Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
@@ -28,7 +29,7 @@ from .._outcomes import TenantAction, TenantMoved, newest
 from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
 from .._servers import ServerState, TenantSteps, new_password
 from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, StoreError
-from .programs import check_free
+from .programs import check_free, tools_for
 
 if TYPE_CHECKING:
     from .copier import Copier, DatabaseInfo
@@ -112,7 +113,14 @@ class _Move:
                 "changed",
                 advice="revoke it first",
             )
-        copier = await self._copier()
+        versions = [(await each.server.administrator()).version for each in (tenant.cluster, target)]
+        old, new = [int(re.split(r"[. ]", version)[0]) for version in versions]
+        if new < old:
+            raise self._error(f"PostgreSQL {versions[1]} is older than {versions[0]}")
+        tools = await tools_for(old, new, has_tls=tenant.stored.ca is not None)
+        from .copier import Copier  # needs the driver
+
+        copier = Copier(tenant.names, tools, old)
         found = await target.server.inspect(tenant.names)
         if found:
             raise conflict(tenant, target, found)
@@ -172,34 +180,26 @@ class _Move:
 
     async def _undo(self, error: BaseException) -> None:
         """Undo what was begun, unless it is committed, and raise the error that says where the tenant is."""
+        failure: DatabaseClientError | None = None
         try:
             await undo_move(self._tenant)
-            left = ""
         except ClaimLostError:
             raise
-        except StoreError:  # it may be committed: the next operation finds out
-            return
-        except DatabaseClientError as failure:
-            left = f"; nor could what was begun be undone: {failure}"
+        except DatabaseClientError as failed:
+            failure = failed
         is_moved = self._tenant.stored.cluster == self._target.id
         if is_moved or not isinstance(error, DatabaseClientError | OSError):  # a cancellation stays one
             return
-        if isinstance(error, MoveError | NameTakenError) and not left:
+        if isinstance(error, MoveError | NameTakenError) and failure is None:
             return
-        if isinstance(reason := copy(error), GrantError):  # the cause has them
-            reason.statement = reason.on_record = ""
+        left = "" if failure is None else f"; nor could what was begun be undone: {failure}"
+        if isinstance(error, StoreError) and isinstance(failure, StoreError):  # its commit may be stored
+            raise with_message(error, f"{error}{left}", advice="run repair") from error
+        # The cause has the statement.
+        reason = (
+            with_message(error, error.args[0], statement="", on_record="") if isinstance(error, GrantError) else error
+        )
         raise self._error(f"{reason}{left}", "run repair" if left else "") from error
-
-    async def _copier(self) -> Copier:
-        """Find the tools, or raise MoveError if the other server is older."""
-        source, target = [(await each.server.administrator()).version for each in (self._tenant.cluster, self._target)]
-        from .copier import Copier  # needs the driver
-
-        has_tls = self._tenant.stored.ca is not None
-        try:
-            return await Copier.with_tools(self._tenant.names, source, target, has_tls=has_tls)
-        except GrantError as error:
-            raise self._error(str(error)) from None
 
     async def _prepare(
         self, copier: Copier, info: DatabaseInfo, source: Credential, logins: dict[Role, str]

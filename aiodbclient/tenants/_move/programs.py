@@ -20,6 +20,7 @@ from attrs import frozen
 from ...errors import ConfigurationError
 from ..errors import GrantError
 
+NEW_SETTING = 17  # the version from which on pg_restore sets transaction_timeout, which older servers refuse
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300
 _INHERITED = "PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"  # nothing that says where to connect
@@ -41,33 +42,43 @@ class Tools:
     lacks_tls: bool = False
 
 
-async def installed() -> list[Tools]:
+async def tools_for(source: int, target: int, *, has_tls: bool) -> Tools:
+    """Find the programs that copy between servers of these versions. Raises ConfigurationError: what to install."""
+    below = 999 if target >= NEW_SETTING else NEW_SETTING
+    found = [each for each in await _installed() if not (has_tls and each.lacks_tls)]
+    if fitting := [each for each in found if source <= each.version[0] < below]:
+        return min(fitting, key=lambda each: each.version[0])
+    versions = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
+    upto = "" if below > NEW_SETTING else f" to {below - 1}"
+    raise ConfigurationError(
+        f"pg_dump and pg_restore of version {source}{upto} are required, and found were: {versions}; nothing was "
+        "changed",
+        advice=f"install postgresql-client-{source}, and put its programs on PATH",
+    )
+
+
+async def _installed() -> list[Tools]:
     """Return the pairs of programs that are installed: those on PATH first."""
     found = list[Tools]()
-    for first, second in await asyncio.to_thread(_pairs, "pg_dump", "pg_restore"):
+    for dump, restore in await asyncio.to_thread(_pairs):
         with suppress(GrantError):
-            if match := _VERSION.search(await text_of([first, "--version"])):
-                found.append(Tools(first, second, (int(match[1]), int(match[2])), lacks_tls=_WHEEL in first))
+            if match := _VERSION.search(await text_of([dump, "--version"])):
+                found.append(Tools(dump, restore, (int(match[1]), int(match[2])), lacks_tls=_WHEEL in dump))
     return found
 
 
-def _pairs(*names: str) -> list[tuple[str, ...]]:
+def _pairs() -> list[tuple[str, str]]:
     folders = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each]
     folders += sorted(each for pattern in _FOLDERS for each in glob(pattern))
     if (spec := find_spec(_WHEEL)) and spec.origin:
         folders.append(str(Path(spec.origin).parent / "pginstall" / "bin"))
-    pairs = [tuple(str(Path(folder, name)) for name in names) for folder in dict.fromkeys(folders)]
+    pairs = [(str(Path(folder, "pg_dump")), str(Path(folder, "pg_restore"))) for folder in dict.fromkeys(folders)]
     # Debian's wrapper is of another version for each server. The programs that it starts are found too.
     return [
         pair
         for pair in pairs
         if all(os.access(each, os.X_OK) and Path(each).resolve().name != "pg_wrapper" for each in pair)
     ]
-
-
-def missing(why: str, package: str) -> ConfigurationError:
-    """The error for programs that are not installed."""
-    return ConfigurationError(f"{why}; nothing was changed", advice=f"install {package}, and put its programs on PATH")
 
 
 def check_free(folder: Path, size: int) -> None:

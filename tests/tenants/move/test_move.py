@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenErr
 from aiodbclient.tenants import (
     Claim,
     Credential,
+    OperationKind,
     ProblemKind,
     Role,
     SQLiteStore,
@@ -270,6 +272,50 @@ async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha:
     for each in (tenants, tenants.role("reader")):
         assert (await only(each.check(["alpha"]))).problems == ()
     assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "where"),
+    [
+        ("undo", MoveError, "pg_restore failed: .*; it is on the cluster {}: run repair"),
+        ("commit", StoreError, "the disk is full; nor .*: run repair"),  # which may be stored
+    ],
+)
+async def test_store_that_fails_in_undo_is_named(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[Exception], where: str
+) -> None:
+    """The tenant may be frozen, so the error says what to run."""
+    save, is_full = SQLiteStore.save, False
+
+    async def full(store: SQLiteStore, claim: Claim, record: TenantRecord | None, **release: bool) -> None:
+        nonlocal is_full
+        assert record is not None
+        is_full = is_full or (step == "commit" and record.cluster == two.new.id)
+        if is_full:
+            raise StoreError("the disk is full")
+        await save(store, claim, record, **release)
+        is_full = step == "undo" and record.operation is not None and record.operation.kind is OperationKind.MOVE
+
+    async def renew(*_: object) -> None:
+        if is_full:
+            raise StoreError("the disk is full")
+
+    await sql(alpha, *(REFUSED if step == "undo" else ["CREATE TABLE t AS SELECT 1 AS n"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(SQLiteStore, "save", full)
+        patched.setattr(SQLiteStore, "renew", renew)
+        try:
+            error = (await only(two.tenants().move(["alpha"], to=two.new))).error
+        except StoreError as of_run:  # nothing more can be stored
+            error = of_run
+    assert type(error) is kind
+    assert re.search(where.format(two.old.id), str(error))
+    assert "; nor could what was begun be undone: the disk is full" in str(error)
+    assert await two.tenants().get("alpha") is None
+    assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
+    assert await two.tenants().get("alpha") == alpha
+    assert await sql(alpha, "SELECT n FROM t") == [(1,)]
+    assert await left_on(two.tenants(), two.new, "alpha") == (False, [])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Credential, TenantAction, Tenants
 from aiodbclient.tenants._move import job
 from aiodbclient.tenants._move.copier import Copier
-from aiodbclient.tenants._move.programs import check_free
+from aiodbclient.tenants._move.programs import check_free, tools_for
 from aiodbclient.tenants._move.programs import run as run_program
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import connection
@@ -160,18 +160,24 @@ async def test_nobody_enters_frozen_database(
 
 
 async def copier_of(two: Two) -> Copier:
-    names, version = names_of("alpha", Engine.PG, two.prefix), str((await two.old.info()).version)
-    return await Copier.with_tools(names, version, version, has_tls=False)
+    return Copier(names_of("alpha", Engine.PG, two.prefix), await tools_for(18, 18, has_tls=False), 18)
 
 
-async def test_copy_needs_programs_and_newer_server() -> None:
-    names = names_of("alpha", Engine.PG)
-    with pytest.raises(GrantError, match=r"PostgreSQL 17\.2 is older than 18\.6"):
-        await Copier.with_tools(names, "18.6", "17.2", has_tls=False)
-    assert (await Copier.with_tools(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
+async def test_copy_needs_programs() -> None:
+    assert (await tools_for(18, 18, has_tls=False)).version[0] == 18
     with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
-        await Copier.with_tools(names, "99.1", "99.1", has_tls=False)
+        await tools_for(99, 99, has_tls=False)
     assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
+
+
+async def test_invalid_setting_of_login_is_named(two: Two, alpha: Credential) -> None:
+    """Such as one that the other server does not have."""
+    copier = await copier_of(two)
+    info = evolve(await copier.inspect(alpha, alpha.username), login_settings=((True, "gone", "1"),))
+    with pytest.raises(
+        GrantError, match=r'"gone": as the tenant\'s login, run ALTER ROLE SESSION_USER IN .* RESET "gone"'
+    ):
+        await copier.copy_settings(info, alpha)
 
 
 async def test_long_count_is_not_ended(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:

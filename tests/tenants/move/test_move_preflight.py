@@ -139,11 +139,6 @@ OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and 
         ),
         """run ALTER EXTENSION "hstore" DROP CAST (public.e AS integer)""",
     ),
-    "setting of a login": (
-        ("SET ROLE NONE", "ALTER ROLE CURRENT_USER SET default_tablespace = 'gone'"),
-        'invalid value for parameter "default_tablespace": "gone": as the tenant\'s login, run ALTER ROLE SESSION_USER '
-        'RESET "default_tablespace"',
-    ),
     "rights of a login": (
         ("GRANT SELECT ON t TO SESSION_USER",),
         "table public.t names the login '{login}', which ends with the move: grant to '{owner}' instead",
@@ -186,7 +181,7 @@ async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential)
 
 
 async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> None:
-    """A schema that begins like ``public``, more columns than a function has arguments, and settings of its values."""
+    """A schema that begins like ``public``, more columns than a function has arguments, and settings of all kinds."""
     many = ", ".join(f"c{number} int DEFAULT {number}" for number in range(120))
     await sql(
         alpha,
@@ -203,9 +198,16 @@ async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> Non
         "default_tablespace = gone",
     )
     await administer(two.old, *(f'ALTER DATABASE "{alpha.database}" SET {each}' for each in values))
+    own = 'search_path = "public x", public', "default_tablespace = gone", "lock_timeout = 7", "TimeZone = 'Asia/Tokyo'"
+    await sql(alpha, "SET ROLE NONE", *(f"ALTER ROLE CURRENT_USER SET {each}" for each in own))
+    stored = "SELECT setconfig FROM pg_db_role_setting WHERE setrole = session_user::regrole"
+    before = await sql(alpha, stored)
     moved = await only(two.tenants().move(["alpha"], to=two.new))
     assert moved.error is None
     assert await sql(moved.credential, 'SELECT c119 FROM "public x".t') == [(119,)]
+    [(settings,)] = await sql(moved.credential, stored)
+    assert [sorted(settings)] == [sorted(each) for (each,) in before]
+    assert len(settings) == len(own) + 1  # and its role
 
 
 NAP = "CREATE OR REPLACE FUNCTION nap() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN {}RETURN true; END'"

@@ -145,7 +145,12 @@ def grant_on_database(session: Session, grantee: str, privileges: Iterable[Liter
 
 
 def set_on_database(session: Session, name: str, value: str) -> Composed:
-    change = SQL("ALTER DATABASE {} SET {}").format(Identifier(session.names.database), Identifier(*name.split(".")))
+    return set_value(SQL("DATABASE {}").format(Identifier(session.names.database)), name, value)
+
+
+def set_value(of: Composed, name: str, value: str) -> Composed:
+    """Give a setting of a database or login a value, in one transaction."""
+    change = SQL("ALTER {} SET {}").format(of, Identifier(*name.split(".")))
     if name.lower() not in _LISTS:
         return SQL("{} TO {}").format(change, Literal(value))
     # With its schema: an earlier one may be the ``search_path``.
