@@ -24,9 +24,9 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 _PER_PAGE = 500  # records that are read at once. Decoding them takes some ms of the event loop
 _SOME = 10  # records of which one shows whether the key opens the store
 
-# Each store gives the table, ``now``, ``until`` (the end of a lease) and the form of these parameters. A statement that
-# changes something returns a row if it did.
-PARAMETERS: Final = ("name", "record", "token", "after", "limit")
+# Each store gives the table, ``now`` in seconds, and the form of these parameters. A statement that changes something
+# returns a row if it did.
+PARAMETERS: Final = ("name", "record", "token", "lease", "after", "limit")
 
 # A name that is only claimed has no record.
 _GET: Final = "SELECT name, record FROM {table} WHERE name = {name} AND record IS NOT NULL"
@@ -35,7 +35,7 @@ _PAGE: Final = (
 )
 # Claims the name if it is free.
 _CLAIM: Final = """
-INSERT INTO {table} AS known (name, token, expires) VALUES ({name}, {token}, {until})
+INSERT INTO {table} AS known (name, token, expires) VALUES ({name}, {token}, {now} + {lease})
 ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
 WHERE known.token IS NULL OR known.expires <= {now}
 RETURNING name, coalesce(record, '')
@@ -106,7 +106,7 @@ class BaseStore(ABC):
 
     async def now(self) -> datetime:
         """Return the time in UTC, by the clock that decides when a lease expires. Raises StoreError."""
-        ((seconds,),) = await self._run("SELECT {now_in_seconds}")
+        ((seconds,),) = await self._run("SELECT {now}")
         return datetime.fromtimestamp(seconds, UTC)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
@@ -132,7 +132,7 @@ class BaseStore(ABC):
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         check_seconds("lease", lease)
-        await self._change(claim, "UPDATE {table} SET expires = {until}", lease=lease)
+        await self._change(claim, "UPDATE {table} SET expires = {now} + {lease}", lease=lease)
 
     async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
         """Store or delete the record, as ``Store.save`` describes. Raises ClaimLostError or StoreError."""

@@ -35,17 +35,16 @@ _SETTINGS = (
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
     " false)"
 )
+# No setting changes the form of this time.
 _SYNTAX = {name: Placeholder(name) for name in PARAMETERS} | {
-    "now": SQL("clock_timestamp()"),
-    "now_in_seconds": SQL("extract(epoch FROM clock_timestamp())::float8"),  # no setting changes its format
-    "until": SQL("clock_timestamp() + make_interval(secs => %(lease)s)"),
+    "now": SQL("extract(epoch FROM clock_timestamp())::float8")
 }
 _CREATE = """
 CREATE TABLE {} (
     name text COLLATE "C" PRIMARY KEY,
     record text,
     token text,
-    expires timestamptz
+    expires float8
 )
 """
 # Others may have planted the table. Who owns its schema can replace it; the owner of the database and superusers can do
@@ -181,36 +180,32 @@ class PostgresConnection:
 
 
 async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
-    """Find the table ``name`` or ``schema.name``, or create it, and return its whole name."""
-    table, exists = await _find_table(connection, name)
-    if not exists:
-        with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
-            await connection.execute(SQL(_CREATE).format(table))
-        table, exists = await _find_table(connection, name)  # another session may have created it, perhaps not ours
-        if not exists:
-            raise _unusable(f"another session drops the table {name}, or there is a type of that name")
-    # No function or operator that others have planted is called.
-    await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
-    return table
+    """Find or create the table ``name`` or ``schema.name``, and return its whole name.
 
-
-async def _find_table(connection: AsyncConnection[Any], name: str) -> tuple[Identifier, bool]:
-    """Return the table's whole name and whether it exists, or raise StoreError if it or its schema is not trusted."""
+    Raises StoreError if others could have planted it.
+    """
     schema, _, table = name.rpartition(".")
     values = {
         "table": Identifier(*name.split(".")).as_string(None),
         "schema": Identifier(schema).as_string(None) if schema else None,
     }
-    row = await (await connection.execute(_FIND.encode(), values)).fetchone()
-    if row is None:
-        raise _unusable(f"there is no schema {values['schema']}" if schema else "search_path has no schema")
-    found_in, found, is_own_schema, is_own_table, *owners = row
-    if not (is_own_schema and is_own_table):
-        what = f"the table {found_in}.{found}" if is_own_schema else f"the schema {found_in}"
-        instead = "drop it" if is_own_schema else "drop it, or take it out of search_path"
-        reads = "could read and change what is stored there"
-        raise _unusable(f"{what} belongs to {owners[is_own_schema]}, who {reads}: {instead}")
-    return Identifier(found_in, found or table), found is not None
+    for _ in range(2):
+        row = await (await connection.execute(_FIND.encode(), values)).fetchone()
+        if row is None:
+            raise _unusable(f"there is no schema {values['schema']}" if schema else "search_path has no schema")
+        found_in, found, is_own_schema, is_own_table, *owners = row
+        if not (is_own_schema and is_own_table):
+            what = f"the table {found_in}.{found}" if is_own_schema else f"the schema {found_in}"
+            instead = "drop it" if is_own_schema else "drop it, or take it out of search_path"
+            reads = "could read and change what is stored there"
+            raise _unusable(f"{what} belongs to {owners[is_own_schema]}, who {reads}: {instead}")
+        if found:
+            # No function or operator that others have planted is called.
+            await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
+            return Identifier(found_in, found)
+        with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):  # another session's
+            await connection.execute(SQL(_CREATE).format(Identifier(found_in, table)))
+    raise _unusable(f"another session drops the table {name}, or there is a type of that name")
 
 
 def _is_readable(connection: AsyncConnection[Any]) -> bool:

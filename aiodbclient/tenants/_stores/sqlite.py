@@ -36,12 +36,7 @@ CREATE TABLE credentials (
     expires REAL
 ) WITHOUT ROWID
 """
-_SYNTAX = {name: f":{name}" for name in PARAMETERS} | {
-    "table": "credentials",
-    "now": ":now",
-    "now_in_seconds": ":now",
-    "until": ":now + :lease",
-}
+_SYNTAX = {name: f":{name}" for name in (*PARAMETERS, "now")} | {"table": "credentials"}
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
@@ -156,11 +151,14 @@ def _open(path: Path) -> sqlite3.Connection:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise StoreError(f"cannot use the store {path}: it is a folder or a device, not a file")
-    if status.st_uid not in (0, os.geteuid()):
-        raise StoreError(
-            f"cannot use the store: {path} belongs to user {status.st_uid}, who could read the credentials: "
-            "run this as that user or, if you know the file, take it over with chown"
-        )
+    journal = Path(f"{path.resolve()}-journal")  # it has replaced records, and SQLite undoes what it describes
+    for file in (path, journal):
+        with suppress(FileNotFoundError):  # there may be no journal
+            if (owner := file.stat().st_uid) not in (0, os.geteuid()):
+                raise StoreError(
+                    f"cannot use the store: {file} belongs to user {owner}, who could read the credentials: run this "
+                    "as that user or, if you know the file, take it over with chown"
+                )
     if not status.st_size:
         raise StoreError(
             f"the store {path} is empty: it lost its records, or something else made the file: restore it "

@@ -256,8 +256,7 @@ class Claims(RuleBasedStateMachine):
 
     @rule(seconds=PAUSES)
     def wait(self, seconds: float) -> None:
-        by = "?" if self.kind.dsn is None else "make_interval(secs => ?)"
-        self.kind.execute(self.name, f"UPDATE {{}} SET expires = expires - {by}", seconds)
+        self.kind.execute(self.name, "UPDATE {} SET expires = expires - ?", seconds)
         self.now += seconds
 
     @invariant()

@@ -276,8 +276,9 @@ async def test_planted_function_is_not_called(planted: Planted) -> None:
             f"GRANT ALL ON {planted.app}.aiodbclient_credentials TO PUBLIC",
             "CREATE TABLE public.stolen (lease text); GRANT ALL ON public.stolen TO PUBLIC",
             # A better match than PostgreSQL's own, for a lease that is a small integer.
-            "CREATE FUNCTION public.make_interval(secs smallint) RETURNS interval LANGUAGE sql"
-            " AS $$ INSERT INTO public.stolen VALUES (current_user); SELECT interval '1 hour' $$",
+            "CREATE FUNCTION public.steal(float8, smallint) RETURNS float8 LANGUAGE sql"
+            " AS $$ INSERT INTO public.stolen VALUES (current_user); SELECT 1e12 $$",
+            "CREATE OPERATOR public.+ (FUNCTION = public.steal, LEFTARG = float8, RIGHTARG = smallint)",
         ):
             execute(planted.dsn(planted.tenant), statement)
         await store.renew(await claimed(store, "beta", 60), 60)

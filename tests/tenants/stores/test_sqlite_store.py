@@ -166,6 +166,22 @@ async def test_file_of_another_user_is_refused(path: Path, mode: int) -> None:
     assert (path.read_bytes(), path.stat().st_uid) == (b"", STRANGER)
 
 
+@as_root
+async def test_journal_of_another_user_is_refused(path: Path) -> None:
+    """SQLite would write replaced records into it, or take what it holds for an interrupted change and undo that."""
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+    journal = path.with_name(f"{path.name}-journal")
+    async with SQLiteStore(path) as store:  # the control
+        assert await password(store, "alpha") == "hunter2"
+    journal.unlink(missing_ok=True)
+    journal.touch(0o666)
+    os.chown(journal, STRANGER, STRANGER)
+    with pytest.raises(StoreError, match=rf"tenants.db-journal belongs to user {STRANGER}, who could read the cred"):
+        await SQLiteStore(path).__aenter__()
+    assert (journal.read_bytes(), journal.stat().st_uid) == (b"", STRANGER)
+
+
 async def test_now_is_the_machines_time(path: Path) -> None:
     before = datetime.now(UTC)
     async with SQLiteStore(path) as store:
