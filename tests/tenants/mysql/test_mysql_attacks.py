@@ -15,6 +15,7 @@ import pytest
 from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 
+from aiodbclient.tenants import Problem, ProblemKind
 from aiodbclient.tenants._servers import BaseTenant, ServerState
 
 from ...mysql import run
@@ -229,6 +230,24 @@ async def test_member_of_role_with_rights_is_out(server: Server) -> None:
     assert refused(inside, "INSERT INTO t VALUES (2)")
     assert run(own, "SELECT a FROM t") == [(1,)]
     server.as_root(f"DROP ROLE {outer}, {inner}")
+
+
+async def test_member_of_login_is_out(server: Server) -> None:
+    """MySQL takes any login as a role. Who administers the server may grant it."""
+    tenant, login, _, own = await server.enter(TABLE)
+    _, neighbour, secret = await server.make()
+    server.as_root(f"GRANT '{login}' TO '{neighbour}'")
+    inside = server.connect(neighbour, secret)
+    for each in ("SET ROLE ALL", f"USE `{tenant.database}`", "INSERT INTO t VALUES (1)"):
+        run(inside, each)
+    assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, neighbour)}
+
+    await tenant.repair()
+
+    assert refused(inside, "INSERT INTO t VALUES (2)")
+    assert refused(server.connect(neighbour, secret), f"SET ROLE '{login}'")
+    assert await tenant.problems() == frozenset()
+    assert run(own, "SELECT a FROM t") == [(1,)]
 
 
 async def test_session_that_outlived_its_rights_is_out(server: Server) -> None:

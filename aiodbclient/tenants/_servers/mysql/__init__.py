@@ -64,7 +64,6 @@ UNION ALL SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s LIMIT 
 """
 # SHOW PROCESSLIST hangs while a session changes its user.
 _SESSIONS = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
-_IN_SCHEMA = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_DB = %s LIMIT 1"
 _SIZES = "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
 # The schemas of tables without a file of their own: in the system's tablespace, or of another storage engine.
 _WITHOUT_FILE = """
@@ -199,9 +198,7 @@ class MySQLSteps(TenantSteps):
             if await schemas.exists(schema):
                 return False
             rights.check_name(schema)
-            await rights.revoke_access(schema)  # before it exists: a next try would find it, and leave them
-            if await schema.run(_IN_SCHEMA, schema.name):  # an earlier one of this name: they keep their rights
-                await kill.end_in_schema(schema)
+            await _end_access(schema)  # to an earlier one of this name. A next try would find this one, and leave it
             await schema.run(f"CREATE DATABASE {identifier(schema.name)}")
             return True
 
@@ -214,7 +211,7 @@ class MySQLSteps(TenantSteps):
     async def end_logins(self, ending: Collection[str], /) -> None:
         await self._release_views(ending)  # before, so that they work all the time
         async with self._server.schema(self._tenant) as schema:
-            await accounts.end(schema, ending)
+            await kill.end(schema, ending)
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
         """See ``TenantSteps``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
@@ -240,24 +237,18 @@ class MySQLSteps(TenantSteps):
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._tenant) as schema:
-            await schemas.make_writable(schema)
             existing = await accounts.accounts(schema, wanted)
-            await accounts.end(schema, await kill.disabled_logins_inside(schema))
-            await rights.revoke_access(schema, existing)
-            await kill.end_in_schema(schema, await rights.strangers_inside(schema, existing))
             ours = [each.login for each in existing.values() if each.is_ours and not each.is_locked]
             working = [login for login in ours if login in wanted]
             for login in working:
                 await accounts.restore_login(schema, login, wanted[login])
+            await _end_access(schema, existing)
             await kill.end_elsewhere(schema, working)
             await schemas.release_views(schema, [login for login in existing if login not in wanted])
 
     async def lock_out(self) -> None:
         async with self._server.schema(self._tenant) as schema:
-            await rights.revoke_access(schema)
-            await accounts.end(schema, await kill.disabled_logins_inside(schema))
-            await kill.end_in_schema(schema)
-            await schemas.make_writable(schema)
+            await _end_access(schema)
 
     async def adopt(self) -> str | None:
         async with self._server.schema(self._tenant) as schema:
@@ -277,10 +268,8 @@ class MySQLSteps(TenantSteps):
                     f"{', '.join(programs[:20])}; drop them, and run it again; nothing was changed",
                     status=409,
                 )
-            await accounts.end(schema, {*ours} - {*goes_on} | await kill.disabled_logins_inside(schema))
-            await schemas.make_writable(schema)
-            await rights.revoke_access(schema, goes_on)
-            await kill.end_in_schema(schema, await rights.strangers_inside(schema, goes_on))
+            await kill.end(schema, {*ours} - {*goes_on})
+            await _end_access(schema, goes_on)
             return goes_on[0] if goes_on else None
 
     async def drop_database(self) -> None:
@@ -293,6 +282,14 @@ class MySQLSteps(TenantSteps):
 def _decoded(name: str) -> str:
     """The schema of a table or file, as InnoDB names it."""
     return re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
+
+
+async def _end_access(schema: Schema, ours: Collection[str] | None = None) -> None:
+    """End the rights and sessions in the schema of all but ``ours`` and who may enter every schema, or of everybody."""
+    await rights.revoke_access(schema, ours or ())
+    await kill.end(schema, await kill.disabled_logins_inside(schema))
+    await kill.end_in_schema(schema, () if ours is None else {*ours} | await rights.may_enter_all(schema))
+    await schemas.make_writable(schema)
 
 
 async def _state(schema: Schema) -> ServerState:

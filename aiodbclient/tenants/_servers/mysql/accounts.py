@@ -5,16 +5,11 @@ can set another password without the current one.
 
 The server removes the password from its logs. While the statement runs, who has PROCESS can see it: the administrator
 and the users that the API makes. Each of them may set the password of any login.
-
-A login that ends loses its rights first, so who enters later, or resists, can do nothing. A limit of one statement an
-hour stops its open sessions, because the server applies it to them too. Then ``kill`` ends them. Each step is done for
-all logins before the next step. So a login that resists does not protect the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from functools import partial
+from collections.abc import Collection
 
 from attrs import frozen
 
@@ -22,9 +17,7 @@ from ...._masking import Secret
 from ....errors import ConflictError
 from ..._naming import Role
 from ...errors import GrantError
-from .. import new_password
-from .connection import LockedError, Schema
-from .kill import end_sessions
+from .connection import Schema
 from .rights import RIGHTS, set_rights
 
 _OPTIONS = (
@@ -85,39 +78,3 @@ async def restore_login(schema: Schema, login: str, role: Role) -> None:
     """Set the rights and limits of a login, and unlock it. Its password stays."""
     await set_rights(schema, login, RIGHTS[role])
     await schema.run(f"ALTER USER %s@'%%' {_OPTIONS.format(schema.most)} ACCOUNT UNLOCK", login)
-
-
-async def end(schema: Schema, logins: Collection[str]) -> None:
-    """Revoke all rights of logins, lock them, and end their sessions, also those of logins that are gone."""
-    if not logins:
-        return
-    existing = [login for login in await accounts(schema, {*logins, schema.name}) if login in logins]
-    failed = await _lock_out(schema, existing)
-    try:
-        await end_sessions(schema, logins)
-    except GrantError as error:
-        failed.append(error)
-    if failed:
-        raise failed[0]
-
-
-async def _lock_out(schema: Schema, logins: Collection[str]) -> list[GrantError]:
-    """Take the rights of logins, and lock them. Return why this failed for some."""
-    changes: list[Callable[[], Awaitable[object]]]
-    changes = [partial(set_rights, schema, login, frozenset()) for login in logins]
-    changes += [partial(_lock, schema, login) for login in logins]
-    failed = list[GrantError]()
-    for change in changes:
-        try:
-            await change()
-        except LockedError:  # so are the accounts of all
-            raise
-        except GrantError as error:
-            failed.append(error)
-    return failed
-
-
-async def _lock(schema: Schema, login: str) -> None:
-    """Lock an account with another password, and stop its open sessions: each may run one statement an hour."""
-    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {schema.most} ACCOUNT LOCK"
-    await schema.run(f"ALTER USER %s@'%%' IDENTIFIED BY %s {limits}", login, new_password())

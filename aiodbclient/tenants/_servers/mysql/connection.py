@@ -61,6 +61,13 @@ _REFUSALS: Mapping[object, type[LoginRefusedError]] = {
     3159: LoginRefusedError,  # the server requires TLS
     3955: LoginRefusedError,  # the account is locked after too many wrong passwords
 }
+# As far as the server says it.
+_LOCK_HOLDERS = """
+SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.metadata_locks
+JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
+WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin IN ('mysql', %s) AND LOCK_STATUS = 'GRANTED'
+AND PROCESSLIST_ID <> CONNECTION_ID()
+"""
 # What aiomysql raises in addition to its own errors, for example if the server speaks another protocol.
 _NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
 
@@ -187,25 +194,15 @@ class Schema:
             return await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
         except LockedError as locked:
             reason = str(locked)
-        if found := {*(await self.lock_holders("mysql", self.name)).values()}:
-            reason += f". These logins hold locks: {', '.join(sorted(map(repr, found)))}"
+        holders = await self.session.rows(_LOCK_HOLDERS, self.name, tenant=self.names.tenant)
+        if holders:
+            reason += f". These logins hold locks: {', '.join(sorted(repr(user) for (user,) in holders))}"
         else:  # whoever knows the name of the transaction can commit it
             reason += (
                 ". No session holds one, but a prepared transaction (XA) may. Run XA ROLLBACK with its name, or ask "
                 "the provider to: XA RECOVER lists it to XA_RECOVER_ADMIN. Then run this again"
             )
         raise LockedError(reason, tenant=self.names.tenant)
-
-    async def lock_holders(self, *schemas: str) -> dict[int, str]:
-        """Return the threads that hold locks in these schemas, and their users, as far as the server says it."""
-        query = (
-            "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.metadata_locks "
-            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
-            f"WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin IN ({', '.join(['%s'] * len(schemas))}) "
-            "AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID <> CONNECTION_ID()"
-        )
-        found = await self.session.rows(query, *schemas, tenant=self.names.tenant)
-        return {int(thread): str(user) for thread, user in found}
 
 
 async def connect(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:

@@ -1,4 +1,8 @@
-"""End sessions, also those that resist.
+"""End logins and sessions, also those that resist.
+
+A login that ends loses its rights first, so who enters later, or resists, can do nothing. A limit of one statement an
+hour stops its open sessions, because the server applies it to them too. Then they are killed. Each step is done for all
+logins before the next step. So a login that resists does not protect the others.
 
 An administrator without SUPER or CONNECTION_ADMIN cannot KILL the sessions of others, but a session can KILL those of
 its own user name. So we log in with an account of that name for our own host::
@@ -14,15 +18,18 @@ to log in before the end may still enter, without a right.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
 from ...._masking import Secret
 from ...errors import GrantError
 from .. import LoginRefusedError, ServerUnreachableError, new_password
-from .connection import Schema, Session
+from .accounts import accounts
+from .connection import LockedError, Schema, Session
+from .rights import set_rights
 
 ENDING_SECONDS = 30.0  # in which sessions have to end
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
@@ -38,14 +45,16 @@ _COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
 _OPEN_TO_ALL = (None, "information_schema", "performance_schema")
 # SHOW PROCESSLIST hangs while a session changes its user (COM_CHANGE_USER). The scheduler of events is a Daemon.
 _THREADS = """
-SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND FROM performance_schema.threads
-WHERE PROCESSLIST_USER IS NOT NULL AND NOT PROCESSLIST_COMMAND <=> 'Daemon'
+SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND, THREAD_ID IN (
+    SELECT OWNER_THREAD_ID FROM performance_schema.metadata_locks
+    WHERE OBJECT_SCHEMA COLLATE utf8mb4_bin = %s AND LOCK_STATUS = 'GRANTED')
+FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL AND NOT PROCESSLIST_COMMAND <=> 'Daemon'
 """
 _CHANGING = "Change user"
+_CHANGERS = "SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_COMMAND = %s"
 # In a session of the administrator for the same schema, as the name of its program shows.
 _EARLIER = """
-SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_DB, PROCESSLIST_COMMAND FROM performance_schema.threads
-JOIN performance_schema.session_account_connect_attrs USING (PROCESSLIST_ID)
+SELECT PROCESSLIST_ID FROM performance_schema.session_account_connect_attrs
 WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = (
     SELECT ATTR_VALUE FROM performance_schema.session_account_connect_attrs
     WHERE ATTR_NAME = 'program_name' AND PROCESSLIST_ID = CONNECTION_ID())
@@ -59,66 +68,60 @@ class Thread(NamedTuple):
     user: str
     schema: str | None
     command: str
-
-
-async def threads(schema: Schema) -> list[Thread]:
-    return [Thread(*row) for row in await schema.run(_THREADS)]
+    has_locks: bool  # in the tenant's schema
 
 
 async def end_stale_sessions(schema: Schema) -> None:
     """End what earlier processes still run for the tenant."""
-
-    async def earlier() -> list[Thread]:
-        return [Thread(*row) for row in await schema.run(_EARLIER)]
-
     await _drop_kill_accounts(schema)
+    earlier = {number for (number,) in await schema.run(_EARLIER)}
     left = "an earlier operation on the tenant, such as a removal that drops many tables, still runs on the server"
-    await _end_threads(schema, earlier, left=left)
+    await _end_threads(schema, lambda each: each.number in earlier, left=left)
 
 
-async def end_sessions(schema: Schema, logins: Collection[str]) -> None:
-    """End all sessions of logins that are locked, whether their accounts exist or not."""
-    # These began before the login was locked, so they may enter with its old password as late as they like.
-    early = {number for number, *_ in await lasting(schema, f"{_THREADS} AND PROCESSLIST_COMMAND = '{_CHANGING}'")}
-
-    async def theirs() -> list[Thread]:
-        return [
-            each
-            for each in await threads(schema)
-            if each.user in logins or (each.number in early and each.command == _CHANGING)
-        ]
-
-    await _end_threads(schema, theirs, logins)
-
-
-async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> None:
-    """End every session that uses the schema, of the users ``whose``, or whosever it is."""
-    if whose is not None and not whose:
+async def end(schema: Schema, logins: Collection[str]) -> None:
+    """Revoke all rights of logins, lock them, and end their sessions, also those of logins that are gone."""
+    if not logins:
         return
+    existing = [login for login in await accounts(schema, logins) if login in logins]
+    failed = list[GrantError]()
+    for step in (partial(set_rights, schema, wanted=frozenset()), partial(_lock, schema)):
+        for login in existing:
+            try:
+                await step(login)
+            except LockedError:  # so are the accounts of all
+                raise
+            except GrantError as error:
+                failed.append(error)
+    # These began before the login was locked, so they may enter with its old password as late as they like.
+    early = {number for (number,) in await lasting(schema, _CHANGERS, _CHANGING)}
+    try:
+        await _end_threads(
+            schema,
+            lambda each: each.user in logins or (each.number in early and each.command == _CHANGING),
+            logins,
+        )
+    except GrantError as error:
+        failed.append(error)
+    if failed:
+        raise failed[0]
 
-    async def in_schema() -> list[Thread]:
-        """Return the sessions in the schema, and those whose transactions hold locks there."""
-        holders = await schema.lock_holders(schema.name)
-        return [
-            each
-            for each in await threads(schema)
-            if (whose is None or each.user in whose) and (each.schema == schema.name or each.number in holders)
-        ]
 
-    await _end_threads(schema, in_schema)
+async def _lock(schema: Schema, login: str) -> None:
+    """Lock an account with another password, and stop its open sessions: each may run one statement an hour."""
+    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {schema.most} ACCOUNT LOCK"
+    await schema.run(f"ALTER USER %s@'%%' IDENTIFIED BY %s {limits}", login, new_password())
+
+
+async def end_in_schema(schema: Schema, spared: Collection[str] = ()) -> None:
+    """End the sessions that are in the schema or hold locks there, except those of the users ``spared``."""
+    await _end_threads(schema, lambda each: (each.schema == schema.name or each.has_locks) and each.user not in spared)
 
 
 async def end_elsewhere(schema: Schema, logins: Collection[str]) -> None:
     """End the sessions of logins in the schemas of others: they keep the rights that the logins had there."""
-
-    async def elsewhere() -> list[Thread]:
-        return [
-            each
-            for each in await threads(schema)
-            if each.user in logins and each.schema not in (schema.name, *_OPEN_TO_ALL)
-        ]
-
-    await _end_threads(schema, elsewhere, logins)
+    open_to_them = (schema.name, *_OPEN_TO_ALL)
+    await _end_threads(schema, lambda each: each.user in logins and each.schema not in open_to_them, logins)
 
 
 async def disabled_logins_inside(schema: Schema) -> set[str]:
@@ -142,17 +145,17 @@ async def lasting(schema: Schema, query: str, *values: object) -> list[tuple[Any
 
 
 async def _end_threads(
-    schema: Schema,
-    find: Callable[[], Awaitable[Collection[Thread]]],
-    logins: Collection[str] = (),
-    *,
-    left: str = "",
+    schema: Schema, is_theirs: Callable[[Thread], bool], logins: Collection[str] = (), *, left: str = ""
 ) -> None:
-    """Kill the threads that ``find`` returns until it returns none, by an account of each user's name for our host."""
+    """Kill the other sessions for which ``is_theirs`` until there is none, by an account of each user's name."""
     until, reasons = monotonic() + ENDING_SECONDS, list[str]()
     ours, killed, passwords = {schema.session.thread_id()}, set[tuple[int, str]](), dict[str, Secret]()
     async with AsyncExitStack() as kill_accounts:
-        while found := [each for each in await find() if each.number not in ours]:
+        while True:
+            threads = [Thread(*row) for row in await schema.run(_THREADS, schema.name)]
+            found = [each for each in threads if each.number not in ours and is_theirs(each)]
+            if not found:
+                return
             if monotonic() > until:
                 users = ", ".join(sorted({repr(each.user) for each in found}))
                 what = left or f"sessions of {users} did not end within {ENDING_SECONDS:.0f} seconds"

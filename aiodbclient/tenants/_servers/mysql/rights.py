@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from operator import attrgetter
 from typing import TypeAlias
 
 from attrs import frozen
@@ -26,17 +27,13 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
 }
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
-# The logins of clients. A thread of the server has no type of connection.
-_INSIDE = """
-SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads
-WHERE PROCESSLIST_DB COLLATE utf8mb4_bin = %s AND CONNECTION_TYPE IS NOT NULL AND PROCESSLIST_USER IS NOT NULL
-"""
 # Who may enter every schema: the provider's accounts, and the users that the API makes.
 _EVERYWHERE = """
 SELECT User FROM mysql.user WHERE 'Y' IN (Select_priv, Insert_priv, Update_priv, Delete_priv, Create_priv, Drop_priv,
     References_priv, Index_priv, Alter_priv, Create_tmp_table_priv, Lock_tables_priv, Execute_priv, Create_view_priv,
     Show_view_priv, Create_routine_priv, Alter_routine_priv, Event_priv, Trigger_priv)
 """
+_ROLES = "SELECT FROM_USER, TO_USER, FROM_HOST, TO_HOST FROM mysql.role_edges WHERE %s IN (FROM_USER, TO_USER)"
 _NAME = r"`(?:[^`]|``)*`"
 _GRANT = re.compile(
     rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
@@ -85,40 +82,28 @@ async def owners(schema: Schema) -> set[str]:
 
 
 async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> None:
-    """Revoke all rights in the tenant's schema except those of ``ours``. A session in it keeps them until it ends."""
-    others = await access_of_others(schema, ours)
-    for one in others:
-        if not one.is_wide:
-            for what in ("GRANT OPTION", "ALL PRIVILEGES"):
-                statement = f"REVOKE {what} ON {one.on} FROM %s@%s"
-                await schema.run(statement, one.user, one.host, fine=_NO_SUCH_GRANT)
-    refuse_wide(schema, others)
+    """Revoke all rights in the tenant's schema except those of ``ours``. A session in it keeps them until it ends.
 
-
-async def strangers_inside(schema: Schema, ours: Collection[str]) -> set[str]:
-    """Return the users with a session in the schema who may not enter every schema, and are none of ``ours``."""
-    inside = {str(user) for (user,) in await schema.run(_INSIDE, schema.name)}
-    may_enter = {*ours, schema.session.user, *(str(user) for (user,) in await schema.run(_EVERYWHERE))}
-    return inside - await _with_members(schema, may_enter)
-
-
-async def _with_members(schema: Schema, users: set[str]) -> set[str]:
-    """Return the users, and who has their rights because they are roles."""
-    edges = await schema.run("SELECT FROM_USER, TO_USER FROM mysql.role_edges")
-    while more := {str(member) for role, member in edges if role in users} - users:
-        users = users | more
-    return users
-
-
-def refuse_wide(schema: Schema, others: Collection[Access]) -> None:
-    """Raise GrantError for a pattern that matches other schemas too."""
-    for one in others:
+    Raises GrantError for a pattern that matches other schemas too.
+    """
+    for one in sorted(await access_of_others(schema, ours), key=attrgetter("is_wide")):
         if one.is_wide:
             on, who = one.on.replace("%%", "%"), f"{one.user}@{one.host}"
             raise schema.error(
                 f"{who} has rights on the schemas that match {on}, which include the tenant's: revoke them "
                 f"(REVOKE ALL PRIVILEGES ON {on} FROM {who}) and run it again"
             )
+        for what in ("GRANT OPTION", "ALL PRIVILEGES"):
+            await schema.run(f"REVOKE {what} ON {one.on} FROM %s@%s", one.user, one.host, fine=_NO_SUCH_GRANT)
+
+
+async def may_enter_all(schema: Schema) -> set[str]:
+    """Return the users who may enter every schema, and who has their rights because they are roles."""
+    users = {schema.session.user, *(str(user) for (user,) in await schema.run(_EVERYWHERE))}
+    edges = await schema.run("SELECT FROM_USER, TO_USER FROM mysql.role_edges")
+    while more := {str(member) for role, member in edges if role in users} - users:
+        users |= more
+    return users
 
 
 def check_name(schema: Schema) -> None:
@@ -138,11 +123,11 @@ async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None
 
 async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[RightsChange]:
     """Return the missing statements: after them, a login has the rights ``wanted`` and no others."""
-    roles = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
-    steps: list[RightsChange] = [
-        ("REVOKE %s@%s FROM %s@'%%'", (role, host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role))
-        for role, host in await schema.run(roles, login)
-    ]
+    steps = list[RightsChange]()
+    for role, member, *hosts in await schema.run(_ROLES, login):
+        is_role = role == login  # and the member may do what the login may
+        problem = Problem(ProblemKind.OPEN_TO_OTHERS, member) if is_role else Problem(ProblemKind.TOO_MANY_RIGHTS, role)
+        steps.append(("REVOKE %s@%s FROM %s@%s", (role, hosts[0], member, hosts[1]), problem))
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
     for on, rights in held.items():
         if on == own and "ALL PRIVILEGES" in rights and wanted:  # so that what it keeps is never revoked

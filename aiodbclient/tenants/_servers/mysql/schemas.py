@@ -15,7 +15,8 @@ SELECT ROUTINE_SCHEMA, ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTIN
 UNION ALL SELECT TRIGGER_SCHEMA, 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
 UNION ALL SELECT EVENT_SCHEMA, 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s
 """
-_CREATE_VIEW = re.compile(r"CREATE (ALGORITHM=\w+) DEFINER=`[^`]+`@`%` SQL SECURITY \w+ VIEW ")
+# MySQL 9 has kinds of views too: MATERIALIZED stands before the definer, and JSON RELATIONAL DUALITY before VIEW.
+_CREATE_VIEW = re.compile(r"CREATE ([^`]*)DEFINER=`[^`]+`@`%` SQL SECURITY \w+ ([A-Z ]*VIEW )")
 
 
 async def exists(schema: Schema) -> bool:
@@ -42,7 +43,7 @@ async def release_views(schema: Schema, logins: Collection[str]) -> None:
             if made := _CREATE_VIEW.match(statement):
                 await schema.run("SET SESSION collation_connection = %s", collation)
                 rest = statement[made.end() :].replace("%", "%%")
-                await schema.run(f"CREATE OR REPLACE {made[1]} SQL SECURITY INVOKER VIEW {rest}")
+                await schema.run(f"CREATE OR REPLACE {made[1]}SQL SECURITY INVOKER {made[2]}{rest}")
 
 
 async def make_writable(schema: Schema) -> None:
