@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve
 
-from ..._http.tries import with_message
+from ..._http.retry import with_message
 from ...clusters import Cluster
 from ...engines import MYSQL, Engine
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError, UnsupportedOperationError
