@@ -300,7 +300,7 @@ async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: Clus
     assert not truth.reset
 
 
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_polls")
 @pytest.mark.parametrize("lost", [False, True])
 async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluster, lost: bool) -> None:
     """Not even if the API cannot read it yet. Found by test_random_faults."""
