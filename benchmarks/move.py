@@ -13,7 +13,8 @@ from pathlib import Path
 from time import perf_counter
 
 from aiodbclient.sandbox import Sandbox
-from tests.tenants.moves import opened, sql, writing
+from tests.tenants.moves import opened, writing
+from tests.tenants.programs import ask
 
 MEGABYTES = 100
 
@@ -30,7 +31,7 @@ async def measure(sandbox: Sandbox, ids: list[str]) -> bool:
         async with opened(sandbox, ids[0], ids[1], Path(folder, "store")) as two:
             tenants = two.tenants()
             home = await tenants.ensure("alpha")
-            await sql(home, *FILL)
+            await ask(home, *FILL)
             async with writing(tenants, "alpha", before=500, after=1000) as writes:
                 started = perf_counter()
                 [moved] = [each async for each in tenants.move(["alpha"], to=two.new)]

@@ -15,7 +15,7 @@ from psycopg.sql import Composable
 
 from aiodbclient import Cluster, DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Claim, Credential, SQLiteStore, Store, Tenants
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.connection import Session
 
@@ -24,7 +24,7 @@ from ..sweeping import sweep
 from .clients import client_of
 from .managed import INSTALLED, Managed
 from .moves import Two, opened
-from .own_stores import Stores
+from .own_stores import HookedStore, Stores
 from .servers import RestartablePostgres
 from .tenant import Tenant
 
@@ -50,13 +50,19 @@ class Place:
     sandbox: Sandbox
     client: DatabaseClient
     cluster: Cluster
-    store: SQLiteStore
+    store: HookedStore
     prefix: str
     path: Path
     _before: int
 
-    def tenants(self, **options: object) -> Tenants:
-        return Tenants(self.cluster, self.store, **({"prefix": self.prefix} | options))  # type: ignore[arg-type]
+    def tenants(self, *, store: Store | None = None, **options: Any) -> Tenants:
+        return Tenants(self.cluster, store or self.store, **{"prefix": self.prefix} | options)
+
+    @asynccontextmanager
+    async def another_process(self) -> AsyncIterator[Tenants]:
+        """The same tenants, by a store of its own."""
+        async with SQLiteStore(self.path) as store:
+            yield self.tenants(store=store)
 
     def sent(self) -> list[tuple[str | None, str | None]]:
         """The operations and names of the requests since the test began. The names lack the test's prefix."""
@@ -104,14 +110,16 @@ async def two(two_clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIt
 
 
 @pytest.fixture
-def tenants(two: Two) -> Tenants:
-    """The tenants on two clusters. The first one gets the new ones."""
-    return two.tenants()
+def tenants(request: pytest.FixtureRequest) -> Tenants:
+    """The tenants at the place that the test has. Of two clusters, the first one gets the new ones."""
+    its = next(each for each in ("two", "anywhere", "my_place", "place") if each in (*request.fixturenames, "place"))
+    place: Two | Place = request.getfixturevalue(its)
+    return place.tenants()
 
 
 @pytest.fixture
 async def alpha(tenants: Tenants) -> Credential:
-    """A tenant on the first of two clusters."""
+    """A tenant there."""
     return await tenants.ensure("alpha")
 
 
@@ -201,7 +209,7 @@ def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.
 
 @asynccontextmanager
 async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Place]:
-    async with client_of(sandbox) as client, SQLiteStore(path) as store:
+    async with client_of(sandbox) as client, HookedStore(path) as store:
         prefix = f"t{next(_used)}_"
         yield Place(sandbox, client, client.cluster(cluster), store, prefix, path, len(sandbox.requests))
         sandbox.faults.clear()

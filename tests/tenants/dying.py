@@ -15,7 +15,7 @@ from aiodbclient.tenants._operations.tenant import Tenant
 
 from .clients import client_of
 from .conftest import Place
-from .own_stores import record_of
+from .own_stores import HookedStore, record_of
 from .store_contract import claimed
 
 
@@ -86,23 +86,18 @@ async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[obje
     return False
 
 
-class BegunStore(SQLiteStore):
-    """A store that cancels ``task`` once an operation is stored."""
-
-    task: asyncio.Task[Any]
-
-    async def save(self, claim: Any, record: TenantRecord | None, *, release: bool = False) -> None:
-        await super().save(claim, record, release=release)
-        self.task.cancel()
-        await asyncio.Event().wait()
-
-
 async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:
     """Run ``work`` on one tenant, and cancel it when its operation is stored, before its first step."""
-    async with BegunStore(place.path) as store:
-        store.task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, prefix=place.prefix))))
-        await asyncio.wait([store.task])
-        assert store.task.cancelled()
+
+    async def cancel(*_: object) -> None:
+        task.cancel()
+        await asyncio.Event().wait()
+
+    async with HookedStore(place.path) as store:
+        store.after_save = cancel
+        task = asyncio.ensure_future(_awaited(work(place.tenants(store=store))))
+        await asyncio.wait([task])
+        assert task.cancelled()
 
 
 async def _awaited(work: Awaitable[object]) -> object:

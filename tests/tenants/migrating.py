@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from aiodbclient import DatabaseClient
 from aiodbclient.engines import Engine
-from aiodbclient.tenants import Credential, Login, SQLiteStore, TenantRecord, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 from .mortal import PROCESSES
-from .store_contract import claimed
+from .store_contract import a_record, put
 
 NAMES = [f"t{number:03}" for number in range(100)]
 
@@ -22,18 +21,7 @@ NAMES = [f"t{number:03}" for number in range(100)]
 async def fill(store: SQLiteStore, cluster: str, prefix: str) -> None:
     """Store a record for each of ``NAMES``; no server has them, and none is asked."""
     for name in NAMES:
-        login = Login(username=f"{prefix}{name}", password="a password", created=datetime.now(UTC))
-        record = TenantRecord(
-            name=name,
-            cluster=cluster,
-            cluster_name="pg",
-            database=prefix + name,
-            host="127.0.0.1",
-            port=5432,
-            engine=Engine.PG,
-            logins=(login,),
-        )
-        await store.save(await claimed(store, name), record, release=True)
+        await put(store, a_record(name, cluster=cluster, database=prefix + name))
 
 
 def note(path: Path, name: str) -> None:

@@ -1,33 +1,33 @@
-"""Two clusters, statements of both engines, and a program that writes all the time, to test and measure moves."""
+"""Two clusters, and a program that writes all the time, to test and measure moves."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
-import aiomysql
 import psycopg
-import pymysql
 from attrs import define, field
 from psycopg import AsyncConnection
 
 from aiodbclient import Cluster, DatabaseClient
 from aiodbclient._http.call import RequestStats
-from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+from aiodbclient.tenants import Credential, TenantPools, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import TenantUnavailableError
 
 from ..waiting import until
 from .clients import client_of
+from .own_stores import HookedStore
+from .programs import ask, run
+from .servers import RestartablePostgres
 
 _used = iter(range(10**6))
 _WRITERS = 4
-_FAILURES = (psycopg.Error, pymysql.Error, OSError, RuntimeError)  # of a statement or login
+_FAILURES = (psycopg.Error, OSError, RuntimeError)  # of a statement or login
 
 
 @define
@@ -36,7 +36,7 @@ class Two:
 
     sandbox: Sandbox
     client: DatabaseClient
-    store: SQLiteStore
+    store: HookedStore
     path: Path
     old: Cluster
     new: Cluster
@@ -51,70 +51,22 @@ class Two:
 
 @asynccontextmanager
 async def opened(sandbox: Sandbox, old: str, new: str, path: Path) -> AsyncIterator[Two]:
-    async with client_of(sandbox) as client, SQLiteStore(path) as store:
+    async with client_of(sandbox) as client, HookedStore(path) as store:
         yield Two(sandbox, client, store, path, client.cluster(old), client.cluster(new))
 
 
-async def connected(credential: Credential) -> Any:
-    """A connection of the driver that a tenant's program uses."""
-    if credential.engine in POSTGRESQL:
-        return await AsyncConnection.connect(credential.uri, autocommit=True)
-    return await aiomysql.connect(
-        host=credential.host,
-        port=credential.port,
-        user=credential.username,
-        password=credential.password,
-        db=credential.database,
-        ssl=credential.ssl_context(),
-        autocommit=True,
-    )
+@asynccontextmanager
+async def between(source: RestartablePostgres, target: RestartablePostgres, folder: Path) -> AsyncIterator[Two]:
+    """Two clusters on these servers, which are stopped afterwards."""
+    with closing(source), closing(target), Sandbox(windows=[]) as sandbox:
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
+        async with opened(sandbox, old, new, folder / "store") as two:
+            yield two
 
 
-async def close(connection: Any) -> None:
-    closing = connection.close()
-    if closing is not None:  # psycopg's is a coroutine
-        await closing
-
-
-async def run(connection: Any, *statements: str) -> list[Any]:
-    """Run statements, and return the rows of the last one."""
-    rows = list[Any]()
-    async with connection.cursor() as cursor:
-        for statement in statements:
-            await cursor.execute(statement)
-            rows = [] if cursor.description is None else list(await cursor.fetchall())
-    return rows
-
-
-async def administrator_of(cluster: Cluster, database: str) -> str:
-    """The URI with which the administrator of a cluster enters a database."""
-    connection = (await cluster.info()).connection
-    assert connection is not None
-    return connection.uri_for(await cluster.users.get("doadmin"), database)
-
-
-async def administer(cluster: Cluster, *statements: str) -> list[Any]:
-    """Run statements as the administrator of a cluster, and return the rows of the last one."""
-    uri = await administrator_of(cluster, "defaultdb")
-    async with await AsyncConnection.connect(uri, autocommit=True) as session:
-        return await run(session, *statements)
-
-
-async def sql(credential: Credential, *statements: str) -> list[Any]:
-    """Run statements as a tenant's program, and return the rows of the last one."""
-    connection = await connected(credential)
-    try:
-        return await run(connection, *statements)
-    finally:
-        await close(connection)
-
-
-async def enters(credential: Credential) -> bool:
-    try:
-        await sql(credential, "SELECT 1")
-    except _FAILURES:
-        return False
-    return True
+async def connected(credential: Credential) -> AsyncConnection[Any]:
+    """A connection of a tenant's program."""
+    return await AsyncConnection.connect(credential.uri, autocommit=True)
 
 
 async def left_on(tenants: Tenants, cluster: Cluster, name: str) -> tuple[bool, list[str]]:
@@ -143,13 +95,13 @@ async def moved_beside(two: Two, neighbour: Credential) -> Any:
                     await run(session, f"INSERT INTO t VALUES ({len(acknowledged)})")
                     acknowledged.add(len(acknowledged))
             finally:
-                await close(session)
+                await session.close()
         locked_out += 1
         await asyncio.sleep(0.02)
     moved = moving.result()
     assert moved.error is None
     assert locked_out > 1
-    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    assert acknowledged <= {number for (number,) in await ask(moved.credential, "SELECT n FROM t")}
     return moved
 
 
@@ -162,7 +114,7 @@ class Writes:
 
     async def lost(self, credential: Credential) -> set[int]:
         """Those that were acknowledged, and are not in the database."""
-        return self.acknowledged - {number for (number,) in await sql(credential, "SELECT n FROM t")}
+        return self.acknowledged - {number for (number,) in await ask(credential, "SELECT n FROM t")}
 
 
 @asynccontextmanager
@@ -181,7 +133,10 @@ async def writing(tenants: Tenants, name: str, before: int = 30, after: int = 10
                 writes.errors.append(str(error))
                 await asyncio.sleep(0.02)
 
-    async with TenantPools(tenants, open=connected, close=close, max_pools=20) as pools, asyncio.TaskGroup() as tasks:
+    async with (
+        TenantPools(tenants, open=connected, close=AsyncConnection[Any].close, max_pools=20) as pools,
+        asyncio.TaskGroup() as tasks,
+    ):
         writers = [tasks.create_task(write(pools)) for _ in range(_WRITERS)]
         await until(lambda: len(writes.acknowledged) >= before)
         yield writes
@@ -200,7 +155,7 @@ async def moved_while_written(two: Two, tenants: Tenants) -> Any:
     assert len(writes.acknowledged) > during
     assert await writes.lost(moved.credential) == set()
     one = min(writes.acknowledged)  # the control
-    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
+    await ask(moved.credential, f"DELETE FROM t WHERE n = {one}")
     assert await writes.lost(moved.credential) == {one}
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert [each.problems async for each in tenants.check(["alpha"])] == [()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from aiodbclient.tenants._servers.mysql import MySQLServer
 
 from ..mysql import administrator, in_grant, run
 from .tenant import Tenant
+from .threads import repeating
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
@@ -92,6 +93,25 @@ class Server:
         )
         self._held.callback(suppressed, session.close)
         return session
+
+    @contextmanager
+    def repeated(
+        self, statement: str, login: str, password: str, db: str
+    ) -> Iterator[tuple[list[int], list[Exception]]]:
+        """A program logs in and runs a statement all the time. Yields how often, and its errors."""
+        times, failures = [0], list[Exception]()
+
+        def use() -> None:
+            try:
+                session = self.connect(login, password, db)
+                run(session, statement)
+                session.close()
+            except pymysql.MySQLError as error:
+                failures.append(error)
+            times[0] += 1
+
+        with repeating(use):
+            yield times, failures
 
     def sessions(self, login: str) -> list[int]:
         return [row[0] for row in self.as_root("SHOW PROCESSLIST") if row[1] == login]

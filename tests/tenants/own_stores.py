@@ -1,16 +1,19 @@
-"""Both stores of the package, side by side."""
+"""Both stores of the package, side by side, and one that a test steps into."""
 
 from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from aiodbclient.tenants import Credential, Login, PostgresStore, SQLiteStore, Store, TenantRecord
+from aiodbclient.tenants import Claim, Credential, Login, PostgresStore, SQLiteStore, Store, TenantRecord
+
+Hook = Callable[[Claim, TenantRecord | None, bool], Awaitable[object]]
 
 
 def expire(path: Path) -> None:
@@ -18,6 +21,20 @@ def expire(path: Path) -> None:
     with closing(sqlite3.connect(path)) as store:
         store.execute("UPDATE credentials SET expires = 0")
         store.commit()
+
+
+class HookedStore(SQLiteStore):
+    """A store that calls functions of the test before and after each ``save``, if there are some."""
+
+    before_save: Hook | None = None
+    after_save: Hook | None = None
+
+    async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
+        if self.before_save is not None:
+            await self.before_save(claim, record, release)
+        await super().save(claim, record, release=release)
+        if self.after_save is not None:
+            await self.after_save(claim, record, release)
 
 
 async def password(store: Store, name: str) -> str | None:
@@ -56,10 +73,6 @@ class Stores:
         if self.dsn is None:
             return SQLiteStore(self.folder / name, key)
         return PostgresStore(self.dsn, f"{name}_{self._run}", key)
-
-    def place(self, name: str) -> str:
-        """The store, as ``claimer`` takes it."""
-        return f"{self.folder / name}" if self.dsn is None else f"{self.dsn} {name}_{self._run}"
 
     def execute(self, name: str, statement: str, *values: object) -> list[Any]:
         """Run a statement on the records, with ``{}`` and ``?`` for the table and each value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,20 @@ import psycopg
 import pymysql
 from psycopg import AsyncConnection
 
+from aiodbclient import Cluster
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._servers.mysql.connection import Cursor, Session
 
-from .moves import run
+
+async def run(connection: Any, *statements: str) -> list[Any]:
+    """Run statements, and return the rows of the last one."""
+    rows = list[Any]()
+    async with connection.cursor() as cursor:
+        for statement in statements:
+            await cursor.execute(statement)
+            rows = [] if cursor.description is None else list(await cursor.fetchall())
+    return rows
 
 
 async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:
@@ -27,6 +37,26 @@ async def ask(credential: Credential, *statements: str, database: str | None = N
         return rows
 
 
+async def admin_of(cluster: Cluster, database: str | None = None) -> Credential:
+    """The primary user of a cluster, in a database."""
+    info = await cluster.info()
+    connection = info.connection
+    user = await cluster.users.get("doadmin")
+    return Credential(
+        name="doadmin",
+        username=user.name,
+        password=user.password,
+        database=database or connection.database or "",
+        host=connection.host or "",
+        port=connection.port or 0,
+        engine=info.engine,
+        ca=await cluster.ca() if connection.ssl else None,
+        cluster=cluster.id,
+        cluster_name="tenants",
+        created=datetime.now(UTC),
+    )
+
+
 async def refusal(credential: Credential, *statements: str, database: str | None = None) -> str:
     """The server's error for the login or a statement; ``""`` if there is none."""
     try:
@@ -34,6 +64,10 @@ async def refusal(credential: Credential, *statements: str, database: str | None
     except (psycopg.Error, pymysql.Error) as error:
         return str(error)
     return ""
+
+
+async def enters(credential: Credential) -> bool:
+    return not await refusal(credential, "SELECT 1")
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ from pathlib import Path
 from pwd import getpwnam
 from typing import Any
 
+import psycopg
+
 from aiodbclient.sandbox._embedded import SUPERUSER, binaries
 
 from ..ports import free_port
@@ -87,6 +89,12 @@ def initialized(programs: Path) -> Path:
     initdb = [f"{programs}/initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password"]
     subprocess.run([*initdb, "--no-sync"], cwd=base, check=True, capture_output=True, **as_a_server())
     return base / "data"
+
+
+def execute(dsn: str, statement: str, **more: str) -> None:
+    """Run a statement as the login of ``dsn``."""
+    with psycopg.connect(dsn, autocommit=True, **more) as connection:  # type: ignore[arg-type]
+        connection.execute(statement.encode())
 
 
 class RestartablePostgres:

@@ -45,8 +45,9 @@ from aiodbclient.tenants.errors import (
 
 from ...call_path import path_of
 from ..conftest import only, present
-from ..moves import Two, administer, close, connected, enters, left_on, run, sql
+from ..moves import Two, connected, left_on
 from ..problems import kinds
+from ..programs import admin_of, ask, enters, run
 
 # Without its role, a login may do nothing in the database: what ``pg_restore`` makes after the table is refused.
 REFUSED = (
@@ -62,7 +63,7 @@ REFUSED = (
 async def test_move_with_roles(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """Nothing is left on the other cluster."""
     reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 100)")
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 100)")
 
     run, began = tenants.move(["alpha"], to=two.new), monotonic()
     moved = await only(run)
@@ -74,15 +75,15 @@ async def test_move_with_roles(two: Two, tenants: Tenants, alpha: Credential) ->
     after = present(await tenants.get("alpha"))
     assert after == moved.credential
     assert after.username != alpha.username
-    assert await sql(after, "SELECT count(*) FROM t") == [(100,)]
+    assert await ask(after, "SELECT count(*) FROM t") == [(100,)]
     assert await left_on(tenants, two.old, "alpha") == (False, [])
     assert not any([await enters(each) for each in (alpha, reader, writer)])
 
     reading = present(await tenants.role("reader").get("alpha"))
     assert reading.cluster == two.new.id
-    assert await sql(reading, "SELECT count(*) FROM t") == [(100,)]
+    assert await ask(reading, "SELECT count(*) FROM t") == [(100,)]
     writing = present(await tenants.role("writer").get("alpha"))
-    await sql(writing, "INSERT INTO t VALUES (101)")
+    await ask(writing, "INSERT INTO t VALUES (101)")
     for each in (tenants, tenants.role("reader"), tenants.role("writer")):
         assert (await only(each.check(["alpha"]))).problems == ()
     assert (await only(tenants.move(["alpha"], to=two.new.id))).action is TenantAction.KEPT
@@ -112,7 +113,7 @@ async def test_move_refused_before_sending(two: Two, tenants: Tenants) -> None:
 
 async def test_move_suspended_tenant(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """No login of the copy remains, and its database is locked."""
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
     await tenants.role("reader").ensure("alpha")
     await only(tenants.suspend(["alpha"]))
     moved = await only(tenants.move(["alpha"], to=two.new))
@@ -124,18 +125,18 @@ async def test_move_suspended_tenant(two: Two, tenants: Tenants, alpha: Credenti
     assert await left_on(tenants, two.new, "alpha") == (True, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
     resumed = present((await only(tenants.resume(["alpha"]))).credential)
-    assert await sql(resumed, "SELECT n FROM t") == [(7,)]
+    assert await ask(resumed, "SELECT n FROM t") == [(7,)]
 
 
 async def test_failed_move_of_suspended_tenant(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """It is resumed with its reader."""
-    await sql(alpha, *REFUSED)
+    await ask(alpha, *REFUSED)
     await tenants.role("reader").ensure("alpha")
     await only(tenants.suspend(["alpha"]))
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
     reader = present(await tenants.role("reader").get("alpha"))
-    assert await sql(reader, "SELECT n FROM t") == [(1,)]
+    assert await ask(reader, "SELECT n FROM t") == [(1,)]
 
 
 async def test_move_finishes_removal_of_reader(two: Two) -> None:
@@ -158,8 +159,8 @@ async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch
     repair = PostgresSteps.repair
 
     async def meanwhile(steps: PostgresSteps, wanted: Mapping[str, Role]) -> None:  # of the copy
-        await administer(
-            two.old,
+        await ask(
+            await admin_of(two.old),
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
             f'ALTER DATABASE {alpha.database} SET search_path = "odd, name", public',
             f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
@@ -171,60 +172,45 @@ async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch
     monkeypatch.setattr(PostgresSteps, "repair", meanwhile)
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
-    assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
-    assert await sql(moved.credential, "SHOW default_transaction_read_only") == [("on",)]
-    assert await sql(moved.credential, "SHOW search_path") == [('"odd, name", public',)]
+    assert await ask(moved.credential, "SHOW work_mem") == [("7MB",)]
+    assert await ask(moved.credential, "SHOW default_transaction_read_only") == [("on",)]
+    assert await ask(moved.credential, "SHOW search_path") == [('"odd, name", public',)]
     limit = "SELECT datconnlimit FROM pg_database WHERE datname = current_database()"
-    assert await sql(moved.credential, limit) == [(7,)]
+    assert await ask(moved.credential, limit) == [(7,)]
 
 
-async def test_commit_whose_answer_was_lost(
-    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_commit_whose_answer_was_lost(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """Programs may work on the target already, so the move is not undone."""
-    save, lost = SQLiteStore.save, list[Credential]()
 
-    async def then_fail(
-        store: SQLiteStore, claim: Claim, record: TenantRecord | None, *, release: bool = False
-    ) -> None:
-        await save(store, claim, record, release=release)
-        if record is not None and record.cluster == two.new.id and not lost:
-            lost.append(present(await tenants.get("alpha")))
-            await sql(lost[0], "INSERT INTO t VALUES (2)")
+    async def then_fail(_: Claim, record: TenantRecord | None, release: bool) -> None:
+        if record is not None and record.cluster == two.new.id:
+            two.store.after_save = None
+            await ask(present(await tenants.get("alpha")), "INSERT INTO t VALUES (2)")
             raise StoreError("no answer")
 
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
-    monkeypatch.setattr(SQLiteStore, "save", then_fail)
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
+    two.store.after_save = then_fail
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
-    assert await sql(present(await tenants.get("alpha")), "SELECT count(*) FROM t") == [(2,)]
+    assert await ask(present(await tenants.get("alpha")), "SELECT count(*) FROM t") == [(2,)]
     assert await left_on(tenants, two.old, "alpha") == (False, [])
 
 
-async def test_commit_that_was_cancelled(
-    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_commit_that_was_cancelled(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """It is stored all the same, so the move is not undone, and the next operation drops what is left."""
-    save = SQLiteStore.save
 
-    async def cancelled(
-        store: SQLiteStore, claim: Claim, record: TenantRecord | None, *, release: bool = False
-    ) -> None:
-        if record is not None and record.cluster == two.new.id and record.leftover is not None:
+    async def cancel(_: Claim, record: TenantRecord | None, release: bool) -> None:
+        if record is not None and record.leftover is not None:
             moving.cancel()
-        await save(store, claim, record, release=release)
 
-    async def move() -> None:
-        await tenants.move(["alpha"], to=two.new)
-
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
-    monkeypatch.setattr(SQLiteStore, "save", cancelled)
-    moving = asyncio.create_task(move())
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
+    two.store.before_save = cancel
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
     await asyncio.wait([moving])
     assert moving.cancelled()
     after = present(await tenants.get("alpha"))
     assert after.cluster == two.new.id
-    assert await sql(after, "SELECT count(*) FROM t") == [(1,)]
+    assert await ask(after, "SELECT count(*) FROM t") == [(1,)]
     assert (await only(tenants.repair(["alpha"]))).error is None
     assert await left_on(tenants, two.old, "alpha") == (False, [])
 
@@ -262,7 +248,7 @@ async def test_failed_move_opens_tenant_again(two: Two, tenants: Tenants, alpha:
     reader = await tenants.role("reader").ensure("alpha")
     await only(tenants.rotate(["alpha"]))
     rotated = present(await tenants.get("alpha"))
-    await sql(alpha, *REFUSED)
+    await ask(alpha, *REFUSED)
     failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert f"was not moved to the cluster {two.new.id}: pg_restore failed" in str(failed.error)
@@ -300,7 +286,7 @@ async def test_store_that_fails_in_undo_is_named(
         if is_full:
             raise StoreError("the disk is full")
 
-    await sql(alpha, *(REFUSED if step == "undo" else ["CREATE TABLE t AS SELECT 1 AS n"]))
+    await ask(alpha, *(REFUSED if step == "undo" else ["CREATE TABLE t AS SELECT 1 AS n"]))
     with monkeypatch.context() as patched:
         patched.setattr(SQLiteStore, "save", full)
         patched.setattr(SQLiteStore, "renew", renew)
@@ -314,7 +300,7 @@ async def test_store_that_fails_in_undo_is_named(
     assert await two.tenants().get("alpha") is None
     assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await two.tenants().get("alpha") == alpha
-    assert await sql(alpha, "SELECT n FROM t") == [(1,)]
+    assert await ask(alpha, "SELECT n FROM t") == [(1,)]
     assert await left_on(two.tenants(), two.new, "alpha") == (False, [])
 
 
@@ -334,16 +320,16 @@ async def test_copy_that_differs_fails_move(
 
     async def restore_less(copier: copying.Copier, target: Any, file: IO[bytes]) -> None:
         await restore(copier, target, file)
-        await sql(target, lost)
+        await ask(target, lost)
 
     tenants = two.tenants()
-    await sql(alpha, "CREATE TABLE t (n int, b bytea)", "INSERT INTO t VALUES (1, NULL), (2, 'x')")
+    await ask(alpha, "CREATE TABLE t (n int, b bytea)", "INSERT INTO t VALUES (1, NULL), (2, 'x')")
     with monkeypatch.context() as patched:
         patched.setattr(copying.Copier, "restore", restore_less)
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert f"the copy differs: {how}" in str(failed.error)
-    assert await sql(alpha, "SELECT n FROM t") == [(1,), (2,)]
+    assert await ask(alpha, "SELECT n FROM t") == [(1,), (2,)]
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
@@ -351,7 +337,7 @@ async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatc
     """A transaction of the tenant does not hold up the dump for ever."""
     monkeypatch.setattr(copying, "_LOCK_SECONDS", 0.5)
     tenants = two.tenants()
-    await sql(alpha, "CREATE TABLE t (n int)")
+    await ask(alpha, "CREATE TABLE t (n int)")
     session = await connected(alpha)
     await run(session, "BEGIN", "LOCK TABLE t")
     async with asyncio.timeout(60):
@@ -359,7 +345,7 @@ async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatc
     assert isinstance(failed.error, MoveError)
     assert f"an open transaction of the login {alpha.username!r} holds a lock" in str(failed.error)
     await run(session, "COMMIT")
-    await close(session)
+    await session.close()
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
@@ -454,12 +440,12 @@ async def test_suspend_during_unfinished_move(
     assert await enters(resumed)
 
 
+async def die(*_: object) -> None:
+    raise ClaimLostError("the process is stopped, and another one takes the claim")
+
+
 async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Move the tenant in a process that dies before a step."""
-
-    async def die(*_: object) -> None:
-        raise ClaimLostError("the process is stopped, and another one takes the claim")
-
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_LOSSES", 1)  # it does not begin again
         patched.setattr(_Move if step == "_transfer" else PostgresSteps, step, die)
@@ -513,7 +499,7 @@ async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pyt
 async def test_check_after_restore_finds_moved_tenant(two: Two, alpha: Credential, tmp_path: Path) -> None:
     """Its database is on the other cluster, and no operation says that it is lost."""
     tenants = two.tenants()
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
     async with SQLiteStore(tmp_path / "restored") as restored:
         await copy_records(two.store, restored)
         await only(tenants.move(["alpha"], to=two.new))
@@ -531,7 +517,7 @@ async def test_check_after_restore_finds_moved_tenant(two: Two, alpha: Credentia
 
         await restored.discard("alpha")
         adopted = await Tenants(two.new, restored, prefix=two.prefix).ensure("alpha", if_exists="adopt")
-        assert await sql(adopted, "SELECT n FROM t") == [(7,)]
+        assert await ask(adopted, "SELECT n FROM t") == [(7,)]
 
 
 async def test_move_refuses_database_of_others(two: Two, tenants: Tenants, alpha: Credential) -> None:
@@ -555,9 +541,6 @@ async def test_move_leaves_late_database_of_others(
             await two.new.dbs.create(alpha.database)
         return await create(steps)
 
-    async def die(*_: object) -> None:
-        raise ClaimLostError("the process is stopped, and another one takes the claim")
-
     tenants = two.tenants()
     with monkeypatch.context() as patched:
         patched.setattr(PostgresSteps, "create", meanwhile)
@@ -571,8 +554,8 @@ async def test_move_leaves_late_database_of_others(
     assert await enters(alpha)
     assert (await only(tenants.check(["alpha"]))).problems == ()
     of_alpha = f"SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{alpha.database}')"
-    assert await administer(two.old, of_alpha) != []
-    assert await administer(two.new, of_alpha) == []
+    assert await ask(await admin_of(two.old), of_alpha) != []
+    assert await ask(await admin_of(two.new), of_alpha) == []
     await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
 
 

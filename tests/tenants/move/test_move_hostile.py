@@ -31,8 +31,8 @@ from ...thorough import first_of
 from ...waiting import HANG, settle, until
 from ..conftest import only, present
 from ..leaks import leaks
-from ..moves import Two, administer, sql
-from ..programs import refusal, session_of
+from ..moves import Two
+from ..programs import admin_of, ask, refusal, session_of
 
 
 def evil_code(role: str) -> str:
@@ -73,21 +73,21 @@ CODE = {
 @pytest.mark.parametrize("code", first_of(CODE, 2))
 async def test_move_runs_code_as_tenant(two: Two, tenants: Tenants, alpha: Credential, code: str) -> None:
     target = await made_there(two, "witness")
-    before = [await sql(each, question) for each in (alpha, target) for question in (POWERS, MEMBERS)]
-    [(owner,)] = await sql(alpha, "SELECT current_user::text")  # a role that both clusters have
-    await sql(alpha, evil_code(owner), CODE[code], "INSERT INTO t VALUES (1)")
+    before = [await ask(each, question) for each in (alpha, target) for question in (POWERS, MEMBERS)]
+    [(owner,)] = await ask(alpha, "SELECT current_user::text")  # a role that both clusters have
+    await ask(alpha, evil_code(owner), CODE[code], "INSERT INTO t VALUES (1)")
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
     current = present(moved.credential)
-    assert await sql(current, "SELECT n FROM t") == [(1,)]
-    after = [await sql(each, question) for each in (current, target) for question in (POWERS, MEMBERS)]
+    assert await ask(current, "SELECT n FROM t") == [(1,)]
+    after = [await ask(each, question) for each in (current, target) for question in (POWERS, MEMBERS)]
     assert after == before
 
     uri = (await two.new.info()).connection.uri or ""
     doadmin = make_conninfo(uri, dbname=current.database)
     async with await psycopg.AsyncConnection.connect(doadmin, autocommit=True) as session:
         await session.execute("SELECT public.deed()")
-        assert await sql(current, POWERS) != before[0], "it would not be noticed"
+        assert await ask(current, POWERS) != before[0], "it would not be noticed"
         await session.execute(f'ALTER ROLE "{owner}" NOCREATEROLE')  # the next test compares the clusters' roles
 
 
@@ -117,7 +117,7 @@ async def test_nobody_enters_frozen_database(
     """
     tenants = two.tenants()
     evil = await tenants.ensure("evil")
-    await sql(alpha, "CREATE TABLE t (n int[])", "INSERT INTO t VALUES ('{0}')", "GRANT ALL ON t TO PUBLIC")
+    await ask(alpha, "CREATE TABLE t (n int[])", "INSERT INTO t VALUES ('{0}')", "GRANT ALL ON t TO PUBLIC")
     if by == "a neighbour":
         await refusal(
             evil, f'GRANT ALL ON DATABASE "{evil.database}" TO PUBLIC', "GRANT ALL ON SCHEMA public TO PUBLIC"
@@ -131,7 +131,7 @@ async def test_nobody_enters_frozen_database(
                 await refusal(evil, "SELECT let_in()")
             else:
                 with suppress(psycopg.Error):  # the move has dropped it
-                    await administer(two.old, f'GRANT CONNECT ON DATABASE "{alpha.database}" TO PUBLIC')
+                    await ask(await admin_of(two.old), f'GRANT CONNECT ON DATABASE "{alpha.database}" TO PUBLIC')
             if not await refusal(alpha, f"UPDATE t SET n = '{{{number}}}'"):
                 acknowledged.append(number)
             if number > 10:
@@ -154,7 +154,7 @@ async def test_nobody_enters_frozen_database(
     with suppress(asyncio.CancelledError):
         await intruding
     assert moved.error is None
-    [(found,)] = await sql(moved.credential, "SELECT n FROM t")
+    [(found,)] = await ask(moved.credential, "SELECT n FROM t")
     assert found == [0]
     assert (acknowledged == [0]) is (by == "a neighbour")
 
@@ -183,7 +183,7 @@ async def test_invalid_setting_of_login_is_named(two: Two, alpha: Credential) ->
 async def test_long_count_is_not_ended(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
     """A count may take longer than the administrator's statements, and than the tenant allows its own."""
     monkeypatch.setitem(connection._SETTINGS, "statement_timeout", "500")
-    await sql(
+    await ask(
         alpha,
         "CREATE TABLE t AS SELECT 1 AS n",
         "CREATE POLICY slow ON t USING ((SELECT true FROM pg_sleep(0.6)))",
@@ -206,12 +206,12 @@ CREATE OPERATOR + (FUNCTION = bad, LEFTARG = int, RIGHTARG = int)
 
 
 async def test_count_runs_no_code_of_tenant(two: Two, alpha: Credential) -> None:
-    await sql(alpha, HOSTILE, "SET ROLE NONE", "ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog")
+    await ask(alpha, HOSTILE, "SET ROLE NONE", "ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog")
     counted = (await (await copier_of(two)).count(alpha))["public.t"]
     assert len(counted.split()) == 2  # the rows, and the only column of PostgreSQL's
     for control in ("SELECT e::text FROM t", "SET search_path = public, pg_catalog; SELECT hashtextextended('a', 0)"):
         with pytest.raises(RaiseException, match="run"):
-            await sql(alpha, control)
+            await ask(alpha, control)
 
 
 async def test_large_row_is_named(tmp_path: Path) -> None:
@@ -244,9 +244,9 @@ async def test_cancelled_move_leaves_no_program(
 ) -> None:
     """Nor does its command line show a password."""
     monkeypatch.setattr(job, "new_password", lambda: Secret("Aa1-hunter2-hunter2"))
-    [(owner,)] = await sql(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
-    async with session_of(alpha) as ask:
-        await ask("BEGIN", "LOCK TABLE t")  # the dump waits for it
+    [(owner,)] = await ask(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
+    async with session_of(alpha) as own:
+        await own("BEGIN", "LOCK TABLE t")  # the dump waits for it
         moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
         await until(lambda: command_lines("pg_dump", owner))
         assert not any("hunter2" in command for command in command_lines("pg_dump", owner))

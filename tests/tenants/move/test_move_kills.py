@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,15 +11,8 @@ from aiodbclient.sandbox import Sandbox
 from ...thorough import first_of
 from ..conftest import only, present
 from ..mortal import killed
-from ..moves import Two, left_on, opened, sql
-
-
-@pytest.fixture(scope="module")
-def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
-    """A sandbox with two clusters."""
-    with Sandbox(windows=[]) as sandbox:
-        first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
-        yield sandbox, first, second
+from ..moves import Two, left_on, opened
+from ..programs import ask
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +32,7 @@ async def made(two: Two) -> None:
     alpha = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     rows = ", ".join(f"({number})" for number in range(1000))
-    await sql(
+    await ask(
         alpha, "CREATE TABLE t (n INT PRIMARY KEY)", f"INSERT INTO t VALUES {rows}", "CREATE VIEW v AS SELECT n FROM t"
     )
 
@@ -58,7 +50,7 @@ async def test_repair_after_killed_move(two: Two, part: float, steps: int) -> No
     reader = present(await tenants.role("reader").get("alpha"))
     assert credential.cluster == reader.cluster
     count = "SELECT count(*) FROM v"
-    assert await sql(reader, count) == await sql(credential, count) == [(1000,)]
+    assert await ask(reader, count) == await ask(credential, count) == [(1000,)]
     other = two.new if credential.cluster == two.old.id else two.old
     assert await left_on(tenants, other, "alpha") == (False, [])
     for each in (tenants, tenants.role("reader")):

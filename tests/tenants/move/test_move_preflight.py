@@ -1,38 +1,29 @@
-"""What another server cannot take is found before anybody is locked out, and a full disk costs the tenant nothing."""
+"""What another server cannot take is found before anybody is locked out."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
 
-import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
-from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._move import job as move
 from aiodbclient.tenants.errors import MoveError
 
-from .. import servers
 from ..conftest import only, present
-from ..moves import Two, administer, administrator_of, connected, left_on, opened, run, sql
-from ..servers import RestartablePostgres, for_a_server, new_folder
+from ..moves import Two, between, connected, left_on
+from ..programs import admin_of, ask, run
+from ..servers import RestartablePostgres, execute, for_a_server, new_folder
 from .test_move import REFUSED
-
-FREE = 40  # MB on the disk of the other server
-ROWS = 60_000  # of 1 kB each
 
 
 @pytest.fixture
-def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
+async def richer(tmp_path: Path) -> AsyncIterator[tuple[Two, str]]:
     """Two clusters, of which the first one has two extensions more, and the DSN of its superuser."""
     first, both = new_folder(), new_folder()
     for folder, name, control in (
@@ -49,52 +40,45 @@ def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
         )
     source, target = RestartablePostgres(), RestartablePostgres()
     for each, path in ((source, f"{first}:{both}"), (target, both)):
-        with psycopg.connect(each.dsn, autocommit=True) as connection:
-            connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{path}'")
-            connection.execute("SELECT pg_reload_conf()")
-    with Sandbox(windows=[]) as sandbox:
-        ids = [asyncio.run(sandbox.add_cluster("pg", server=each.dsn)) for each in (source, target)]
-        yield sandbox, ids[0], ids[1], source.dsn
-    source.close()
-    target.close()
+        execute(each.dsn, f"ALTER SYSTEM SET extension_control_path = '$system:{path}'")
+        execute(each.dsn, "SELECT pg_reload_conf()")
+    async with between(source, target, tmp_path) as two:
+        yield two, source.dsn
     rmtree(first)
     rmtree(both)
 
 
-async def test_missing_extension_refused_before_freeze(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
-    async with opened(*richer[:3], tmp_path / "store") as two:
-        tenants = two.tenants()
-        alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
-        await sql(alpha, "CREATE EXTENSION ours")
-        with psycopg.connect(make_conninfo(richer[3], dbname=beta.database), autocommit=True) as superuser:
-            superuser.execute("CREATE EXTENSION theirs")
-        for credential, why in ((alpha, '"ours" is not available'), (beta, '"theirs" is not available')):
-            await _refused(two, credential, f"extension {why}")
+async def test_missing_extension_refused_before_freeze(richer: tuple[Two, str]) -> None:
+    two, dsn = richer
+    tenants = two.tenants()
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    await ask(alpha, "CREATE EXTENSION ours")
+    execute(dsn, "CREATE EXTENSION theirs", dbname=beta.database)
+    for credential, why in ((alpha, '"ours" is not available'), (beta, '"theirs" is not available')):
+        await _refused(two, credential, f"extension {why}")
 
 
-async def test_dependent_extension_made_in_order(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
-    async with opened(*richer[:3], tmp_path / "store") as two:
-        tenants = two.tenants()
-        alpha = await tenants.ensure("alpha")
-        with psycopg.connect(make_conninfo(richer[3], dbname=alpha.database), autocommit=True) as superuser:
-            superuser.execute("CREATE EXTENSION lower; CREATE EXTENSION higher")
-        moved = await only(tenants.move(["alpha"], to=two.new))
-        assert moved.error is None
-        assert await sql(moved.credential, "SELECT lower() + higher()") == [(14,)]
+async def test_dependent_extension_made_in_order(richer: tuple[Two, str]) -> None:
+    two, dsn = richer
+    alpha = await two.tenants().ensure("alpha")
+    execute(dsn, "CREATE EXTENSION lower; CREATE EXTENSION higher", dbname=alpha.database)
+    moved = await only(two.tenants().move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await ask(moved.credential, "SELECT lower() + higher()") == [(14,)]
 
 
-async def test_failed_move_with_objects_of_others(richer: tuple[Sandbox, str, str, str], tmp_path: Path) -> None:
+async def test_failed_move_with_objects_of_others(richer: tuple[Two, str]) -> None:
     """They do not keep the tenant out."""
-    async with opened(*richer[:3], tmp_path / "store") as two:
-        tenants = two.tenants()
-        alpha = await tenants.ensure("alpha")
-        await sql(alpha, *REFUSED)
-        with psycopg.connect(make_conninfo(richer[3], dbname=alpha.database), autocommit=True) as superuser:
-            superuser.execute("CREATE ROLE stranger; CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO stranger")
-            superuser.execute("GRANT SELECT ON theirs TO PUBLIC")
-        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
-        assert await tenants.get("alpha") == alpha
-        assert await sql(alpha, "SELECT n FROM t") == [(1,)]
+    two, dsn = richer
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await ask(alpha, *REFUSED)
+    for statement in ("CREATE ROLE stranger", "CREATE TABLE theirs ()", "ALTER TABLE theirs OWNER TO stranger"):
+        execute(dsn, statement, dbname=alpha.database)
+    execute(dsn, "GRANT SELECT ON theirs TO PUBLIC", dbname=alpha.database)
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
+    assert await tenants.get("alpha") == alpha
+    assert await ask(alpha, "SELECT n FROM t") == [(1,)]
 
 
 async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
@@ -102,13 +86,8 @@ async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
     older = [each for each in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if each.parts[-2] < newest]
     if not older:
         pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
-    source, target = RestartablePostgres(), RestartablePostgres(older[-1])
-    with Sandbox(windows=[]) as sandbox:
-        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
-        async with opened(sandbox, old, new, tmp_path / "store") as two:
-            await _refused(two, await two.tenants().ensure("alpha"), r"is older than")
-    source.close()
-    target.close()
+    async with between(RestartablePostgres(), RestartablePostgres(older[-1]), tmp_path) as two:
+        await _refused(two, await two.tenants().ensure("alpha"), "is older than")
 
 
 OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and what the error names
@@ -153,22 +132,21 @@ OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and 
 @pytest.mark.parametrize("what", OBSTACLES)
 async def test_obstacle_is_named_before_freeze(two: Two, alpha: Credential, what: str) -> None:
     statements, why = OBSTACLES[what]
-    [(owner,)] = await sql(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
-    await sql(alpha, *statements)
+    [(owner,)] = await ask(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
+    await ask(alpha, *statements)
     await _refused(two, alpha, why.format(login=alpha.username, owner=owner))
 
 
 async def test_role_of_others_is_named_before_freeze(two: Two, alpha: Credential) -> None:
     """It is missing on the other cluster."""
     await two.old.users.create(f"{two.prefix}reporting")
-    await sql(alpha, "CREATE TABLE t (n int)", f'GRANT INSERT ON t TO "{two.prefix}reporting"')
+    await ask(alpha, "CREATE TABLE t (n int)", f'GRANT INSERT ON t TO "{two.prefix}reporting"')
     await _refused(two, alpha, f'role "{two.prefix}reporting" does not exist')
 
 
 async def test_table_of_others_is_named_before_freeze(two: Two, alpha: Credential) -> None:
-    await sql(alpha, "GRANT CREATE ON SCHEMA public TO doadmin")
-    async with await psycopg.AsyncConnection.connect(await administrator_of(two.old, alpha.database)) as administrator:
-        await administrator.execute("CREATE TABLE theirs (n int)")
+    await ask(alpha, "GRANT CREATE ON SCHEMA public TO doadmin")
+    await ask(await admin_of(two.old, alpha.database), "CREATE TABLE theirs (n int)")
     failed = await only(two.tenants().move(["alpha"], to=two.new))
     assert "theirs" in str(failed.error)
     assert await two.tenants().get("alpha") == alpha
@@ -176,14 +154,14 @@ async def test_table_of_others_is_named_before_freeze(two: Two, alpha: Credentia
 
 async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential) -> None:
     """Its program has the only connection that it allows."""
-    await administer(two.old, f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
+    await ask(await admin_of(two.old), f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
     await _refused(two, alpha, f'too many connections for database "{alpha.database}": close sessions of the tenant')
 
 
 async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> None:
     """A schema that begins like ``public``, more columns than a function has arguments, and settings of all kinds."""
     many = ", ".join(f"c{number} int DEFAULT {number}" for number in range(120))
-    await sql(
+    await ask(
         alpha,
         'CREATE SCHEMA "public x"',
         f'CREATE TABLE "public x".t ({many})',
@@ -197,15 +175,15 @@ async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> Non
         "extra_float_digits = -10",
         "default_tablespace = gone",
     )
-    await administer(two.old, *(f'ALTER DATABASE "{alpha.database}" SET {each}' for each in values))
+    await ask(await admin_of(two.old), *(f'ALTER DATABASE "{alpha.database}" SET {each}' for each in values))
     own = 'search_path = "public x", public', "default_tablespace = gone", "lock_timeout = 7", "TimeZone = 'Asia/Tokyo'"
-    await sql(alpha, "SET ROLE NONE", *(f"ALTER ROLE CURRENT_USER SET {each}" for each in own))
+    await ask(alpha, "SET ROLE NONE", *(f"ALTER ROLE CURRENT_USER SET {each}" for each in own))
     stored = "SELECT setconfig FROM pg_db_role_setting WHERE setrole = session_user::regrole"
-    before = await sql(alpha, stored)
+    before = await ask(alpha, stored)
     moved = await only(two.tenants().move(["alpha"], to=two.new))
     assert moved.error is None
-    assert await sql(moved.credential, 'SELECT c119 FROM "public x".t') == [(119,)]
-    [(settings,)] = await sql(moved.credential, stored)
+    assert await ask(moved.credential, 'SELECT c119 FROM "public x".t') == [(119,)]
+    [(settings,)] = await ask(moved.credential, stored)
     assert [sorted(settings)] == [sorted(each) for (each,) in before]
     assert len(settings) == len(own) + 1  # and its role
 
@@ -218,7 +196,7 @@ async def test_preparation_ends(two: Two, alpha: Credential, monkeypatch: pytest
     """Though a function of an index, which the trial makes too, sleeps for ever."""
     monkeypatch.setattr(move, "_PREPARATION_SECONDS", 3.0)
     index = "CREATE INDEX i ON t (n) WHERE nap()"
-    await sql(alpha, "CREATE TABLE t (n int)", NAP.format(""), index, NAP.format("PERFORM pg_sleep(3600); "))
+    await ask(alpha, "CREATE TABLE t (n int)", NAP.format(""), index, NAP.format("PERFORM pg_sleep(3600); "))
     tenants = two.tenants()
     if suspended:
         await only(tenants.suspend(["alpha"]))
@@ -231,7 +209,7 @@ async def test_preparation_ends(two: Two, alpha: Credential, monkeypatch: pytest
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
     current = alpha if not suspended else present((await only(tenants.resume(["alpha"]))).credential)
-    await sql(current, NAP.format(""))  # the control
+    await ask(current, NAP.format(""))  # the control
     assert (await only(tenants.move(["alpha"], to=two.new))).error is None
 
 
@@ -246,85 +224,3 @@ async def _refused(two: Two, credential: Credential, why: str) -> None:
     await connection.close()
     assert await left_on(tenants, two.new, credential.name) == (False, [])
     assert (await only(tenants.check([credential.name]))).problems == ()
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of its own. Yields the file that, once it is written by ``fill``, leaves little room."""
-    folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=600m,mode=0777", "none", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a disk")
-    try:
-        yield folder / "ballast"
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(ballast: Path) -> None:
-    disk = os.statvfs(ballast.parent)
-    with ballast.open("wb") as file:
-        for _ in range(disk.f_bavail * disk.f_frsize // 2**20 - FREE):
-            file.write(b"\0" * 2**20)
-
-
-@pytest.fixture
-async def narrow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Two, Path, Callable[[], None]]]:
-    """Two clusters, the file that fills the disk of the second one, and what makes room there again."""
-    disk = new_folder()
-    with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
-        ballast = stack.enter_context(small_disk(disk))
-        source = RestartablePostgres()
-        monkeypatch.setattr(servers, "new_folder", lambda: for_a_server(_made(disk / "data")))
-        target = RestartablePostgres()
-        for each in (source, target):
-            stack.callback(each.close)
-
-        def free() -> None:
-            ballast.unlink(missing_ok=True)
-            if target.process.poll() is not None:  # it cannot even write its log
-                (disk / "data" / "data" / "postmaster.pid").unlink(missing_ok=True)
-                target.start()
-
-        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
-        async with opened(sandbox, old, new, tmp_path / "store") as two:
-            yield two, ballast, free
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
-
-
-@pytest.mark.thorough
-async def test_move_to_full_disk_loses_nothing(narrow: tuple[Two, Path, Callable[[], None]]) -> None:
-    two, ballast, free = narrow
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY, text VARCHAR(1000))")
-    for first in range(0, ROWS, 5_000):
-        rows = ", ".join(f"({number}, '{'x' * 1000}')" for number in range(first, first + 5_000))
-        await sql(alpha, f"INSERT INTO t VALUES {rows}")
-    fill(ballast)
-    failed = await only(tenants.move(["alpha"], to=two.new))
-    assert isinstance(failed.error, MoveError), failed
-    assert f"was not moved to the cluster {two.new.id}" in str(failed.error)
-    current = present(await tenants.get("alpha"))
-    assert current == alpha  # what it left there may be on record
-    assert await sql(alpha, "SELECT count(*) FROM t") == [(ROWS,)]
-
-    again = two.tenants()
-    async with asyncio.timeout(60):
-        while True:
-            free()  # PostgreSQL may give up only now
-            if (await only(again.repair(["alpha"]))).error is None:
-                break
-            await asyncio.sleep(1)
-    assert await left_on(again, two.new, "alpha") == (False, [])
-    assert (await only(again.check(["alpha"]))).problems == ()
-    moved = await only(again.move(["alpha"], to=two.new))
-    assert moved.error is None
-    assert await sql(moved.credential, "SELECT count(*) FROM t") == [(ROWS,)]

@@ -12,21 +12,20 @@ from unittest.mock import patch
 
 import pytest
 from attrs import evolve
-from psycopg import AsyncConnection
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, ProblemKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Claim, Credential, ProblemKind, TenantAction, TenantRecord, Tenants
 from aiodbclient.tenants._move.copier import Copier
 from aiodbclient.tenants._servers.postgres import databases
 from aiodbclient.tenants.errors import MoveError
 
 from ..conftest import only, present
 from ..managed import INSTALLED
-from ..moves import Two, administer, enters, left_on, moved_beside, moved_while_written, opened, sql
+from ..moves import Two, between, left_on, moved_beside, moved_while_written, opened
 from ..own_stores import record_for
 from ..problems import kinds
-from ..programs import session_of
-from ..servers import RestartablePostgres, as_a_server, new_folder
+from ..programs import admin_of, ask, enters, session_of
+from ..servers import RestartablePostgres, as_a_server, execute, new_folder
 
 
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
@@ -56,11 +55,11 @@ async def test_move_verifies_tls(tmp_path: Path) -> None:
             tenants = two.tenants()
             alpha = await tenants.ensure("alpha")
             assert alpha.ca is not None
-            await sql(alpha, "CREATE TABLE t AS SELECT 7 AS n")
+            await ask(alpha, "CREATE TABLE t AS SELECT 7 AS n")
             moved = await only(tenants.move(["alpha"], to=two.new))
             assert moved.error is None
             assert moved.credential is not None
-            assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
+            assert await ask(moved.credential, "SELECT n FROM t") == [(7,)]
 
 
 @pytest.mark.thorough
@@ -73,21 +72,16 @@ async def test_money_of_other_value_is_not_moved(tmp_path: Path, monkeypatch: py
             pytest.skip("needs locales (apt-get install locales)")
     subprocess.run(["chmod", "-R", "a+rX", locales], check=True)
     monkeypatch.setitem(as_a_server()["env"], "LOCPATH", str(locales))
-    source, target = RestartablePostgres(), RestartablePostgres()
-    with Sandbox(windows=[]) as sandbox:
-        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
-        async with opened(sandbox, old, new, tmp_path / "store") as two:
-            for name, error in (("ja_JP", "public.t has other values on the target"), ("de_DE", "")):
-                async with await AsyncConnection.connect(source.dsn, autocommit=True) as superuser:
-                    await superuser.execute(f"ALTER SYSTEM SET lc_monetary = '{name}.UTF-8'".encode())
-                    await superuser.execute("SELECT pg_reload_conf()")
-                credential = await two.tenants().ensure(name.lower())
-                await sql(credential, "CREATE TABLE t AS SELECT 98765.43::numeric::money AS m")
-                moved = await only(two.tenants().move([credential.name], to=two.new))
-                assert error in str(moved.error or "")
-                assert (moved.error is None) is (error == "")
-    source.close()
-    target.close()
+    source = RestartablePostgres()
+    async with between(source, RestartablePostgres(), tmp_path) as two:
+        for name, error in (("ja_JP", "public.t has other values on the target"), ("de_DE", "")):
+            execute(source.dsn, f"ALTER SYSTEM SET lc_monetary = '{name}.UTF-8'")
+            execute(source.dsn, "SELECT pg_reload_conf()")
+            credential = await two.tenants().ensure(name.lower())
+            await ask(credential, "CREATE TABLE t AS SELECT 98765.43::numeric::money AS m")
+            moved = await only(two.tenants().move([credential.name], to=two.new))
+            assert error in str(moved.error or "")
+            assert (moved.error is None) is (error == "")
     rmtree(locales)
 
 
@@ -113,26 +107,26 @@ COPIED = {
 
 async def test_move_to_newest_version_loses_no_write(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """Nor anything else that the tenant has."""
-    await sql(alpha, EVERYTHING)
-    await administer(two.old, f"ALTER DATABASE \"{alpha.database}\" SET work_mem = '5MB'")
+    await ask(alpha, EVERYTHING)
+    await ask(await admin_of(two.old), f"ALTER DATABASE \"{alpha.database}\" SET work_mem = '5MB'")
 
     moved = await moved_while_written(two, tenants)
 
-    assert [await sql(moved.credential, statement) for statement in COPIED] == [[row] for row in COPIED.values()]
+    assert [await ask(moved.credential, statement) for statement in COPIED] == [[row] for row in COPIED.values()]
 
 
 async def test_prepared_transaction_stops_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
-    await sql(
+    await ask(
         alpha, "CREATE TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'"
     )
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(moved.error, MoveError)
     assert f"has the prepared transaction '{two.prefix}'" in str(moved.error)
     assert await enters(alpha)  # nobody was locked out for it
-    await sql(alpha, f"ROLLBACK PREPARED '{two.prefix}'")
+    await ask(alpha, f"ROLLBACK PREPARED '{two.prefix}'")
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
-    assert await sql(moved.credential, "SELECT count(*) FROM t") == [(0,)]
+    assert await ask(moved.credential, "SELECT count(*) FROM t") == [(0,)]
 
 
 async def test_transaction_prepared_in_freeze_stops_move(
@@ -140,12 +134,12 @@ async def test_transaction_prepared_in_freeze_stops_move(
 ) -> None:
     """A session prepares it after the first look, and before it is terminated. A copy would not have its rows."""
     empty = databases._empty
-    async with session_of(alpha) as ask:
-        await ask("CREATE TABLE t (n int)")
+    async with session_of(alpha) as own:
+        await own("CREATE TABLE t (n int)")
 
         async def meanwhile(session: Any, *logins: Any) -> None:
             if logins:  # it freezes
-                await ask("BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'")
+                await own("BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'")
             await empty(session, *logins)
 
         monkeypatch.setattr(databases, "_empty", meanwhile)
@@ -153,33 +147,33 @@ async def test_transaction_prepared_in_freeze_stops_move(
     monkeypatch.undo()
     assert isinstance(moved.error, MoveError)
     assert f"has the prepared transaction '{two.prefix}'" in str(moved.error)
-    assert await sql(alpha, f"COMMIT PREPARED '{two.prefix}'", "SELECT n FROM t") == [(1,)]
+    assert await ask(alpha, f"COMMIT PREPARED '{two.prefix}'", "SELECT n FROM t") == [(1,)]
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
-    assert await sql(moved.credential, "SELECT n FROM t") == [(1,)]
+    assert await ask(moved.credential, "SELECT n FROM t") == [(1,)]
 
 
 async def test_move_ends_rights_of_others(two: Two, alpha: Credential) -> None:
     name = f"{two.prefix}reporting"
     source = await two.old.users.create(name)
-    await sql(
+    await ask(
         alpha,
         "CREATE TABLE t (n int)",
         f'GRANT INSERT ON t TO "{name}"',
     )
-    await administer(two.old, f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"')
+    await ask(await admin_of(two.old), f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"')
     await two.new.users.create(name)
 
     moved = await moved_beside(two, evolve(alpha, username=name, password=source.password))
 
     rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
-    assert await sql(moved.credential, rights) == [(False,)]
+    assert await ask(moved.credential, rights) == [(False,)]
 
 
 async def test_target_dies_during_copy(two: Two, servers: tuple[Any, ...]) -> None:
     tenants, target = two.tenants(), servers[4]
     alpha = await tenants.ensure("alpha")
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 300000)")
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 300000)")
     moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
     while await tenants.get("alpha") is not None:  # until it is frozen
         await asyncio.sleep(0.01)
@@ -210,7 +204,7 @@ async def test_source_dies_before_commit(
             source.stop()  # in one piece: the move may be cancelled meanwhile
         await dump(self, *arguments)
 
-    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
+    await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
     with patch.object(Copier, "dump", dying):
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
@@ -218,26 +212,24 @@ async def test_source_dies_before_commit(
     await asyncio.to_thread(source.start)
     assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await tenants.get("alpha") == alpha
-    assert await sql(alpha, "SELECT count(*) FROM t") == [(1000,)]
+    assert await ask(alpha, "SELECT count(*) FROM t") == [(1000,)]
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...]) -> None:
     tenants, source = two.tenants(), servers[3]
     before = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
-    await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
-    save = SQLiteStore.save
+    await ask(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
 
-    async def dying(store: SQLiteStore, claim: Any, record: Any, **release: Any) -> None:
-        await save(store, claim, record, **release)
-        if record.leftover is not None:
+    async def stop(_: Claim, record: TenantRecord | None, release: bool) -> None:
+        if record is not None and record.leftover is not None:
             await asyncio.to_thread(source.stop)
 
-    monkeypatch.setattr(SQLiteStore, "save", dying)
+    two.store.after_save = stop
     moved = await only(tenants.move(["alpha"], to=two.new))
-    monkeypatch.undo()
+    two.store.after_save = None
     assert moved.error is None
     assert moved.action is TenantAction.MOVED
     assert f"what is left of it on the cluster {two.old.id} could not be dropped" in moved.left
@@ -247,7 +239,7 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...], monk
     again, reader = await tenants.get("alpha"), await tenants.role("reader").get("alpha")
     assert again == moved.credential
     assert reader is not None
-    assert await sql(again, "SELECT count(*) FROM t") == await sql(reader, "SELECT count(*) FROM t") == [(1000,)]
+    assert await ask(again, "SELECT count(*) FROM t") == await ask(reader, "SELECT count(*) FROM t") == [(1000,)]
     assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFTOVER)
     assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
     assert not await enters(again)
@@ -278,7 +270,7 @@ async def test_failed_tenant_stops_no_other_move(two: Two, number: int) -> None:
     tenants, names = two.tenants(), [f"n{each}" for each in range(number)]
     assert all([each.error is None async for each in tenants.provision(names)])
     bad = present(await tenants.get("n3"))
-    await sql(
+    await ask(
         bad, "CREATE TABLE t AS SELECT 1 AS n", "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
     )
     outcomes = {each.name: each async for each in tenants.move(names)}

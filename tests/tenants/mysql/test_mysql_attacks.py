@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,7 +19,8 @@ from aiodbclient.tenants._servers import BaseTenant, ServerState
 
 from ...mysql import run
 from ...waiting import until
-from ..mysql_servers import DENIED, Server, background, refused, server
+from ..mysql_servers import DENIED, Server, refused, server
+from ..threads import repeating
 
 __all__ = ["server"]
 
@@ -81,19 +81,17 @@ async def test_sessions_that_change_user_for_ever_stop_no_end(server: Server) ->
     """As soon as one is killed, another one begins, from another host. None began before the login was locked."""
     tenant, login, _ = await server.make()
     _, neighbour, password = await server.make()
-    stop, rounds = threading.Event(), [0] * 8
+    rounds = [0] * 8
 
     def stall(number: int) -> None:
-        while not stop.is_set():
-            with suppress(pymysql.MySQLError, AssertionError, OSError):
-                session: Any = server.connect(neighbour, password, address="127.0.0.2")
-                with changing(session, login):
-                    rounds[number] += 1
-                    session._sock.settimeout(1)
-                    session._sock.recv(1)  # until it is killed
+        with suppress(pymysql.MySQLError, AssertionError, OSError):
+            session: Any = server.connect(neighbour, password, address="127.0.0.2")
+            with changing(session, login):
+                rounds[number] += 1
+                session._sock.settimeout(1)
+                session._sock.recv(1)  # until it is killed
 
-    threads = [background(partial(stall, number)) for number in range(len(rounds))]
-    try:
+    with repeating(*(partial(stall, number) for number in range(len(rounds)))):
         await until(lambda: all(rounds))
 
         await asyncio.wait_for(tenant.steps.end_logins([login]), 20)
@@ -101,10 +99,6 @@ async def test_sessions_that_change_user_for_ever_stop_no_end(server: Server) ->
 
         before = [*rounds]
         await until(lambda: all(now > then for now, then in zip(rounds, before, strict=True)))  # they went on
-    finally:
-        stop.set()
-        for each in threads:
-            each.join()
     assert server.sessions(login) == []
 
 

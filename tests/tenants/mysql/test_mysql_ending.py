@@ -6,7 +6,7 @@ import asyncio
 import struct
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -302,28 +302,13 @@ async def test_view_works_while_its_login_ends(server: Server) -> None:
     """Also if a session of that login resists its end for a while."""
     tenant, login, password, _ = await server.enter(TABLE, "CREATE VIEW v AS SELECT a FROM t")
     current, secret = await server.add(tenant)
-    reads, failures, stop = [0], list[Exception](), threading.Event()
-
-    def read() -> None:
-        while not stop.is_set():
-            try:
-                with closing(server.connect(current, secret, tenant.database)) as session:
-                    run(session, "SELECT * FROM v")
-                reads[0] += 1
-            except pymysql.MySQLError as error:
-                failures.append(error)
-
-    reading = background(read)
-    resists = background(partial(run, server.connect(login, password), IGNORES_KILL))
-    await until(lambda: reads[0] and server.sessions(login))
-
-    await tenant.end(login)
-
-    after = reads[0]
-    await until(lambda: reads[0] > after)
-    stop.set()
-    for thread in (reading, resists):
-        thread.join()
+    with server.repeated("SELECT * FROM v", current, secret, tenant.database) as (reads, failures):
+        resists = background(partial(run, server.connect(login, password), IGNORES_KILL))
+        await until(lambda: reads[0] and server.sessions(login))
+        await tenant.end(login)
+        after = reads[0]
+        await until(lambda: reads[0] > after)
+    resists.join()
     assert failures == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import closing
 
 import pymysql
@@ -16,7 +15,7 @@ from aiodbclient.tenants.errors import GrantError
 
 from ...mysql import administrator, run
 from ...waiting import until
-from ..mysql_servers import DENIED, Server, background, refused, server
+from ..mysql_servers import DENIED, Server, refused, server
 from ..problems import kinds, kinds_of
 from ..tenant import Tenant
 
@@ -338,28 +337,15 @@ async def test_login_may_have_a_tenth_of_connections(server: Server) -> None:
 async def test_rights_in_use_stay_while_others_are_taken(server: Server) -> None:
     tenant, login, password, _ = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
     other, *_ = await server.make()
-    stop, tried, failures = threading.Event(), [0], list[Exception]()
-
-    def use() -> None:
-        while not stop.is_set():
-            tried[0] += 1
-            try:
-                with closing(server.connect(login, password, tenant.database)) as session:
-                    run(session, "SELECT * FROM t")
-            except pymysql.MySQLError as error:
-                failures.append(error)
-
-    using = background(use)
     rounds = 0
-    while rounds < 10 or tried[0] <= 10:
-        rounds += 1
-        server.grant("SELECT", other.names, login)
-        server.as_root("GRANT PROCESS ON *.* TO %s@'%%'", login)
-        assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}
-        await tenant.repair()
-        assert await tenant.problems() == frozenset()
-    stop.set()
-    using.join()
+    with server.repeated("SELECT * FROM t", login, password, tenant.database) as (tried, failures):
+        while rounds < 10 or tried[0] <= 10:
+            rounds += 1
+            server.grant("SELECT", other.names, login)
+            server.as_root("GRANT PROCESS ON *.* TO %s@'%%'", login)
+            assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}
+            await tenant.repair()
+            assert await tenant.problems() == frozenset()
     assert failures == []
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from attrs import evolve
 
 from aiodbclient import Cluster
-from aiodbclient.bulk import Outcome
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
-from aiodbclient.tenants import Credential, OperationKind, ProblemKind, SQLiteStore, TenantAction, TenantRecord, Tenants
+from aiodbclient.tenants import Credential, OperationKind, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import TenantNotFoundError
 
 from ..conftest import Place, only, present
 from ..dying import begun, leave
 from ..problems import kinds
-from ..programs import ask, refusal
+from ..programs import admin_of, ask, refusal
 from ..store_contract import a_credential
-from .test_check_and_repair import admin_of, make_login
+from .test_check_and_repair import make_login
 
 
 @pytest.fixture
@@ -32,10 +31,15 @@ async def new(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
         yield store
 
 
-async def test_adopted_login_works_until_revoked(anywhere: Place, new: SQLiteStore) -> None:
+@pytest.fixture
+def after(anywhere: Place, new: SQLiteStore) -> Tenants:
+    """The tenants after their store was lost: by a new one."""
+    return anywhere.tenants(store=new)
+
+
+async def test_adopted_login_works_until_revoked(anywhere: Place, after: Tenants, new: SQLiteStore) -> None:
     old = await anywhere.tenants().ensure("gamma")
     await ask(old, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
-    after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
 
     adopted = await only(after.provision(["gamma"], if_exists="adopt"))
 
@@ -60,12 +64,11 @@ async def test_adopted_login_works_until_revoked(anywhere: Place, new: SQLiteSto
     assert (await only(after.rotate(["gamma"]))).action is TenantAction.ROTATED
 
 
-async def test_adoption_keeps_newest_login(anywhere: Place, new: SQLiteStore) -> None:
-    tenants = anywhere.tenants()
+async def test_adoption_keeps_newest_login(anywhere: Place, tenants: Tenants, after: Tenants) -> None:
     first = await tenants.ensure("gamma")
     second = present((await only(tenants.rotate(["gamma"]))).credential)
 
-    adopted = await Tenants(anywhere.cluster, new, prefix=anywhere.prefix).ensure("gamma", if_exists="adopt")
+    adopted = await after.ensure("gamma", if_exists="adopt")
 
     assert adopted.username > second.username > first.username
     assert not await refusal(adopted)
@@ -73,9 +76,9 @@ async def test_adoption_keeps_newest_login(anywhere: Place, new: SQLiteStore) ->
     assert await refusal(first)
 
 
-async def test_the_older_of_two_stores_is_told_so(anywhere: Place, new: SQLiteStore) -> None:
+async def test_the_older_of_two_stores_is_told_so(anywhere: Place, after: Tenants) -> None:
     """An operation that changes a tenant refuses if a login is newer than all on record: `adopt` is the way back."""
-    old, after = anywhere.tenants(), Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
+    old = anywhere.tenants()
     await old.ensure("gamma")
     adopted = await after.ensure("gamma", if_exists="adopt")
 
@@ -92,13 +95,11 @@ async def test_the_older_of_two_stores_is_told_so(anywhere: Place, new: SQLiteSt
     assert not await refusal(adopted)
 
 
-async def test_adopt_suspended_tenant(anywhere: Place, new: SQLiteStore) -> None:
+async def test_adopt_suspended_tenant(anywhere: Place, tenants: Tenants, after: Tenants, new: SQLiteStore) -> None:
     """It has a new login alone."""
-    tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
     await ask(old, "CREATE TABLE t (x int PRIMARY KEY)")
     assert (await only(tenants.suspend(["gamma"]))).error is None
-    after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
 
     adopted = await after.ensure("gamma", if_exists="adopt")
 
@@ -109,11 +110,10 @@ async def test_adopt_suspended_tenant(anywhere: Place, new: SQLiteStore) -> None
     assert (await only(after.check(["gamma"]))).problems == ()
 
 
-async def test_adoption_ends_readers(anywhere: Place, new: SQLiteStore) -> None:
+async def test_adoption_ends_readers(anywhere: Place, after: Tenants) -> None:
     owner = await anywhere.tenants().ensure("gamma")
     await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)")
     before = await anywhere.tenants().role("reader").ensure("gamma")
-    after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
     await after.ensure("gamma", if_exists="adopt")
     assert await refusal(before)
 
@@ -127,9 +127,8 @@ async def test_adoption_ends_readers(anywhere: Place, new: SQLiteStore) -> None:
     assert (await only(after.check(["gamma"]))).problems == ()
 
 
-async def test_check_reports_lost_tenant(anywhere: Place, new: SQLiteStore) -> None:
+async def test_check_reports_lost_tenant(anywhere: Place, after: Tenants) -> None:
     await anywhere.tenants().ensure("gamma")
-    after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
     kept = await after.ensure("kept")
 
     found = {outcome.name: outcome async for outcome in after.check(not_on_record=True)}
@@ -147,15 +146,14 @@ async def test_check_reports_lost_tenant(anywhere: Place, new: SQLiteStore) -> N
 
 
 @pytest.mark.parametrize("is_suspended", [False, True])
-async def test_returned_login_ended_by_repair(anywhere: Place, is_suspended: bool) -> None:
+async def test_returned_login_ended_by_repair(anywhere: Place, tenants: Tenants, is_suspended: bool) -> None:
     """As after a failover or a restore. A suspended tenant is suspended again."""
-    tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
     for operation in ["suspend"] if is_suspended else ["rotate", "revoke_previous"]:
         assert (await only(getattr(tenants, operation)(["gamma"]))).error is None
     assert (await only(tenants.check(["gamma"]))).problems == ()
     if is_suspended and old.engine == Engine.MYSQL:
-        await ask(await admin_of(anywhere), f"ALTER USER '{old.username}'@'%' ACCOUNT UNLOCK", database="mysql")
+        await ask(await admin_of(anywhere.cluster), f"ALTER USER '{old.username}'@'%' ACCOUNT UNLOCK", database="mysql")
     else:
         await make_login(anywhere, old.username)
 
@@ -207,8 +205,7 @@ async def everything(place: Place) -> tuple[list[Any], list[str]]:
 
 
 @pytest.mark.parametrize("if_exists", ["keep", "reset", "", None, "ADOPT", ["adopt"]])
-async def test_invalid_if_exists_refused(place: Place, if_exists: Any) -> None:
-    tenants = place.tenants()
+async def test_invalid_if_exists_refused(place: Place, tenants: Tenants, if_exists: Any) -> None:
     with pytest.raises(InvalidArgumentError, match='if_exists must be "error" or "adopt"'):
         await tenants.ensure("alpha", if_exists=if_exists)
     with pytest.raises(InvalidArgumentError, match="if_exists must be"):
@@ -216,75 +213,56 @@ async def test_invalid_if_exists_refused(place: Place, if_exists: Any) -> None:
     assert place.sent() == []
 
 
-class InterruptedStore(SQLiteStore):
-    """A stranger acts right after the first operation is stored: we have listed, but not created anything."""
-
-    stranger: Callable[[], Awaitable[object]] | None = None
-
-    async def save(self, claim: Any, record: TenantRecord | None, *, release: bool = False) -> None:
-        await super().save(claim, record, release=release)
-        if self.stranger is not None:
-            stranger, self.stranger = self.stranger, None
-            await stranger()
-
-
 @pytest.mark.parametrize("what", ["database", "both"])
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_database_made_by_others_before_create(anywhere: Place, what: str, bulk: bool, tmp_path: Path) -> None:
-    place, name = anywhere, anywhere.prefix + "shop"
-    async with InterruptedStore(tmp_path / "other.db") as store:
-        store.stranger = lambda: make(place.cluster, what, name)
-        tenants = Tenants(place.cluster, store, prefix=place.prefix)
-        before = await everything(place)
+async def test_database_made_by_others_before_create(anywhere: Place, tenants: Tenants, what: str, bulk: bool) -> None:
+    """A stranger acts right after the first operation is stored: we have listed, but not created anything."""
+    store, before = anywhere.store, await everything(anywhere)
 
-        if bulk:
-            assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
-        else:
-            with pytest.raises(ConflictError, match="somebody else created this"):
-                await tenants.ensure("shop")
+    async def stranger(*_: object) -> None:
+        store.after_save = None
+        await make(anywhere.cluster, what, anywhere.prefix + "shop")
 
-        assert await store.get("shop") is None
-        users, databases = await everything(place)
-        assert len(users) - len(before[0]) == (what != "database")
-        assert len(databases) - len(before[1]) == 1
+    store.after_save = stranger
+    if bulk:
+        assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
+    else:
+        with pytest.raises(ConflictError, match="somebody else created this"):
+            await tenants.ensure("shop")
+
+    assert await store.get("shop") is None
+    users, databases = await everything(anywhere)
+    assert len(users) - len(before[0]) == (what != "database")
+    assert len(databases) - len(before[1]) == 1
 
 
 @pytest.mark.parametrize("operation", ["provision", "repair", "remove"])
-async def test_database_made_by_others_after_crash(anywhere: Place, operation: str) -> None:
+@pytest.mark.parametrize("is_tenant", [False, True], ids=["database", "tenant"])
+async def test_made_by_others_after_crash(anywhere: Place, after: Tenants, operation: str, is_tenant: bool) -> None:
     """A process dies before it creates the database, and somebody else makes one of that name: it stays theirs."""
     place, name = anywhere, anywhere.prefix + "shop"
+    login = names_of("shop", (await place.cluster.info()).engine, place.prefix).next_login([])
     shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
-    await leave(place.store, shop, OperationKind.PROVISION)
-    await make(place.cluster, "database", name)
-    admin = await admin_of(place, name)
-    await ask(admin, "CREATE TABLE theirs (x int PRIMARY KEY)")
+    await leave(place.store, shop, OperationKind.PROVISION, logins=(login,))
+    if is_tenant:  # by the process of another store
+        theirs = await after.ensure("shop")
+    else:
+        await make(place.cluster, "database", name)
+        theirs = await admin_of(place.cluster, name)
+    await ask(theirs, "CREATE TABLE theirs (x int PRIMARY KEY)")
 
     outcome = await only(getattr(place.tenants(), operation)(["shop"]))
 
+    await ask(theirs, "INSERT INTO theirs VALUES (1)")
+    if is_tenant:
+        assert isinstance(outcome.error, ConflictError)
+        assert "another store knows the tenant 'shop'" in str(outcome.error)
+        return
     assert isinstance(outcome.error, NameTakenError) or outcome.action is TenantAction.DELETED
     assert await place.store.get("shop") is None
-    await ask(admin, "INSERT INTO theirs VALUES (1)")
     assert await place.logins() == []
     if operation == "provision":
         assert (await only(place.tenants().provision(["shop"], if_exists="adopt"))).action is TenantAction.ADOPTED
-
-
-@pytest.mark.parametrize("operation", ["provision", "repair", "remove"])
-async def test_tenant_of_another_store_after_crash(anywhere: Place, operation: str, tmp_path: Path) -> None:
-    """A process dies before it creates anything, and the process of another store makes the tenant."""
-    place, name = anywhere, anywhere.prefix + "shop"
-    engine = (await place.cluster.info()).engine
-    shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
-    login = names_of("shop", engine, place.prefix).next_login([])
-    await leave(place.store, shop, OperationKind.PROVISION, logins=(login,))
-    async with SQLiteStore(tmp_path / "other.db") as store:
-        theirs = await Tenants(place.cluster, store, prefix=place.prefix).ensure("shop")
-
-    outcome = await only(getattr(place.tenants(), operation)(["shop"]))
-
-    assert isinstance(outcome.error, ConflictError)
-    assert "another store knows the tenant 'shop'" in str(outcome.error)
-    assert not await refusal(theirs)
 
 
 @pytest.mark.parametrize("what", ["database", "both"])
@@ -299,9 +277,9 @@ async def test_adopt_what_the_api_made(anywhere: Place, what: str) -> None:
     theirs: Credential | None = None
     if what == "both":
         user = await anywhere.cluster.users.get(name)
-        theirs = evolve(await admin_of(anywhere, name), username=user.name, password=user.password)
+        theirs = evolve(await admin_of(anywhere.cluster, name), username=user.name, password=user.password)
         if theirs.engine == Engine.PG:
-            await ask(await admin_of(anywhere, name), f'GRANT ALL ON SCHEMA public TO "{name}"')
+            await ask(await admin_of(anywhere.cluster, name), f'GRANT ALL ON SCHEMA public TO "{name}"')
         await ask(theirs, "CREATE TABLE t (x int PRIMARY KEY)")
 
     outcome = await only(tenants.provision(["shop"], if_exists="adopt"))
@@ -318,32 +296,22 @@ async def test_adopt_what_the_api_made(anywhere: Place, what: str) -> None:
         assert (await only(tenants.check(["shop"]))).problems == ()
 
 
-async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: Path) -> None:
-    place = anywhere
-    first = await place.tenants(prefix=f"{place.prefix}app").ensure("1x")
-    async with SQLiteStore(tmp_path / "other.db") as store:
-        with pytest.raises(ConflictError, match="somebody else created this"):
-            await Tenants(place.cluster, store, prefix=f"{place.prefix}app1").ensure("x")
-        assert await store.get("x") is None
-    assert (await only(place.tenants(prefix=f"{place.prefix}app").check(["1x"]))).problems == ()
-    assert first.password is None or first == await place.tenants(prefix=f"{place.prefix}app").get("1x")
+async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, new: SQLiteStore) -> None:
+    tenants = anywhere.tenants(prefix=f"{anywhere.prefix}app")
+    first = await tenants.ensure("1x")
+    with pytest.raises(ConflictError, match="somebody else created this"):
+        await anywhere.tenants(store=new, prefix=f"{anywhere.prefix}app1").ensure("x")
+    assert await new.get("x") is None
+    assert (await only(tenants.check(["1x"]))).problems == ()
+    assert await tenants.get("1x") == first
 
 
-async def test_two_processes_that_ask_at_once_make_one(anywhere: Place, tmp_path: Path) -> None:
+async def test_two_processes_that_ask_at_once_make_one(anywhere: Place) -> None:
     """Neither mistakes the other's new login for a stranger's."""
-    place = anywhere
-    async with SQLiteStore(place.path) as store:
-        others = Tenants(place.cluster, store, prefix=place.prefix)
-        one, two = await asyncio.gather(place.tenants().ensure("alpha"), others.ensure("alpha"))
+    async with anywhere.another_process() as others:
+        one, two = await asyncio.gather(anywhere.tenants().ensure("alpha"), others.ensure("alpha"))
     assert one == two
-    assert await place.logins() == [one.username.removeprefix(place.prefix)]
-
-
-Out = TypeVar("Out", bound=Outcome)
-
-
-async def by_name(run: AsyncIterable[Out]) -> dict[str, Out]:
-    return {outcome.name: outcome async for outcome in run}
+    assert await anywhere.logins() == [one.username.removeprefix(anywhere.prefix)]
 
 
 async def elsewhere(place: Place, what: str) -> Tenants:
@@ -360,24 +328,23 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     wrong = await elsewhere(place, what)
     credential = await place.tenants().ensure("alpha")
     if removing:
-        await begun(place, lambda dying: by_name(dying.remove(["alpha"])))
+        await begun(place, lambda dying: only(dying.remove(["alpha"])))
     record = await place.store.get("alpha")
     before = len(place.sent())
 
     for run in (wrong.provision, wrong.rotate, wrong.revoke_previous, wrong.remove):
-        outcome = (await by_name(run(["alpha"])))["alpha"]
+        outcome = await only(run(["alpha"]))
         assert isinstance(outcome.error, InvalidArgumentError)
         assert "a name is taken in the whole store" in str(outcome.error)
         assert what == "another prefix" or place.cluster.id in str(outcome.error)
     for call in (wrong.ensure("alpha"), wrong.get("alpha")):
         with pytest.raises(InvalidArgumentError, match="a name is taken in the whole store"):
             await call
-    assert await by_name(wrong.check()) == {}
+    assert await wrong.check() == []
     for over_all in (wrong.repair, wrong.rotate, wrong.revoke_previous):
-        assert await by_name(over_all(all=True)) == {}
+        assert await over_all(all=True) == []
     assert [each async for each in wrong.records()] == []
 
-    reads = {"clusters.get", "clusters.ca"}
-    assert {what for what, _ in place.sent()[before:]} <= reads
+    assert {what for what, _ in place.sent()[before:]} <= READS
     assert await place.store.get("alpha") == record
     assert not await refusal(credential)

@@ -6,10 +6,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -29,35 +27,17 @@ from ..conftest import SQL, Place, only, placed, present
 from ..dying import leave
 from ..own_stores import expire
 from ..problems import kinds, kinds_of
-from ..programs import ask, refusal, session_of
-from ..store_contract import LONG, a_credential
+from ..programs import admin_of, ask, refusal, session_of
+from ..servers import execute
+from ..store_contract import LONG
 
 READS = {"clusters.get", "clusters.ca"}
 Breaks = Callable[[Place, Credential], Awaitable[object]]
 
 
-async def admin_of(place: Place, database: str | None = None) -> Credential:
-    """The cluster's primary user, in a database."""
-    connection = present((await place.cluster.info()).connection)
-    user = await place.cluster.users.get("doadmin")
-    return Credential(
-        name="doadmin",
-        username=user.name,
-        password=user.password,
-        database=database or connection.database or "",
-        host=connection.host or "",
-        port=connection.port or 0,
-        engine=place.cluster.engine or (await place.cluster.info()).engine,
-        ca=await place.cluster.ca() if connection.ssl else None,
-        cluster=place.cluster.id,
-        cluster_name="tenants",
-        created=datetime.now(UTC),
-    )
-
-
 async def make_login(place: Place, login: str) -> None:
     """Make a login as the administrator, with a password that nobody has on record."""
-    admin = await admin_of(place)
+    admin = await admin_of(place.cluster)
     if admin.engine == Engine.PG:
         await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'Unknown-1'")
     else:
@@ -66,7 +46,7 @@ async def make_login(place: Place, login: str) -> None:
 
 async def grant(place: Place, credential: Credential, statement: str) -> None:
     """Run a statement on the tenant's schema as the administrator of a MySQL, where ``_`` may be a pattern."""
-    admin = await admin_of(place)
+    admin = await admin_of(place.cluster)
     literal = await ask(admin, "SHOW VARIABLES LIKE 'partial_revokes'", database="mysql") == [("partial_revokes", "ON")]
     schema = credential.database or ""
     await ask(
@@ -78,7 +58,7 @@ async def open_to_others(place: Place, credential: Credential) -> None:
     other = f"{place.prefix}stranger"
     await place.cluster.users.create(other)
     if credential.engine == Engine.PG:
-        await ask(await admin_of(place), f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
+        await ask(await admin_of(place.cluster), f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
     else:
         await grant(place, credential, f"GRANT SELECT ON {{}}.* TO '{other}'@'%'")
 
@@ -86,14 +66,14 @@ async def open_to_others(place: Place, credential: Credential) -> None:
 async def take_rights(place: Place, credential: Credential) -> None:
     if credential.engine == Engine.PG:
         owner = names_of(credential.name, credential.engine, place.prefix).owner
-        await ask(await admin_of(place), f'REVOKE TEMPORARY ON DATABASE "{credential.database}" FROM "{owner}"')
+        await ask(await admin_of(place.cluster), f'REVOKE TEMPORARY ON DATABASE "{credential.database}" FROM "{owner}"')
         return
     await grant(place, credential, f"REVOKE ALL ON {{}}.* FROM '{credential.username}'@'%'")
 
 
 async def make_as_administrator(place: Place, credential: Credential) -> None:
     await ask(credential, "GRANT CREATE ON SCHEMA public TO doadmin")
-    admin = await admin_of(place, credential.database)
+    admin = await admin_of(place.cluster, credential.database)
     await ask(admin, "CREATE FUNCTION public.up() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 
 
@@ -120,23 +100,62 @@ CASES = [
 ]
 
 
+# What a check must not change on the server.
+CATALOGS = {
+    Engine.PG: [
+        "SELECT to_jsonb(r)::text FROM pg_roles r",
+        "SELECT to_jsonb(m)::text FROM pg_auth_members m",
+        "SELECT datname, datdba, datallowconn, datistemplate, datconnlimit, datacl::text FROM pg_database",
+        "SELECT to_jsonb(s)::text FROM pg_db_role_setting s",
+        "SELECT to_jsonb(d)::text FROM pg_shdepend d",
+        "SELECT relname, relowner, relacl::text FROM pg_class",
+        "SELECT nspname, nspowner, nspacl::text FROM pg_namespace",
+        "SELECT to_jsonb(a)::text FROM pg_default_acl a",
+    ],
+    Engine.MYSQL: [
+        "SELECT * FROM mysql.user",
+        "SELECT * FROM mysql.db",
+        "SELECT Host, Db, User, Table_name, Table_priv, Column_priv FROM mysql.tables_priv",
+        "SELECT Host, Db, User, Routine_name, Proc_priv FROM mysql.procs_priv",
+        "SELECT SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME FROM information_schema.SCHEMATA",
+        "SELECT GRANTEE, PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES",
+    ],
+}
+
+
+async def everything(place: Place, database: str) -> list[list[str]]:
+    """The catalogs of the server, in this database too, the users and dbs by the API, and the records."""
+    admin = await admin_of(place.cluster)
+    found: list[Any] = [
+        await place.cluster.users.list(),
+        await place.cluster.dbs.list(),
+        [record async for record in place.store.records()],
+    ]
+    for each in [admin.database, database] if admin.engine == Engine.PG else ["mysql"]:
+        async with session_of(evolve(admin, database=each)) as run:
+            found += [await run(statement) for statement in CATALOGS[Engine(admin.engine)]]
+    return [sorted(map(repr, rows)) for rows in found]
+
+
 @pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
-async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind) -> None:
-    """The data stays. No program is disturbed but those whose login does not work."""
-    place, tenants = anywhere, anywhere.tenants()
+async def test_problem_found_and_repaired(anywhere: Place, tenants: Tenants, problem: ProblemKind) -> None:
+    """A check changes nothing, and a repair no data. It disturbs no program but those whose login does not work."""
     credential, well = await tenants.ensure("alpha"), await tenants.ensure("well")
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert (await only(tenants.repair(["alpha"]))).action is TenantAction.KEPT
 
-    await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
-    sent = len(place.sent())
+    await (BROKEN | BROKEN_ON_PG)[problem](anywhere, credential)
+    its = (well if problem is ProblemKind.DATABASE_MISSING else credential).database
+    before, sent = await everything(anywhere, its), len(anywhere.sent())
     found = await only(tenants.check(["alpha"]))
+    asked = {operation for operation, _ in anywhere.sent()[sent:]}
 
+    assert asked <= READS
+    assert await everything(anywhere, its) == before
     assert problem in kinds_of(found.problems)
     assert kinds_of(found.problems) <= {problem, ProblemKind.RIGHTS_MISSING}
     assert found.action is TenantAction.CHECKED
-    assert {operation for operation, _ in place.sent()[sent:]} <= READS
 
     if problem is ProblemKind.DATABASE_MISSING:
         refused = await only(tenants.repair(["alpha"]))
@@ -165,11 +184,9 @@ async def test_problem_found_and_repaired(anywhere: Place, problem: ProblemKind)
     assert (repaired.credential == credential) is (problem not in LOCKED_OUT)
 
 
-async def test_objects_of_others_in_suspended_tenant(place: Place) -> None:
+async def test_objects_of_others_in_suspended_tenant(place: Place, tenants: Tenants, alpha: Credential) -> None:
     """``repair`` gives them to the tenant, and nobody enters meanwhile or afterwards."""
-    tenants = place.tenants()
-    credential = await tenants.ensure("alpha")
-    await make_as_administrator(place, credential)
+    await make_as_administrator(place, alpha)
     await only(tenants.suspend(["alpha"]))
     found = (await only(tenants.check(["alpha"]))).problems
     assert ProblemKind.OWNED_BY_OTHERS in kinds_of(found)
@@ -178,7 +195,7 @@ async def test_objects_of_others_in_suspended_tenant(place: Place) -> None:
 
     assert (repaired.action, repaired.problems) == (TenantAction.SUSPENDED, found)
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    assert await refusal(credential)
+    assert await refusal(alpha)
     resumed = present((await only(tenants.resume(["alpha"]))).credential)
     assert await ask(resumed, "DROP FUNCTION up()") == []
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -191,7 +208,9 @@ async def test_attributes_of_logins_are_taken_back(place: Place, attributes: str
     credential = await tenants.ensure("alpha")
     owner = names_of("alpha", Engine.PG, place.prefix).owner
     await ask(
-        await admin_of(place), f'ALTER ROLE "{credential.username}" {attributes}', f'ALTER ROLE "{owner}" CREATEDB'
+        await admin_of(place.cluster),
+        f'ALTER ROLE "{credential.username}" {attributes}',
+        f'ALTER ROLE "{owner}" CREATEDB',
     )
     found = (await only(tenants.check(["alpha"]))).problems
     assert kinds_of(found) == {ProblemKind.TOO_MANY_RIGHTS}
@@ -203,19 +222,27 @@ async def test_attributes_of_logins_are_taken_back(place: Place, attributes: str
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_attribute_that_only_a_superuser_takes_back(with_superuser: tuple[Place, Credential]) -> None:
+@pytest.fixture
+async def own_server(postgres: str, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place on the server of which ``postgres`` is the superuser, who does what only the provider can do."""
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", server=postgres)
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            yield place
+
+
+async def test_attribute_that_only_a_superuser_takes_back(own_server: Place, postgres: str) -> None:
     """The error has the statement to run, and as whom."""
-    place, superuser = with_superuser
-    tenants = place.tenants()
+    tenants = own_server.tenants()
     credential = await tenants.ensure("alpha")
-    await ask(superuser, f'ALTER ROLE "{credential.username}" SUPERUSER')
+    execute(postgres, f'ALTER ROLE "{credential.username}" SUPERUSER')
 
     failed = await only(tenants.repair(["alpha"]))
 
     assert isinstance(failed.error, GrantError)
     statement = f'ALTER ROLE "{credential.username}" NOSUPERUSER'
     assert f"run {statement} as a superuser" in str(failed.error)
-    await ask(superuser, statement)
+    execute(postgres, statement)
     assert (await only(tenants.repair(["alpha"]))).error is None
 
 
@@ -241,24 +268,6 @@ async def test_previous_credential_ended_too_early(anywhere: Place, how: str) ->
     assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
 
 
-async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp_path: Path) -> None:
-    names = [f"n{number}" for number in range(6)]
-    async for outcome in place.tenants().provision(names):
-        assert outcome.credential is not None
-        await place.cluster.users.delete(outcome.credential.username)
-
-    async def process() -> list[Any]:
-        async with SQLiteStore(place.path) as store:
-            return [outcome async for outcome in Tenants(place.cluster, store, prefix=place.prefix).repair(all=True)]
-
-    runs = await asyncio.gather(process(), process(), process())
-
-    assert sorted(o.name for run in runs for o in run if o.action is TenantAction.REPAIRED) == names
-    assert all(outcome.error is None for run in runs for outcome in run)
-    credentials = {(o.name, o.credential) for run in runs for o in run}
-    assert len(credentials) == len(names)
-
-
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 async def test_check_during_changes_of_others(place: Place, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it takes long to look, so that the record has changed after each look."""
@@ -274,8 +283,7 @@ async def test_check_during_changes_of_others(place: Place, seconds: float, monk
     checks = 0
 
     async def rotate() -> None:
-        async with SQLiteStore(place.path) as store:
-            others = Tenants(place.cluster, store, prefix=place.prefix)
+        async with place.another_process() as others:
             while checks < 3:
                 assert all([outcome.error is None async for outcome in others.rotate(names)])
                 assert all([outcome.error is None async for outcome in others.revoke_previous(names)])
@@ -291,33 +299,11 @@ async def test_check_during_changes_of_others(place: Place, seconds: float, monk
             checks += 1
 
 
-@pytest.fixture
-async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[Place, Credential]]:
-    """A place, and a superuser of its server, who does what only the provider can do."""
-    async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", server=postgres)
-        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
-            parts = urlsplit(postgres)
-            yield (
-                place,
-                evolve(
-                    a_credential("superuser"),
-                    username=parts.username or "",
-                    password=parts.password or "",
-                    host=parts.hostname or "",
-                    port=parts.port or 0,
-                    database="postgres",
-                    ca=None,
-                ),
-            )
-
-
-async def test_expired_password_replaced_with_login(with_superuser: tuple[Place, Credential]) -> None:
+async def test_expired_password_replaced_with_login(own_server: Place, postgres: str) -> None:
     """A reset does not change until when a password is valid. So "run it again" would never help."""
-    place, superuser = with_superuser
-    tenants = place.tenants()
+    tenants = own_server.tenants()
     credential = await tenants.ensure("alpha")
-    await ask(superuser, f"ALTER ROLE \"{credential.username}\" VALID UNTIL '2020-01-01'")
+    execute(postgres, f"ALTER ROLE \"{credential.username}\" VALID UNTIL '2020-01-01'")
     assert (await only(tenants.check())).problems == kinds(ProblemKind.PASSWORD_REFUSED)
 
     repaired = await only(tenants.repair(all=True))
@@ -339,7 +325,7 @@ async def renamed(admin: Credential, *pairs: tuple[str, str]) -> None:
 
 async def test_renamed_database_is_named_and_refused(place: Place) -> None:
     """Neither removed nor made again, and no hint says so. What the hint says helps."""
-    tenants, admin = place.tenants(), await admin_of(place)
+    tenants, admin = place.tenants(), await admin_of(place.cluster)
     credential = await tenants.ensure("alpha")
     await ask(credential, "CREATE TABLE kept AS SELECT generate_series(1, 50)")
     other = f"{place.prefix}renamed"
@@ -362,7 +348,7 @@ async def test_renamed_database_is_named_and_refused(place: Place) -> None:
 
 async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
     """A repair gave each customer the other's data. Each hint helps, one after the other."""
-    tenants, admin = place.tenants(), await admin_of(place)
+    tenants, admin = place.tenants(), await admin_of(place.cluster)
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
     for each in (alpha, beta):
         await ask(each, f"CREATE TABLE mine AS SELECT '{each.name}' AS mine")
@@ -388,7 +374,7 @@ async def test_exchanged_databases_are_named_and_refused(place: Place) -> None:
 
 async def test_no_hint_gives_anothers_database(place: Place) -> None:
     """Where another tenant's database has the name of one that is gone: a GRANT would hand over all data."""
-    tenants, admin = place.tenants(), await admin_of(place)
+    tenants, admin = place.tenants(), await admin_of(place.cluster)
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
     await ask(admin, f'DROP DATABASE "{alpha.database}"')
     await renamed(admin, (beta.database, alpha.database))
@@ -404,7 +390,7 @@ async def test_no_hint_gives_anothers_database(place: Place) -> None:
 
 async def test_suspension_locks_out_of_exchanged_databases(place: Place) -> None:
     """Its logins are disabled, whatever its database is called. The database of its name, another's, stays as it is."""
-    tenants, admin = place.tenants(), await admin_of(place)
+    tenants, admin = place.tenants(), await admin_of(place.cluster)
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
     await ask(alpha, "CREATE TABLE mine AS SELECT 'alpha' AS mine")
     third = f"{place.prefix}third"
@@ -429,7 +415,7 @@ async def test_suspension_locks_out_of_exchanged_databases(place: Place) -> None
 
 
 async def test_restored_database_becomes_tenants_again(place: Place) -> None:
-    tenants, admin = place.tenants(), await admin_of(place)
+    tenants, admin = place.tenants(), await admin_of(place.cluster)
     credential = await tenants.ensure("alpha")
     await ask(credential, "CREATE TABLE kept AS SELECT generate_series(1, 50)")
     backup = f"{place.prefix}backup"
@@ -454,7 +440,7 @@ async def test_connection_limit_set_again(place: Place) -> None:
     assert (await only(wide.check())).problems == ()
     assert (await only(wide.repair(all=True))).action is TenantAction.KEPT
 
-    admin = await admin_of(place)
+    admin = await admin_of(place.cluster)
     for limit in (50, -1, 0, 4):
         await ask(admin, f'ALTER ROLE "{credential.username}" CONNECTION LIMIT {limit}')
         assert (await only(narrow.check())).problems == kinds(ProblemKind.RIGHTS_MISSING)
@@ -468,9 +454,8 @@ async def name_of(credential: Credential) -> str:
     return credential.name
 
 
-async def test_claimed_name_left_to_provision(place: Place) -> None:
+async def test_claimed_name_left_to_provision(place: Place, tenants: Tenants) -> None:
     """Its process died before it sent anything, and may have meant another cluster."""
-    tenants = place.tenants()
     await tenants.ensure("beta")
     async with SQLiteStore(place.path) as died:
         assert await died.claim("alpha", LONG) is not None

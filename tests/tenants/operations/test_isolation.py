@@ -19,8 +19,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 from ...thorough import first_of
 from ..clients import client_of
-from ..moves import administrator_of, close, connected, run, sql
-from ..programs import ask
+from ..programs import admin_of, ask, session_of
 
 # Pairs that a pattern, truncation or case folding would confuse, and names that need quotes.
 FEW = ["a_c", "abc", "a.c", "a-c", "a", "A"]
@@ -85,8 +84,8 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(
         one, other = credentials["a"], credentials["abc"]
         own = [(each.username, each.database) for each in credentials.values()]
         async with client_of(sandbox) as client:
-            admin = await administrator_of(client.cluster(cluster), "defaultdb")
-        async with await AsyncConnection.connect(admin, autocommit=True) as letting_in:
+            admin = await admin_of(client.cluster(cluster))
+        async with await AsyncConnection.connect(admin.uri, autocommit=True) as letting_in:
             rows = await letting_in.execute(MAY_CONNECT, [*map(list, zip(*own, strict=True))])
             assert {*await rows.fetchall()} == {*own}
             pair = Identifier(other.database or ""), Identifier(one.username)  # the control
@@ -110,19 +109,16 @@ async def test_mysql_keeps_every_pair_of_tenants_apart(
     async with made(sandbox, cluster, names + long(64), tmp_path) as credentials:
         for name, credential in credentials.items():
             if name.endswith("/old"):
-                await sql(credential, "CREATE TABLE t (mine varchar(64) PRIMARY KEY) AS SELECT DATABASE() AS mine")
-            assert await sql(credential, "SELECT mine FROM t") == [(credential.database,)]
-            seen = {name for (name,) in await sql(credential, "SHOW DATABASES")}
+                await ask(credential, "CREATE TABLE t (mine varchar(64) PRIMARY KEY) AS SELECT DATABASE() AS mine")
+            assert await ask(credential, "SELECT mine FROM t") == [(credential.database,)]
+            seen = {name for (name,) in await ask(credential, "SHOW DATABASES")}
             assert credential.database in seen
             assert seen <= {credential.database, "information_schema", "performance_schema"}
         for one in credentials.values():
-            own = await connected(one)
-            try:
-                await run(own, f"USE {quoted(one.database)}")  # the control: its own schema
-                assert await run(own, f"SELECT * FROM {quoted(one.database)}.t") == [(one.database,)]
+            async with session_of(one) as run:
+                await run(f"USE {quoted(one.database)}")  # the control: its own schema
+                assert await run(f"SELECT * FROM {quoted(one.database)}.t") == [(one.database,)]
                 for database in [database for login, database in others(credentials) if login is one]:
                     for statement in STATEMENTS:
                         with pytest.raises(pymysql.OperationalError, match="denied"):
-                            await run(own, statement.format(quoted(database)))
-            finally:
-                await close(own)
+                            await run(statement.format(quoted(database)))

@@ -14,8 +14,7 @@ from ...thorough import first_of
 from ..conftest import SQL, Place, only, present
 from ..dying import died
 from ..mortal import OPTIONS, WORK, killed
-from ..programs import ask, refusal
-from .test_check_and_repair import admin_of
+from ..programs import admin_of, ask, refusal
 
 # The roles of tenants, but of the one whose database it is, that something in the database depends on.
 STRANGERS = """
@@ -48,7 +47,7 @@ async def prepare(place: Place, operation: str, name: str) -> str:
     if operation == "remove":
         await tenants.role("reader").ensure(name)
     if operation == "repair":
-        admin = await admin_of(place)
+        admin = await admin_of(place.cluster)
         if admin.engine == Engine.PG:
             await ask(admin, f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
         else:
@@ -110,7 +109,7 @@ async def assert_finished(
             assert (await only(tenants.check([name]))).problems == ()
         if operation == "copy":  # its roles have no members, and nobody is in it
             assert (await only(tenants.check(["golden"]))).problems == ()
-            assert await ask(await admin_of(place, credential.database), STRANGERS) == []
+            assert await ask(await admin_of(place.cluster, credential.database), STRANGERS) == []
         if operation == "adopt":
             record = present(await place.store.get(name))
             assert present(record.previous()).username == first

@@ -1,46 +1,31 @@
-"""The life of a login: made, in use, previous, ended. No request but those for the cluster."""
+"""The life of a login, of the owner, a reader or a writer: made, in use, previous, ended."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from aiodbclient._masking import Secret
-from aiodbclient.errors import DatabaseClientError
-from aiodbclient.tenants import TenantAction, Tenants
+from aiodbclient.errors import DatabaseClientError, InvalidArgumentError
+from aiodbclient.tenants import Credential, OperationKind, RecordCodec, Role, TenantAction, Tenants, _clusters
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._operations import tenant
-from aiodbclient.tenants.errors import GrantError
+from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
 from ...thorough import first_of
 from ..conftest import SQL, Place, only, present
+from ..dying import leave
 from ..leaks import leaks
-from ..programs import refusal
-
-
-async def test_operations_request_only_the_cluster(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
-    for _ in range(2):
-        credential = await tenants.ensure("alpha")
-        for run in (
-            tenants.rotate,
-            tenants.revoke_previous,
-            tenants.suspend,
-            tenants.resume,
-            tenants.check,
-            tenants.repair,
-        ):
-            assert (await only(run(["alpha"]))).error is None
-        assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
-        assert await refusal(credential)
-    assert {operation for operation, _ in anywhere.sent()} <= {"clusters.get", "clusters.ca"}
-    assert len(anywhere.sent()) <= 2
+from ..mortal import WORK
+from ..programs import ask, refusal
+from ..store_contract import a_record
 
 
 async def test_each_rotation_makes_a_new_login(anywhere: Place) -> None:
@@ -72,17 +57,7 @@ async def test_rotation_goes_on_without_the_previous_login(anywhere: Place) -> N
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-Verb = Callable[[Tenants], Awaitable[object]]
-VERBS: dict[str, Verb] = {
-    "rotate": lambda tenants: only(tenants.rotate(["alpha"], force=True)),
-    "revoke-previous": lambda tenants: only(tenants.revoke_previous(["alpha"])),
-    "repair": lambda tenants: only(tenants.repair(["alpha"])),
-    "suspend": lambda tenants: only(tenants.suspend(["alpha"])),
-    "remove": lambda tenants: only(tenants.remove(["alpha"])),
-}
-
-
-@pytest.mark.parametrize("operation", VERBS)
+@pytest.mark.parametrize("operation", ["rotate", "revoke-previous", "repair", "suspend", "remove"])
 async def test_no_password_in_traceback_locals(anywhere: Place, operation: str) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
@@ -93,7 +68,7 @@ async def test_no_password_in_traceback_locals(anywhere: Place, operation: str) 
     for admin in (("doadmin", wrong), ("nobody", wrong)):
         error: BaseException | None = None
         try:
-            outcome: Any = await VERBS[operation](anywhere.tenants(admin=admin))
+            outcome: Any = await WORK[operation](anywhere.tenants(admin=admin), "alpha")
             error = outcome.error
         except GrantError as ended:  # the whole run
             error = ended
@@ -163,3 +138,117 @@ async def test_no_password_in_frames_under_timeout(anywhere: Place, monkeypatch:
         if shown:
             return
     pytest.fail("no frame showed the password that is no Secret, so the test would not see one")
+
+
+async def test_public_texts_are_plain_str(tenants: Tenants, alpha: Credential) -> None:
+    """Drivers such as asyncpg refuse a subclass of ``str``."""
+    for credential in (alpha, await tenants.get("alpha"), (await only(tenants.rotate(["alpha"]))).credential):
+        assert credential is not None
+        for text in (credential.name, credential.username, credential.password, credential.database, credential.uri):
+            assert type(text) is str
+        assert {type(value) for value in credential.env().values()} == {str}
+    assert type(RecordCodec().encode(a_record("alpha"))) is str
+
+
+async def rights(credential: Credential) -> tuple[bool, bool]:
+    """Whether it reads, and whether it writes. The tests of each server have all statements."""
+    statements = "SELECT x FROM t", "INSERT INTO t (x) VALUES (2)"
+    refusals = [await refusal(credential, statement) for statement in statements]
+    assert not any(why and "denied" not in why for why in refusals), refusals
+    return not refusals[0], not refusals[1]
+
+
+async def test_rights_of_reader_and_writer(anywhere: Place, tenants: Tenants) -> None:
+    readers, writers = tenants.role("reader"), tenants.role(Role.WRITER)
+    owner = await tenants.ensure("alpha")
+    reader, writer = await readers.ensure("alpha"), await writers.ensure("alpha")
+
+    assert (owner.role, reader.role, writer.role) == (Role.OWNER, Role.READER, Role.WRITER)
+    assert owner.database == reader.database == writer.database
+    assert len({owner.username, reader.username, writer.username}) == 3
+    assert await readers.get("alpha") == reader == await readers.ensure("alpha")
+    assert await tenants.get("alpha") == owner
+    for each, run in (("alpha", tenants), ("alpha", readers), ("alpha", writers)):
+        assert [record.name async for record in run.records()] == [each]
+        assert (await only(run.check())).problems == ()
+    assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
+    await ask(owner, "CREATE TABLE t (id serial PRIMARY KEY, x int)", "INSERT INTO t (x) VALUES (1)")
+
+    assert await rights(reader) == (True, False)
+    assert await rights(writer) == (True, True)
+    new = present((await only(readers.rotate(all=True))).credential)
+    assert new.role is Role.READER
+    assert await rights(new) == await rights(reader) == (True, False)
+    assert isinstance((await only(readers.rotate(all=True))).error, RotationPendingError)
+    assert (await only(readers.revoke_previous(older_than=timedelta(days=1)))).action is TenantAction.KEPT
+    assert (await only(readers.revoke_previous(all=True))).action is TenantAction.REVOKED
+    assert await refusal(reader)
+    assert await rights(new) == (True, False)
+    assert (await only(readers.check())).problems == ()
+    assert await tenants.get("alpha") == owner
+    assert await rights(owner) == (True, True)
+
+
+async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
+    readers = anywhere.tenants().role("reader")
+    for run in (readers.provision, readers.rotate, readers.revoke_previous, readers.check):
+        assert isinstance((await only(run(["alpha"]))).error, InvalidArgumentError)
+    with pytest.raises(InvalidArgumentError, match="provision it first; nothing was sent"):
+        await readers.ensure("alpha")
+    assert (await only(readers.remove(["alpha"]))).action is TenantAction.ABSENT
+    assert [record async for record in anywhere.store.records()] == []
+    assert await anywhere.logins() == []
+
+
+async def test_no_role_of_half_removed_tenant(place: Place, tenants: Tenants) -> None:
+    await leave(place.store, await tenants.ensure("alpha"), OperationKind.REMOVE)
+
+    with pytest.raises(TenantNotFoundError, match="'alpha' is being removed, or its removal is unfinished: run remove"):
+        await tenants.role("reader").ensure("alpha")
+
+    assert [record.name async for record in place.store.records()] == ["alpha"]
+
+
+@pytest.mark.parametrize("role", ["owner", "admin", "", None, "READER", ["reader"]])
+def test_unknown_role_is_refused(place: Place, role: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="role must be one of writer, reader"):
+        place.tenants().role(role)
+
+
+async def test_the_roles_end_with_their_tenant(anywhere: Place, tenants: Tenants) -> None:
+    before = sorted(user.name for user in await anywhere.cluster.users.list())
+    await tenants.ensure("alpha")
+    logins = list[Credential]()
+    for role in ("reader", "writer"):
+        logins.append(await tenants.role(role).ensure("alpha"))
+        rotated = present((await only(tenants.role(role).rotate(["alpha"]))).credential)
+        logins.append(rotated)
+
+    assert (await only(tenants.role("reader").remove(["alpha"]))).action is TenantAction.DELETED
+    assert await tenants.role("reader").get("alpha") is None
+    assert (await only(tenants.check())).problems == ()
+    assert (await only(tenants.role("writer").check())).problems == ()
+    await tenants.role("reader").ensure("alpha")
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
+
+    assert [record async for record in anywhere.store.records()] == []
+    assert sorted(user.name for user in await anywhere.cluster.users.list()) == before
+    for credential in logins:
+        assert await refusal(credential)
+    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
+
+
+async def test_concurrent_calls_finish_removals_with_readers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each caller holds a turn of the cluster, and its work on the reader needs no second one."""
+    monkeypatch.setattr(_clusters, "AT_A_TIME", 3)
+    tenants = place.tenants()
+    names = [f"n{number}" for number in range(5)]  # more than a cluster's turns
+    for name in names:
+        credential = await tenants.ensure(name)
+        await tenants.role("reader").ensure(name)
+        await leave(place.store, credential, OperationKind.REMOVE)
+
+    async with asyncio.timeout(300):  # for ever, if they waited for each other
+        await asyncio.gather(*(tenants.ensure(name) for name in names))
+
+    assert [await tenants.role("reader").get(name) for name in names] == [None] * len(names)

@@ -20,12 +20,9 @@ from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import (
     Credential,
-    PostgresStore,
     Role,
     SQLiteStore,
-    Store,
     TenantAction,
-    TenantDone,
     Tenants,
     _clusters,
 )
@@ -35,9 +32,7 @@ from aiodbclient.tenants.errors import GrantError, StoreError
 
 from ...proxy import Proxy
 from ..conftest import Place, only
-from ..programs import ask, refusal
-from ..servers import RestartablePostgres
-from .test_check_and_repair import admin_of
+from ..programs import admin_of, ask, refusal
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
 
@@ -72,6 +67,7 @@ async def failure_of(run: AsyncIterable[Any]) -> Exception | None:
 
 
 async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
+    """Of many, each has an error of its own."""
     place = anywhere
     async with behind(place) as proxy:
         tenants = place.tenants()
@@ -82,6 +78,12 @@ async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
             assert isinstance(await failure_of(run()), GrantError)
         proxy.rules.clear()
         assert (await only(tenants.check())).problems == ()
+        await tenants.ensure("beta")
+        proxy.add(cut=True)
+        one, other = [outcome.error for outcome in await place.tenants().check()]
+        assert (type(one), str(one), one is other) == (GrantError, str(other), False)
+        proxy.rules.clear()
+        assert (await only(tenants.remove(["beta"]))).error is None
 
         place.sandbox.faults.add("*", status=503)
         assert (await only(tenants.check())).problems == ()  # it needs no request
@@ -89,16 +91,6 @@ async def test_outage_is_no_tenant_problem(anywhere: Place) -> None:
         assert isinstance(await failure_of(place.tenants().check()), ServerError)
         place.sandbox.faults.clear()
         assert await tenants.get("alpha") == credential
-
-
-async def test_outage_error_for_each_tenant(anywhere: Place) -> None:
-    async with behind(anywhere) as proxy:
-        assert all([outcome.error is None async for outcome in anywhere.tenants().provision(NAMES)])
-        proxy.add(cut=True)
-        errors = [outcome.error async for outcome in anywhere.tenants().check()]
-        assert len({id(error) for error in errors}) == len(NAMES)
-        assert len({str(error) for error in errors}) == 1
-        assert {isinstance(error, GrantError) for error in errors} == {True}
 
 
 async def test_new_tenants_avoid_unreachable_server(place: Place) -> None:
@@ -208,7 +200,7 @@ async def are_none_left(admin: Credential) -> bool:
 
 
 async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    tenants, admin = anywhere.tenants(), await admin_of(anywhere)
+    tenants, admin = anywhere.tenants(), await admin_of(anywhere.cluster)
     names = [f"n{number}" for number in range(8)]
     assert all([outcome.error is None async for outcome in tenants.provision(names)])
     logins = list[object]()
@@ -233,7 +225,7 @@ async def test_check_of_many_shares_few_sessions(anywhere: Place, monkeypatch: p
 
 
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
-    credential, admin = await anywhere.tenants().ensure("alpha"), await admin_of(anywhere)
+    credential, admin = await anywhere.tenants().ensure("alpha"), await admin_of(anywhere.cluster)
     there = await anywhere.tenants()._context.clusters.get(anywhere.cluster.id, RequestStats())
     names = names_of("alpha", there.engine, anywhere.prefix)
     assert await are_none_left(admin)
@@ -310,9 +302,6 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
     assert here.open == set()
 
 
-MANY = [f"tenant-{number}" for number in range(24)]
-
-
 async def with_database(place: Place) -> set[str]:
     """The tenants that have a database."""
     names = [db.name for db in await place.cluster.dbs.list()]
@@ -323,51 +312,10 @@ async def logins(place: Place) -> set[str]:
     return {user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)}
 
 
-async def on_record(store: Store) -> dict[str, Credential]:
-    """The stored credentials, by name."""
-    found = {record.name: record.credential() async for record in store.records()}
-    return {name: credential for name, credential in found.items() if credential is not None}
-
-
-@pytest.mark.thorough  # the claims of the failed run last for a minute
-async def test_the_stores_server_goes_away_in_the_middle(place: Place, restartable: RestartablePostgres) -> None:
-    reported: dict[str, Credential] = {}
-    async with PostgresStore(restartable.dsn) as store:
-        tenants = Tenants(place.cluster, store, prefix=place.prefix)
-
-        async def until_it_fails() -> None:
-            async for outcome in tenants.provision(MANY):
-                if isinstance(outcome, TenantDone) and outcome.credential is not None:
-                    reported[outcome.name] = outcome.credential
-                if len(reported) == 5:
-                    await asyncio.to_thread(restartable.stop)
-
-        with pytest.raises(StoreError, match="cannot use the store in PostgreSQL"):
-            await until_it_fails()
-        with pytest.raises(StoreError):
-            await tenants.ensure("tenant-23")
-        made = await with_database(place)
-        assert len(made) < len(MANY)
-
-        await asyncio.to_thread(restartable.start)
-        # What was created but not stored has an operation in progress: that is stored first.
-        records = {record.name: record async for record in store.records()}
-        assert made <= set(records)
-        assert all(records[name].logins or records[name].operation for name in made)
-        assert {outcome.name async for outcome in tenants.provision(MANY) if outcome.error is None} == set(MANY)
-        credentials = await on_record(store)
-
-    assert reported.items() <= credentials.items()
-    assert await with_database(place) == {*credentials} == {*MANY}
-    assert await logins(place) == {each.username for each in credentials.values()}
-    for credential in credentials.values():
-        assert not await refusal(credential, "SELECT 1")
-
-
 async def test_full_disk_of_store_sends_nothing(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     async with SQLiteStore(path) as store:
-        tenants = Tenants(place.cluster, store, prefix=place.prefix)
+        tenants = place.tenants(store=store)
         kept = await tenants.ensure("alpha")
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))

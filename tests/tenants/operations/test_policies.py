@@ -39,7 +39,7 @@ class ClockedStore(SQLiteStore):
 @contextlib.asynccontextmanager
 async def clocked(place: Place) -> AsyncIterator[tuple[ClockedStore, Tenants]]:
     async with ClockedStore(place.path) as store:
-        yield store, Tenants(place.cluster, store, prefix=place.prefix)
+        yield store, place.tenants(store=store)
 
 
 async def rotated(tenants: Tenants) -> tuple[Credential, Credential]:
@@ -82,7 +82,7 @@ async def test_rotation_by_age_uses_stores_clock(place: Place) -> None:
 
 async def test_waiting_rotation_returns_the_others_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLiteStore(place.path) as store:
-        both = place.tenants(), Tenants(place.cluster, store, prefix=place.prefix)
+        both = place.tenants(), place.tenants(store=store)
         for tenants in both:
             await tenants.ensure("alpha")
         waiting = [found_taken(each, monkeypatch) for each in (place.store, store)]
@@ -104,16 +104,15 @@ async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
             operation(older_than=age)
 
 
-async def test_pending_rotation_needs_force(anywhere: Place) -> None:
-    place, tenants = anywhere, anywhere.tenants()
+async def test_pending_rotation_needs_force(anywhere: Place, tenants: Tenants) -> None:
     first, second = await rotated(tenants)
-    sent = len(place.sent())
+    sent = len(anywhere.sent())
 
     failed = await only(tenants.rotate(all=True))
 
     assert isinstance(failed.error, RotationPendingError)
     assert "alpha" in str(failed.error)
-    assert len(place.sent()) == sent
+    assert len(anywhere.sent()) == sent
     assert await tenants.get("alpha") == second
     forced = await only(tenants.rotate(all=True, force=True))
     assert forced.action is TenantAction.ROTATED
@@ -123,9 +122,8 @@ async def test_pending_rotation_needs_force(anywhere: Place) -> None:
     assert not await refusal(second)
 
 
-async def test_killed_forced_rotation_is_finished(anywhere: Place) -> None:
+async def test_killed_forced_rotation_is_finished(anywhere: Place, tenants: Tenants) -> None:
     """Somebody has asked for the end of the previous login, and it may have ended already."""
-    tenants = anywhere.tenants()
     first, second = await rotated(tenants)
     await begun(anywhere, lambda dying: only(dying.rotate(["alpha"], force=True)))
     assert await tenants.get("alpha") == second
@@ -136,21 +134,18 @@ async def test_killed_forced_rotation_is_finished(anywhere: Place) -> None:
     assert not await refusal(second)
 
 
-async def test_rotation_by_age_finishes_unfinished_one(place: Place) -> None:
+async def test_rotation_by_age_finishes_unfinished_one(place: Place, tenants: Tenants, alpha: Credential) -> None:
     """A dead process left it: the age of its credential does not matter. Another young tenant is kept."""
-    tenants = place.tenants()
-    credential = await tenants.ensure("alpha")
     await tenants.ensure("beta")
-    await leave(place.store, credential, OperationKind.ROTATE)
+    await leave(place.store, alpha, OperationKind.ROTATE)
 
     outcomes = {outcome.name: outcome.action async for outcome in tenants.rotate(older_than=DAY)}
 
     assert outcomes == {"alpha": TenantAction.ROTATED, "beta": TenantAction.KEPT}
 
 
-async def test_revocation_by_age_finishes_unfinished_one(place: Place) -> None:
+async def test_revocation_by_age_finishes_unfinished_one(place: Place, tenants: Tenants) -> None:
     """A dead process left it, so the previous login may be disabled already. Another young rotation is kept."""
-    tenants = place.tenants()
     first, second = await rotated(tenants)
     await tenants.ensure("beta")
     await only(tenants.rotate(["beta"]))
@@ -173,28 +168,30 @@ async def test_unfinished_repair_revokes_nothing(place: Place) -> None:
     assert not await refusal(first)
 
 
-async def test_three_crontabs_rotate_each_once(place: Place) -> None:
-    """The same one on three machines: each tenant is rotated once, and no credential in use ends."""
+async def test_three_crontabs_change_each_once(place: Place) -> None:
+    """The same one on three machines: each tenant is changed once, and no credential in use ends."""
     names = [f"n{number}" for number in range(5)]
     async with clocked(place) as (store, tenants):
-        assert all([outcome.error is None async for outcome in tenants.provision(names)])
+        for made in await tenants.provision(names):
+            await place.cluster.users.delete(present(made.credential).username)
 
-        async def machine(days: int, operation: str, age: int) -> list[Any]:
+        async def machine(days: int, operation: str, options: dict[str, Any]) -> list[Any]:
             async with ClockedStore(place.path) as its_own:
                 its_own.time = store.time + days * DAY
-                its_tenants = Tenants(place.cluster, its_own, prefix=place.prefix)
-                return [outcome async for outcome in getattr(its_tenants, operation)(older_than=age * DAY)]
+                return [outcome async for outcome in getattr(place.tenants(store=its_own), operation)(**options)]
 
-        for days, operation, age, action in (
-            (31, "rotate", 30, TenantAction.ROTATED),
-            (33, "revoke_previous", 1, TenantAction.REVOKED),
-            (62, "rotate", 30, TenantAction.ROTATED),
+        for days, operation, options, action in (
+            (0, "repair", {"all": True}, TenantAction.REPAIRED),
+            (31, "rotate", {"older_than": 30 * DAY}, TenantAction.ROTATED),
+            (33, "revoke_previous", {"older_than": DAY}, TenantAction.REVOKED),
+            (62, "rotate", {"older_than": 30 * DAY}, TenantAction.ROTATED),
         ):
-            runs = await asyncio.gather(*(machine(days, operation, age) for _ in range(3)))
+            runs = await asyncio.gather(*(machine(days, operation, options) for _ in range(3)))
             outcomes = [outcome for run in runs for outcome in run]
             assert {outcome.error for outcome in outcomes} == {None}
             by_name = {(outcome.name, outcome.credential) for outcome in outcomes}
             assert len(by_name) == len(names)
+            assert sorted(each.name for each in outcomes if each.action is action) == names
             assert {outcome.action for outcome in outcomes} <= {action, TenantAction.KEPT}
             for outcome in outcomes:
                 assert not await refusal(outcome.credential)
@@ -207,8 +204,7 @@ def mine(credential: Credential) -> list[str]:
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
 
 
-async def test_open_session_keeps_no_revoked_login(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
+async def test_open_session_keeps_no_revoked_login(anywhere: Place, tenants: Tenants) -> None:
     leaked, current = await rotated(tenants)
     async with session_of(leaked) as session:
         await session("SELECT 1")
@@ -229,8 +225,7 @@ async def test_open_session_keeps_no_revoked_login(anywhere: Place) -> None:
     await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
 
 
-async def test_fighting_login_is_revoked(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
+async def test_fighting_login_is_revoked(anywhere: Place, tenants: Tenants) -> None:
     leaked, current = await rotated(tenants)
     own = evolve(leaked, password="mine")
 
@@ -258,3 +253,37 @@ async def test_fighting_login_is_revoked(anywhere: Place) -> None:
     assert await refusal(leaked)
     assert await refusal(own)
     assert not await refusal(current)
+
+
+@pytest.mark.parametrize("operation", ["rotate", "revoke_previous", "repair"])
+async def test_operation_without_names_needs_all(place: Place, operation: str) -> None:
+    """Every tenant in the store is too much to end by leaving an argument out."""
+    run: Any = getattr(place.tenants(), operation)
+    with pytest.raises(InvalidArgumentError, match=f"{operation} needs names; all=True is every tenant on record"):
+        run()
+    with pytest.raises(InvalidArgumentError, match="names or all=True, not both"):
+        run(["alpha"], all=True)
+    await run(all=True).aclose()
+    if operation != "repair":
+        await run(older_than=timedelta(days=1)).aclose()
+
+
+def test_remove_without_names_needs_suspended_for(place: Place) -> None:
+    run: Any = place.tenants().remove
+    with pytest.raises(InvalidArgumentError, match="unless suspended_for is given"):
+        run()
+
+
+async def test_revoke_unused_keeps_open_login(anywhere: Place, tenants: Tenants, alpha: Credential) -> None:
+    """``revoke_previous(unused=True)`` leaves a login alone while a session of it is open."""
+    assert (await only(tenants.rotate(["alpha"]))).error is None
+    async with session_of(alpha) as run:
+        await run("SELECT 1")
+        kept = await only(tenants.revoke_previous(["alpha"], unused=True))
+    assert (kept.action, kept.sessions) == (TenantAction.KEPT, 1)
+    assert not await refusal(alpha, "SELECT 1")
+    async with asyncio.timeout(60):  # until the server has ended the session
+        while (revoked := await only(tenants.revoke_previous(["alpha"], unused=True))).action is TenantAction.KEPT:
+            pass
+    assert (revoked.action, revoked.sessions) == (TenantAction.REVOKED, 0)
+    assert await refusal(alpha)

@@ -30,19 +30,10 @@ LIMIT = 3
 REFUSED = (psycopg.Error, pymysql.MySQLError)
 
 
-class Connection:
-    """A session of a login. The test's ``place`` closes it."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def run(self, statement: str) -> list[tuple[Any, ...]]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-
-    def close(self) -> None:
-        self._connection.close()
+def run(connection: Any, statement: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def _closed(connection: Any) -> None:
@@ -64,7 +55,8 @@ class Place:
     def names(self) -> Names:
         return names_of(f"c{next(_used)}.x-y", self.engine)
 
-    def connect(self, login: str, password: str, database: str) -> Connection:
+    def connect(self, login: str, password: str, database: str) -> Any:
+        """A session of a login, which is closed after the test."""
         options: dict[str, Any] = {"host": self.host, "port": self.port, "user": login, "password": password}
         connection: Any
         if self.engine == "pg":
@@ -72,7 +64,7 @@ class Place:
         else:
             connection = pymysql.connect(database=database or None, autocommit=True, **options)
         self._opened.callback(_closed, connection)
-        return Connection(connection)
+        return connection
 
     def enters(self, names: Names, login: str, password: str) -> bool:
         try:
@@ -129,14 +121,14 @@ async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
     assert await tenant.problems() == frozenset()
     assert names.database in await server.tenants()
     own = place.connect(first, PASSWORD, names.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
 
     second = await tenant.add(password="Aa1-other")  # rotate
     assert place.enters(names, first, PASSWORD)
     assert await tenant.problems() == frozenset()
     await steps.end_logins([first])
     with pytest.raises(REFUSED):
-        own.run("SELECT 1")
+        run(own, "SELECT 1")
     assert not place.enters(names, first, PASSWORD)
     assert await server.inspect(names) == ServerState(database=True, logins=(second,), disabled=(first,))
     del tenant.on_record[first]
@@ -144,8 +136,8 @@ async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
     assert await steps.drop_logins([first]) == ()
     assert await server.inspect(names) == ServerState(database=True, logins=(second,))
     other = place.connect(second, "Aa1-other", names.database)
-    other.run("INSERT INTO t VALUES (1)")
-    other.run("ALTER TABLE t ADD COLUMN b INT")
+    run(other, "INSERT INTO t VALUES (1)")
+    run(other, "ALTER TABLE t ADD COLUMN b INT")
 
     await tenant.remove()
     assert not await server.inspect(names)
@@ -179,13 +171,13 @@ async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
 
     for each in held:
         with pytest.raises(REFUSED):
-            each.run("SELECT 1")
+            run(each, "SELECT 1")
 
 
 async def test_usage_counts_bytes_and_connections(place: Place) -> None:
     tenant = await made(place)
     held = [place.connect(tenant.logins[0], PASSWORD, tenant.database) for _ in range(2)]
-    held[0].run("CREATE TABLE t (a INT PRIMARY KEY)")
+    run(held[0], "CREATE TABLE t (a INT PRIMARY KEY)")
 
     await place.cluster.dbs.create(other := tenant.database + "_x")  # of nobody
     usage = await place.server.usage()

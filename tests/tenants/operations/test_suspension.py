@@ -1,14 +1,16 @@
-"""A suspended tenant keeps its data, and no login of it enters, whatever it did before."""
+"""A suspended tenant keeps its data, and no login of it enters. A removal succeeds, whatever anybody did before."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from attrs import evolve
+from psycopg import AsyncConnection
 
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError
@@ -23,14 +25,15 @@ from aiodbclient.tenants import (
     Tenants,
     copy_records,
 )
-from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantNotFoundError
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants.errors import GrantError, SuspendedError, TenantMovingError, TenantNotFoundError
 
 from ..conftest import Place, only, present
 from ..dying import begun, leave
-from ..moves import close, connected
+from ..moves import connected
 from ..problems import kinds
-from ..programs import ask, refusal, session_of
-from .test_check_and_repair import admin_of, make_login
+from ..programs import admin_of, ask, refusal, session_of
+from .test_check_and_repair import make_login
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
 
@@ -43,17 +46,15 @@ async def suspended(tenants: Tenants, name: str = "alpha") -> Credential:
     return outcome.credential
 
 
-async def test_suspend_and_resume_keep_data(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
-    first = await tenants.ensure("alpha")
-    await ask(first, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+async def test_suspend_and_resume_keep_data(anywhere: Place, tenants: Tenants, alpha: Credential) -> None:
+    await ask(alpha, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     second = present((await only(tenants.rotate(["alpha"]))).credential)
     started = datetime.now(UTC)
 
     credential = await suspended(tenants)
 
     assert await tenants.get("alpha") is None
-    assert await refusal(first)
+    assert await refusal(alpha)
     assert await refusal(second)
     [record] = [record async for record in tenants.records()]
     assert record.suspended is not None
@@ -72,7 +73,7 @@ async def test_suspend_and_resume_keep_data(anywhere: Place) -> None:
     assert resumed.action is TenantAction.RESUMED
     assert resumed.credential is not None
     assert resumed.record.suspended is None
-    assert resumed.credential.password not in (first.password, second.password)
+    assert resumed.credential.password not in (alpha.password, second.password)
     assert await tenants.get("alpha") == resumed.credential
     assert await ask(resumed.credential, "SELECT x FROM t") == [(1,)]
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -87,7 +88,7 @@ async def test_restored_store_opens_no_suspended_tenant(place: Place, tmp_path: 
     async with SQLiteStore(tmp_path / "restored") as restored:
         await copy_records(place.store, restored)
         await suspended(tenants)
-        after = Tenants(place.cluster, restored, prefix=place.prefix)
+        after = place.tenants(store=restored)
 
         assert (await only(after.check(["alpha"]))).problems == (
             Problem(ProblemKind.LOGIN_MISSING, credential.username),
@@ -128,16 +129,16 @@ async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) ->
     assert not await refusal(now, "SELECT 1")
 
 
-async def test_nothing_planted_survives_suspension(anywhere: Place) -> None:
+async def test_nothing_planted_survives_suspension(anywhere: Place, tenants: Tenants) -> None:
     """Its open sessions, and a neighbour that the administrator let in."""
-    tenants = anywhere.tenants()
     alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
     reader = await tenants.role("reader").ensure("alpha")
     await ask(alpha, "CREATE TABLE t (x int PRIMARY KEY)")
     credentials = [alpha, reader]
     if alpha.engine == Engine.PG:
         await ask(
-            await admin_of(anywhere), f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION'
+            await admin_of(anywhere.cluster),
+            f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION',
         )
         await ask(
             beta, "SET ROLE NONE", f'GRANT CONNECT ON DATABASE "{alpha.database}" TO PUBLIC', database="defaultdb"
@@ -160,8 +161,7 @@ async def test_nothing_planted_survives_suspension(anywhere: Place) -> None:
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_remove_suspended_for(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
+async def test_remove_suspended_for(anywhere: Place, tenants: Tenants) -> None:
     for name in ("alpha", "beta"):
         await tenants.ensure(name)
     await suspended(tenants)
@@ -208,23 +208,27 @@ async def test_repair_finishes_operation(place: Place, unfinished: str, why: str
         assert (await only(each.check(["alpha"]))).problems == ()
 
 
-async def test_resume_after_unfinished_suspension(place: Place) -> None:
-    tenants = place.tenants()
-    first = await tenants.ensure("alpha")
-    await leave(place.store, first, OperationKind.SUSPEND)
+async def test_resume_after_unfinished_suspension(place: Place, tenants: Tenants, alpha: Credential) -> None:
+    await leave(place.store, alpha, OperationKind.SUSPEND)
 
     resumed = await only(tenants.resume(["alpha"]))
 
     assert resumed.action is TenantAction.RESUMED
-    assert await refusal(first)
+    assert await refusal(alpha)
     assert resumed.credential is not None
     assert not await refusal(resumed.credential, "SELECT 1")
 
 
 @pytest.mark.parametrize(
-    "kind", [OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.REMOVE, OperationKind.MOVE]
+    ("kind", "problem"),
+    [
+        (OperationKind.SUSPEND, ProblemKind.UNFINISHED),
+        (OperationKind.RESUME, ProblemKind.UNFINISHED),
+        (OperationKind.REMOVE, ProblemKind.REMOVAL_UNFINISHED),
+        (OperationKind.MOVE, ProblemKind.MOVING),
+    ],
 )
-async def test_reader_removal_waits_for_its_tenant(place: Place, kind: OperationKind) -> None:
+async def test_reader_removal_waits_for_its_tenant(place: Place, kind: OperationKind, problem: ProblemKind) -> None:
     """Its removal would end the operation of its tenant: a suspension would be lost, and the tenant usable."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
@@ -237,6 +241,7 @@ async def test_reader_removal_waits_for_its_tenant(place: Place, kind: Operation
     assert isinstance(failed.error, SuspendedError | TenantMovingError | TenantNotFoundError)
     assert await place.store.get("alpha") == before
     assert await tenants.get("alpha") is None
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(problem)
 
 
 @pytest.mark.parametrize("last", ["suspend", "remove"])
@@ -260,20 +265,19 @@ async def test_login_of_dead_resumption_is_ended(anywhere: Place, last: str) -> 
         assert await anywhere.logins() == []
 
 
-async def test_half_removed_tenant_not_suspended_or_resumed(place: Place) -> None:
-    tenants = place.tenants()
-    credential = await tenants.ensure("alpha")
-    await leave(place.store, credential, OperationKind.REMOVE)
+async def test_half_removed_tenant_not_suspended_or_resumed(place: Place, tenants: Tenants, alpha: Credential) -> None:
+    await leave(place.store, alpha, OperationKind.REMOVE)
     for run in (tenants.suspend(["alpha"]), tenants.resume(["alpha"])):
         failed = await only(run)
         assert isinstance(failed.error, TenantNotFoundError)
         assert "the tenant 'alpha' is being removed, or its removal is unfinished: run remove" in str(failed.error)
-    assert not await refusal(credential, "SELECT 1")
+    assert not await refusal(alpha, "SELECT 1")
 
 
 async def test_pool_use_after_suspension(place: Place) -> None:
     await place.tenants().ensure("alpha")
-    async with TenantPools(place.tenants(), open=connected, close=close, max_pools=20, refresh=600.0) as pools:
+    closing = AsyncConnection[Any].close
+    async with TenantPools(place.tenants(), open=connected, close=closing, max_pools=20, refresh=600.0) as pools:
         async with pools.use("alpha") as pool:
             await pool.execute("SELECT 1")
         await suspended(place.tenants())  # by another process
@@ -286,3 +290,124 @@ async def test_pool_use_after_suspension(place: Place) -> None:
         await only(place.tenants().resume(["alpha"]))
         async with pools.use("alpha") as pool:
             await pool.execute("SELECT 1")
+
+
+async def gone(place: Place) -> None:
+    """Check that nothing of the test's tenants is left: no login, no role, no database, no record."""
+    assert [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)] == []
+    assert [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)] == []
+    assert [record async for record in place.store.records()] == []
+
+
+async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    credential = await tenants.ensure("alpha")
+    async with session_of(credential) as session:
+        await session("CREATE TABLE t (x int PRIMARY KEY)" if credential.engine == Engine.PG else "SELECT 1")
+
+        removed = await only(tenants.remove(["alpha"]))
+
+        assert removed.error is None
+        with pytest.raises(Exception, match=r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer"):
+            await session("SELECT 1")
+    await gone(place)
+    again = await tenants.ensure("alpha")
+    assert await refusal(credential)
+    await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
+
+
+async def test_remove_when_database_is_gone(anywhere: Place, tenants: Tenants, alpha: Credential) -> None:
+    await anywhere.cluster.dbs.delete(alpha.database or "")
+    await anywhere.cluster.users.delete(alpha.username)
+
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
+
+    await gone(anywhere)
+
+
+async def test_failed_removal_reports_no_loss(place: Place, tenants: Tenants, alpha: Credential) -> None:
+    """A transaction of the administrator changes the owner role meanwhile, so it can be neither dropped nor renamed."""
+    admin = await admin_of(place.cluster)
+    found = f"SELECT FROM pg_database WHERE datname = '{alpha.database}'"
+    role = names_of("alpha", Engine.PG, place.prefix).owner
+    async with session_of(admin) as session:
+        await session("BEGIN")
+        await session(f'ALTER ROLE "{role}" CONNECTION LIMIT 9')
+
+        failed = await only(tenants.remove(["alpha"]))
+
+        assert await ask(admin, found) == []
+        assert isinstance(failed.error, GrantError)
+        assert "holds a lock that it needs" in str(failed.error)
+        await session("ROLLBACK")
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
+    await gone(place)
+
+
+async def half_removed(place: Place) -> Credential:
+    """A tenant with a reader and some data, whose removal ended early."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
+    await tenants.role("reader").ensure("alpha")
+    await begun(place, lambda dying: only(dying.remove(["alpha"])))
+    return credential
+
+
+async def test_repair_finishes_removal(anywhere: Place, tenants: Tenants) -> None:
+    credential = await half_removed(anywhere)
+    assert await tenants.get("alpha") is None
+    assert (await only(tenants.check())).problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
+    for run in (tenants.rotate(all=True), tenants.revoke_previous(all=True)):
+        assert "'alpha' is being removed, or its removal is unfinished: run remove" in str((await only(run)).error)
+
+    repaired = await only(tenants.repair(all=True))
+
+    assert repaired.action is TenantAction.DELETED
+    assert repaired.error is None
+    assert repaired.problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
+    await gone(anywhere)
+    assert await refusal(credential)
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.ABSENT
+
+
+async def test_database_that_looks_foreign_is_removed(anywhere: Place) -> None:
+    """After a removal that ended early, somebody drops the logins on MySQL, or opens the database on PostgreSQL."""
+    place, credential = anywhere, await half_removed(anywhere)
+    if credential.engine == Engine.PG:
+        admin, name = await admin_of(place.cluster), credential.database
+        await ask(admin, f'GRANT CONNECT ON DATABASE "{name}" TO PUBLIC')
+    else:
+        for login in await place.logins():
+            await place.cluster.users.delete(place.prefix + login)
+
+    assert (await only(place.tenants().remove(["alpha"]))).action is TenantAction.DELETED
+
+    await gone(place)
+
+
+async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place, tenants: Tenants) -> None:
+    before = await half_removed(anywhere)
+
+    [outcome] = [outcome async for outcome in tenants.provision(["alpha"])]
+
+    assert outcome.action is TenantAction.CREATED
+    assert outcome.credential is not None
+    assert outcome.credential.password != before.password
+    assert await tenants.role("reader").get("alpha") is None
+    assert await refusal(before)
+    assert await refusal(outcome.credential, "SELECT x FROM t")
+    assert (await only(tenants.check())).problems == ()
+
+
+async def test_repair_finishes_removal_of_reader(place: Place, tenants: Tenants) -> None:
+    readers = tenants.role("reader")
+    owner, reader = await tenants.ensure("alpha"), await readers.ensure("alpha")
+    await begun(place, lambda dying: only(dying.role("reader").remove(["alpha"])))
+    assert (await only(readers.check())).problems == (Problem(ProblemKind.UNFINISHED, "remove"),)
+
+    assert (await only(tenants.repair(all=True))).action is TenantAction.REPAIRED
+
+    assert not await refusal(owner, "SELECT 1")
+    assert await refusal(reader)
+    assert "has no reader: provision one first" in str((await only(readers.rotate(["alpha"]))).error)

@@ -25,6 +25,7 @@ from aiodbclient.errors import (
 from aiodbclient.rate_limiter import Window
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
+from signups import measure
 
 from ...call_path import path_of
 from ..conftest import Place, only
@@ -94,6 +95,8 @@ async def test_unknown_tenant_fails_every_operation(place: Place, operation: str
     run = getattr(place.tenants(), operation)
     outcome = await only(run(["nobody"]))
     assert isinstance(outcome.error, TenantNotFoundError)
+    if operation != "usage":  # of which an outcome is another class
+        assert (outcome.action, outcome.credential, outcome.problems) == (TenantAction.FAILED, None, ())
     with pytest.raises(InvalidArgumentError, match="an iterable of names"):
         await anext(aiter(run("alpha")))
     assert place.sent() in ([], [("clusters.get", None)])
@@ -101,26 +104,15 @@ async def test_unknown_tenant_fails_every_operation(place: Place, operation: str
     assert [outcome async for outcome in place.tenants().check()] == []
 
 
-async def test_rotation_path(place: Place) -> None:
-    """A rotation on a cluster that is known, as a person who reads it counts: each function once."""
-    tenants = place.tenants()
+@pytest.mark.parametrize(("operation", "functions", "files"), [("rotate", 113, 21), ("ensure", 133, 25)])
+async def test_path_of_operation(tenants: Tenants, operation: str, functions: int, files: int) -> None:
+    """On a cluster that is known, as a person who reads it counts: each function once."""
     await tenants.ensure("acme")
 
-    functions, files = await path_of(only(tenants.rotate(["acme"])))
+    ran, its_files = await path_of(only(tenants.rotate(["acme"])) if operation == "rotate" else tenants.ensure("beta"))
 
-    assert len(functions) <= 113
-    assert len(files) <= 21
-
-
-async def test_provision_path(place: Place) -> None:
-    """A new tenant on a cluster that is known, counted as a rotation is."""
-    tenants = place.tenants()
-    await tenants.ensure("acme")
-
-    functions, files = await path_of(tenants.ensure("beta"))
-
-    assert len(functions) <= 133
-    assert len(files) <= 25
+    assert len(ran) <= functions
+    assert len(its_files) <= files
 
 
 async def test_usage_and_rooms_show_how_large_tenants_are(two: Two, tenants: Tenants, alpha: Credential) -> None:
@@ -222,58 +214,17 @@ async def test_each_exception_fails_one_tenant(six: Place) -> None:
     assert {(each.value, each.action) for each in failed.values()} == {(None, TenantAction.FAILED)}
 
 
-async def test_each_concurrency_and_order(six: Place) -> None:
-    """Outcomes come as they are known, and few calls are in progress at a time."""
-    running, most, slow = 0, 0, asyncio.Event()
-
-    async def work(credential: Credential) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        try:
-            await (slow.wait() if credential.name == "a" else asyncio.sleep(0.01))
-        finally:
-            running -= 1
-
-    order = []
-    async for outcome in six.tenants().each(work, concurrency=2):
-        order.append(outcome.name)
-        if len(order) == 5:
-            slow.set()
-    assert order[-1] == "a"
-    assert most == 2
-
-
-async def test_a_cancellation_ends_all_of_it(six: Place) -> None:
-    begun, ended = set[str](), set[str]()
-
-    async def work(credential: Credential) -> None:
-        begun.add(credential.name)
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.add(credential.name)
-
-    async def loop() -> None:
-        async for _ in six.tenants().each(work, concurrency=4):
-            pass
-
-    task = asyncio.create_task(loop())
-    while len(begun) < 4:
-        await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert begun == ended
-    assert len(begun) == 4
-
-
-async def test_stop_lets_the_calls_in_progress_finish(six: Place) -> None:
-    begun = list[str]()
+async def test_each_calls_few_at_a_time_until_stopped(six: Place) -> None:
+    """The calls in progress then finish."""
+    begun, running, most = list[str](), 0, 0
 
     async def work(credential: Credential) -> str:
+        nonlocal running, most
         begun.append(credential.name)
+        running += 1
+        most = max(most, running)
         await asyncio.sleep(0.05)
+        running -= 1
         return "done"
 
     run = six.tenants().each(work, concurrency=2)
@@ -281,9 +232,8 @@ async def test_stop_lets_the_calls_in_progress_finish(six: Place) -> None:
     async for outcome in run:
         outcomes.append(outcome)
         run.stop()
-    assert sorted(each.name for each in outcomes) == sorted(begun)
-    assert {each.value for each in outcomes} == {"done"}
-    assert len(begun) < 6
+    assert {each.name: each.value for each in outcomes} == dict.fromkeys(begun, "done")
+    assert (most, len(begun) < 6) == (2, True)
 
 
 async def test_unreadable_store_ends_run(place: Place) -> None:
@@ -292,12 +242,10 @@ async def test_unreadable_store_ends_run(place: Place) -> None:
 
     closed = SQLiteStore(place.path)
     with pytest.raises(StoreError, match="not open"):
-        _ = [each async for each in Tenants(place.cluster, closed, prefix=place.prefix).each(work, ["a", "b"])]
+        _ = [each async for each in place.tenants(store=closed).each(work, ["a", "b"])]
 
 
-async def test_a_reader_works_too(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
-    await tenants.ensure("alpha")
+async def test_a_reader_works_too(anywhere: Place, tenants: Tenants, alpha: Credential) -> None:
     reader = await tenants.role("reader").ensure("alpha")
 
     async def work(credential: Credential) -> Any:
@@ -328,3 +276,10 @@ async def test_max_wait_applies_to_one_tenant(place: Place, operation: str) -> N
         async with asyncio.timeout(50):  # the window has a slot after 60 s
             with pytest.raises(MaxWaitError, match="it was not sent"):
                 _ = [each async for each in getattr(tenants, operation)(["a"])]
+
+
+async def test_signups_are_measured() -> None:
+    """The whole benchmark, with few customers: all sign up in both ways."""
+    by_migrations, as_copies = await measure(customers=2, tables=12)
+    assert len(by_migrations.seconds) == len(as_copies.seconds) == 2
+    assert 0 < as_copies.p50 <= as_copies.p99

@@ -15,9 +15,8 @@ from aiodbclient.tenants.errors import GrantError
 
 from ..conftest import Place, only, present
 from ..managed import Managed
-from ..moves import Two, administer, sql
-from ..operations.test_check_and_repair import admin_of
-from ..programs import ask
+from ..moves import Two
+from ..programs import admin_of, ask
 
 EXTENSIONS = (
     "SELECT extname::text, pg_get_userbyid(extowner)::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1"
@@ -48,7 +47,7 @@ async def test_database_has_options_before_first_login(place: Place) -> None:
     tenants = place.tenants(setup=setup, **OPTIONS)
     credential = await tenants.ensure("alpha")
 
-    admin = await admin_of(place)
+    admin = await admin_of(place.cluster)
     assert seen == [[("citext", admin.username), ("pg_trgm", admin.username)], [(owner_of(credential),)]]
     assert await values_of(credential) == ["31s", '"$user", public, kinds', "UTC"]
     assert (await only(tenants.check())).problems == ()
@@ -67,7 +66,7 @@ async def test_extensions_by_name(place: Place) -> None:
 async def test_repair_restores_options(place: Place) -> None:
     """As the tenant: what it has in its database must not run as the administrator."""
     credential = await place.tenants().ensure("alpha")  # without options
-    admin, tenants = await admin_of(place), place.tenants(**OPTIONS)
+    admin, tenants = await admin_of(place.cluster), place.tenants(**OPTIONS)
     await ask(admin, f"ALTER DATABASE {credential.database} SET statement_timeout = '1h'")
 
     missing = [Problem(ProblemKind.SETTING_DIFFERS, name) for name in ("search_path", "statement_timeout", "timezone")]
@@ -146,7 +145,7 @@ async def test_value_of_setting_is_text(place: Place, value: str) -> None:
 
 async def test_search_path_runs_nothing_as_administrator(place: Place) -> None:
     """A list of names is set in the administrator's session first, where a function of another schema must not run."""
-    admin, schema = await admin_of(place), place.prefix
+    admin, schema = await admin_of(place.cluster), place.prefix
     await ask(
         admin,
         f"CREATE SCHEMA {schema}",
@@ -215,12 +214,12 @@ async def test_move_keeps_options(two: Two) -> None:
     """With the values that the database has, and the extensions that it has."""
     tenants = two.tenants(**OPTIONS)
     alpha = await tenants.ensure("alpha")
-    await administer(two.old, f"ALTER DATABASE {alpha.database} SET statement_timeout = '32s'")
-    await sql(alpha, "CREATE TABLE t (name citext)", "INSERT INTO t VALUES ('A')")
+    await ask(await admin_of(two.old), f"ALTER DATABASE {alpha.database} SET statement_timeout = '32s'")
+    await ask(alpha, "CREATE TABLE t (name citext)", "INSERT INTO t VALUES ('A')")
     moved = await only(tenants.move(["alpha"]))
     assert moved.error is None
     assert await values_of(moved.credential) == ["32s", '"$user", public, kinds', "UTC"]
-    assert await sql(moved.credential, "SELECT name FROM t WHERE name = 'a'") == [("A",)]
+    assert await ask(moved.credential, "SELECT name FROM t WHERE name = 'a'") == [("A",)]
     kept = [Problem(ProblemKind.SETTING_DIFFERS, "statement_timeout")]
     assert [*(await only(tenants.check(["alpha"]))).problems] == kept
 

@@ -17,7 +17,7 @@ from aiodbclient.tenants._servers.postgres import connection, scram
 from aiodbclient.tenants.errors import GrantError
 
 from ..conftest import Place, only, present
-from ..moves import enters
+from ..programs import enters
 
 LOCK_DATABASE = "SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'"
 CREATE_RULE = "CREATE RULE no AS ON INSERT TO pg_catalog.{} DO NOTHING"
@@ -61,16 +61,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CONNECT_SECONDS", 2)  # libpq's least
     monkeypatch.setattr(postgres, "ENDING_SECONDS", 5.0)
     monkeypatch.setattr(connection, "PATIENCE_SECONDS", 1.0)
-
-
-@pytest.fixture
-def tenants(place: Place) -> Tenants:
-    return place.tenants()
-
-
-@pytest.fixture
-async def alpha(tenants: Tenants) -> Credential:
-    return await tenants.ensure("alpha")
 
 
 @pytest.fixture

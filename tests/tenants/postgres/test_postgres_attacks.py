@@ -7,8 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
-from inspect import signature
 
 import psycopg
 import pytest
@@ -20,9 +18,10 @@ from aiodbclient.tenants._naming import Role
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
-from ..conftest import Place, only, present
+from ..conftest import only, present
 from ..managed import Managed
-from ..moves import Two, administer, enters, sql
+from ..moves import Two
+from ..programs import admin_of, ask, enters
 from ..tenant import PASSWORD, Tenant
 
 LONG = ",".join(f'"{number:060}"' for number in range(5_000))
@@ -70,11 +69,11 @@ async def test_drop_of_login_is_bounded(victim: Tenant, monkeypatch: pytest.Monk
 
 
 async def test_settings_and_default_rights_stop_no_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
-    await sql(alpha, "CREATE TABLE t AS SELECT generate_series(1, 20000) AS n")
-    await sql(alpha, "SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
-    await sql(alpha, "SET ROLE NONE", f"ALTER ROLE {alpha.username} SET default_transaction_read_only = on")
+    await ask(alpha, "CREATE TABLE t AS SELECT generate_series(1, 20000) AS n")
+    await ask(alpha, "SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    await ask(alpha, "SET ROLE NONE", f"ALTER ROLE {alpha.username} SET default_transaction_read_only = on")
     for setting in ("default_transaction_read_only = on", "transaction_timeout = 1"):
-        await administer(two.old, f"ALTER DATABASE {alpha.database} SET {setting}")
+        await ask(await admin_of(two.old), f"ALTER DATABASE {alpha.database} SET {setting}")
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
 
@@ -169,32 +168,24 @@ def unkillable(credential: Credential) -> Iterator[int]:
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("operation", ["suspend", "remove"])
-async def test_suspend_refused_by_session(place: Place, operation: str) -> None:
-    tenants = place.tenants()
-    first = await tenants.ensure("alpha")
+async def test_suspend_refused_by_session(tenants: Tenants, alpha: Credential, operation: str) -> None:
     assert (await only(tenants.role("reader").provision(["alpha"]))).error is None
     reader = present(await tenants.role("reader").get("alpha"))
     second = present((await only(tenants.rotate(["alpha"]))).credential)
     assert await enters(reader)
-    with unkillable(first) as pid:
+    with unkillable(alpha) as pid:
         refused = await only(getattr(tenants, operation)(["alpha"]))
-        working = [each.username for each in (first, second, reader) if await enters(each)]
+        working = [each.username for each in (alpha, second, reader) if await enters(each)]
     assert working == []
     assert str(pid) in str(refused.error)
 
 
 @pytest.mark.usefixtures("brief")
-async def test_removal_held_by_another_tenant(place: Place) -> None:
+async def test_removal_held_by_another_tenant(tenants: Tenants) -> None:
     """DROP DATABASE waits until each session of the server has seen it."""
-    tenants = place.tenants()
     alpha, evil = await tenants.ensure("alpha"), await tenants.ensure("evil")
     with unkillable(evil):
         refused = await only(tenants.remove(["alpha"]))
         assert not await enters(alpha)
     assert (await only(tenants.remove(["alpha"]))).error is None
     assert "it waits for each process of the server, also for a statement that cannot be ended" in str(refused.error)
-
-
-def test_move_is_limited_by_default() -> None:
-    """An index function of the tenant may sleep for ever. Other tests show that a limit ends such a move."""
-    assert signature(Tenants.move).parameters["max_frozen"].default == timedelta(minutes=10)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from typing import LiteralString
 
 import psycopg
@@ -23,6 +23,7 @@ from ...waiting import until
 from ..managed import Managed
 from ..problems import kinds_of
 from ..tenant import PASSWORD, Tenant
+from ..threads import repeating
 
 
 async def test_role_of_login_is_set_again(managed: Managed, victim: Tenant) -> None:
@@ -121,25 +122,17 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
 @contextmanager
 def fighting(managed: Managed, victim: Tenant, login: str, act: str) -> Iterator[list[str]]:
     """Four sessions of a login repeat an act, and log in again when they are ended. Yields an entry for each login."""
-    tries, stop = list[str](), threading.Event()
+    tries = list[str]()
 
     def fight(database: str) -> None:
-        while not stop.is_set():
-            tries.append(database)
-            with suppress(psycopg.Error), managed.open(login, database) as session:
-                session.execute("SET ROLE NONE")
-                while not stop.is_set():
-                    session.execute(act)
+        tries.append(database)
+        with suppress(psycopg.Error), managed.open(login, database) as session:
+            session.execute("SET ROLE NONE")
+            while not stop.is_set():
+                session.execute(act)
 
-    threads = [threading.Thread(target=fight, args=[each]) for each in (victim.database, "defaultdb") * 2]
-    for thread in threads:
-        thread.start()
-    try:
+    with repeating(*(partial(fight, each) for each in (victim.database, "defaultdb") * 2)) as stop:
         yield tries
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 ACTS = {

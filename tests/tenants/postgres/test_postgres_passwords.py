@@ -32,9 +32,8 @@ from aiodbclient.tenants.errors import GrantError
 from ...requirements import postgres_with_tls
 from ..conftest import Place, only, placed
 from ..managed import Managed
-from ..operations.test_check_and_repair import admin_of
 from ..problems import kinds
-from ..programs import ask
+from ..programs import admin_of, ask
 from ..tenant import PASSWORD, Tenant
 
 # A verifier that the tenant made itself. The salt and the keys are any.
@@ -270,7 +269,7 @@ def test_authority_file_lives_as_long_as_needed(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_cancelled_step_over_tls_leaves_no_backend(tls_place: Place) -> None:
-    credential, admin = await tls_place.tenants().ensure("alpha"), await admin_of(tls_place)
+    credential, admin = await tls_place.tenants().ensure("alpha"), await admin_of(tls_place.cluster)
     info = await tls_place.cluster.info()
     server = server_of(Engine.PG, info.connection, await tls_place.cluster.ca(), None, None)
     alpha = Tenant(server, names_of("alpha", Engine.PG, tls_place.prefix), {credential.username: Role.OWNER})

@@ -15,9 +15,8 @@ from aiodbclient.tenants._servers.postgres import PostgresServer, template
 from ..conftest import Place, only, present
 from ..managed import Managed
 from ..moves import Two
-from ..operations.test_check_and_repair import admin_of
 from ..own_stores import record_for
-from ..programs import ask, refusal, session_of
+from ..programs import admin_of, ask, refusal, session_of
 from ..tenant import Tenant
 
 _used = iter(range(10**6))
@@ -78,7 +77,7 @@ async def test_copy_is_the_tenants(place: Place) -> None:
     original = await place.tenants().ensure("golden")
     defaults = await ask(original, *SCHEMA, DEFAULTS)
     await golden(place)
-    admin, of_golden = await admin_of(place, original.database), roles_of(original.database)
+    admin, of_golden = await admin_of(place.cluster, original.database), roles_of(original.database)
 
     async def state_of_golden() -> list[Any]:
         acl = f"SELECT datacl::text FROM pg_database WHERE datname = '{original.database}'"
@@ -97,7 +96,7 @@ async def test_copy_is_the_tenants(place: Place) -> None:
         (3, 3, True)
     ]
     assert await ask(alpha, "SELECT convert_from(lo_get(oid), 'UTF8') FROM pg_largeobject_metadata") == [("large",)]
-    inside = await admin_of(place, alpha.database)
+    inside = await admin_of(place.cluster, alpha.database)
     assert await ask(inside, DEPENDENT % of_golden) == []
     has = await ask(inside, DEPENDENT % roles_of(alpha.database))
     assert [row for row in has if row[1] == "o" and not row[0].startswith("default")] == owned
@@ -159,7 +158,7 @@ async def test_copy_gets_missing_options(place: Place) -> None:
 
 async def assert_nothing_left(place: Place, name: str = "alpha") -> None:
     assert await place.store.get(name) is None
-    names, admin = names_of(place.prefix + name, Engine.PG), await admin_of(place)
+    names, admin = names_of(place.prefix + name, Engine.PG), await admin_of(place.cluster)
     assert await ask(admin, f"SELECT FROM pg_database WHERE datname = '{names.database}'") == []
     assert await ask(admin, f"SELECT FROM pg_roles WHERE starts_with(rolname, '{names.stem}')") == []
 
@@ -176,7 +175,7 @@ async def test_template_must_be_suspended(place: Place) -> None:
         await tenants.ensure("alpha")
     await assert_nothing_left(place)
     await golden(place)
-    admin = await admin_of(place)
+    admin = await admin_of(place.cluster)
     await ask(admin, f"GRANT ALL ON DATABASE {place.prefix}golden TO {roles_of(place.prefix + 'golden').split(',')[0]}")
     with pytest.raises(ConflictError, match="is suspended in the store, and not on the server"):
         await tenants.ensure("alpha")
@@ -203,7 +202,7 @@ async def test_template_on_another_cluster(two: Two) -> None:
 async def test_template_with_session(place: Place) -> None:
     """The session is named, and not ended: it may be an administrator's."""
     original = await golden(place)
-    async with session_of(await admin_of(place, original.database)) as run:
+    async with session_of(await admin_of(place.cluster, original.database)) as run:
         await run("SELECT 1")
         with pytest.raises(ConflictError, match="'golden' cannot be copied: its database has a session of doadmin"):
             await place.tenants(template="golden").ensure("alpha")
@@ -226,72 +225,61 @@ async def test_template_resumed_during_copy(place: Place, monkeypatch: pytest.Mo
     await assert_nothing_left(place)
 
 
-# What the tenant runs before its suspension, the administrator or the superuser then, and what the error names.
-OBSTACLES: list[tuple[LiteralString, LiteralString, LiteralString, str]] = [
-    (
-        "CREATE TABLE t (x int); CREATE POLICY p ON t TO {reader} USING (true)",
-        "",
-        "",
-        "policy p on public.t names .*_r",
-    ),
-    ("CREATE FUNCTION f() RETURNS int SET role = {owner} LANGUAGE sql AS 'SELECT 1'", "", "", "is set for public.f"),
-    (
-        "GRANT CREATE ON SCHEMA public TO doadmin",
-        "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
-        "",
-        r"function public.f\(\) belongs to doadmin",
-    ),
-    (
-        "SELECT 1",
-        "",
-        "CREATE FUNCTION public.e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+@pytest.fixture
+async def original(managed: Managed, server: PostgresServer) -> Tenant:
+    return await managed.tenant(f"golden{next(_used)}", server)
+
+
+def copy_of(original: Tenant) -> Tenant:
+    """A tenant that has nothing yet."""
+    return Tenant(original.server, names_of(f"{original.database}_copy", Engine.PG))
+
+
+# What the error names, and what the tenant runs before its suspension, and the administrator or the superuser then.
+OBSTACLES: dict[str, dict[str, LiteralString]] = {
+    "policy p on public.t names .*_r": {
+        "tenant": "CREATE TABLE t (x int); CREATE POLICY p ON t TO {reader} USING (true)",
+    },
+    "is set for public.f": {"tenant": "CREATE FUNCTION f() RETURNS int SET role = {owner} LANGUAGE sql AS 'SELECT 1'"},
+    r"function public.f\(\) belongs to doadmin": {
+        "tenant": "GRANT CREATE ON SCHEMA public TO doadmin",
+        "administrator": "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+    },
+    "event trigger e": {
+        "superuser": "CREATE FUNCTION public.e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
         "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION public.e()",
-        "event trigger e",
-    ),
-    (
-        "SELECT 1",
-        "",
-        "CREATE EXTENSION file_fdw SCHEMA public; CREATE SERVER s FOREIGN DATA WRAPPER file_fdw;"
+    },
+    "user mapping for .* belongs to": {
+        "superuser": "CREATE EXTENSION file_fdw SCHEMA public; CREATE SERVER s FOREIGN DATA WRAPPER file_fdw;"
         "ALTER SERVER s OWNER TO {owner}; CREATE USER MAPPING FOR {owner} SERVER s",
-        "user mapping for .* belongs to",
-    ),
-    (
-        "SELECT 1",
-        "",
-        "CREATE EXTENSION file_fdw SCHEMA public; GRANT USAGE ON FOREIGN DATA WRAPPER file_fdw TO {owner}",
-        "foreign-data wrapper file_fdw names .*_owner",
-    ),
-]
+    },
+    "foreign-data wrapper file_fdw names .*_owner": {
+        "superuser": "CREATE EXTENSION file_fdw SCHEMA public; GRANT USAGE ON FOREIGN DATA WRAPPER file_fdw TO {owner}",
+    },
+}
 
 
-@pytest.mark.parametrize(("by_tenant", "by_admin", "by_superuser", "error"), OBSTACLES)
-async def test_obstacles_to_copy(
-    managed: Managed, server: PostgresServer, by_tenant: str, by_admin: str, by_superuser: str, error: str
-) -> None:
-    original = await managed.tenant(f"golden{next(_used)}", server)
-    for role in (Role.READER, Role.WRITER):
-        await original.add(role)
-    names = {"owner": original.owner, **{str(role): original.names.group(role) for role in (Role.READER, Role.WRITER)}}
-    managed.run(original, by_tenant.format(**names))
+@pytest.mark.parametrize("error", OBSTACLES)
+async def test_obstacles_to_copy(managed: Managed, original: Tenant, error: str) -> None:
+    made, reader = OBSTACLES[error], original.names.group(Role.READER)
+    await original.add(Role.READER)
+    managed.run(original, made.get("tenant", "SELECT 1").format(owner=original.owner, reader=reader))
     await original.suspend()
-    if by_admin:
-        managed.as_admin(by_admin, original.database)
-    if by_superuser:
-        managed.api(by_superuser.format(**names), original.database)
+    managed.as_admin(made.get("administrator", "SELECT 1"), original.database)
+    managed.api(made.get("superuser", "SELECT 1").format(owner=original.owner), original.database)
     await managed.left(original.database)
-    copy = Tenant(server, names_of(f"{original.database}_copy", Engine.PG))
+    copy = copy_of(original)
     with pytest.raises(ConflictError, match=error):
         await copy.steps.create(original.names)
     await copy.remove()
     assert not managed.exists(copy.owner)
 
 
-async def test_template_with_prepared_transaction(managed: Managed, server: PostgresServer) -> None:
+async def test_template_with_prepared_transaction(managed: Managed, original: Tenant) -> None:
     """Somebody could commit it."""
-    original = await managed.tenant(f"golden{next(_used)}", server)
     managed.run(original, "BEGIN; CREATE TABLE t (x int); PREPARE TRANSACTION 'golden'")
     await original.suspend()
-    copy = Tenant(server, names_of(f"{original.database}_copy", Engine.PG))
+    copy = copy_of(original)
     with pytest.raises(ConflictError, match="its database has a prepared transaction of golden"):
         await copy.steps.create(original.names)
     managed.api("ROLLBACK PREPARED 'golden'", original.database)
@@ -299,20 +287,19 @@ async def test_template_with_prepared_transaction(managed: Managed, server: Post
     assert await copy.steps.create(original.names)
 
 
-async def test_copy_on_each_version(managed: Managed, server: PostgresServer) -> None:
-    original = await managed.tenant(f"golden{next(_used)}", server)
+async def test_copy_on_each_version(managed: Managed, original: Tenant) -> None:
     managed.run(original, *SCHEMA)
     for role in (Role.READER, Role.WRITER):
         await original.add(role)
     await original.suspend()
-    copy = Tenant(server, names_of(f"{original.database}_copy", Engine.PG))
+    copy = copy_of(original)
     assert await copy.steps.create(original.names)
     assert managed.api(DEPENDENT % roles_of(original.database), copy.database) == []
     for role in Role:
         await copy.add(role)
     assert await copy.problems() == frozenset()
     assert managed.run(copy, "SELECT count(*) FROM app.t") == [(2,)]
-    assert await server.problems(original.names, None) == frozenset()
+    assert await original.server.problems(original.names, None) == frozenset()
     assert not await copy.steps.create(original.names)  # it exists
 
 

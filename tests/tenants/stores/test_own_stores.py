@@ -1,52 +1,33 @@
-"""What both stores of the package do beyond the contract of stores, also when processes claim and die in any order."""
+"""What both stores of the package do beyond the contract of stores, and how records move to another key or store."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import signal
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from itertools import product
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define
+from attrs import evolve
 from cryptography.fernet import Fernet
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
-from aiodbclient.tenants import Claim, Store, TenantRecord
+from aiodbclient.tenants import Claim, SQLiteStore, Store, TenantRecord, copy_records, rewrite_records
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
-from ...proc import line, python
 from ..own_stores import Stores, password
-from ..store_contract import LONG, a_record, all_of, claimed, keep
+from ..store_contract import LONG, a_login, a_record, all_of, begun, claimed, keep, put
 from .test_codec import forged
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 KEYS = pytest.mark.parametrize("key", [None, NEW], ids=["plain", "encrypted"])
 DAMAGE = "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE name IN ('beta', 'delta')"
-
-
-async def test_stopped_process_loses_claim(stores: Stores) -> None:
-    """A process that was stopped past its lease changes nothing when it goes on."""
-    async with stores.store("a") as store:
-        with python("-m", "tests.tenants.claimer", stores.place("a"), "alpha", 0.5) as process:
-            assert line(process) == "claimed"
-            process.send_signal(signal.SIGSTOP)
-            while (claim := await store.claim("alpha", LONG)) is None:
-                await asyncio.sleep(0.05)
-            process.send_signal(signal.SIGCONT)
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert await asyncio.to_thread(line, process) == "ClaimLostError"
-        await store.save(claim, a_record("alpha"))
-        assert await password(store, "alpha") == "hunter2"
 
 
 @pytest.mark.parametrize(
@@ -161,120 +142,124 @@ async def test_traceback_locals_show_no_credential(stores: Stores, key: bytes | 
         assert "hunter2" not in shown(unwritten.value)
 
 
-PROCESSES = st.sampled_from([0, 1, 2])
-CHANGES = st.sampled_from(["save", "renew", "finish", "delete", "remove"])
-NAMES = ("alpha", "beta")
-# No sum of these ends within 200 s of a lease, so the duration of the test does not matter.
-LEASES = st.sampled_from([1_000.0, 10_000.0])
-PAUSES = st.sampled_from([600.0, 6_000.0])
+SINCE = datetime(2026, 1, 2, tzinfo=UTC)
+EVERY_SHAPE = [
+    a_record("alpha"),
+    evolve(begun("beta", "beta-b"), logins=(evolve(a_login("beta"), replaced=SINCE), a_login("newer"))),
+    begun("delta", "delta"),
+    a_record("gone", leftover="elsewhere", suspended=SINCE),
+]
 
 
-@define
-class Held:
-    """A claim in the model."""
-
-    token: str
-    expires: float
-
-
-class Claims(RuleBasedStateMachine):
-    """Three processes with a store of their own for the same records."""
-
-    def __init__(self, kind: Stores) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.kind, self.name = kind, f"claims_{secrets.token_hex(4)}"
-        self.stores = [self.opened() for _ in range(3)]
-        self.now = 0.0
-        self.records: dict[str, TenantRecord] = {}
-        self.held: dict[str, Held] = {}
-        self.claims: list[Claim] = []
-
-    def opened(self) -> Store:
-        return self.runner.run(self.kind.store(self.name).__aenter__())
-
-    def teardown(self) -> None:
-        for store in self.stores:
-            self.runner.run(store.__aexit__(None, None, None))
-        self.runner.close()
-
-    @rule(process=PROCESSES, name=st.sampled_from(NAMES), lease=LEASES)
-    def claim(self, process: int, name: str, lease: float) -> None:
-        store, held = self.stores[process], self.held.get(name)
-        free = held is None or held.expires <= self.now
-        claim = self.runner.run(store.claim(name, lease))
-
-        assert (claim is not None) == free
-        if claim is not None:
-            assert claim.token not in [each.token for each in self.claims]
-            assert claim == Claim(name=name, token=claim.token, record=self.records.get(name))
-            self.held[name] = Held(claim.token, self.now + lease)
-            self.claims.append(claim)
-
-    @rule(process=PROCESSES, of=st.integers(0, 5), do=CHANGES, lease=LEASES)
-    def change(self, process: int, of: int, do: str, lease: float) -> None:
-        """Any process may use any claim: the store identifies a claim by its token."""
-        if of >= len(self.claims):
-            return
-        claim, store = self.claims[-1 - of], self.stores[process]
-        held = self.held.get(claim.name)
-        record = a_record(claim.name, secrets.token_hex(4))
-        calls: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            "save": lambda: store.save(claim, record),
-            "renew": lambda: store.renew(claim, lease),
-            "finish": lambda: store.save(claim, record, release=True),
-            "delete": lambda: store.save(claim, None),
-            "remove": lambda: store.save(claim, None, release=True),
-        }
-        if held is None or held.token != claim.token:
-            with pytest.raises(ClaimLostError):
-                self.runner.run(calls[do]())
-            return
-        self.runner.run(calls[do]())
-        if do == "renew":
-            held.expires = self.now + lease
-        elif do in ("save", "finish"):
-            self.records[claim.name] = record
-        else:
-            self.records.pop(claim.name, None)
-        if do in ("finish", "remove"):
-            del self.held[claim.name]
-
-    @rule(process=PROCESSES, of=st.integers(0, 5))
-    def release(self, process: int, of: int) -> None:
-        if of < len(self.claims):
-            claim = self.claims[-1 - of]
-            self.runner.run(self.stores[process].release(claim))
-            if claim.name in self.held and self.held[claim.name].token == claim.token:
-                del self.held[claim.name]
-
-    @rule(process=PROCESSES)
-    def end(self, process: int) -> None:
-        """A process ends, and another one starts."""
-        self.runner.run(self.stores[process].__aexit__(None, None, None))
-        self.stores[process] = self.opened()
-
-    @rule(seconds=PAUSES)
-    def wait(self, seconds: float) -> None:
-        self.kind.execute(self.name, "UPDATE {} SET expires = expires - ?", seconds)
-        self.now += seconds
-
-    @invariant()
-    def the_records_are_those_of_the_model(self) -> None:
-        for store in self.stores[:2]:
-            assert self.runner.run(all_of(store)) == sorted(self.records.values(), key=lambda record: record.name)
+async def test_rewrite_changes_key(stores: Stores) -> None:
+    async with stores.store("a", OLD) as store:
+        for record in EVERY_SHAPE:
+            await put(store, record)
+    async with stores.store("a", [NEW, OLD]) as store:
+        assert await rewrite_records(store) == 4
+        assert await rewrite_records(store) == 4
+    async with stores.store("a", NEW) as store:
+        assert await all_of(store) == EVERY_SHAPE
+        for record in EVERY_SHAPE:  # no claim remains
+            await store.release(await claimed(store, record.name))
+    with pytest.raises(StoreError, match="encrypted with another key"):
+        await stores.store("a", OLD).__aenter__()
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(7, marks=pytest.mark.thorough)])
-def test_random_claims_follow_the_model(stores: Stores, times: int) -> None:
-    class OfTheseStores(Claims):
-        def __init__(self) -> None:
-            super().__init__(stores)
+async def test_records_are_copied_once(stores: Stores) -> None:
+    async with stores.store("a", OLD) as source, stores.store("b", NEW) as target:
+        for record in EVERY_SHAPE:
+            await put(source, record)
+        assert await copy_records(source, target) == 4
+        assert await all_of(target) == await all_of(source) == EVERY_SHAPE
+        assert await copy_records(source, target) == 0
+        for store in (source, target):
+            for record in EVERY_SHAPE:
+                await store.release(await claimed(store, record.name))
 
-    limits = settings(
-        max_examples=times * (20 if stores.dsn is None else 6),
-        stateful_step_count=30,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-    run_state_machine_as_test(OfTheseStores, settings=limits)
+
+async def test_other_record_of_target_is_kept(stores: Stores) -> None:
+    async with stores.store("a") as source, stores.store("b") as target:
+        await keep(source, "alpha", "old")
+        await keep(target, "alpha", "new")
+        with pytest.raises(StoreError, match="the target already has another record of 'alpha'"):
+            await copy_records(source, target)
+        assert await all_of(target) == [a_record("alpha", "new")]
+        await target.release(await claimed(target, "alpha"))
+
+
+async def test_damaged_record_is_left_out(stores: Stores) -> None:
+    """The others are copied and rewritten, and the error names it."""
+    async with stores.store("a") as source, stores.store("b") as target:
+        for name in ("alpha", "beta", "gamma"):
+            await keep(source, name)
+        stores.execute("a", "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE name = 'beta'")
+        for run in (copy_records(source, target), rewrite_records(source)):
+            with pytest.raises(StoreError, match="record of 'beta' is damaged"):
+                await run
+        assert [record.name for record in await all_of(target)] == ["alpha", "gamma"]
+
+
+async def test_claimed_name_is_refused(stores: Stores) -> None:
+    async with stores.store("a") as source, stores.store("b") as target, stores.store("a") as worker:
+        await keep(source, "alpha")
+        claim = await claimed(worker, "alpha")
+        for run in (rewrite_records(source), copy_records(source, target)):
+            with pytest.raises(StoreError, match="a process works on 'alpha': run this again when it is done"):
+                await run
+        await worker.release(claim)
+        assert await copy_records(source, target) == 1
+
+
+async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store], number: int) -> None:
+    """Run it, and cancel it at this call of one of the stores."""
+    calls = 0
+
+    def counted(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def called(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                task.cancel()
+            return await method(*arguments, **options)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        for store, name in product(stores, ("claim", "save", "release")):
+            patch.setattr(store, name, counted(getattr(store, name)))
+        task = asyncio.create_task(moving)
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("number", [1, 5, 25, 70])
+async def test_cancelled_run_is_repeated(stores: Stores, number: int) -> None:
+    many = [evolve(EVERY_SHAPE[1], name=f"t{each:03}") for each in range(26)]
+    async with stores.store("a", OLD) as source, AsyncExitStack() as stack:
+        await asyncio.gather(*(put(source, record) for record in many))
+        async with stores.store("b") as target:
+            for run in (copy_records(source, target), rewrite_records(source)):
+                await cancelled(run, (source, target), number)
+        target = await stack.enter_async_context(stores.store("b"))
+        await copy_records(source, target)
+        await rewrite_records(source)
+        assert await all_of(target) == await all_of(source) == many
+
+
+async def test_run_cancelled_in_release_leaves_no_claim(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "a") as store:
+        await keep(store, "alpha")
+        release = store.release
+
+        async def slow_release(claim: Claim) -> None:
+            running.cancel()
+            for _ in range(100):  # the cancellation arrives during this loop
+                await asyncio.sleep(0)
+            await release(claim)
+
+        store.release = slow_release  # type: ignore[method-assign]
+        running = asyncio.create_task(rewrite_records(store))
+        await asyncio.wait([running])
+        assert running.cancelled()
+        await release(await claimed(store, "alpha"))

@@ -23,7 +23,7 @@ from aiodbclient.tenants.errors import StoreError
 
 from ..leaks import leaks
 from ..own_stores import password
-from ..servers import RestartablePostgres
+from ..servers import RestartablePostgres, execute
 from ..store_contract import LONG, StoreContract, a_record, all_of, claimed, keep
 
 
@@ -41,11 +41,6 @@ class TestPostgresStore(StoreContract):
 @pytest.fixture
 def table() -> str:
     return f'public.a "table" {secrets.token_hex(4)}'
-
-
-def execute(dsn: str, statement: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(statement.encode())
 
 
 async def test_store_reconnects_after_restart(restartable: RestartablePostgres) -> None:
@@ -95,21 +90,8 @@ async def test_locked_table_is_an_error_that_passes(postgres: str, table: str, m
         await keep(store, "beta")
 
 
-async def test_silent_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TIMEOUT", 0.3)
-
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
-        port = silent.sockets[0].getsockname()[1]
-        with pytest.raises(StoreError, match="no answer within"):
-            async with PostgresStore(f"postgresql://me:hunter2@127.0.0.1:{port}/x?sslmode=disable"):
-                pass
-
-
-async def test_statement_does_not_outwait_its_timeout_behind_another(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_server_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither who connects, nor a statement that waits behind another one."""
     connected, hang_up = asyncio.Event(), asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,8 +100,7 @@ async def test_statement_does_not_outwait_its_timeout_behind_another(monkeypatch
         writer.close()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent, asyncio.timeout(5):
-        port = silent.sockets[0].getsockname()[1]
-        store = PostgresStore(f"postgresql://me:hunter2@127.0.0.1:{port}/x?sslmode=disable")
+        store = PostgresStore(f"postgresql://me:x@127.0.0.1:{silent.sockets[0].getsockname()[1]}/x?sslmode=disable")
         first = asyncio.create_task(store.__aenter__())
         await connected.wait()
         monkeypatch.setattr(module, "_TIMEOUT", 0.01)
@@ -129,6 +110,10 @@ async def test_statement_does_not_outwait_its_timeout_behind_another(monkeypatch
         hang_up.set()
         with pytest.raises(StoreError, match="server closed the connection"):
             await first
+        hang_up.clear()
+        with pytest.raises(StoreError, match="no answer within"):
+            await store.__aenter__()
+        hang_up.set()
 
 
 async def test_text_outside_encoding_fails_alone(postgres: str, table: str) -> None:
@@ -161,10 +146,7 @@ async def test_role_needs_no_right_to_create_tables(postgres: str, table: str) -
 async def test_errors_show_no_secret(postgres: str, table: str) -> None:
     for dsn in (
         "postgresql://me:hunter2%zz@127.0.0.1/x",
-        "postgresql://me:pa@hunter2@127.0.0.1/x",
-        "postgresql://me:hunter2/@127.0.0.1/x",
         "user=me password='hunter2",
-        "hunter2",
         "host='a b' password=hunter2",
         "host=\ud800 password=hunter2",
         "postgresql://me:hunter2@\ud800/x",

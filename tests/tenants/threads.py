@@ -1,0 +1,27 @@
+"""Threads that act again and again, as programs and attackers do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def repeating(*acts: Callable[[], object]) -> Iterator[threading.Event]:
+    """Repeat each act in its own thread, until the event that this yields is set, at the latest after the block."""
+    stop = threading.Event()
+
+    def repeat(act: Callable[[], object]) -> None:
+        while not stop.is_set():
+            act()
+
+    threads = [threading.Thread(target=repeat, args=[act]) for act in acts]
+    for thread in threads:
+        thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
