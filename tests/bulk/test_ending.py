@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, errors
+from aiodbclient import Cluster, DatabaseClient, RetryPolicy, errors
 from aiodbclient.bulk import Action, Run, UserOutcome
 from aiodbclient.sandbox import Sandbox
 
@@ -108,15 +108,6 @@ async def test_run_works_once(sandbox: Sandbox, pg: Cluster) -> None:
     with pytest.raises(errors.ConfigurationError, match="a run works once"):
         await run
     assert requests(sandbox, "users.create") == 1
-
-
-async def test_dbs_take_no_new_users(sandbox: Sandbox, pg: Cluster) -> None:
-    [outcome] = await pg.dbs.provision([NewUser("a", readonly=True)])  # type: ignore[list-item]
-
-    assert outcome.name == "a"
-    assert isinstance(outcome.error, errors.InvalidArgumentError)
-    assert "a name is a string" in str(outcome.error)
-    assert requests(sandbox, "dbs.create") == 0
 
 
 CONCURRENCY = 4

@@ -75,23 +75,13 @@ async def test_ensure_resets_lost_password_of_its_own(
     assert truth.reset == {"ours": 1}
 
 
-async def test_ensure_if_exists(sandbox: Sandbox, quick: Cluster) -> None:
-    await quick.users.create("old")
-    truth = Truth(sandbox, quick.id)
-
-    with pytest.raises(errors.NameTakenError):
-        await quick.users.ensure("old", if_exists="error")
-    assert (await quick.users.ensure("old", if_exists="reset")).password == truth.passwords["old"]
-    settings = UserSettings(pg_allow_replication=True)
-    assert (await quick.users.ensure(NewUser("old", settings=settings), if_exists="update")).settings == settings
-    assert truth.reset == {"old": 1}
-    sent = len(sandbox.requests)
+async def test_ensure_refuses_invalid_names(sandbox: Sandbox, quick: Cluster) -> None:
+    await quick.info()
     for name in (5, "", "a\n", ["a"]):
-        with pytest.raises(errors.InvalidArgumentError):
-            await quick.users.ensure(name)  # type: ignore[arg-type]
-        with pytest.raises(errors.InvalidArgumentError):
-            await quick.dbs.ensure(name)  # type: ignore[arg-type]
-    assert len(sandbox.requests) == sent
+        for ensure in (quick.users.ensure, quick.dbs.ensure):
+            with pytest.raises(errors.InvalidArgumentError):
+                await ensure(name)  # type: ignore[arg-type]
+    assert [request.operation for request in sandbox.requests] == ["clusters.get"]
 
 
 async def test_ensure_is_bound_by_max_wait(sandbox: Sandbox, quick: Cluster) -> None:
@@ -160,29 +150,59 @@ async def test_update_mysql_plugin_resets_password(sandbox: Sandbox, client: Dat
     assert outcome.user.password != old.password
 
 
-@pytest.mark.parametrize(
-    ("engine", "spec", "if_exists", "action"),
-    [
-        ("pg", NewUser("new", settings=REPLICATING), "update", Action.CREATED),
-        ("pg", "old", "update", Action.KEPT),
-        # A PUT without databases would remove them.
-        ("mongodb", NewUser("old", readonly=True), "update", Action.KEPT),
-        ("pg", NewUser("old", settings=REPLICATING), "keep", Action.KEPT),
-        ("pg", NewUser("old", settings=REPLICATING), "reset", Action.RESET),
-    ],
-)
-async def test_settings_are_only_updated_by_update(
-    sandbox: Sandbox, client: DatabaseClient, engine: str, spec: NewUser | str, if_exists: str, action: Action
+EXISTING: dict[str, tuple[str, NewUser | str, Any, Action]] = {
+    "kept": ("pg", NewUser("old", settings=REPLICATING), "keep", Action.KEPT),
+    "reset": ("pg", NewUser("old", settings=REPLICATING), "reset", Action.RESET),
+    "refused": ("pg", "old", "error", Action.FAILED),
+    "updated": ("pg", NewUser("old", settings=REPLICATING), "update", Action.UPDATED),
+    "updated without settings": ("pg", "old", "update", Action.KEPT),
+    # A PUT without databases would remove them.
+    "updated to read-only": ("mongodb", NewUser("old", readonly=True), "update", Action.KEPT),
+}
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize(("engine", "spec", "if_exists", "action"), EXISTING.values(), ids=EXISTING.keys())
+async def test_if_exists(
+    sandbox: Sandbox,
+    client: DatabaseClient,
+    engine: str,
+    spec: NewUser | str,
+    if_exists: Any,
+    action: Action,
+    is_listed: bool,
 ) -> None:
+    """The user existed before the run, or somebody created it after the run read its list. ``ensure`` does the same."""
     cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"))
-    before = (await cluster.users.create("old")).settings
+    truth = Truth(sandbox, cluster.id)
 
-    outcome = await provision_one(cluster, spec, if_exists)
+    async def specs() -> AsyncIterator[NewUser | str]:
+        if not is_listed:
+            await cluster.users.create("old")
+        yield spec
+        yield "new"
 
-    assert outcome.action is action
-    assert requests(sandbox, "users.update") == 0
-    assert (await cluster.users.get("old")).settings == before
-    assert outcome.user.settings == (REPLICATING if action is Action.CREATED else before)
+    if is_listed:
+        await cluster.users.create("old")
+    before = UserSettings(pg_allow_replication=False) if engine == "pg" else None
+    outcomes = by_name(await cluster.users.provision(specs(), if_exists=if_exists))
+
+    assert {name: outcome.action for name, outcome in outcomes.items()} == {"old": action, "new": Action.CREATED}
+    assert (await cluster.users.get("old")).settings == (REPLICATING if action is Action.UPDATED else before)
+    assert requests(sandbox, "users.update") == (action is Action.UPDATED)
+    assert truth.reset == ({"old": 1} if action is Action.RESET else {})
+    if action is Action.FAILED:
+        assert isinstance(outcomes["old"].error, errors.NameTakenError)
+        with pytest.raises(errors.NameTakenError):
+            await cluster.users.ensure(spec, if_exists=if_exists)
+        return
+    ensured = await cluster.users.ensure(spec, if_exists=if_exists)
+    for user in (outcomes["old"].user, ensured):
+        assert user.settings == (REPLICATING if action is Action.UPDATED else before)
+    if engine == "pg" and action is not Action.RESET:
+        assert outcomes["old"].user.password == truth.passwords["old"]
+    assert ensured.password == (truth.passwords["old"] if engine == "pg" else None)
+    assert truth.reset == ({"old": 2} if action is Action.RESET else {})
 
 
 @pytest.mark.parametrize("if_exists", ["keep", "update"])
@@ -286,20 +306,6 @@ async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseC
     assert not truth.reset
 
 
-async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: Cluster) -> None:
-    """Found by test_random_faults."""
-    await mongodb.users.deprovision(["a"])
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
-        await other.cluster(mongodb.id).users.create("a")
-    truth = Truth(sandbox, mongodb.id)
-    sandbox.faults.add("users.create", cut=True, nth=1)
-
-    kept = by_name(await mongodb.users.provision(["a"]))
-
-    assert kept["a"].action is Action.KEPT
-    assert not truth.reset
-
-
 @pytest.mark.usefixtures("quick_polls")
 @pytest.mark.parametrize("lost", [False, True])
 async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluster, lost: bool) -> None:
@@ -320,19 +326,34 @@ async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluste
     assert not truth.reset
 
 
+# What we and another client did before, and the faults of the run. Found by test_random_faults.
+EARLIER: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "a rival after a deletion": ("our create, our delete, their create", {}),
+    "no list": ("our create", {"users.list": {"status": 403}}),
+}
+
+
 @pytest.mark.usefixtures("quick_polls")
-async def test_no_reset_without_list(sandbox: Sandbox, mongodb: Cluster) -> None:
-    """Found by test_random_faults."""
-    await mongodb.users.create("a")
+@pytest.mark.parametrize("case", EARLIER)
+async def test_user_of_earlier_is_not_reset(sandbox: Sandbox, mongodb: Cluster, case: str) -> None:
+    """Without a list, it is unknown whose the user is after a lost create."""
+    steps, faults = EARLIER[case]
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
+        users = {"our": mongodb.users, "their": other.cluster(mongodb.id).users}
+        for whose, method in (step.split() for step in steps.split(", ")):
+            await getattr(users[whose], method)("a")
     truth = Truth(sandbox, mongodb.id)
-    sandbox.faults.add("users.list", status=403, nth=1)
-    sandbox.faults.add("users.create", cut=True, nth=1)
+    for operation, fault in (faults | {"users.create": {"cut": True}}).items():
+        sandbox.faults.add(operation, nth=1, **fault)
 
-    failed = by_name(await mongodb.users.provision(["a"]))
+    [outcome] = await mongodb.users.provision(["a"])
 
-    assert isinstance(failed["a"].error, errors.InvalidResponseError)
-    assert failed["a"].error.may_have_applied
     assert not truth.reset
+    if case == "no list":
+        assert isinstance(outcome.error, errors.InvalidResponseError)
+        assert outcome.error.may_have_applied
+    else:
+        assert outcome.action is Action.KEPT
 
 
 def test_deletions_of_last_minute() -> None:

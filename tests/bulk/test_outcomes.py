@@ -54,6 +54,8 @@ async def test_awaited_outcomes_in_order_of_names(sandbox: Sandbox, pg: Cluster)
         assert outcome.name == name
     assert [outcome.error is None for outcome in outcomes] == [True, True, False, False, True]
     assert outcomes.failed == [outcomes[2], outcomes[3]]
+    assert "duplicate" in str(outcomes[2].error)
+    assert requests(sandbox, "users.create") == 3
     frozen: list[Any] = [*outcomes[1:3], *await pg.dbs.provision(["d"]), *await pg.users.deprovision(["c"])]
     for each in frozen:
         with pytest.raises(FrozenInstanceError):
@@ -153,14 +155,10 @@ async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: Cluster) -> 
         assert outcome.tries == 0
     assert requests(sandbox, "users.create") == sent + 1
 
-
-async def test_duplicate_name_is_sent_once(sandbox: Sandbox, pg: Cluster) -> None:
-    outcomes = await pg.users.provision(["a", "b", "a"])
-
-    (duplicate,) = (outcome for outcome in outcomes if outcome.error is not None)
-    assert duplicate.name == "a"
-    assert "duplicate" in str(duplicate.error)
-    assert requests(sandbox, "users.create") == 2
+    [database] = await pg.dbs.provision([NewUser("a")])  # type: ignore[list-item]
+    assert isinstance(database.error, errors.InvalidArgumentError)
+    assert "a name is a string" in str(database.error)
+    assert requests(sandbox, "dbs.create") == 0
 
 
 async def test_second_run_only_lists(sandbox: Sandbox, pg: Cluster) -> None:
@@ -175,32 +173,6 @@ async def test_second_run_only_lists(sandbox: Sandbox, pg: Cluster) -> None:
     assert all(outcome.action is Action.KEPT and outcome.tries == 0 for outcome in second.values())
     assert {name: each.user for name, each in second.items()} == {name: each.user for name, each in first.items()}
     assert [request.operation for request in sandbox.requests[sent:]] == ["users.list"]
-
-
-@pytest.mark.parametrize("is_listed", [True, False])
-@pytest.mark.parametrize(
-    ("if_exists", "action"), [("keep", Action.KEPT), ("reset", Action.RESET), ("error", Action.FAILED)]
-)
-async def test_if_exists(sandbox: Sandbox, pg: Cluster, if_exists: Any, action: Action, is_listed: bool) -> None:
-    """The user existed before the run, or somebody else created it after the run read its list."""
-    truth = Truth(sandbox, pg.id)
-
-    async def specs() -> AsyncIterator[str]:
-        if not is_listed:
-            await pg.users.create("old")
-        yield "old"
-        yield "new"
-
-    if is_listed:
-        await pg.users.create("old")
-    outcomes = by_name(await pg.users.provision(specs(), if_exists=if_exists))
-
-    assert actions(outcomes.values()) == {"old": action, "new": Action.CREATED}
-    assert truth.reset == ({"old": 1} if if_exists == "reset" else {})
-    if if_exists == "error":
-        assert isinstance(outcomes["old"].error, errors.NameTakenError)
-    else:
-        assert outcomes["old"].user.password == truth.passwords["old"]
 
 
 @pytest.mark.usefixtures("quick_polls")
@@ -318,14 +290,6 @@ async def test_engine_without_users_gets_nothing(sandbox: Sandbox, client: Datab
     assert [request.operation for request in sandbox.requests] == ["clusters.get"]
 
 
-async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, client: DatabaseClient, pg: Cluster) -> None:
-    sandbox.faults.add(nth=1, times=2, status=429, headers={"retry-after": "0.1"})
-
-    outcomes = await client.with_options(max_wait=0.0).cluster(pg.id).users.provision(["a"])
-
-    assert actions(outcomes) == {"a": Action.CREATED}
-
-
 async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: Cluster) -> None:
     asked = 0
 
@@ -345,18 +309,9 @@ async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: Clu
     assert outcomes["a"].error.may_have_applied
 
 
-async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseClient, mongodb: Cluster) -> None:
-    same = client.cluster(mongodb.id, engine="mongodb")
-    names = [f"t{n}" for n in range(20)]
-
-    users = await asyncio.gather(*((mongodb, same)[n % 2].users.create(name) for n, name in enumerate(names)))
-
-    assert [user.name for user in users] == names
-    assert sandbox.counts["users.create", 201] == requests(sandbox, "users.create") == 20
-
-
-async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: Cluster) -> None:
-    truth = Truth(sandbox, mongodb.id)
+async def test_run_beside_single_calls(sandbox: Sandbox, client: DatabaseClient, mongodb: Cluster) -> None:
+    """Writes on MongoDB take turns, also those of two objects for one cluster."""
+    truth, same = Truth(sandbox, mongodb.id), client.cluster(mongodb.id, engine="mongodb")
     reported: dict[str, str | None] = {}
 
     async def provision() -> None:
@@ -367,8 +322,8 @@ async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: Cluster) -> No
 
     async def single() -> None:
         for n in range(10):
-            user = await mongodb.users.create(f"single-{n}")
-            reported[user.name] = (await mongodb.users.reset_auth(user.name)).password
+            user = await same.users.create(f"single-{n}")
+            reported[user.name] = (await same.users.reset_auth(user.name)).password
 
     await asyncio.gather(provision(), single())
 
@@ -378,12 +333,12 @@ async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: Cluster) -> No
 
 
 async def test_429s_do_not_fail_a_name(server: Server, make_cluster: MakeCluster) -> None:
-    """The hour can be used up for much longer than the limiter's shortest window."""
+    """Nor do ``max_tries`` and ``max_wait``: the hour can be used up for longer than the limiter's shortest window."""
     limiter, retry = RateLimiter([Window(100, 0.05)]), RetryPolicy(max_tries=2)
     server.will(*(fails(429, retry_after="0.05") for _ in range(8)))
     server.otherwise = returns_the_user()
 
-    [outcome] = await make_cluster(rate_limiter=limiter, retry=retry, max_wait=None).users.rotate(["a"])
+    [outcome] = await make_cluster(rate_limiter=limiter, retry=retry, max_wait=0.0).users.rotate(["a"])
 
     assert outcome.action is Action.RESET
     assert len(server.requests) == 9

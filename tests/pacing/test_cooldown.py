@@ -110,45 +110,26 @@ async def test_one_tries_after_cooldown(loop: VirtualLoop) -> None:
     assert sizes == [1, 2, 4, 8]
 
 
-def test_window_is_what_was_accepted() -> None:
-    """What may be in flight becomes what the API accepted of the burst, and doubles in eight seconds."""
+@pytest.mark.parametrize(
+    ("bursts", "at_most"),
+    [
+        ([range(16, 4, -1)], [4, 8, 16]),
+        ([range(16, 4, -1), range(10, 9, -1)], [9, 18, 36]),  # the newest burst
+        ([range(16, 1, -1)], [2, 4, 8]),  # one was accepted, and two requests go
+        ([range(1, 0, -1), range(200, 0, -1)], [64, 64, 64]),  # refused whole: they say nothing
+    ],
+)
+def test_window_is_what_was_accepted(bursts: list[range], at_most: list[int]) -> None:
+    """After a cooldown one goes, then as many as the API accepted of the burst, which doubles in eight seconds."""
     limit = ConcurrencyLimit()
-    for in_flight in range(16, 4, -1):
-        limit.refuse(0.0, in_flight, 1.0)
+    for at, burst in enumerate(bursts):
+        for in_flight in burst:
+            limit.refuse(at * 20.0, in_flight, at * 20.0 + 1.0)
     limit.restart()
-    for _ in range(64):
-        limit.succeed(10.0)
-    assert [limit.at_most(now) for now in (10.0, 18.0, 26.0)] == [4, 8, 16]
-
-    limit.refuse(26.0, 10, 27.0)  # a new burst
-    limit.restart()
-    assert limit.at_most(30.0) == 1
-    for _ in range(64):
-        limit.succeed(30.0)
-    assert limit.at_most(30.0) == 9
-
-
-def test_window_is_never_below_two() -> None:
-    """A burst of which one request was accepted still lets two requests go."""
-    limit = ConcurrencyLimit()
-    for in_flight in range(16, 1, -1):
-        limit.refuse(2.0, in_flight, 3.0)
-    limit.restart()
-    for _ in range(9):
-        limit.succeed(4.0)
-    assert limit.at_most(4.0) == 2
-
-
-def test_burst_refused_whole_says_nothing() -> None:
-    """A burst that was refused whole, also of one request, does not change what may be in flight."""
-    limit = ConcurrencyLimit()
-    for burst in (1, 200):
-        for in_flight in range(burst, 0, -1):
-            limit.refuse(float(burst), in_flight, burst + 1.0)
-    limit.restart()
+    assert limit.at_most(100.0) == 1
     for _ in range(63):
-        limit.succeed(300.0)
-    assert limit.at_most(300.0) == 64
+        limit.succeed(100.0)
+    assert [limit.at_most(now) for now in (100.0, 108.0, 116.0)] == at_most
 
 
 @pytest.mark.usefixtures("full_jitter")
