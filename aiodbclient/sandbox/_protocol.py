@@ -54,8 +54,6 @@ def match(method: str, raw_path: str) -> Route:
     if method == "DELETE" and len(segments) == 5 and not segments[4]:
         segments.pop()
     rest = segments[3:]
-    if "" in rest:
-        return NOWHERE
     key = tuple("{}" if place in (0, 2) else segment for place, segment in enumerate(rest))
     methods = _ROUTES.get(key)
     if methods is None:

@@ -326,34 +326,33 @@ async def test_user_created_again_is_not_reset(sandbox: Sandbox, mongodb: Cluste
     assert not truth.reset
 
 
-# What we and another client did before, and the faults of the run. Found by test_random_faults.
-EARLIER: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
-    "a rival after a deletion": ("our create, our delete, their create", {}),
-    "no list": ("our create", {"users.list": {"status": 403}}),
-}
+async def test_rival_after_deletion_is_not_reset(sandbox: Sandbox, mongodb: Cluster) -> None:
+    """Found by test_random_faults."""
+    await mongodb.users.deprovision(["a"])
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
+        await other.cluster(mongodb.id).users.create("a")
+    truth = Truth(sandbox, mongodb.id)
+    sandbox.faults.add("users.create", cut=True, nth=1)
+
+    [kept] = await mongodb.users.provision(["a"])
+
+    assert kept.action is Action.KEPT
+    assert not truth.reset
 
 
 @pytest.mark.usefixtures("quick_polls")
-@pytest.mark.parametrize("case", EARLIER)
-async def test_user_of_earlier_is_not_reset(sandbox: Sandbox, mongodb: Cluster, case: str) -> None:
-    """Without a list, it is unknown whose the user is after a lost create."""
-    steps, faults = EARLIER[case]
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
-        users = {"our": mongodb.users, "their": other.cluster(mongodb.id).users}
-        for whose, method in (step.split() for step in steps.split(", ")):
-            await getattr(users[whose], method)("a")
+async def test_no_reset_without_list(sandbox: Sandbox, mongodb: Cluster) -> None:
+    """Found by test_random_faults."""
+    await mongodb.users.create("a")
     truth = Truth(sandbox, mongodb.id)
-    for operation, fault in (faults | {"users.create": {"cut": True}}).items():
-        sandbox.faults.add(operation, nth=1, **fault)
+    sandbox.faults.add("users.list", status=403, nth=1)
+    sandbox.faults.add("users.create", cut=True, nth=1)
 
-    [outcome] = await mongodb.users.provision(["a"])
+    [failed] = await mongodb.users.provision(["a"])
 
+    assert isinstance(failed.error, errors.InvalidResponseError)
+    assert failed.error.may_have_applied
     assert not truth.reset
-    if case == "no list":
-        assert isinstance(outcome.error, errors.InvalidResponseError)
-        assert outcome.error.may_have_applied
-    else:
-        assert outcome.action is Action.KEPT
 
 
 def test_deletions_of_last_minute() -> None:

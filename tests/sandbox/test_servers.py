@@ -146,6 +146,7 @@ async def test_own_server_is_used_and_left(server: Postgres | MySQL, call: Call)
         assert await connection_of(other, cluster) == shown["connection"]
         async with caller(other, f"/v2/databases/{cluster}") as calling:
             session = server.login(await make(calling, "user", "stays"))
+            assert (await calling("GET", "/users/doadmin")).json["user"]["password"] == server.doadmin["password"]
         assert unquote(parts.password or "") not in repr(other) + repr(dict(other._clusters))
     assert server.run(session, "SELECT 1") == (1,)
     session.close()
