@@ -5,11 +5,10 @@ Nothing here runs as the administrator: what a tenant wrote may run in each of t
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
@@ -28,7 +27,6 @@ from ..errors import GrantError
 from .programs import NEW_SETTING, Tools, run, text_of
 
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
-_LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 # The text of a value depends on these settings, and ``count`` compares texts.
@@ -100,11 +98,6 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AN
 AND (deptype = 'o' AND rolname <> %(owner)s AND classid NOT IN ('pg_default_acl'::regclass, 'pg_extension'::regclass)
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = s.classid AND d.objid = s.objid AND d.deptype = 'e')
   OR deptype IN ('a', 'r') AND rolname ~ %(form)s) ORDER BY 3 DESC, 1 LIMIT 1
-""")
-_BLOCKED = SQL("""
-SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
-  unnest(pg_blocking_pids(l.pid)) b (pid) JOIN pg_stat_activity a USING (pid)
-WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s) ORDER BY 1
 """)
 _COUNT_LARGE_OBJECTS = SQL("SELECT 'large objects', count(*)::text FROM pg_largeobject_metadata")
 # The entries that are left out, without the role at their end.
@@ -202,41 +195,36 @@ class Copier:
 
     async def dump(self, source: Credential, file: IO[bytes], *more: str) -> None:
         """Dump the database, with ``more`` options."""
-        options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with _environment_of(source, self.options) as environment:
-            command = [self.tools.dump, *options, *more, _place_of(source)]
-            await self._unblocked(source, run(command, environment, stdout=file))
-
-    async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
-        """Await a program, and end it if it waits long for a lock: a tenant can hold one for ever."""
-        task = asyncio.create_task(copying)
-        try:
-            while not (await asyncio.wait([task], timeout=_LOCK_SECONDS))[0]:
-                async with self._session(credential) as ask:
-                    for (login,) in await ask(_BLOCKED, {"login": credential.username, "seconds": _LOCK_SECONDS}):
-                        raise GrantError(
-                            f"it was ended: an open transaction of the login {login!r} holds a lock that it needs"
-                        )
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-        await task
+        await self._run(self.tools.dump, source, "--format=custom", "--compress=1", *more, stdout=file)
 
     async def restore(self, target: Credential, file: IO[bytes]) -> None:
         """Restore a dump, which may be hostile."""
         entries = await self._entries(target, file)
         file.seek(0)
-        options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
-        with (
-            NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
-            _environment_of(target, self.options) as environment,
-        ):
+        with NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed:
             listed.writelines(f"{each}\n" for each in entries)
             listed.flush()
-            command = [self.tools.restore, *options, f"--use-list={listed.name}", _place_of(target)]
-            await run(command, environment, stdin=file)
+            options = "--no-owner", "--exit-on-error", f"--use-list={listed.name}"
+            await self._run(self.tools.restore, target, *options, stdin=file)
         async with self._session(target) as ask:
             await ask(SQL("ANALYZE"))
+
+    async def _run(self, program: str, credential: Credential, *options: str, **files: IO[bytes]) -> None:
+        """Run a program on a database as the owner of the tenant's objects, whatever this machine has set for libpq."""
+        # The connection ends soon after the server has vanished.
+        alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
+        place = f"--dbname=dbname='{credential.database}' {alive}"
+        environment = {name: Secret(value) for name, value in credential.env().items() if name.startswith("PG")} | {
+            "PGSSLMODE": "prefer",  # as our sessions, if the cluster has no CA
+            "PGPASSFILE": os.devnull,
+            "PGCONNECT_TIMEOUT": "15",
+            "PGAPPNAME": "aiodbclient",
+            "PGOPTIONS": f"{self.options} -c lc_monetary=C",  # the text of ``money`` depends on it
+        }
+        authority = CAFile(credential.ca or "")  # its file is there as long as this runs
+        if credential.ca is not None:
+            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.path()}
+        await run([program, "--no-password", f"--role={self.names.owner}", *options, place], environment, **files)
 
     async def _entries(self, target: Credential, file: IO[bytes]) -> list[str]:
         """List the entries of a dump that are restored: all but the extensions and schemas that are already there."""
@@ -299,25 +287,3 @@ def _count(table: str, is_sequence: bool, columns: Sequence[str], condition: str
     counted = f"array_to_string(ARRAY[{', '.join(['count(*)', *hashes])}], ' ')"
     what = "last_value::text || ' ' || is_called" if is_sequence else counted
     return SQL("SELECT {}, {}").format(Literal(table), verbatim(f"{what} FROM {table} {condition or ''}"))
-
-
-def _place_of(credential: Credential) -> str:
-    """The database, as an option of PostgreSQL's programs. The connection ends soon after the server has vanished."""
-    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
-    return f"--dbname=dbname='{credential.database}' {alive}"
-
-
-@contextmanager
-def _environment_of(credential: Credential, options: str) -> Generator[Mapping[str, str]]:
-    """The variables with which libpq connects with ``credential``, whatever this machine has set."""
-    environment = {name: Secret(value) for name, value in credential.env().items() if name.startswith("PG")} | {
-        "PGSSLMODE": "prefer",  # as our sessions, if the cluster has no CA
-        "PGPASSFILE": os.devnull,
-        "PGCONNECT_TIMEOUT": "15",
-        "PGAPPNAME": "aiodbclient",
-        "PGOPTIONS": f"{options} -c lc_monetary=C",  # the text of ``money`` depends on it
-    }
-    authority = CAFile(credential.ca or "")
-    if credential.ca is not None:
-        environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.path()}
-    yield environment

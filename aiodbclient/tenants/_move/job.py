@@ -47,7 +47,14 @@ class MoveTenants(ChangeTenants[TenantMoved]):
 
     def __init__(self, context: Context, to: Cluster | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
-        self._to = _checked_target(context, to)
+        clusters = context.clusters.clients
+        if to is None and len(clusters) < 2:  # what is on ``to`` already is kept
+            raise InvalidArgumentError(
+                "these tenants have one cluster: to move them, make a Tenants with both clusters"
+            )
+        self._to = to.id if isinstance(to, Cluster) else to
+        if self._to is not None and self._to not in clusters:
+            raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
         if not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0):
             raise InvalidArgumentError(f"max_frozen must be a timedelta of more than 0, not {max_frozen!r}")
         self._max_frozen = max_frozen.total_seconds()
@@ -154,7 +161,7 @@ class _Move:
             return evolve(kept, record=tenant.stored)
         allowed = _PREPARATION_SECONDS + _SLACK * info.tables / _TABLES_PER_SECOND
         preparing = self._prepare(copier, info, source, logins)
-        why = ": does a function of an index or constraint run for long?"
+        why = ": does a function of an index or constraint run for long, or a transaction of the tenant lock a table?"
         prepared = await self._within(allowed, "copied without its rows", preparing, why)
         frozen_at = monotonic()
         await tenant.start(OperationKind.MOVE, target=self._target.id)  # ``get`` returns None
@@ -270,13 +277,3 @@ class _Move:
             f"it is on the cluster {source}",
             advice=advice,
         )
-
-
-def _checked_target(context: Context, to: Cluster | str | None) -> str | None:
-    """Return the id of the cluster to move to, or raise InvalidArgumentError if it is none of the clusters."""
-    if to is None and len(context.clusters.clients) < 2:  # what is on ``to`` already is kept
-        raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
-    cluster = to.id if isinstance(to, Cluster) else to
-    if cluster is not None and cluster not in context.clusters.clients:
-        raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
-    return cluster
