@@ -128,10 +128,7 @@ class PostgresConnection:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        try:
-            if self._running:
-                await asyncio.wait(self._running)
-        finally:
+        async with self._lock:  # after all that was submitted
             await self._disconnect()
 
     def _ended(self, task: asyncio.Task[Rows]) -> None:

@@ -197,7 +197,6 @@ class MySQLSteps(TenantSteps):
         async with self._server.schema(self._tenant) as schema:
             if await schemas.exists(schema):
                 return False
-            rights.check_name(schema)
             await _end_access(schema)  # to an earlier one of this name. A next try would find this one, and leave it
             await schema.run(f"CREATE DATABASE {identifier(schema.name)}")
             return True
@@ -252,7 +251,6 @@ class MySQLSteps(TenantSteps):
 
     async def adopt(self) -> str | None:
         async with self._server.schema(self._tenant) as schema:
-            rights.check_name(schema)
             existing = await accounts.accounts(schema, [schema.name])
             same_name_login = existing.pop(schema.name, None)
             ours = [each.login for each in existing.values() if not each.is_locked]

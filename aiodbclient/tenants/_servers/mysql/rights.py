@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from .connection import Schema, identifier
@@ -25,7 +24,6 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.WRITER: _WRITES,
     Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
-_MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 # Who may enter every schema: the provider's accounts, and the users that the API makes.
 _EVERYWHERE = """
@@ -104,15 +102,6 @@ async def may_enter_all(schema: Schema) -> set[str]:
     while more := {str(member) for role, member in edges if role in users} - users:
         users |= more
     return users
-
-
-def check_name(schema: Schema) -> None:
-    """Refuse the name of a schema on which the server could not grant rights. Raises InvalidArgumentError."""
-    if len(schema.in_grant) > _MAX_IN_GRANT:
-        raise InvalidArgumentError(
-            f"{schema.name!r} is invalid as a tenant's name on this server: GRANT takes {_MAX_IN_GRANT} characters and "
-            f"counts each _ twice, which makes {len(schema.in_grant)}; nothing was made"
-        )
 
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
