@@ -49,13 +49,6 @@ def test_table(command: Command, names: list[str], wrong: str, lines: list[str],
         assert done.code == code, (line, done)
 
 
-@pytest.mark.usefixtures("no_waits")
-@pytest.mark.parametrize(("fault", "code"), [(DOWN, 4), ({"status": 404}, 1), ({"status": 422}, 1)])
-def test_single_call(command: Command, fault: dict[str, Any], code: int) -> None:
-    command.sandbox.faults.add("users.get", **fault)
-    assert command("users", "get", "doadmin", *command.on).code == code
-
-
 def test_rate_limit_that_lasts_is_the_apis_failure() -> None:
     """As when a single call has waited as long as it may."""
     limited = errors.RateLimitError("429", status=429)

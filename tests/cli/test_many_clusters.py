@@ -35,57 +35,6 @@ def homes(command: Command, *options: str) -> dict[str, str]:
     return {each["name"]: each["cluster_name"] for each in listed}
 
 
-def test_new_tenants_are_spread(many: Command) -> None:
-    """New tenants go to the cluster with the fewest, up to --max-tenants."""
-    assert many("tenants", "provision", "a", "b", "c", *BOTH, "--max-tenants", "2").code == 0
-    assert sorted(homes(many).values()) in (["east", "east", "west"], ["east", "west", "west"])
-    rows = many("tenants", "capacity", "--max-tenants", "2", "-o", "json").objects()
-    assert sorted((each["cluster_name"], each["max_tenants"]) for each in rows) == [("east", 2), ("west", 2)]
-    assert sum(each["tenants"] for each in rows) == 3
-    full = many("tenants", "provision", "d", "e", *BOTH, "--max-tenants", "2")
-    assert (full.code, full.out) == (1, "1 created, 1 failed\n")
-    hint = "use a higher --max-tenants, or add a --cluster. To see them: aiodbclient tenants capacity --cluster east "
-    assert hint in full.err
-
-
-def test_commands_work_on_clusters_of_store(many: Command) -> None:
-    """Without --cluster a command is for all of the store. Where a variable narrows it, it says so."""
-    assert many("tenants", "provision", "a", "b", "c", "d", *BOTH).code == 0
-    assert many("tenants", "check").out == "4 checked: all well\n"
-    assert many("tenants", "rotate", "--all").out == "4 rotated\n"
-    typed = many("tenants", "check", "--cluster", "east")
-    assert (typed.out, typed.err) == ("2 checked: all well\n", "")
-    many.environment["AIODBCLIENT_CLUSTER"] = "east"
-    narrowed = many("tenants", "check")
-    assert narrowed.out == "2 checked: all well\n"
-    assert narrowed.err == "aiodbclient: 2 of 4: AIODBCLIENT_CLUSTER=east\n"
-    listed = many("tenants", "list")
-    assert (listed.out.count("east"), listed.err) == (2, narrowed.err)
-
-
-def test_other_cluster_is_named(many: Command) -> None:
-    """A tenant of another cluster is "not on record" nowhere: its cluster is named, not its id."""
-    assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
-    assert many("tenants", "provision", "c", "--cluster", "west").code == 0
-    for operation in ("check", "show", "suspend", "rotate", "remove"):
-        many(
-            "tenants", operation, "a", *(["--yes"] if operation in ("suspend", "remove") else []), "--cluster", "west"
-        ).fails(1, "a: on record for the cluster east: add --cluster east", "" if operation == "show" else "1 failed\n")
-    absent = many("tenants", "remove", "a", "nobody", "--yes", "--ignore-absent", "--cluster", "west")
-    assert (absent.code, len(homes(many))) == (1, 3)
-    for adopt in ([], ["--adopt", "--yes"]):  # it would be no cure
-        taken = many("tenants", "provision", "a", "--cluster", "west", *adopt)
-        assert taken.err.splitlines()[0] == "a: on record for the cluster east: add --cluster east"
-        assert (taken.code, taken.out, "--adopt" in taken.err) == (1, "1 failed\n", False)
-    assert many("tenants", "provision", "a", "--cluster", "west", "--cluster", "east").out == "1 kept\n"
-    many.environment["AIODBCLIENT_STORE"] = str(many.folder / "other.db")
-    assert many("tenants", "provision", "x", "--cluster", "east").code == 0
-    for operation, *options in (["check"], ["exec", "--all", "--", "true"], ["rotate", "--all"]):
-        done = many("tenants", operation, "--cluster", "west", *options)
-        said = "has no tenants of west: its 1 records are of other clusters: east (1)"
-        assert (done.code, done.out, said in done.err) == (2, "", True), done
-
-
 @pytest.mark.usefixtures("no_waits")
 def test_request_keeps_its_id(many: Command) -> None:
     """An error names the request that was sent, whose path has the id of the cluster."""
@@ -93,24 +42,6 @@ def test_request_keeps_its_id(many: Command) -> None:
     many.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
     [id] = [id for id, name in many.sandbox.clusters.items() if name == "east"]
     many("tenants", "rotate", "a").fails(4, f"(GET /v2/databases/{id})")
-
-
-def test_question_names_the_cluster(many: Command) -> None:
-    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
-    assert many("tenants", "provision", "b", "--cluster", "west").code == 0
-    assert "Remove a (1) from east: logins, databases with all data, and records?" in many("tenants", "remove", "a").err
-    assert "Suspend a, b (2) on east, west, and end their sessions?" in many("tenants", "suspend", "--all").err
-
-
-def test_doctor_checks_all(many: Command) -> None:
-    """``doctor`` takes several clusters, or those of the store, as other commands do."""
-    assert many("tenants", "provision", "a", "b", *BOTH).code == 0
-    for options in ([], BOTH):
-        done = many("doctor", *options)
-        assert (done.code, done.out.count(" is online, pg")) == (0, 2), done.out
-    assert "2 records, 1 of them of other clusters" in many("doctor", "--cluster", "east").out
-    del many.environment["AIODBCLIENT_STORE"]
-    assert "which cluster? Add --cluster, or a --store" in many("doctor").err
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import pytest
 from aiodbclient import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, UserSettings, errors
 from aiodbclient._cli.plumbing.files import read_users
 
-from .conftest import Command
-
 EVERYTHING = """\
 # the users of everything
 users:
@@ -116,35 +114,3 @@ def test_wrong_users_file_names_path(tmp_path: Path, text: str, complaint: str) 
     with pytest.raises(errors.InvalidArgumentError, match=complaint) as refused:
         read_users(None, tmp_path / "users.yaml")
     assert len(str(refused.value)) < 1000
-
-
-def test_provision_users_of_file(command: Command) -> None:
-    """It creates, keeps, resets or updates what the file lists, and deletes nothing."""
-    command.in_memory("kafka", "events")
-    file = command.folder / "users.yaml"
-    take = ["users", "provision", "--from", str(file), *command.on]
-    file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: consume}]}\n- writer\n")
-
-    made = command(*take, "--show", "-o", "json").objects()
-    assert {each["name"]: each["action"] for each in made} == {"reader": "created", "writer": "created"}
-    assert all(each["password"] for each in made)
-    assert command(*take).out == "2 kept\n"
-    file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
-    assert command(*take, "--if-exists", "update").out == "1 updated\n"
-    [read] = command("users", "get", "reader", *command.on, "-o", "json").objects()
-    assert read["settings"]["acl"][0]["permission"] == "produce"
-    assert command(*take, "--if-exists", "error").out == "1 failed\n"
-    command(*take, "--if-exists", "reset").fails(2, "Give reader (1) new passwords? The old ones stop")
-    assert command(*take, "--if-exists", "reset", "--yes").code == 2  # a file needs --max
-    assert command(*take, "--if-exists", "reset", "--yes", "--max", "1").out == "1 reset\n"
-    assert command(*take, "--if-exists", "drop").code == 2
-    assert command("users", "provision", "writer", "third", *command.on).out == "1 created, 1 kept\n"
-    assert "writer" in command("users", "list", *command.on).out
-
-
-def test_provision_users_keeps_passwords(command: Command) -> None:
-    """MongoDB returns a password once: without --show nothing is created."""
-    other = command.in_memory("mongodb", "docs")
-    command("users", "provision", "ann", *command.on).fails(2, "the passwords of ann would be lost")
-    assert "users.create" not in {request.operation for request in other.requests}
-    assert command("users", "provision", "ann", *command.on, "--show", shows=True).code == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .conftest import Command
 
 ENDING = (["users", "delete"], ["users", "reset", "--show"], ["dbs", "delete"])
@@ -44,42 +42,3 @@ def test_name_of_login_is_refused(command: Command, names: list[str]) -> None:
     sent = {"clusters.list", "clusters.get", "clusters.ca", "users.list"}
     assert {operation for operation, _ in command.sent()} <= sent
     assert command("tenants", "check", *command.place).code == 0
-
-
-def test_no_flag_lifts_refusal(command: Command, names: list[str]) -> None:
-    """There is no option to end what is a tenant's."""
-    command.provision(names[0])
-    place = ["--store", command.store, *command.on]
-    for operation in ENDING:
-        for option in ("--not-a-tenant", "--force", "-f"):
-            command(*operation, names[0], option, "--yes", *place).fails(2, "No such option")
-        assert command(*operation, names[0], "--yes", *place).code == 2
-    assert command("tenants", "check", *command.place).code == 0
-
-
-def test_missing_store_is_refused(command: Command, names: list[str]) -> None:
-    """A name without a store behind it is no word that there are no tenants, nor is one that cannot be read."""
-    command.provision(names[0])
-    assert command("dbs", "create", names[1], *command.on).code == 0
-    missing = str(command.folder / "none.db")
-    command("dbs", "delete", names[1], "--yes", *command.on, "--store", missing).fails(
-        4, f"{missing} does not exist: check --store or $AIODBCLIENT_STORE"
-    )
-    assert not Path(missing).exists()
-    command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
-    command("dbs", "delete", names[1], "--yes", *command.on, "--store", command.store).fails(4, "AIODBCLIENT_STORE_KEY")
-
-
-def test_what_is_the_clusters_is_refused(command: Command) -> None:
-    """The administrator and the default database stay."""
-    for kind, name in (("dbs", "defaultdb"), ("users", "doadmin")):
-        command(kind, "delete", name, "--yes", *command.on).fails(2, f"{name} is reserved: the cluster or its tenants")
-    command(*PROVISION, "doadmin", *command.on).fails(2, "doadmin is reserved: the cluster or its tenants may need it")
-
-
-def test_ending_asks_first(command: Command) -> None:
-    """Without --yes it asks, and without a terminal it does nothing."""
-    assert command("dbs", "create", "asked", *command.on).code == 0
-    said = f"Delete the database asked of {command.cluster} and all its data? There is no terminal to ask on: add --yes"
-    command("dbs", "delete", "asked", *command.on).fails(2, said)
-    assert command("dbs", "get", "asked", *command.on).code == 0

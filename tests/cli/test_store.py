@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,56 +10,6 @@ import pytest
 from aiodbclient.tenants import SQLiteStore
 
 from .conftest import Command
-
-
-def test_key_is_changed(command: Command, names: list[str]) -> None:
-    """``keygen`` makes a key, and ``rekey`` encrypts with the first of two."""
-    old, new = (command("store", "keygen", shows=True).out.strip() for _ in range(2))
-    assert old != new
-    command.environment["AIODBCLIENT_STORE_KEY"] = old
-    command.provision(names[0])
-    assert b"AVNS_" not in Path(command.store).read_bytes()
-    assert "to NEW,OLD" in command("store", "rekey", command.store).err
-    command.environment["AIODBCLIENT_STORE_KEY"] = f"{new}, {old}"
-    assert command("store", "rekey", command.store).out == "1 records rewritten\n"
-    command.environment["AIODBCLIENT_STORE_KEY"] = new
-    assert names[0] in command("store", "list", command.store).out
-    for key, code in ((old, 4), ("", 4), ("hunter2-no-key", 2)):
-        command.environment["AIODBCLIENT_STORE_KEY"] = key
-        command("store", "list", command.store).fails(code, "AIODBCLIENT_STORE_KEY")
-
-
-def test_store_is_copied(command: Command, names: list[str]) -> None:
-    """``copy`` writes all records with the other key, and is safe to repeat."""
-    key = command("store", "keygen", shows=True).out.strip()
-    target = str(command.folder / "target.db")
-    command.provision(*names[:2])
-    command.environment["AIODBCLIENT_STORE_KEY_TO"] = key
-    assert command("store", "copy", command.store, target).out == "2 records copied\n"
-    assert command("store", "copy", command.store, target, "-o", "json").out == '{"copied": 0}\n'
-    assert b"AVNS_" not in Path(target).read_bytes()
-    command.environment["AIODBCLIENT_STORE_KEY"] = key
-    listed = command("store", "list", target, "-o", "json").objects()
-    assert [(each["name"], each["cluster"]) for each in listed] == [(name, command.cluster) for name in names[:2]]
-    assert "are the same" in command("store", "copy", target, target).err
-    command("store", "copy", str(command.folder / "no.db"), target).fails(4, "does not exist: check STORE")
-
-
-def test_record_is_forgotten(command: Command, names: list[str]) -> None:
-    """``forget`` asks, removes the record, and leaves the tenant. STORE may come from the environment."""
-    a, b = names[:2]
-    command.provision(a, b)
-    command("store", "forget", a, "--store", command.store).fails(
-        2, "The passwords are lost, the logins and databases stay."
-    )
-    assert command("store", "forget", a, "--store", command.store, "--yes").out == f"{a}: forgotten\n"
-    command.environment["AIODBCLIENT_STORE"] = command.store
-    forgotten = command("store", "forget", b, "--yes", "-o", "json").objects()
-    assert forgotten == [{"name": b, "action": "forgotten"}]
-    command("store", "forget", b, "--yes").fails(1, "not on record. Nothing was changed")
-    assert command("tenants", "provision", a, "--adopt", "--yes", *command.place).out == "1 adopted\n"
-    empty = command("store", "list")
-    assert empty.code == 0
 
 
 def test_unusable_store_is_4(command: Command, names: list[str]) -> None:
