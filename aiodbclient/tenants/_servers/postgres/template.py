@@ -4,9 +4,9 @@
 of the new tenant, and leaves nothing of the template's roles.
 
 The new owner role is a member of the template's roles meanwhile. The administrator is not: PostgreSQL locks a role
-while its members change, and many copies are made at once. The template's owner role keeps its default privileges,
-which nothing reassigns. ``DROP OWNED BY`` would also revoke its CREATE on the template's database, which says whose
-that is. So each is undone by a statement of its own.
+while its members change, and many copies are made at once. Nothing reassigns default privileges: they are made again,
+and ``DROP OWNED BY`` drops the template's. As the new owner role, it cannot revoke the template's CREATE on its own
+database, which says whose that is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 
 from ....errors import ConflictError
 from ..._naming import Names
-from .connection import CLIENTS, Session, Statement, verbatim
+from .connection import CLIENTS, Session, Statement, as_role, verbatim
 from .logins import PRESENT
 from .ownership import reassign_owned
 
@@ -83,37 +83,33 @@ async def take_over(session: Session, source: Names) -> None:
     options = SQL(" WITH INHERIT TRUE, SET FALSE" if session.knows_options else "")
     await session.run(SQL("GRANT {} TO {}{}").format(of, Identifier(names.owner), options))
     await reassign_owned(session, source.owner, is_member=True)
-    await session.run_with(
-        [names.owner],
+    as_owner = as_role(
+        names.owner,
         SQL("REASSIGN OWNED BY {} TO {}").format(Identifier(source.owner), Identifier(names.owner)),  # extensions
-        *_replaced_defaults(names, source, defaults),
-        *(SQL("DROP OWNED BY {}").format(Identifier(role)) for role in present if role != source.owner),
-        SQL("REVOKE {} FROM {}").format(of, Identifier(names.owner)),
+        *_defaults(names, source, defaults),
+        # Of the owner role first: what is left without it is not looked for twice.
+        *(SQL("DROP OWNED BY {}").format(Identifier(role)) for role in roles if role in present),
     )
+    revoke = SQL("REVOKE {} FROM {}").format(of, Identifier(names.owner))
+    await session.run_with([names.owner], *as_owner, revoke)
     if left := await session.run(_LEFT, roles):
         raise refusal(source, (reason for (reason,) in left))
 
 
-def _replaced_defaults(names: Names, source: Names, defaults: Iterable[tuple[Any, ...]]) -> list[Statement]:
-    """Make the default privileges of the template's owner role those of the tenant's, but for readers and writers."""
+def _defaults(names: Names, source: Names, defaults: Iterable[tuple[Any, ...]]) -> list[Statement]:
+    """Give the owner role the default privileges of the template's, but for readers and writers."""
     statements = list[Statement]()
 
-    def alter(role: str, place: str, change: str, grantee: str, end: str = "") -> None:
-        text = SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {}{} {} {}{}")
+    def alter(place: str, change: str, grantee: str, end: str = "") -> None:
         whom = SQL("PUBLIC") if grantee == "PUBLIC" else Identifier(grantee)
-        statements.append(text.format(Identifier(role), verbatim(place), verbatim(change), whom, verbatim(end)))
+        text = SQL("ALTER DEFAULT PRIVILEGES{} {} {}{}")
+        statements.append(text.format(verbatim(place), verbatim(change), whom, verbatim(end)))
 
     for place, kind in dict.fromkeys((place, kind) for place, kind, *_ in defaults if not place):
         for grantee in (names.owner, "PUBLIC"):
-            alter(names.owner, place, f"REVOKE ALL ON {kind} FROM", grantee)
+            alter(place, f"REVOKE ALL ON {kind} FROM", grantee)
     for place, kind, grantee, is_grantable, privileges in defaults:
-        if grantee is None:  # nobody has any
-            continue
-        alter(source.owner, place, f"REVOKE ALL ON {kind} FROM", grantee, " CASCADE")
-        if grantee not in source.groups:
+        if grantee is not None and grantee not in source.groups:  # None: nobody has any
             to = names.owner if grantee == source.owner else grantee
-            alter(names.owner, place, f"GRANT {privileges} ON {kind} TO", to, " WITH GRANT OPTION" * is_grantable)
-    for place, kind in dict.fromkeys((place, kind) for place, kind, *_ in defaults if not place):
-        for grantee in [source.owner, *(["PUBLIC"] if kind in ("ROUTINES", "TYPES") else [])]:
-            alter(source.owner, place, f"GRANT ALL ON {kind} TO", grantee)
+            alter(place, f"GRANT {privileges} ON {kind} TO", to, " WITH GRANT OPTION" * is_grantable)
     return statements
