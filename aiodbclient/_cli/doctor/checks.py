@@ -165,7 +165,7 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
         findings.fail("administrator", lacks, "Use doadmin, or grant it what it lacks")
     else:
         findings.ok("administrator", f"{found.name} logs in to {found.version}, and may create roles and grant rights")
-    if opened := [each for each in await server.open_databases() if each in _PROVIDERS]:
+    if opened := [each for each in found.open_databases if each in _PROVIDERS]:
         findings.note("open databases", f"every login may enter {' and '.join(opened)}")
     skew = abs((datetime.now(UTC) - found.clock).total_seconds())
     if skew > _SKEW:

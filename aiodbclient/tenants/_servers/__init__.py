@@ -61,8 +61,8 @@ class Administrator:
     name: str
     version: str
     lacks: tuple[str, ...]  # the missing rights that tenants need, by the engine's names
-    connections: int  # that the server allows to all logins together
     clock: datetime  # in UTC
+    open_databases: tuple[str, ...] = ()  # PostgreSQL: that every login may enter, such as ``defaultdb``
 
 
 @frozen(kw_only=True)
@@ -101,10 +101,6 @@ class Server(ABC):
     @abstractmethod
     async def administrator(self) -> Administrator:
         """Log in as the administrator, and read what it may do."""
-
-    async def open_databases(self) -> tuple[str, ...]:
-        """PostgreSQL: return the databases that every login may enter, such as ``defaultdb``."""
-        return ()
 
     @abstractmethod
     async def tenants(self) -> tuple[str, ...]:

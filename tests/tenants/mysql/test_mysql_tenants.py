@@ -167,12 +167,11 @@ def dsn(server: Server, login: str, password: str) -> str:
 
 
 async def test_administrator_without_rights_is_refused_with_statement(server: Server) -> None:
-    """Such as a tenant, who may ask how many connections the server allows."""
+    """Such as a tenant."""
     tenant, login, password = await server.make()
     refused = MySQLServer(dsn(server, login, password), await server.cluster.ca())
 
     found = await refused.administrator()
-    assert found.connections > 10
     assert "CREATE USER" in found.lacks
     with pytest.raises(GrantError, match="MySQL refused a statement") as caught:
         await refused.steps(BaseTenant(names_of("never_made", "mysql"))).create()

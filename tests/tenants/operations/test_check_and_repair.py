@@ -240,7 +240,7 @@ async def test_attribute_that_only_a_superuser_takes_back(own_server: Place, pos
     failed = await only(tenants.repair(["alpha"]))
 
     assert isinstance(failed.error, GrantError)
-    statement = f'ALTER ROLE "{credential.username}" NOSUPERUSER'
+    statement = f"ALTER ROLE {credential.username} NOSUPERUSER"
     assert f"run {statement} as a superuser" in str(failed.error)
     execute(postgres, statement)
     assert (await only(tenants.repair(["alpha"]))).error is None

@@ -369,8 +369,10 @@ async def test_ended_login_keeps_nothing(managed: Managed, victim: Tenant) -> No
 
 async def test_default_limit_is_tenth_of_server(managed: Managed, victim: Tenant) -> None:
     """One login cannot fill the server, whatever it does."""
-    connections = (await victim.server.administrator()).connections
-    login, limit = victim.logins[0], max(2, connections // 10)
+    [(most, reserved)] = managed.api(
+        "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"
+    )
+    login, limit = victim.logins[0], max(2, (most - reserved) // 10)
     with ExitStack() as held:
         for _ in range(limit):
             held.enter_context(managed.open(login, victim.database))

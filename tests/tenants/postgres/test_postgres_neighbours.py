@@ -86,8 +86,9 @@ def closed(managed: Managed) -> Iterator[None]:
 
 @pytest.mark.usefixtures("closed")
 async def test_steps_work_with_closed_defaultdb(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
-    assert "defaultdb" not in await server.open_databases()
-    assert "template1" in await server.open_databases()
+    opened = (await server.administrator()).open_databases
+    assert "defaultdb" not in opened
+    assert "template1" in opened
     assert not managed.lets_in(victim.logins[0], "defaultdb")
     await victim.add()
     await victim.remove()

@@ -87,14 +87,14 @@ class MySQLServer(Server):
         self.sessions: SharedSessions[Session] = SharedSessions(self._log_in, Session.aclose)
 
     async def administrator(self) -> Administrator:
-        query = "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
+        query = "SELECT CURRENT_USER(), VERSION(), UTC_TIMESTAMP(6)"
         async with self.sessions.shared():
-            [(name, version, connections, clock)] = await self._ask(query)
+            [(name, version, clock)] = await self._ask(query)
             privileges = dict(await self._ask(_PRIVILEGES))
         lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
         granted = sorted(rights.RIGHTS[Role.OWNER])
         lacks += [f"{right} WITH GRANT OPTION" for right in granted if privileges.get(right) != "YES"]
-        return Administrator(name, version, tuple(lacks), int(connections), clock.replace(tzinfo=UTC))
+        return Administrator(name, version, tuple(lacks), clock.replace(tzinfo=UTC))
 
     async def tenants(self) -> tuple[str, ...]:
         return tuple(sorted((await self._made()).values()))

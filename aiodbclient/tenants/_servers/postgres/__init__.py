@@ -58,20 +58,18 @@ _CONNECTIONS = 4  # for the steps and the tests of logins, to one server at a ti
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _COPIES = 2  # of a template at a time: were all made at once, all would be ready late
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
-_PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
+_PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the work on others goes on
 
-_ADMINISTRATOR = SQL(f"""
-SELECT rolname, current_setting('server_version'), clock_timestamp(), ({rights.CONNECTIONS}),
-       rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
-       pg_has_role('pg_signal_backend', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE')
+_ADMINISTRATOR = SQL("""
+SELECT rolname, current_setting('server_version'), clock_timestamp(), ARRAY(
+    SELECT datname::text FROM pg_database WHERE datallowconn AND EXISTS (
+        SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))
+        WHERE grantee = 0 AND privilege_type = 'CONNECT') ORDER BY 1),
+    rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
+    pg_has_role('pg_signal_backend', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE')
 FROM pg_roles WHERE rolname = current_user
 """)
 _RIGHTS = ("CREATEROLE", "CREATEDB", "pg_signal_backend", "pg_read_all_stats")
-_OPEN_DATABASES = SQL("""
-SELECT datname FROM pg_database WHERE datallowconn AND EXISTS (
-    SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
-ORDER BY datname
-""")
 # Each database, and who may create in it.
 _DATABASES = SQL("""
 SELECT datname, ARRAY(SELECT pg_get_userbyid(grantee)::text FROM aclexplode(datacl) WHERE privilege_type = 'CREATE')
@@ -107,12 +105,9 @@ class PostgresServer(Server):
         self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
-        [(name, version, clock, connections, *has)] = await self.ask(_ADMINISTRATOR)
+        [(name, version, clock, opened, *has)] = await self.ask(_ADMINISTRATOR)
         lacks = tuple(right for right, there in zip(_RIGHTS, has, strict=True) if not there)
-        return Administrator(name, version, lacks, int(connections), clock.astimezone(UTC))
-
-    async def open_databases(self) -> tuple[str, ...]:
-        return tuple(name for (name,) in await self.ask(_OPEN_DATABASES))
+        return Administrator(name, version, lacks, clock.astimezone(UTC), tuple(opened))
 
     async def tenants(self) -> tuple[str, ...]:
         return tuple(sorted(await self._made()))
@@ -145,23 +140,23 @@ class PostgresServer(Server):
     async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
         known = wanted or {}
 
-        async def outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
+        async def outside(server: AsyncConnection[Any]) -> set[Problem]:
             session = Session(names, server, self.limit, self.options)
             present = await rights.read_logins(session, known)
             steps = await rights.missing_database_rights(session, wanted, present)
+            excess = await ownership.problems(session, known, [login.name for login in present])
             unknown = [login.name for login in present if login.enters and login.name not in known]
-            others = await ownership.problems(session, known, [login.name for login in present])
-            found = frozenset(problem for step in steps for problem in step.problems)
-            return found.union(others, (Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in unknown))
+            others = {problem for problem, _ in excess} | {Problem(ProblemKind.UNKNOWN_LOGIN, each) for each in unknown}
+            return others.union(*(step.problems for step in steps))
 
         found = await self.sessions.read(outside)
         looks_inside = self.options.extensions or any(role is not Role.OWNER for role in known.values())
         if wanted is None or not looks_inside or Problem(ProblemKind.RIGHTS_MISSING) in found:
-            return found
+            return frozenset(found)
         async with self.limits, self.steps(BaseTenant(names)).connected_to(names.database) as session:
             inside = await object_rights.missing_object_rights(session, known)
             lacks = [Problem(ProblemKind.EXTENSION_MISSING, name) for name, _ in await extensions.missing(session)]
-        return found.union(lacks, (problem for step in inside for problem in step.problems))
+        return frozenset(found).union(lacks, *(step.problems for step in inside))
 
     def steps(self, tenant: BaseTenant) -> PostgresSteps:
         return PostgresSteps(self, tenant)
@@ -170,13 +165,12 @@ class PostgresServer(Server):
         """The rows of one statement that only reads."""
         return await self.sessions.read(partial(rows, statement=statement, values=named or values or None))
 
-    async def open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
+    async def open(self, database: str | None = None) -> AsyncConnection[Any]:
         """Connect to ``database``, or to the administrator's own. If locks keep all logins out of that, to another."""
-        choices = [{}, {"dbname": "template1"}] if database is None else [{"dbname": database}]
-        reasons = list[str]()
+        choices, reasons = [{}, {"dbname": "template1"}] if database is None else [{"dbname": database}], list[str]()
         for choice in choices:
             try:
-                return await connect(self._admin | choice, self._ca, label)
+                return await connect(self._admin | choice, self._ca, "aiodbclient")
             except psycopg.OperationalError as error:
                 reasons.append(one_line(error))
                 clear(error)
@@ -196,29 +190,25 @@ class PostgresSteps(TenantSteps):
         await self._step(logins.end_stale_sessions)
 
     async def create(self, source: Names | None = None) -> bool:
-        if source is not None:
-            async with self._server.copies:
-                return await self._copy(source)
-        is_new = await self._step(databases.create)
-        # A step of its own: repeated, the first one would find that the database is not new.
-        if await self._step(databases.open_new):
-            await self._step(partial(object_rights.apply_object_rights, wanted={}), self._tenant.names.database)
-        return is_new
-
-    async def _copy(self, source: Names) -> bool:
-        await self._step(partial(template.refuse_sessions, source=source))
-        if not await self._step(partial(databases.create, source=source.database)):
-            return False
-        await self._step(databases.open_new)
-        await self._step(partial(template.take_over, source=source), self._tenant.names.database)
-        return True
+        database = self._tenant.names.database
+        if source is None:
+            is_new = await self._step(databases.create)
+            # A step of its own: repeated, the first one would find that the database is not new.
+            if await self._step(databases.open_new):
+                await self._step(partial(object_rights.apply_object_rights, wanted={}), database)
+            return is_new
+        async with self._server.copies:
+            await self._step(partial(template.refuse_sessions, source=source))
+            if is_new := await self._step(partial(databases.create, source=source.database)):
+                await self._step(databases.open_new)
+                await self._step(partial(template.take_over, source=source), database)
+            return is_new
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         stored, names = await scram.verifier(password), self._tenant.names
         if role is not Role.OWNER and await self._step(partial(logins.prepare_group, role=role)):
-            await self._step(
-                partial(object_rights.apply_object_rights, wanted={names.group(role): role}), names.database
-            )
+            group = {names.group(role): role}
+            await self._step(partial(object_rights.apply_object_rights, wanted=group), names.database)
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role))
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
@@ -241,10 +231,9 @@ class PostgresSteps(TenantSteps):
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         await self._step(partial(rights.apply_database_rights, wanted=wanted))
-        async with self._server.limits:
-            await ownership.repair(self.connected_to, wanted)
-        # Last, since readers get their rights on what was reassigned.
-        await self._step(partial(object_rights.apply_object_rights, wanted=wanted), self._tenant.names.database)
+        refused = await self._step(partial(ownership.revoke_excess, logins=wanted))
+        refused += await self._step(partial(ownership.make_ours, wanted=wanted), self._tenant.names.database)
+        await self._step(partial(ownership.refuse_problems, logins=wanted, refused=refused))
 
     async def lock_out(self) -> None:
         await self._step(databases.lock_out)
@@ -262,9 +251,8 @@ class PostgresSteps(TenantSteps):
         found = await self._server.inspect(self._tenant.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(databases.take_database, login=login))
-        await self._step(partial(object_rights.apply_object_rights, wanted={}), self._tenant.names.database)
-        async with self._server.limits:  # ``problems`` reports what the administrator may not give
-            await ownership.reassign_all(self.connected_to)
+        # ``problems`` reports what the administrator may not give.
+        await self._step(partial(ownership.make_ours, wanted={}), self._tenant.names.database)
         return login
 
     async def drop_database(self) -> None:
@@ -294,14 +282,13 @@ class PostgresSteps(TenantSteps):
     @asynccontextmanager
     async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
         """Yield a session for the work on the tenant, in the administrator's database or in ``database``."""
-        label = self._tenant.names.owner  # by which ``end_stale_sessions`` finds it
-        begin = partial(begin_step, label=label)
+        begin = partial(begin_step, label=self._tenant.names.owner)  # by which ``end_stale_sessions`` finds it
         try:
             async with asyncio.timeout(STEP_SECONDS), AsyncExitStack() as ending:  # closes it, even if cancelled
                 if database is None:
                     connection, _ = await ending.enter_async_context(self._server.sessions.session(begin))
                 else:
-                    connection = await self._server.open(label, database)
+                    connection = await self._server.open(database)
                     ending.push_async_callback(connection.close)
                     await begin(connection)
                 server, tenant = self._server, self._tenant
@@ -312,7 +299,7 @@ class PostgresSteps(TenantSteps):
         raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: the server did not answer in time")
 
     async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
-        """Do a step in a turn. If a lock blocks it, retry, and end the tenants that hold it."""
+        """Do a step, some at a time. If a lock blocks it, retry, and end the tenants that hold it."""
         watch, until = LockWatcher(self._tenant, self.connected_to), monotonic() + ENDING_SECONDS
         while True:
             try:

@@ -293,16 +293,15 @@ class Session:
 
     async def run_as(self, role: str, *statements: Statement) -> None:
         """Execute statements that return nothing as ``role``, in one transaction."""
-        await self.run_with([role], *as_role(role, *statements), inherits=False)
+        await self.run_with([role], *as_role(role, *statements))
 
-    async def run_with(self, roles: Collection[str], *statements: Statement, inherits: bool = True) -> None:
+    async def run_with(self, roles: Collection[str], *statements: Statement) -> None:
         """Execute statements that return nothing as a member of ``roles``, in one transaction and one round trip."""
         begin, end = list[Statement]([SQL("BEGIN")]), list[Statement]([SQL("COMMIT")])
         if roles:
             options, by = SQL(""), SQL("")
             if self.knows_options:
-                options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
-                by = SQL(" GRANTED BY CURRENT_USER")
+                options, by = SQL(" WITH INHERIT TRUE, SET TRUE"), SQL(" GRANTED BY CURRENT_USER")
             names = SQL(", ").join(map(Identifier, sorted(roles)))
             begin.append(SQL("GRANT {} TO CURRENT_USER{}").format(names, options))
             end.insert(0, SQL("REVOKE {} FROM CURRENT_USER{}").format(names, by))

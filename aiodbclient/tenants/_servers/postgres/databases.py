@@ -206,7 +206,7 @@ async def login_to_adopt(session: Session) -> str | None:
             reasons.append(f"the database {names.database!r} is another tenant's: {role!r} may create in it")
     if login in unalterable:
         reasons.append(f"the login {login!r} cannot be adopted: the administrator may not alter it")
-    for problem in await problems(session, {}, ours):
+    for problem, _ in await problems(session, {}, ours):
         if problem.kind is ProblemKind.TOO_MANY_RIGHTS:
             reasons.append(f"the login {login!r} cannot be adopted: {problem.detail}")
     if reasons:

@@ -24,16 +24,15 @@ from .connection import BlockedError, ExistsError, Session, Statement, end_all, 
 from .rights import (
     ALL,
     CONNECT,
+    START_AS,
     grant_membership,
     grant_on_database,
     limit_of,
     read_database,
     revoke_membership,
-    start_as_owner,
 )
 
 _END_STALE_SECONDS = 30.0
-_LOCK_MILLISECONDS = 200  # for a lock, before the end of a login ends the sessions of this login
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_STALE = SQL("""
@@ -45,7 +44,7 @@ MEMBERSHIPS = SQL("""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
-_BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_LOCK_MILLISECONDS))
+_BRIEFLY = SQL("SET LOCAL lock_timeout = '200ms'")  # before the end of a login ends the sessions of this login
 
 
 async def end_stale_sessions(session: Session) -> None:
@@ -74,7 +73,7 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
     statements: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
     if not inherits:
         # First, because a change of memberships makes the server look at all of them for the next statement.
-        statements.append(start_as_owner(session, login))
+        statements.append(START_AS.format(Identifier(login), Literal(names.owner)))
     is_owner = role is Role.OWNER
     group = names.owner if is_owner else names.group(role)
     statements.append(grant_membership(session, group, login, inherits, is_owner))

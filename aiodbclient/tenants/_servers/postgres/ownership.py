@@ -32,15 +32,14 @@ from .connection import (
     Session,
     Statement,
     end_all,
-    end_opening,
     end_sessions,
     verbatim,
 )
 from .logins import MEMBERSHIPS, revoke_memberships
-from .rights import ATTRIBUTES, read_logins
+from .object_rights import apply_object_rights
+from .rights import read_logins
 
 _AT_ONCE = 500  # how many objects one transaction alters
-_MOST_BLOCKED = 5  # statements that wait for a lock
 _END_SECONDS = 5.0  # for sessions and transactions of others
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
@@ -139,16 +138,16 @@ async def _alter(session: Session, members: Collection[str], statements: Sequenc
     with suppress(GrantError):
         await session.run_with(members, *statements)
         return
-    refused, blocked = None, 0
+    refused = list[GrantError]()
     for statement in statements:
         try:
             await session.run_with(members, statement)
+        except BlockedError:  # it waited a second for a lock of others, and so may the next one
+            raise
         except GrantError as error:
-            refused, blocked = refused or error, blocked + isinstance(error, BlockedError)
-        if blocked == _MOST_BLOCKED:  # each waited a second for a lock of others
-            break
-    if refused is not None:
-        raise refused
+            refused.append(error)
+    for refusal in refused:
+        raise refusal
 
 
 async def drop(connected_to: Connector, role: str) -> list[str]:
@@ -207,85 +206,83 @@ _POWERFUL: LiteralString = """
 (p.rolname = current_user OR p.rolname >= 'pg_' AND p.rolname < 'pg`' AND p.rolname NOT IN
     ('pg_database_owner', 'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'))
 """
-# What of that the administrator may be able to revoke.
-_REVOCABLE = SQL(f"""
-SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
-FROM pg_auth_members a JOIN pg_roles p ON p.oid = roleid
-WHERE {_BECOMES_LOGIN} OR pg_get_userbyid(member) = ANY (%(ours)s) AND {_POWERFUL}
-""")
+# Ends a membership. NULL if there is none: a role may have the rights of another one by a third.
+_REVOKE: LiteralString = """
+'REVOKE ' || quote_ident(pg_get_userbyid(roleid)) || ' FROM ' || quote_ident(pg_get_userbyid(member))
+|| CASE WHEN current_setting('server_version_num')::int < 160000 THEN ''
+   ELSE ' GRANTED BY ' || quote_ident(pg_get_userbyid(grantor)) END
+"""
+# Each problem, and the statement that solves it.
 _PROBLEMS = SQL(f"""
-SELECT 'open_to_others', pg_get_userbyid(member)::text FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
-UNION ALL SELECT 'open_to_others', coalesce(usename, 'a dropped role')
+SELECT 'open_to_others', pg_get_userbyid(member)::text, {_REVOKE} FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
+UNION ALL SELECT 'open_to_others', coalesce(usename, 'a dropped role'), NULL
 FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid WHERE datname = %(database)s AND {CLIENTS}
   AND rolsuper IS DISTINCT FROM true AND coalesce(usename, '') <> ALL (current_user || %(ours)s::name[])
-UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname)
-FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
+UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname), {_REVOKE}
+FROM pg_roles r CROSS JOIN pg_roles p LEFT JOIN pg_auth_members a ON roleid = p.oid AND member = r.oid
+WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
   AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
-UNION ALL SELECT 'too_many_rights', format('%%s has the attribute %%s', rolname, attribute)
-FROM ({ATTRIBUTES}) AS attributes
+UNION ALL SELECT 'too_many_rights', format('%%s has the attribute %%s', rolname, attribute),
+  format('ALTER ROLE %%I NO%%s', rolname, attribute)
+FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER'), (rolcreaterole, 'CREATEROLE'), (rolcreatedb, 'CREATEDB'),
+    (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
+WHERE rolname = ANY (%(ours)s) AND has
 """)
 
 
-async def problems(session: Session, logins: Mapping[str, Role], present: Sequence[str]) -> list[Problem]:
-    """Return what is others' in the tenant's database, and what the ``present`` logins have beyond their role."""
+async def problems(
+    session: Session, logins: Mapping[str, Role], present: Sequence[str]
+) -> list[tuple[Problem, str | None]]:
+    """Return what is others' in the database, and what the ``present`` logins have beyond their role, with remedies."""
     names = session.names
-    ours = [names.owner, *names.groups, *present]
-    found = [
-        Problem(ProblemKind.OWNED_BY_OTHERS, name)
+    found: list[tuple[Problem, str | None]] = [
+        (Problem(ProblemKind.OWNED_BY_OTHERS, name), None)
         for name in await owners(session)
         if name not in (names.owner, *present) or logins.get(name, Role.OWNER) is not Role.OWNER
     ]
+    ours = [names.owner, *names.groups, *present]
     rest = await session.run(_PROBLEMS, present=present, ours=ours, database=names.database)
-    return sorted({*found, *(Problem(ProblemKind(kind), detail) for kind, detail in rest)}, key=str)
+    return found + [(Problem(ProblemKind(kind), detail), remedy) for kind, detail, remedy in rest]
 
 
-async def repair(connected_to: Connector, logins: Mapping[str, Role]) -> None:
-    """Give the owner role all that is in the database, and revoke what is too much. Raise GrantError if any is left."""
-    refused = list[str]()
-    async with connected_to() as session:
-        names, present = session.names, [login.name for login in await read_logins(session, logins)]
-        await end_opening(session, names.database)  # ``problems`` would not see them
-        if found := await problems(session, logins, present):
-            ours = [names.owner, *names.groups, *present]
-            await revoke_memberships(session, await session.run(_REVOCABLE, present=present, ours=ours))
-            refused = await _revoke_attributes(session, ours)
-            strangers = partial(end_sessions, session, names.database, keep=[*present, session.admin])
-            await end_all(strangers, monotonic() + _END_SECONDS)
-    refused += await reassign_all(connected_to)
-    if not found:
-        return
-    async with connected_to() as session:
-        if left := [str(each) for each in await problems(session, logins, present)]:
-            raise session.error(
-                f"the administrator cannot change all that is others' in the database {names.database!r}: "
-                f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects"
-            )
-
-
-async def _revoke_attributes(session: Session, roles: Sequence[str]) -> list[str]:
-    """Take attributes such as CREATEDB from the tenant's roles. Return the statements that need a superuser."""
-    refused = list[str]()
-    for role, attribute in await session.run(SQL(ATTRIBUTES), ours=roles):
-        change = verbatim(f"ALTER ROLE {{}} NO{attribute}").format(Identifier(role))
+async def revoke_excess(session: Session, logins: Mapping[str, Role]) -> list[str]:
+    """Revoke what the tenant's roles have beyond their role, let others out, and return what needs a superuser."""
+    present, refused = [login.name for login in await read_logins(session, logins)], list[str]()
+    for _, remedy in await problems(session, logins, present):
         try:
-            await session.run(change)
+            if remedy is not None:
+                await session.run(verbatim(remedy))
         except GrantError:
-            refused.append(f"run {change.as_string(None)} as a superuser")
+            refused.append(f"run {remedy} as a superuser")
+    strangers = partial(end_sessions, session, session.names.database, keep=[*present, session.admin])
+    await end_all(strangers, monotonic() + _END_SECONDS)
     return refused
 
 
-async def reassign_all(connected_to: Connector) -> list[str]:
-    """Give the owner role what others own in the tenant's database. Return why some of it was refused."""
-    reasons = list[str]()
-    async with connected_to() as session:
-        names = session.names
-        others = [name for name in await owners(session) if name != names.owner]
-    if not others:
-        return reasons
-    async with connected_to(names.database) as session:
-        for other in others:
-            try:
+async def make_ours(session: Session, wanted: Mapping[str, Role]) -> list[str]:
+    """In the tenant's database: give all to the owner role, and the groups of ``wanted`` logins their rights on it.
+
+    Return why something of others was refused.
+    """
+    await apply_object_rights(session, {})  # the schemas first, so that the owner role may create in them
+    refused = list[str]()
+    for other in await owners(session):
+        try:
+            if other != session.names.owner:
                 await reassign_owned(session, other)
-            except GrantError as refused:
-                reasons.append(str(refused))
-    return reasons
+        except BlockedError:
+            raise
+        except GrantError as error:
+            refused.append(str(error))
+    await apply_object_rights(session, wanted)
+    return refused
+
+
+async def refuse_problems(session: Session, logins: Mapping[str, Role], refused: Sequence[str]) -> None:
+    """Raise GrantError for what is still others', or too much."""
+    present = [login.name for login in await read_logins(session, logins)]
+    if left := {str(problem) for problem, _ in await problems(session, logins, present)}:
+        raise session.error(
+            f"the administrator cannot change all that is others' in the database {session.names.database!r}: "
+            f"{'; '.join([*sorted(left), *refused])}: a superuser has to, or the owner of these objects"
+        )

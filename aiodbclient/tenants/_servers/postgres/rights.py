@@ -35,10 +35,10 @@ from ..._outcomes import Problem, ProblemKind
 from .. import SHARE_OF_CONNECTIONS
 from .connection import Session, Statement, as_role
 
-CONNECTIONS: LiteralString = """
+_CONNECTIONS = SQL("""
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
-"""
+""")
 # A database is the tenant's if its owner role, whose name has the digest, may create in it. ``create`` makes a closed
 # one, on which nobody has a right yet. A privilege that a role may grant to others ends with "*".
 _DATABASE = SQL("""
@@ -58,20 +58,14 @@ SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
        coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
 FROM pg_roles r LEFT JOIN pg_auth_members m ON roleid = r.oid WHERE rolname = %s
 """)
-# Whether a role has the name of a tenant's login. The bounds let the server use its index: it has some roles for each
+# Those that have the name of a tenant's login. The bounds let the server use its index: it has some roles for each
 # tenant, and compares a regular expression with all of them.
-IS_LOGIN: LiteralString = "rolname > %(stem)s AND rolname < %(stem)s || 'g' AND rolname ~ %(form)s"
-_LOGINS = SQL(f"""
+_LOGINS = SQL("""
 SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
     SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %(setting)s = ANY (setconfig))
-FROM pg_roles r WHERE {IS_LOGIN} OR rolname = ANY (%(wanted)s) ORDER BY 1
+FROM pg_roles r WHERE rolname > %(stem)s AND rolname < %(stem)s || 'g' AND rolname ~ %(form)s
+  OR rolname = ANY (%(wanted)s) ORDER BY 1
 """)
-# What no login of a tenant has.
-ATTRIBUTES: LiteralString = """
-SELECT rolname, attribute FROM pg_roles, LATERAL (VALUES (rolsuper, 'SUPERUSER'), (rolcreaterole, 'CREATEROLE'),
-    (rolcreatedb, 'CREATEDB'), (rolbypassrls, 'BYPASSRLS'), (rolreplication, 'REPLICATION')) AS of (has, attribute)
-WHERE rolname = ANY (%(ours)s) AND has
-"""
 # What the database has of ``Tenants(settings=)``. The server stores the name as it writes it, and the value as given.
 _SETTINGS = SQL("""
 SELECT lower(split_part(each, '=', 1)), substr(each, strpos(each, '=') + 1)
@@ -83,6 +77,7 @@ _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session
 ALL: Sequence[LiteralString] = ("CREATE", "TEMPORARY", "CONNECT")
 CONNECT: Sequence[LiteralString] = ("CONNECT",)
 CREATE: Sequence[LiteralString] = ("CREATE",)  # of the owner role of a suspended tenant
+START_AS = SQL("ALTER ROLE {} SET role = {}")
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 
 
@@ -122,7 +117,7 @@ async def limit_of(session: Session) -> int:
     """Return the limit of a login. A tenth of the server's connections: one tenant with some logins cannot fill it."""
     if session.limit is not None:
         return session.limit
-    [(connections,)] = await session.run(SQL(CONNECTIONS))
+    [(connections,)] = await session.run(_CONNECTIONS)
     return max(2, int(connections * SHARE_OF_CONNECTIONS))
 
 
@@ -156,10 +151,6 @@ def set_value(of: Composed, name: str, value: str) -> Composed:
     # With its schema: an earlier one may be the ``search_path``.
     config = SQL("SELECT pg_catalog.set_config({}, {}, true)").format(Literal(name), Literal(value))
     return SQL("{}; {} FROM CURRENT").format(config, change)
-
-
-def start_as_owner(session: Session, login: str) -> Composed:
-    return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
 
 async def read_database(session: Session) -> Database | None:
@@ -253,8 +244,8 @@ async def _login_steps(session: Session, login: Login, role: Role) -> list[Grant
         return []
     steps = list[GrantStep]()
     if role is Role.OWNER and not login.starts_as_owner:  # an older server wants the administrator to be a member
-        needs = "" if session.knows_options else session.names.owner
-        steps.append(GrantStep(start_as_owner(session, login.name), needs=needs))
+        start = START_AS.format(Identifier(login.name), Literal(session.names.owner))
+        steps.append(GrantStep(start, needs="" if session.knows_options else session.names.owner))
     if login.limit in _NO_LIMIT or session.limit not in {None, login.limit}:
         change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
         steps.append(GrantStep(change.format(Identifier(login.name), Literal(await limit_of(session)))))
