@@ -16,7 +16,7 @@ import pymysql
 import trustme
 from pymysql.cursors import Cursor
 
-from .ports import free_port
+from .proc import free_port
 from .requirements import NO_MYSQL, no_server
 from .run_folder import made_once
 

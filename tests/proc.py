@@ -1,9 +1,11 @@
-"""Run Python in another process, and look at the processes of this machine."""
+"""Run Python in another process, look at the processes of this machine, and find a port for one."""
 
 from __future__ import annotations
 
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,3 +66,12 @@ def command_lines(*words: str) -> list[str]:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             found.append(path.read_bytes().decode(errors="replace"))
     return [line for line in found if all(word in line for word in words)]
+
+
+def free_port() -> int:
+    """A port that neither another worker nor a connection, whose ports begin at 32768, takes before the server."""
+    first = 16384 + 2048 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
+    while True:
+        port = random.randrange(first, first + 2048)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

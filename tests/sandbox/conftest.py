@@ -18,7 +18,6 @@ from aiodbclient.sandbox import _api as api
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres as postgres
-from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
 from ..requirements import postgres_with_tls
@@ -65,10 +64,9 @@ class Delays:
 @pytest.fixture(scope="module")
 def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
-    pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (embedded, registry, postgres):
-            patched.setattr(module, "POOL", pool)
+        patched.setattr(embedded.POOL, "_idle", [])
+        patched.setattr(embedded.POOL, "_users", 0)
         patched.setattr(postgres, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
         yield
 

@@ -19,7 +19,7 @@ import psycopg
 
 from aiodbclient.sandbox._embedded import SUPERUSER, binaries
 
-from ..ports import free_port
+from ..proc import free_port
 
 
 @cache
