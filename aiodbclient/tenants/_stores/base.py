@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString, Protocol, Self, TypeAlias
@@ -58,18 +57,19 @@ class StoreConnection(Protocol):
         """Finish what was submitted, and disconnect."""
 
 
-class BaseStore(ABC):
+class BaseStore:
     """A store that has one connection while it is open."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, connect: Callable[[], StoreConnection]) -> None:
         self._codec = RecordCodec(key)
+        self._connect = connect  # later, or raise what entering the store raises
         self._connection: StoreConnection | None = None
 
     async def __aenter__(self) -> Self:
         """Open the store. Raises as documented for the class."""
         if self._connection is not None:
             raise ConfigurationError(f"{self!r} is open already")
-        self._connection = self._make_connection()
+        self._connection = self._connect()
         try:
             self._codec.check_key(await self._read(_PAGE, after="", limit=_SOME))
         except BaseException:
@@ -173,7 +173,3 @@ class BaseStore(ABC):
         running = self._connection.submit(statement, values)
         await asyncio.wait([running])
         return running.result()
-
-    @abstractmethod
-    def _make_connection(self) -> StoreConnection:
-        """Create a connection, which connects later, or raise what entering the store raises."""

@@ -6,6 +6,7 @@ import asyncio
 import selectors
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, LiteralString
 
 from ..._masking import hidden
@@ -94,15 +95,11 @@ class PostgresStore(BaseStore):
         dsn, key = hidden(dsn), hidden(key)
         if not isinstance(dsn, str) or not isinstance(table, str):
             raise InvalidArgumentError("dsn and table must be strings")  # not quoted: dsn may hold a password
-        super().__init__(key)
-        self._dsn = dsn
+        super().__init__(key, partial(PostgresConnection, dsn, table))
         self._table = table
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('********', {self._table!r})"
-
-    def _make_connection(self) -> PostgresConnection:
-        return PostgresConnection(self._dsn, self._table)
 
 
 class PostgresConnection:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import LiteralString, Self
 
@@ -79,8 +80,8 @@ class SQLiteStore(BaseStore):
             raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
         if given == ":memory:":
             raise InvalidArgumentError("credentials in memory end with the process: pass the path of a file")
-        super().__init__(key)
         self._path = Path(os.path.abspath(given))
+        super().__init__(key, partial(SQLiteConnection, self._path))
         self._is_plain = key is None
 
     def __repr__(self) -> str:
@@ -93,16 +94,13 @@ class SQLiteStore(BaseStore):
             _logger.warning("the passwords in the store %s are in plain text: `key=` encrypts them", self._path)
         return self
 
-    def _make_connection(self) -> SQLiteConnection:
-        if sys.platform == "win32":
-            raise ConfigurationError("SQLiteStore needs a POSIX system; PostgresStore works everywhere")
-        return SQLiteConnection(self._path)
-
 
 class SQLiteConnection:
     """Runs statements in its own thread, which alone waits for the disk and for the locks of other processes."""
 
     def __init__(self, path: Path) -> None:
+        if sys.platform == "win32":
+            raise ConfigurationError("SQLiteStore needs a POSIX system; PostgresStore works everywhere")
         self._path = path
         self._process = os.getpid()
         self._closing = False

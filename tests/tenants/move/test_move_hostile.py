@@ -164,7 +164,7 @@ async def copier_of(two: Two) -> Copier:
 
 
 async def test_copy_needs_programs() -> None:
-    assert (await tools_for(18, 18, has_tls=False)).version[0] == 18
+    assert (await tools_for(18, 18, has_tls=False)).version == 18
     with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
         await tools_for(99, 99, has_tls=False)
     assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"

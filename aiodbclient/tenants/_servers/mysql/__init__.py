@@ -57,11 +57,6 @@ _PRIVILEGES = """
 SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES
 WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()
 """
-_CONTENT = """
-SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
-UNION ALL SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
-UNION ALL SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s LIMIT 1
-"""
 # SHOW PROCESSLIST hangs while a session changes its user.
 _SESSIONS = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
 _SIZES = "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
@@ -296,7 +291,7 @@ async def _state(schema: Schema) -> ServerState:
     return ServerState(
         database=is_there,
         # A tenant's schema has a login of the tenant, perhaps an ended one, before anybody can make something in it.
-        not_ours=is_there and not existing and bool(await schema.run(_CONTENT, *[schema.name] * 3)),
+        not_ours=is_there and not existing and await schemas.has_content(schema),
         logins=tuple(each.login for each in existing.values() if not each.is_locked),
         disabled=tuple(each.login for each in existing.values() if each.is_locked),
         same_name_login=others is not None and not others.is_locked,

@@ -35,11 +35,8 @@ ENDING_SECONDS = 30.0  # in which sessions have to end
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
 _MOMENT = 0.2  # s until a killed session is no longer listed, and an honest one has changed its user
 _NOT_THEIRS = (1094, 1095)  # the thread is gone, or another user's by now
-_NO_SESSION = (
-    LoginRefusedError,
-    ServerUnreachableError,
-    GrantError,
-)  # why a session of a login does not kill the others
+# Why a session of a login does not kill the others.
+_NO_SESSION = (LoginRefusedError, ServerUnreachableError, GrantError)
 _OF_ACCOUNT = "made by aiodbclient to end sessions for "  # how the comment on an account of ``kill_account`` begins
 _COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
 _OPEN_TO_ALL = (None, "information_schema", "performance_schema")

@@ -24,6 +24,11 @@ async def exists(schema: Schema) -> bool:
     return any(name == schema.name for (name,) in await schema.run(query, schema.name))
 
 
+async def has_content(schema: Schema) -> bool:
+    query = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s LIMIT 1"
+    return bool(await schema.run(query, schema.name) or await programs(schema))
+
+
 async def programs(schema: Schema) -> list[str]:
     """Return the routines, triggers and events of the schema."""
     found = await schema.run(_PROGRAMS, *[schema.name] * 3)
