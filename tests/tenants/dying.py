@@ -1,17 +1,20 @@
-"""Cancel work at a step, which is a statement of the administrator or a change of the store, or leave its operation."""
+"""Cancel work at a step, or leave its operation as a process does that died."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 from unittest.mock import patch
 
+import psycopg
 from attrs import evolve
 
-from aiodbclient.tenants import Credential, Operation, OperationKind, SQLiteStore, Store, TenantRecord, Tenants
-from aiodbclient.tenants._operations.tenant import Tenant
+from aiodbclient.tenants import Credential, Operation, OperationKind, SQLiteStore, Store, Tenants
+from aiodbclient.tenants._move import programs
+from aiodbclient.tenants._servers.mysql.connection import Cursor
 
 from .clients import client_of
 from .conftest import Place
@@ -19,71 +22,45 @@ from .own_stores import HookedStore, record_of
 from .store_contract import claimed
 
 
-class Steps:
-    """Counts steps, and cancels ``task`` at step ``last``."""
-
-    def __init__(self, last: int) -> None:
-        self.last = last
-        self.seen = 0
-        self.task: asyncio.Task[Any] | None = None
-
-    def step(self, *_: object) -> None:
-        self.seen += 1
-        if self.seen == self.last and self.task is not None:
-            self.task.cancel()
-
-
-class WatchedStore(SQLiteStore):
-    """A store that counts a step before and after each change."""
-
-    steps: Steps
-
-    async def _stepping(self, change: Awaitable[Any]) -> Any:
-        self.steps.step()
-        done = await change
-        self.steps.step()
-        return done
-
-    async def claim(self, name: str, lease: float) -> Any:
-        return await self._stepping(super().claim(name, lease))
-
-    async def save(self, claim: Any, record: TenantRecord | None, *, release: bool = False) -> None:
-        await self._stepping(super().save(claim, record, release=release))
-
-
-@asynccontextmanager
-async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[Tenants]:
-    """The tenants of ``place`` in a client that counts ``steps``."""
-    store = WatchedStore(place.path)
-    store.steps = steps
-    async with client_of(place.sandbox) as client, store:
-        with _watching(steps):
-            yield Tenants(client.cluster(place.cluster.id), store, prefix=place.prefix, **options)
-
-
 @contextmanager
-def _watching(steps: Steps) -> Iterator[None]:
-    """Count a step before each statement that changes something."""
-    check = Tenant.check_lease
+def stepping(step: Callable[[], None]) -> Iterator[None]:
+    """Call ``step`` before each statement of the administrator, change of the store and start of a program."""
 
-    def step(held: Tenant) -> None:
-        check(held)
-        steps.step()
+    def counted(run: Callable[..., Any]) -> Callable[..., Any]:
+        def then_run(*args: Any, **options: Any) -> Any:
+            step()
+            return run(*args, **options)
 
-    with patch.object(Tenant, "check_lease", step):
+        return then_run
+
+    with ExitStack() as patched:
+        for owner, names in (
+            (psycopg.AsyncConnection, ["execute"]),
+            (Cursor, ["execute"]),  # of MySQL
+            (SQLiteStore, ["claim", "save"]),
+            (programs, ["create_subprocess_exec"]),
+        ):
+            for name in names:
+                patched.enter_context(patch.object(owner, name, counted(getattr(owner, name))))
         yield
 
 
 async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[object]], **options: Any) -> bool:
     """Run ``work``, and cancel it at step ``last``. Returns False if it ends before."""
-    steps = Steps(last)
-    async with watched(place, steps, **options) as tenants:
-        steps.task = asyncio.ensure_future(_awaited(work(tenants)))
-        try:
-            await steps.task
-        except asyncio.CancelledError:
-            return True
-    return False
+    steps = count(1)
+
+    def step() -> None:
+        if next(steps) == last:
+            task.cancel()
+
+    async with client_of(place.sandbox) as client, SQLiteStore(place.path) as store:
+        tenants = Tenants(client.cluster(place.cluster.id), store, prefix=place.prefix, **options)
+        with stepping(step):
+            task = asyncio.ensure_future(_awaited(work(tenants)))
+            await asyncio.wait([task])
+    if not task.cancelled():
+        await task
+    return task.cancelled()
 
 
 async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:

@@ -11,14 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._move import programs
-from aiodbclient.tenants._servers.mysql.connection import Cursor
 
 from .conftest import Place, only
+from .dying import stepping
 from .moves import Two
 from .own_stores import expire
 
@@ -42,28 +39,6 @@ OPTIONS: dict[str, dict[str, Any]] = {"copy": {"template": "golden"}}  # of the 
 MOVE: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {"move": lambda tenants, name: only(tenants.move([name]))}
 
 
-def die_at(step: int, seen: Any) -> None:
-    """Let this process be killed before its step of this number. Count the steps in ``seen``."""
-
-    def mortal(run: Callable[..., Any]) -> Callable[..., Any]:
-        def run_or_die(*args: Any, **options: Any) -> Any:
-            seen.value += 1
-            if seen.value == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return run(*args, **options)
-
-        return run_or_die
-
-    for owner, names in (
-        (psycopg.AsyncConnection, ["execute"]),
-        (Cursor, ["execute"]),  # of MySQL
-        (SQLiteStore, ["claim", "save"]),
-        (programs, ["create_subprocess_exec"]),
-    ):
-        for name in names:
-            setattr(owner, name, mortal(getattr(owner, name)))
-
-
 async def _work(plan: dict[str, Any]) -> None:
     limiter, retry = RateLimiter([]), RetryPolicy(base_delay=0.01)
     async with (
@@ -77,10 +52,16 @@ async def _work(plan: dict[str, Any]) -> None:
 
 
 def work(plan: dict[str, Any], step: int, seen: Any) -> None:
-    """Do the work of ``plan`` in this process, which dies at its step."""
+    """Do the work of ``plan`` in this process, which dies at its step. Count the steps in ``seen``."""
     tempfile.tempdir = str(Path(plan["store"]).parent)  # with what it leaves
-    die_at(step, seen)
-    asyncio.run(_work(plan))
+
+    def die_or_go_on() -> None:
+        seen.value += 1
+        if seen.value == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with stepping(die_or_go_on):
+        asyncio.run(_work(plan))
 
 
 async def killed(place: Place | Two, clusters: list[str], operation: str, name: str, step: int) -> tuple[bool, int]:

@@ -75,7 +75,7 @@ async def test_killed_work_finished_by_next_run(anywhere: Place, operation: str,
     await assert_finished(anywhere, operation, step, was_killed)
 
 
-@pytest.mark.parametrize("step", first_of([12, 5]))
+@pytest.mark.parametrize("step", first_of([16, 7]))
 @pytest.mark.parametrize("operation", WORK)
 async def test_cancelled_work_finished_by_next_run(place: Place, operation: str, step: int) -> None:
     await assert_finished(place, operation, step, was_cancelled)
