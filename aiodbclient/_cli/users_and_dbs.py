@@ -235,7 +235,8 @@ async def delete_users(
         question = f"Delete {counted(going, 'users')} of {options.cluster}?"
         confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         runs = [("", found.users.deprovision(wanted))]
-        code = await follow(runs, _UserReport(output, options.verbose), names=wanted, limiter=limiter_of(client))
+        report = _UserReport(output, options.verbose, again="")
+        code = await follow(runs, report, names=wanted, limiter=limiter_of(client))
     return Exit.SOME_FAILED if code == Exit.DONE and len(going) < len(wanted) else code
 
 
@@ -296,6 +297,8 @@ async def provision_users(
 
     Example: aiodbclient users provision --from users.yaml
     """
+    from .. import NewUser  # slow to import, and not needed for help
+
     users = read_users(names, file)
     wanted = [user.name for user in users]
     async with open_client() as client:
@@ -313,10 +316,12 @@ async def provision_users(
             going = [user.name for user in await found.users.list() if user.name in wanted]
             question = f"Give {counted(going, 'users')} new passwords? The old ones stop working at once."
             confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
-        run = found.users.provision(users, if_exists=if_exists)
-        return await follow(
-            [("", run)], _UserReport(output, options.verbose, show=show), names=wanted, limiter=limiter_of(client)
-        )
+        runs = [("", found.users.provision(users, if_exists=if_exists))]
+        report = _UserReport(output, options.verbose, show=show)
+        if if_exists == "reset":  # again, it would reset the passwords that are printed
+            has_settings = any(user != NewUser(user.name) for user in users)
+            report.again = "run the same command again without the users that are done" if has_settings else ""
+        return await follow(runs, report, names=wanted, limiter=limiter_of(client))
 
 
 async def _refuse_tenants(found: Cluster, kind: str, names: Sequence[str], store: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,25 @@ def test_signal_finishes_what_is_in_flight(memory: Command, number: signal.Signa
     assert stopped.err.endswith(said), stopped.err
     memory.sandbox.faults.clear()
     assert memory("users", "provision", *MANY).out == f"{left} created, {len(printed)} kept\n"
+
+
+@pytest.mark.parametrize("words", [["provision", "--if-exists", "reset"], ["delete"]])
+def test_nothing_is_done_twice(memory: Command, words: list[str]) -> None:
+    """What is printed goes on with the names that are left: no password is reset again after it was printed."""
+    assert memory("users", "provision", *MANY).code == 0
+    operation = "users.delete" if words == ["delete"] else "users.reset_auth"
+    slow = memory.sandbox.faults.add(operation, delay=0.5, times=len(MANY))
+    process = memory.start("users", *words, *MANY, "--yes")
+    wait_until(lambda: slow.fired)
+    process.send_signal(signal.SIGINT)
+    stopped = memory.end(process)
+    memory.sandbox.faults.clear()
+    said = re.search(r"To go on: run the same command with --from (\S+) in place of the names\n", stopped.err)
+    assert said is not None, stopped.err
+    assert memory("users", *words, "--from", said[1], "--yes", "--max", str(len(MANY))).code == 0
+    Path(said[1]).unlink()
+    done = [request.name for request in memory.sandbox.requests if request.operation == operation]
+    assert sorted(filter(None, done)) == sorted(MANY)
 
 
 def test_second_signal_ends_at_once(memory: Command) -> None:

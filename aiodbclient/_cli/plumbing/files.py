@@ -47,7 +47,10 @@ def listed(names: Sequence[str]) -> list[str]:
 
 
 def written(names: Sequence[str]) -> str:
-    """Write the names to a new file for ``--from``, and return its path."""
+    """Write the names to a new file for ``--from``, and return its path.
+
+    It stays: the command that names it is pasted when the operator is ready. The names are no secret.
+    """
     with NamedTemporaryFile("w", prefix="aiodbclient-names-", suffix=".csv", delete=False) as file:
         file.write("\n".join(["name", *names, ""]))
     return file.name

@@ -16,6 +16,7 @@ from attrs import define, field
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from ...tenants.errors import StoreError
 from .failures import Exit, code_of, is_down, message_of
+from .files import written
 from .options import TIMEOUT_GRACE
 from .output import Output
 from .printing import note, printable, some, span, write
@@ -41,7 +42,8 @@ class Report:
 
     output: Output
     verbose: bool = False
-    again: str = field(default="run the same command again", kw_only=True)  # what to do after a stop
+    # What to do after a stop; empty: what is done must not be done twice, so only the names that are left.
+    again: str = field(default="run the same command again", kw_only=True)
     # Whether a program runs for each name. It prints on the standard output, so the summary is on the standard error. A
     # signal and --timeout end it at once, and if it fails, the runs after its own do not begin.
     runs_programs: ClassVar[bool] = False
@@ -70,7 +72,7 @@ class Report:
 
     def next_step(self, left: Sequence[str]) -> str:
         """Say what to do after a stop, with the names that are ``left``."""
-        return self.again
+        return self.again or f"run the same command with --from {written(left)} in place of the names"
 
     def where(self, left: Sequence[str]) -> str:
         """Name what the names that are ``left`` wait for."""

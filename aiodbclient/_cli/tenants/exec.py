@@ -21,7 +21,6 @@ from ...errors import InvalidArgumentError
 from ...tenants import Role
 from ..plumbing.asking import SIGNALS, has_terminal
 from ..plumbing.failures import Exit
-from ..plumbing.files import written
 from ..plumbing.options import PROGRAM, RoleOption, Selection, StoreOptions, option
 from ..plumbing.output import Output
 from ..plumbing.printing import note, printable, some, took
@@ -83,7 +82,9 @@ async def exec_tenants(
         async with open_selection(options, selection, [role], among=_is_awake, default_all=True) as context:
             tenants, names = context.in_role(role), context.names[role]
             parts = [part for part in (names[:first], names[first:]) if part]
-            report = _ProgramReport(output, options.verbose, context=context, version=version)
+            report = _ProgramReport(output, options.verbose, context=context)
+            if version is None:
+                report.again = ""
             work = partial(_run_quietly, program, report.begun)
             each_part = (
                 (role.value, tenants.each(work, part, version=version, concurrency=concurrency)) for part in parts
@@ -107,7 +108,6 @@ class _ProgramReport(TenantReport):
     """Prints the output of programs: on the standard output only if they succeed."""
 
     runs_programs: ClassVar[bool] = True
-    version: str | None = None
     begun: list[str] = field(factory=list[str])  # whose program was started; with their roles
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
@@ -138,11 +138,10 @@ class _ProgramReport(TenantReport):
         return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
 
     def next_step(self, left: Sequence[str]) -> str:
-        if self.version is not None:
-            return super().next_step(left)
         # The program's arguments are not repeated: they may hold a secret.
-        names = [name for role, its in self.context.names.items() for name in its if called(name, role) in left]
-        return f"run the same command with --from {written(names)} in place of the names"
+        return super().next_step(
+            [name for role, its in self.context.names.items() for name in its if called(name, role) in left]
+        )
 
     async def unfinished(self) -> Sequence[str]:
         return self.begun
