@@ -228,24 +228,6 @@ async def test_logins_enter_database_of_api(call: Call, admin: AsyncConnection[A
     await admin.execute("DROP DATABASE of_the_api")
 
 
-async def test_login_made_by_sql_is_listed(call: Call, admin: AsyncConnection[Any]) -> None:
-    await admin.execute("CREATE ROLE owner_by_sql; CREATE ROLE login_by_sql LOGIN PASSWORD 'known'")
-    listed = {user["name"]: user for user in (await call("GET", "/users")).json["users"]}
-    assert "owner_by_sql" not in listed
-    assert "password" not in listed["login_by_sql"]
-    user = (await call("POST", "/users/login_by_sql/reset_auth", {})).json["user"]
-    async with await log_in(call, user) as session:
-        await session.execute("SELECT lo_create(4711)")
-    await admin.execute("CREATE ROLE other; GRANT other TO login_by_sql WITH ADMIN OPTION")
-    async with await log_in(call, user) as session:
-        await session.execute("GRANT other TO owner_by_sql")
-    assert (await call("DELETE", "/users/login_by_sql")).status == 204
-    assert (await call("DELETE", "/users/login_by_sql")).status == 404
-    assert await rows(admin, "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 4711") == [
-        ("doadmin",)
-    ]
-
-
 async def test_login_ended_by_sql_is_missing(call: Call, admin: AsyncConnection[Any]) -> None:
     await make(call, "user", "ended")
     await admin.execute("ALTER ROLE ended NOLOGIN")
@@ -282,20 +264,25 @@ async def test_replication_is_attribute_of_role(call: Call) -> None:
         assert await rows(session, query) == [(False,)]
 
 
-async def test_tables_of_deleted_user_stay(call: Call) -> None:
-    """They are ``doadmin``'s, in each db."""
+async def test_objects_of_deleted_user_stay(call: Call, admin: AsyncConnection[Any]) -> None:
+    """They are ``doadmin``'s, in each db. What the user granted is revoked."""
     user, _ = await make(call, "user", "leaver"), await make(call, "db", "left-behind")
+    await admin.execute("CREATE ROLE granted; CREATE ROLE member; GRANT granted TO leaver WITH ADMIN OPTION")
     for database in ("left-behind", "defaultdb"):
         async with await log_in(call, database=database) as owner:
             await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         async with await log_in(call, user, database) as session:
-            await session.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            await session.execute("CREATE TABLE kept AS SELECT 42 AS answer; SELECT lo_create(4711)")
+            await session.execute("GRANT granted TO member")
     assert (await call("DELETE", "/users/leaver")).status == 204
     for database in ("left-behind", "defaultdb"):
         async with await log_in(call, database=database) as owner:
             query: LiteralString = "SELECT tableowner::text, answer FROM pg_tables, kept WHERE tablename = 'kept'"
             assert await rows(owner, query) == [("doadmin", 42)]
+            query = "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 4711"
+            assert await rows(owner, query) == [("doadmin",)]
             await owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; DROP TABLE kept")
+    assert await rows(admin, MEMBERS, "member") == []
 
 
 async def test_creates_at_once(call: Call) -> None:
