@@ -178,6 +178,12 @@ class Copier:
             await self.dump(source, file, "--schema-only")
             await self.restore(target, file)
         await self.copy_settings(info, target)
+        await self.check_members(source, target)
+        async with self._session(target) as ask:
+            await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
+
+    async def check_members(self, source: Credential, target: Credential) -> None:
+        """Raise GrantError for what a dump leaves out because it is a member of an extension."""
         async with self._session(source) as ask, self._session(target) as ask_target:
             members, of_target = [await each(_MEMBERS, {"owner": self.names.owner}) for each in (ask, ask_target)]
         counted, copied = [await self.count(each, members=True) for each in (source, target)]
@@ -190,8 +196,6 @@ class Copier:
                     f"the {kind.lower()} {name} is a member of the extension {extension!r}, so a dump leaves {what} "
                     f"out: run ALTER EXTENSION {Identifier(extension).as_string(None)} DROP {kind} {name}{instead}"
                 )
-        async with self._session(target) as ask:
-            await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
 
     async def dump(self, source: Credential, file: IO[bytes], *more: str) -> None:
         """Dump the database, with ``more`` options."""

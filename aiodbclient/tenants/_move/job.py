@@ -241,6 +241,7 @@ class _Move:
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             await copier.dump(source, file)
             await copier.restore(target, file)
+        await copier.check_members(source, target)
         await self._on_target.copy_settings(info.connection_limit, info.settings)  # what ``money`` means depends on one
         try:
             async with asyncio.TaskGroup() as tasks:  # only now, since somebody may have written in spite of all

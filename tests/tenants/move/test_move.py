@@ -328,6 +328,27 @@ async def test_copy_that_differs_fails_move(
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
+async def test_member_added_before_freeze_fails_move(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an extension, after the trial: the dump leaves it out."""
+    freeze, tenants = PostgresSteps.freeze, two.tenants()
+    await ask(alpha, "CREATE EXTENSION hstore", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 7'")
+
+    async def meanwhile(steps: PostgresSteps, logins: Any) -> None:
+        await ask(alpha, "ALTER EXTENSION hstore ADD FUNCTION f()")
+        await freeze(steps, logins)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresSteps, "freeze", meanwhile)
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert 'run ALTER EXTENSION "hstore" DROP FUNCTION public.f()' in str(failed.error)
+    await ask(alpha, "ALTER EXTENSION hstore DROP FUNCTION f()")
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert await ask(present(moved.credential), "SELECT f()") == [(7,)]
+
+
 async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction of the tenant does not hold up the dump for ever."""
     monkeypatch.setattr(job, "_PREPARATION_SECONDS", 3.0)
