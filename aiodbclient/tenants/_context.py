@@ -8,7 +8,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from .._http.call import RequestStats
-from ..errors import DatabaseClientError, InvalidArgumentError
+from ..errors import ConflictError, DatabaseClientError, NameTakenError
 from ._clusters import UNREACHABLE, TenantCluster, TenantClusters
 from ._credential import Credential
 from ._naming import Role
@@ -65,20 +65,22 @@ class Context:
         return record
 
     def check_ours(self, record: TenantRecord | None) -> None:
-        """Raise InvalidArgumentError if a record is of other clusters or another prefix."""
+        """Raise ConflictError if a record is of other clusters, or its NameTakenError if it has another prefix."""
         if record is None:
             return
         name, clusters = record.name, self.clusters.clients
         if record.cluster not in clusters:
             own = f"{'this is' if len(clusters) == 1 else 'these are'} {', '.join(clusters)}"
-            raise InvalidArgumentError(
+            raise ConflictError(
                 f"the tenant {name!r} is on record for the cluster {record.cluster}, but {own}: name that cluster too, "
-                "or choose another name, since a name is taken in the whole store; nothing was sent"
+                "or choose another name, since a name is taken in the whole store; nothing was sent",
+                status=409,
             )
         if record.database != self.prefix + name:
-            raise InvalidArgumentError(
+            raise NameTakenError(
                 f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it "
-                "was created with; a name is taken in the whole store; nothing was sent"
+                "was created with; a name is taken in the whole store; nothing was sent",
+                status=409,
             )
 
     async def names(self) -> AsyncIterator[str]:
@@ -94,7 +96,7 @@ class Context:
                 continue
             try:
                 self.check_ours(entry)
-            except InvalidArgumentError:
+            except ConflictError:
                 continue
             if entry.state(self.role) is not TenantState.ABSENT:
                 yield entry

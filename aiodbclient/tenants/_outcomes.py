@@ -254,7 +254,7 @@ class TenantFailed(Failed):
         cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
 
     Attributes that only a success has are None, empty or 0: ``credential``, ``record``, ``problems``,
-    ``sessions``, ``value``, ``frozen``.
+    ``sessions``, ``value``, ``frozen``, ``bytes``, ``left``.
     """
 
     action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]  # is equal
@@ -266,6 +266,8 @@ class TenantFailed(Failed):
     sessions: ClassVar[int] = 0
     value: ClassVar[None] = None
     frozen: ClassVar[None] = None
+    bytes: ClassVar[int] = 0
+    left: ClassVar[tuple[str, ...]] = ()
 
 
 TenantCheckOutcome: TypeAlias = TenantChecked | TenantFailed

@@ -67,10 +67,12 @@ class TenantRole:
             The credential to use now.
 
         Raises:
-            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
+            InvalidArgumentError: The name is invalid. Nothing was created.
             CapacityError: All clusters are full. Nothing was sent, and nothing is on record.
-            NameTakenError: The login or the database exists and is not on record. Nothing was changed.
-            ConflictError: It may not be adopted, or its template cannot be copied. Nothing was changed.
+            NameTakenError: The login or the database exists and is not on record, or the name is on record with another
+                prefix. Nothing was changed.
+            ConflictError: The name is on record for another cluster, its database may not be adopted, or its template
+                cannot be copied. Nothing was changed.
             TenantNotFoundError: These are readers or writers, and the tenant is not on record.
             TenantUnavailableError: The tenant is suspended or being moved, or another process works on it for more than
                 30 s. The subclass says which.
@@ -96,7 +98,8 @@ class TenantRole:
             tenant is suspended or being moved.
 
         Raises:
-            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
+            InvalidArgumentError: The name is invalid.
+            ConflictError: The name is on record for another cluster, or, as a NameTakenError, with another prefix.
             StoreError: The store cannot be read.
         """
         record = await self._context.record(check_tenant(name))

@@ -38,6 +38,7 @@ from aiodbclient.tenants import (
     TenantChecked,
     TenantDone,
     TenantFailed,
+    TenantMoved,
     TenantRecord,
     TenantRemoved,
     TenantRepaired,
@@ -184,6 +185,10 @@ async def tenants(a: Cluster, b: Cluster) -> None:
         async for removed in tenants.remove(["alpha"]):
             assert_type(removed, TenantRemoved | TenantFailed)
             assert_type(removed.credential, None)
+            assert_type(removed.left, tuple[str, ...])
+        async for moved in tenants.move(["alpha"]):
+            assert_type(moved, TenantMoved | TenantFailed)
+            assert_type(moved.left, str | tuple[str, ...])
         async for check in tenants.check():
             assert_type(check, TenantChecked | TenantFailed)
         async for repair in tenants.repair(["alpha"]):
