@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RequestEvent, errors
+from aiodbclient import RateLimiter, RequestEvent, errors
 from aiodbclient._http.call import RequestStats
 from aiodbclient.clusters import for_work
+from aiodbclient.rate_limiter import Window
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Server, fails, hangs_up, says
@@ -41,6 +42,17 @@ async def test_params_become_the_query(server: Server, make_client: MakeClient) 
     )
 
     assert server.calls == [("GET", "/v2/databases?tag_name=a+b%26c&per_page=200&all=true&id=x&id=2")]
+
+
+async def test_it_is_paced_by_the_same_limiter(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = says(200, RULES)
+    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=0.0)
+    await client.request("GET", FIREWALL)
+
+    with pytest.raises(errors.MaxWaitError, match=r"^request \(GET /v2/.*no slot.*it was not sent"):
+        await client.request("GET", FIREWALL)
+    with pytest.raises(errors.MaxWaitError):
+        await client.clusters.list()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
