@@ -20,6 +20,10 @@ from ._faults import Faults, add_json
 from ._sandbox import Sandbox
 
 _LOOK_AGAIN_SECONDS = 0.5
+_READERS: dict[str, Callable[[str], Any]] = {"connections": int, "online_after": float}
+_OPTIONS = [
+    name for name, each in signature(Sandbox.add_cluster).parameters.items() if each.kind is Parameter.KEYWORD_ONLY
+]
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m aiodbclient.sandbox") -> int:
@@ -56,7 +60,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="'ENGINE[=NAME][: OPTION...]'",
         help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ...; for example 'pg=tenants: "
         "version=17 tags=a tags=b', or 'mysql=shop: server=mysql://root:PASSWORD@127.0.0.1' for a server of your own. "
-        f"OPTION: {', '.join(_options())} (may be repeated)",
+        f"OPTION: {', '.join(_OPTIONS)} (may be repeated)",
     )
     parser.add_argument(
         "--fault",
@@ -90,24 +94,16 @@ def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
     return engine, name or None, _read(words)
 
 
-def _options() -> dict[str, Callable[[str], Any]]:
-    """The options of ``Sandbox.add_cluster``, and what reads the value of each."""
-    readers: dict[str, Callable[[str], Any]] = {"connections": int, "online_after": float, "tags": str}
-    parameters = signature(Sandbox.add_cluster).parameters.items()
-    return {name: readers.get(name, str) for name, each in parameters if each.kind is Parameter.KEYWORD_ONLY}
-
-
 def _read(words: list[str]) -> dict[str, Any]:
     """Read ``NAME=VALUE ...`` as options, with quotes around a value with spaces, and ``tags`` more than once."""
-    readers = _options()
     given: dict[str, Any] = {}
     for word in words:
         name, _, value = word.partition("=")
-        if name not in readers:
+        if name not in _OPTIONS:
             shown = repr(name) if name.isidentifier() else "in the text"  # it could be a part of a DSN
-            raise argparse.ArgumentTypeError(f"unknown option {shown}; the options are {', '.join(readers)}")
+            raise argparse.ArgumentTypeError(f"unknown option {shown}; the options are {', '.join(_OPTIONS)}")
         try:
-            read = readers[name](value)
+            read = _READERS.get(name, str)(value)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{value!r} is not a valid value of {name}") from None
         given[name] = [*given.get(name, []), read] if name == "tags" else read

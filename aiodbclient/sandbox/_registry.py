@@ -31,7 +31,8 @@ class Registry:
         await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
 
     async def add(self, new: NewCluster) -> str:
-        name = self._free_name(new.engine) if new.name is None else new.name
+        free = (f"{new.engine}-{number}" for number in itertools.count(1))
+        name = next(each for each in free if each not in self._taken) if new.name is None else new.name
         if not name or name in self._taken:
             raise ValueError(f"a cluster named {name!r} exists already" if name else "name must not be empty")
         cluster_id = _uuid(new.cluster_id)
@@ -89,9 +90,6 @@ class Registry:
         # The server has a working folder of its own.
         programs = None if new.server is None else Path(new.server).absolute()
         return POOL.take(EmbeddedPostgres(self._bind, programs, settings, in_memory=POOL.is_open))
-
-    def _free_name(self, engine: str) -> str:
-        return next(name for number in itertools.count(1) if (name := f"{engine}-{number}") not in self._taken)
 
 
 def _uuid(given: str | None) -> str:
