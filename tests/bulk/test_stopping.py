@@ -20,8 +20,6 @@ from ..waiting import HANG, until
 from .truth import Truth, requests
 
 CONCURRENCY = 4
-
-
 # Tasks of the sandbox, and that in which Python 3.11 closes a generator whose loop was left.
 _OF_OTHERS = {"RequestHandler", "_accept_connection2", "async_generator_athrow"}
 
@@ -58,36 +56,32 @@ def slow_creates(sandbox: Sandbox) -> None:
     sandbox.faults.add("users.create", delay=0.02)
 
 
-async def leave_by_break(cluster: Cluster) -> None:
-    async for _ in cluster.users.provision(endless(), concurrency=CONCURRENCY):
-        break
-
-
-async def leave_by_break_and_keep(cluster: Cluster) -> None:
-    run = cluster.users.provision(endless(), concurrency=CONCURRENCY)
+async def leave_by_break(run: Run[Any]) -> None:
     async for _ in run:
         break
+
+
+async def leave_by_break_and_keep(run: Run[Any]) -> None:
+    await leave_by_break(run)
     await until(lambda: not our_tasks())  # although the run is still referenced
 
 
-async def leave_by_exception(cluster: Cluster) -> None:
+async def leave_by_exception(run: Run[Any]) -> None:
     async def consume() -> None:
-        async for outcome in cluster.users.provision(endless(), concurrency=CONCURRENCY):
+        async for outcome in run:
             raise LookupError(outcome.name)
 
     with pytest.raises(LookupError):
         await consume()
 
 
-async def leave_by_aclosing(cluster: Cluster) -> None:
-    async with aclosing(cluster.users.provision(endless(), concurrency=CONCURRENCY)) as run:
-        async for _ in run:
-            break
+async def leave_by_aclosing(run: Run[Any]) -> None:
+    async with aclosing(run):
+        await leave_by_break(run)
     assert our_tasks() == set()  # at once
 
 
-async def leave_by_aclose_elsewhere(cluster: Cluster) -> None:
-    run = cluster.users.provision(endless(), concurrency=CONCURRENCY)
+async def leave_by_aclose_elsewhere(run: Run[Any]) -> None:
     begun = asyncio.Event()
 
     async def consume() -> None:
@@ -106,15 +100,14 @@ async def leave_by_aclose_elsewhere(cluster: Cluster) -> None:
     [leave_by_break, leave_by_break_and_keep, leave_by_exception, leave_by_aclosing, leave_by_aclose_elsewhere],
 )
 async def test_leaving_cancels_names(
-    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, leave: Callable[[Cluster], Awaitable[None]]
+    sandbox: Sandbox, client: DatabaseClient, pg: Cluster, leave: Callable[[Run[Any]], Awaitable[None]]
 ) -> None:
     """At most twice ``concurrency`` names without an outcome were sent."""
     assert not our_tasks()
-    await leave(pg)
+    await leave(pg.users.provision(endless(), concurrency=CONCURRENCY))
 
     await assert_quiet(sandbox, client)
-    most = 2 * CONCURRENCY + 4
-    assert requests(sandbox, "users.create") <= most
+    assert requests(sandbox, "users.create") <= 2 * CONCURRENCY + 4
 
 
 async def cancelled_when(run: Run[Any], is_so: Callable[[], object], *, is_awaited: bool = True) -> None:
