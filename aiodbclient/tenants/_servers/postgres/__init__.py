@@ -230,10 +230,14 @@ class PostgresSteps(TenantSteps):
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
+        refused = await self._make_ours(wanted)
+        await self._step(partial(ownership.refuse_problems, logins=wanted, refused=refused))
+
+    async def _make_ours(self, wanted: Mapping[str, Role]) -> list[str]:
+        """Give the tenant and its logins what is theirs, lock all others out, and return what was refused."""
         await self._step(partial(rights.apply_database_rights, wanted=wanted))
         refused = await self._step(partial(ownership.revoke_excess, logins=wanted))
-        refused += await self._step(partial(ownership.make_ours, wanted=wanted), self._tenant.names.database)
-        await self._step(partial(ownership.refuse_problems, logins=wanted, refused=refused))
+        return refused + await self._step(partial(ownership.make_ours, wanted=wanted), self._tenant.names.database)
 
     async def lock_out(self) -> None:
         await self._step(databases.lock_out)
@@ -250,9 +254,7 @@ class PostgresSteps(TenantSteps):
             await self._step(partial(databases.check_schema, login=login), self._tenant.names.database)
         found = await self._server.inspect(self._tenant.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
-        await self._step(partial(databases.take_database, login=login))
-        # ``problems`` reports what the administrator may not give.
-        await self._step(partial(ownership.make_ours, wanted={}), self._tenant.names.database)
+        await self._make_ours({} if login is None else {login: Role.OWNER})  # ``problems`` reports what was refused
         return login
 
     async def drop_database(self) -> None:

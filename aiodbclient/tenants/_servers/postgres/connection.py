@@ -18,7 +18,7 @@ import re
 import tempfile
 import traceback
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -233,15 +233,6 @@ def as_role(role: str, *statements: Statement) -> list[Statement]:
     return [SQL("SET LOCAL ROLE {}").format(Identifier(role)), *statements, SQL("SET LOCAL ROLE NONE")]
 
 
-async def end_all(end: Callable[[], Awaitable[list[T]]], until: float) -> list[T]:
-    """Call ``end``, which ends sessions, until it finds none or the time is up. Return those that it found last."""
-    while left := await end():
-        if monotonic() > until:
-            break
-        await asyncio.sleep(_END_AGAIN_SECONDS)
-    return left
-
-
 async def end_opening(session: Session, database: str | None = None) -> None:
     """Wait for the sessions that others are opening, in ``database`` or in any, and end those that take too long."""
     # They may have passed all checks, and nothing shows whose they are. ``post_auth_delay`` hides one for half an hour.
@@ -256,12 +247,24 @@ async def end_opening(session: Session, database: str | None = None) -> None:
 
 
 async def end_sessions(
-    session: Session, database: str | None = None, logins: Collection[str] = (), keep: Collection[str] = ()
+    session: Session,
+    seconds: float = 0.0,
+    *,
+    database: str | None = None,
+    logins: Collection[str] = (),
+    keep: Collection[str] = (),
 ) -> list[str]:
-    """End the sessions in ``database`` but those of ``keep``, and those of ``logins`` in all, and list them."""
-    await end_opening(session, None if logins else database)
-    found = await session.run(_END, [*logins], database, [*keep])
-    return [f"process {pid} of {login!r}" for pid, login in found]
+    """End the sessions in ``database`` but those of ``keep``, and those of ``logins`` in all.
+
+    Look again until there are none, or for ``seconds``. Return those that were left.
+    """
+    until = monotonic() + seconds
+    while True:
+        await end_opening(session, None if logins else database)
+        left = await session.run(_END, [*logins], database, [*keep])
+        if not left or monotonic() > until:
+            return [f"process {pid} of {login!r}" for pid, login in left]
+        await asyncio.sleep(_END_AGAIN_SECONDS)
 
 
 @frozen

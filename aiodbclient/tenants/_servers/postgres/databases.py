@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from functools import partial
-from time import monotonic
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Identifier, Literal
 
 from ....errors import ConflictError
-from ..._naming import OF_A_GROUP, Names, Role
+from ..._naming import OF_A_GROUP, Names
 from ..._outcomes import ProblemKind
 from .. import ServerState
-from .connection import BlockedError, DeniedError, Session, StatementTimeoutError, end_all, end_sessions
+from .connection import BlockedError, DeniedError, Session, StatementTimeoutError, end_sessions
 from .ownership import problems
 from .rights import (
     ALL,
@@ -111,12 +109,9 @@ async def refuse_prepared(session: Session) -> None:
 
 async def _empty(session: Session, logins: Collection[str] = ()) -> None:
     """End every session in the database, whosever it is, and all of ``logins``, and look again."""
-    if left := await end_all(
-        partial(end_sessions, session, session.names.database, logins), monotonic() + _EMPTY_SECONDS
-    ):
-        raise session.error(
-            f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
-        )
+    database = session.names.database
+    if left := await end_sessions(session, _EMPTY_SECONDS, database=database, logins=logins):
+        raise session.error(f"sessions in the database {database!r} do not end: {', '.join(left)}; run it again")
 
 
 async def drop(session: Session) -> None:
@@ -225,11 +220,3 @@ async def check_schema(session: Session, login: str) -> None:
             "changed",
             status=409,
         )
-
-
-async def take_database(session: Session, login: str | None) -> None:
-    """Make the owner role the owner, lock all others out, and make the login a member that inherits."""
-    logins = {} if login is None else {login: Role.OWNER}
-    await apply_database_rights(session, logins)
-    present = [each.name for each in await read_logins(session, logins)]
-    await end_sessions(session, session.names.database, keep=[*present, session.admin])

@@ -10,8 +10,7 @@ The server gets the verifier of a new password, so no statement, no log and no `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Sequence
 from time import monotonic
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -20,19 +19,18 @@ from ...._masking import Secret
 from ..._naming import Role
 from ...errors import GrantError
 from .. import TEMPORARY_CONNECTIONS
-from .connection import BlockedError, ExistsError, Session, Statement, end_all, end_sessions
+from .connection import BlockedError, ExistsError, Session, Statement, end_sessions, verbatim
 from .rights import (
     ALL,
     CONNECT,
+    REVOKE,
     START_AS,
     grant_membership,
     grant_on_database,
     limit_of,
     read_database,
-    revoke_membership,
 )
 
-_END_STALE_SECONDS = 30.0
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_STALE = SQL("""
@@ -40,8 +38,8 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
 # The administrator keeps ADMIN, which it needs.
-MEMBERSHIPS = SQL("""
-SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
+_MEMBERSHIPS = SQL(f"""
+SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), {REVOKE}
 FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
 _BRIEFLY = SQL("SET LOCAL lock_timeout = '200ms'")  # before the end of a login ends the sessions of this login
@@ -49,14 +47,15 @@ _BRIEFLY = SQL("SET LOCAL lock_timeout = '200ms'")  # before the end of a login 
 
 async def end_stale_sessions(session: Session) -> None:
     """End the sessions of an earlier process, which has the same names for them."""
-    if await end_all(partial(session.run, _END_STALE, session.names.owner), monotonic() + _END_STALE_SECONDS):
-        raise session.error("the sessions of an earlier process do not end: run it again")
+    if await session.run(_END_STALE, session.names.owner):  # until the next try
+        reason = f"tenant {session.names.tenant!r}: the sessions of an earlier process do not end: run it again"
+        raise BlockedError(reason, tenant=session.names.tenant)
 
 
 async def prepare_group(session: Session, role: Role) -> bool:
     """Let the readers or writers connect if they have no login yet, and return whether this is so."""
     names, group = session.names, session.names.group(role)
-    members = [member for of, member, _ in await session.run(MEMBERSHIPS, [group]) if of == group]
+    members = [member for of, member, _ in await session.run(_MEMBERSHIPS, [group]) if of == group]
     if any(map(names.is_login, members)):
         return False
     create = [] if await session.run(PRESENT, [group]) else [SQL("CREATE ROLE {} NOLOGIN").format(Identifier(group))]
@@ -92,7 +91,7 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     present = [login for (login,) in await session.run(PRESENT, sorted(logins))]
     ours = {session.names.owner, *session.names.groups}
     # Of all, before it waits for a session: one can resist ``pg_terminate_backend``.
-    await revoke_memberships(session, await session.run(MEMBERSHIPS, present), ours)
+    await revoke_memberships(session, present, ours)
     lock = SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL")
     changes = [lock.format(Identifier(login)) for login in present]
     database = await read_database(session)
@@ -111,7 +110,7 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
             break
         await end_sessions(session, logins=present)  # they hold the rows
         changes = [change for change, _ in blocked]
-    if left := await end_all(partial(end_sessions, session, logins=present), until):
+    if left := await end_sessions(session, until - monotonic(), logins=present):
         raise session.error(
             f"sessions do not end, though their logins may no longer enter: {', '.join(left)}; the server ends them "
             "when their statement does: run it again"
@@ -120,13 +119,11 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
         raise blocking
 
 
-async def revoke_memberships(
-    session: Session, memberships: Iterable[tuple[str, str, str]], ours: Collection[str] = ()
-) -> None:
-    """Revoke memberships: all in roles that are ``ours``, and those in others that the administrator may revoke."""
-    for role, member, grantor in memberships:
+async def revoke_memberships(session: Session, roles: Sequence[str], ours: Collection[str] = ()) -> None:
+    """Revoke the memberships of ``roles``: all in those that are ``ours``, and in others that the administrator may."""
+    for role, _, revoke in await session.run(_MEMBERSHIPS, roles):
         try:
-            await session.run(revoke_membership(session, role, member, grantor))
+            await session.run(verbatim(revoke))
         except GrantError:
             if role in ours:
                 raise

@@ -16,8 +16,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from time import monotonic
 from typing import LiteralString
 
 from psycopg.sql import SQL, Identifier
@@ -31,13 +29,12 @@ from .connection import (
     Connector,
     Session,
     Statement,
-    end_all,
     end_sessions,
     verbatim,
 )
-from .logins import MEMBERSHIPS, revoke_memberships
+from .logins import revoke_memberships
 from .object_rights import apply_object_rights
-from .rights import read_logins
+from .rights import REVOKE, read_logins
 
 _AT_ONCE = 500  # how many objects one transaction alters
 _END_SECONDS = 5.0  # for sessions and transactions of others
@@ -179,7 +176,7 @@ async def drop_or_rename(connected_to: Connector, role: str) -> list[str]:
     """
     left = list[str]()
     async with connected_to() as session:
-        await revoke_memberships(session, await session.run(MEMBERSHIPS, [role]))
+        await revoke_memberships(session, [role])
     with suppress(GrantError):  # a lock of others, or what they granted to it
         left = await drop(connected_to, role)
         if not left:
@@ -206,19 +203,14 @@ _POWERFUL: LiteralString = """
 (p.rolname = current_user OR p.rolname >= 'pg_' AND p.rolname < 'pg`' AND p.rolname NOT IN
     ('pg_database_owner', 'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'))
 """
-# Ends a membership. NULL if there is none: a role may have the rights of another one by a third.
-_REVOKE: LiteralString = """
-'REVOKE ' || quote_ident(pg_get_userbyid(roleid)) || ' FROM ' || quote_ident(pg_get_userbyid(member))
-|| CASE WHEN current_setting('server_version_num')::int < 160000 THEN ''
-   ELSE ' GRANTED BY ' || quote_ident(pg_get_userbyid(grantor)) END
-"""
-# Each problem, and the statement that solves it.
+# Each problem, and the statement that solves it. A role may have the rights of another one by a third, without a
+# membership to end.
 _PROBLEMS = SQL(f"""
-SELECT 'open_to_others', pg_get_userbyid(member)::text, {_REVOKE} FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
+SELECT 'open_to_others', pg_get_userbyid(member)::text, {REVOKE} FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
 UNION ALL SELECT 'open_to_others', coalesce(usename, 'a dropped role'), NULL
 FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid WHERE datname = %(database)s AND {CLIENTS}
   AND rolsuper IS DISTINCT FROM true AND coalesce(usename, '') <> ALL (current_user || %(ours)s::name[])
-UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname), {_REVOKE}
+UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname), {REVOKE}
 FROM pg_roles r CROSS JOIN pg_roles p LEFT JOIN pg_auth_members a ON roleid = p.oid AND member = r.oid
 WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
   AND NOT r.rolsuper AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
@@ -254,8 +246,8 @@ async def revoke_excess(session: Session, logins: Mapping[str, Role]) -> list[st
                 await session.run(verbatim(remedy))
         except GrantError:
             refused.append(f"run {remedy} as a superuser")
-    strangers = partial(end_sessions, session, session.names.database, keep=[*present, session.admin])
-    await end_all(strangers, monotonic() + _END_SECONDS)
+    database, keep = session.names.database, [*present, session.admin]
+    await end_sessions(session, _END_SECONDS, database=database, keep=keep)
     return refused
 
 

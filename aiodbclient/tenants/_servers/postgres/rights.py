@@ -33,7 +33,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .. import SHARE_OF_CONNECTIONS
-from .connection import Session, Statement, as_role
+from .connection import Session, Statement, as_role, verbatim
 
 _CONNECTIONS = SQL("""
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -52,9 +52,15 @@ SELECT pg_get_userbyid(datdba), datallowconn,
         GROUP BY 1) AS granted (name, privileges))
 FROM pg_database d WHERE datname = %(database)s AND datconnlimit <> -2
 """)
+# The statement that ends a membership.
+REVOKE: LiteralString = """
+'REVOKE ' || quote_ident(pg_get_userbyid(roleid)) || ' FROM ' || quote_ident(pg_get_userbyid(member))
+|| CASE WHEN current_setting('server_version_num')::int < 160000 THEN ''
+   ELSE ' GRANTED BY ' || quote_ident(pg_get_userbyid(grantor)) END
+"""
 # The memberships in a role, one for each who granted it. See GRANT in PostgreSQL's manual for the options.
-_MEMBERS = SQL("""
-SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
+_MEMBERS = SQL(f"""
+SELECT pg_get_userbyid(member), {REVOKE}, admin_option,
        coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
 FROM pg_roles r LEFT JOIN pg_auth_members m ON roleid = r.oid WHERE rolname = %s
 """)
@@ -119,11 +125,6 @@ async def limit_of(session: Session) -> int:
         return session.limit
     [(connections,)] = await session.run(_CONNECTIONS)
     return max(2, int(connections * SHARE_OF_CONNECTIONS))
-
-
-def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
-    by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
-    return SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by)
 
 
 def grant_membership(session: Session, role: str, login: str, inherits: bool, sets: bool) -> Composed:
@@ -232,10 +233,9 @@ async def role_steps(session: Session, role: str, logins: Sequence[Login], unkno
         if not options or (session.knows_options and options != {wanted}):
             steps.append(GrantStep(grant_membership(session, role, login.name, *wanted)))
     keep = {session.admin, *unknown, *[login.name for login in logins]}
-    for name, grantor, may_admin, *_ in members:
+    for name, revoke, may_admin, *_ in members:
         if not may_admin and name not in keep:
-            revoke = revoke_membership(session, role, name, grantor)
-            steps.append(GrantStep(revoke, [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
+            steps.append(GrantStep(verbatim(revoke), [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
     return steps
 
 
