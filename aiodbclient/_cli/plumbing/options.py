@@ -168,7 +168,10 @@ class Selection:
 class Confirmation:
     """The consent to end something."""
 
-    dry_run: Annotated[bool, option("--dry-run", help="Print what it would do, and change nothing.")] = False
+    dry_run: Annotated[
+        bool,
+        option("--dry-run", help="Print what it would do. It asks no database server, and changes nothing."),
+    ] = False
     most: Annotated[int | None, option("--max", metavar="N", min=0, help="Refuse if more than N are selected.")] = None
     yes: YesOption = False
 

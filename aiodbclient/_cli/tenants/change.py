@@ -86,12 +86,13 @@ async def provision_tenants(
         here = [name for name in wanted if name not in missing]
         context = evolve(context, names={role: here}, missing=missing)
         report = ChangeReport(output, options.verbose, context=context, show=show)
+        works = {name for name, each in context.records[role].items() if each.credential(role)}
         action = "adopt, or create" if adopt else "create"
         if_exists: Literal["adopt", "error"] = "adopt" if adopt else "error"
         return await context.run(
             lambda tenants, names: tenants.provision(names, if_exists=if_exists),
             report,
-            lambda name, _: "keep" if name in on_record else action,
+            lambda name, _: "keep" if name in works else action,
         )
 
 
@@ -111,7 +112,11 @@ async def repair_tenants(
         if going := context.half_removed(context.names[Role.OWNER]):
             context.confirm(_REMOVAL.format(counted(going), context.cluster_names_of(going)), going)
         report = ChangeReport(output, options.verbose, context=context, show=show)
-        return await context.run(lambda tenants, names: tenants.repair(names), report, "repair")
+        return await context.run(
+            lambda tenants, names: tenants.repair(names),
+            report,
+            lambda name, _: "remove" if name in going else "repair, or keep",
+        )
 
 
 @runs
@@ -124,7 +129,7 @@ async def rotate_tenants(
     older_than: Annotated[
         timedelta | None, duration_option("--older-than", "Skip younger credentials, such as 30d.")
     ] = None,
-    force: Annotated[bool, option("--force", help="Revoke previous logins first, and ask before.")] = False,
+    force: Annotated[bool, option("--force", help="Ask, then revoke previous logins first.")] = False,
     show: ShowOption = False,
 ) -> int:
     """Give each tenant a new credential. The previous one works until `revoke-previous`.
@@ -135,11 +140,6 @@ async def rotate_tenants(
     Example: aiodbclient tenants rotate --all --older-than 30d
     """
     async with open_selection(options, selection, roles_of(role), confirmation=confirmation) as context:
-        old = {
-            (each.name, role)
-            for role, each in context.selected
-            if not (is_suspended(each) or is_young(each, role, older_than))
-        }
         if force:
             due = _previous_logins(context, older_than)
             context.confirm(
@@ -151,7 +151,7 @@ async def rotate_tenants(
         return await context.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             report,
-            lambda name, role: "rotate" if (name, role) in old else "keep",
+            "rotate",
         )
 
 
@@ -204,16 +204,16 @@ async def revoke_previous(
     """
     async with open_selection(options, selection, roles_of(role), confirmation=confirmation, destroys=True) as context:
         due = _previous_logins(context, older_than)
-        previous = {(each.name, login.role) for each, login in due}
         sessions = (
             "sessions" if confirmation.yes or confirmation.dry_run or not due else await _count_sessions(context, due)
         )
         context.confirm(f"Revoke the previous logins of {_listed(due)}, and end their {sessions}?", due)
         report = ChangeReport(output, options.verbose, context=context)
+        would = "revoke, or keep" if unused else "revoke"
         return await context.run(
             lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused),
             report,
-            lambda name, role: "revoke" if (name, role) in previous else "keep",
+            lambda name, role: would if context.records[role][name].previous(role) else "keep",
         )
 
 

@@ -7,18 +7,17 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from attrs import evolve, field, frozen
 
-from ...errors import InvalidArgumentError
+from ...errors import DatabaseClientError, InvalidArgumentError
 from ...tenants import Role
 from ...tenants._naming import guard_tenants, names_of
 from ..plumbing.asking import confirm_destructive
 from ..plumbing.files import read_names
 from ..plumbing.opening import admin_login, find_clusters, is_missing, limiter_of, open_client, open_store
 from ..plumbing.options import CLUSTER_VARIABLE, Confirmation, Selection, StoreOptions, TenantOptions
-from ..plumbing.output import Output
 from ..plumbing.printing import note, some
 from ..plumbing.progress import Report, called, follow
 from ..plumbing.records import Entries, Records, read_entries
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from ... import Cluster, DatabaseClient, RateLimiter
     from ...bulk import Run
     from ...tenants import TenantRole, Tenants
+    from ...tenants._operations.loop import ChangeTenants
     from ...tenants._records import TenantRecord
 
 _NO_CONFIRMATION = Confirmation()
@@ -80,12 +80,21 @@ class CommandContext(Records):
     ) -> int:
         """Begin a run for each role that has names, and ``follow`` them; or list what it ``would`` do to each."""
         if self.confirmation.dry_run:
-            return self._preview(report.output, would if callable(would) else lambda *_: would)
+            return await self._preview(begin, report, would if callable(would) else lambda *_: would)
         runs = ((role.value, begin(self.in_role(role), its)) for role, its in self.names.items() if its)
         return await self.follow(runs, report)
 
-    def _preview(self, output: Output, would: Callable[[str, Role], str]) -> int:
-        does = {(name, role): would(name, role) for role, its in self.names.items() for name in its}
+    async def _preview(
+        self, begin: Callable[[Any, list[str]], Run[Any]], report: Report, would: Callable[[str, Role], str]
+    ) -> int:
+        output, does = report.output, dict[tuple[str, Role], str]()
+        for role, its in self.names.items():
+            run = begin(self.in_role(role), its)
+            run.stop()  # it does not begin
+            job = cast("ChangeTenants[Any]", run._job)  # pyright: ignore[reportPrivateUsage]  # of this package
+            await job.read_clock()
+            for name in its:
+                does[name, role] = self._settled(job, name, report) or would(name, role)
         idle = self.wanted if self.missing and not does and self.wanted else ()  # as ``whole`` leaves them out
         others = dict.fromkeys(idle, "nothing: another name fails")
         others |= {name: f"fail: {why}" for name, why in self.missing.items()}
@@ -96,6 +105,16 @@ class CommandContext(Records):
             columns = self.cluster_columns(record.cluster if record else None, as_json=output.as_json)
             rows.append({"name": name, "role": role.value} | columns | {"would": what})
         return self.entries.end(output.preview(rows))
+
+    def _settled(self, job: ChangeTenants[Any], name: str, report: Report) -> str:
+        """What the store shows already: that the name would fail or be kept. Else return an empty text."""
+        if name in self.entries.damaged:
+            return "fail: its record is damaged"
+        try:
+            kept = job.noop_outcome(name, self.records[Role.OWNER].get(name), None)
+        except DatabaseClientError as error:
+            return f"fail: {report.reason(error).removesuffix('; nothing was sent')}"
+        return "" if kept is None else "keep"
 
     def in_role(self, role: Role) -> TenantRole:
         return self.tenants if role is Role.OWNER else self.tenants.role(role)

@@ -75,6 +75,12 @@ class MoveTenants(ChangeTenants[TenantMoved]):
                 engine=Engine.MYSQL,
                 operation="tenants.move",
             )
+        has_adopted = any(each.password is None for each in record.logins)
+        if has_adopted and record.cluster != self._to and record.operation is None:
+            raise RotationPendingError(
+                f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
+                advice="revoke it first",
+            )
         if state is TenantState.MOVING or record.leftover is not None or record.cluster != self._to:
             return None
         return TenantMoved(name=name, action=TenantAction.KEPT, credential=newest(record, Role.OWNER), record=record)
@@ -114,12 +120,6 @@ class _Move:
     async def run(self) -> TenantMoved:
         """Move the tenant, or leave it as it was if that fails before the commit."""
         tenant, target = self._tenant, self._target
-        if any(each.password is None for each in tenant.stored.logins):
-            raise RotationPendingError(
-                f"the tenant {tenant.names.tenant!r} has an adopted login, which would not work elsewhere; nothing was "
-                "changed",
-                advice="revoke it first",
-            )
         versions = [(await each.server.administrator()).version for each in (tenant.cluster, target)]
         old, new = [int(re.split(r"[. ]", version)[0]) for version in versions]
         if new < old:

@@ -110,9 +110,13 @@ class ChangeTenants(TenantJob[DoneT]):
         self._now: datetime | None = None
 
     async def prepare(self) -> int:
-        if self.age is not None:
-            self._now = await self.context.store.now()  # so what another process does during the run is young
+        await self.read_clock()
         return await super().prepare()
+
+    async def read_clock(self) -> None:
+        """Let ages end now, so that what another process does during the run is young."""
+        if self.age is not None:
+            self._now = await self.context.store.now()
 
     def is_young(self, since: datetime) -> bool:
         """Whether ``since`` is less than the age ago."""

@@ -33,19 +33,21 @@ class RotateTenants(ChangeTenants[TenantDone]):
             raise unusable(record, name, role)
         was_rotated = login_at_start not in (None, login.username)  # by another process, meanwhile
         is_young = self.is_young(login.created) and not _is_unfinished(record, role, OperationKind.ROTATE)
-        is_settled = record.state(role) is TenantState.SUSPENDED or was_rotated or is_young
-        return done(TenantAction.KEPT, record, role) if is_settled else None
+        if record.state(role) is TenantState.SUSPENDED or was_rotated or is_young:
+            return done(TenantAction.KEPT, record, role)
+        is_revoked = record.previous(role) is None or _is_unfinished(record, role, OperationKind.REVOKE)
+        if not (is_revoked or self._force):
+            raise RotationPendingError(
+                f"the tenant {name!r} has a previous credential that is not revoked: rotating again would revoke it "
+                "while programs may still use it",
+                advice="revoke it first, or pass force=True",
+            )
+        return None
 
     async def change(self, tenant: Tenant) -> TenantDone:
         role = tenant.role
         await tenant.drop_unfinished_logins()  # of an earlier process
         if tenant.stored.previous(role) is not None:
-            if not self._force:
-                raise RotationPendingError(
-                    f"the tenant {tenant.names.tenant!r} has a previous credential that is not revoked: rotating "
-                    "again would revoke it while programs may still use it",
-                    advice="revoke it first, or pass force=True",
-                )
             await tenant.finish(await tenant.revoke_previous(role), release=False)
         [login] = tenant.next_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
