@@ -28,7 +28,7 @@ def dsn(
 ) -> str:
     """Return the DSN of ``username`` on a cluster of ``engine``, as ``Connection.uri_for`` does."""
     if engine is None or engine not in CAPABILITIES:
-        raise _unknown(engine)
+        raise InvalidArgumentError(f"no DSN is known for the engine {engine!r}; build it from host and port")
     if not CAPABILITIES[engine].users:
         raise UnsupportedOperationError(f"uri_for: {engine} clusters have no users", engine=engine, operation="uri_for")
     if not host:
@@ -65,9 +65,7 @@ def dsn(
         return f"mysql://{login}@{address}/{path}{_query(options)}"
     if engine == Engine.OPENSEARCH or is_registry:
         return f"{'http' if ssl is False else 'https'}://{login}@{address}"
-    if engine == Engine.MONGODB:
-        return _mongodb(login, host, address, path or "admin", _split(uri), ssl=ssl, protocol=protocol, ca_file=ca_file)
-    raise _unknown(engine)
+    return _mongodb(login, host, address, path or "admin", _split(uri), ssl=ssl, protocol=protocol, ca_file=ca_file)
 
 
 def is_host(text: str | None) -> bool:
@@ -107,10 +105,6 @@ def mysql_parts(url: str) -> SplitResult | None:
     except ValueError:  # its message may quote the password
         pass
     return None
-
-
-def _unknown(engine: str | None) -> InvalidArgumentError:
-    return InvalidArgumentError(f"no DSN is known for the engine {engine!r}; build it from host and port")
 
 
 def _mongodb(

@@ -106,14 +106,9 @@ def check_settings(body: Body) -> None:
 _SETTINGS = (("mysql_settings", MySQLSettings), ("readonly", bool), ("settings", UserSettings))
 
 
-def _check_all(argument: str, values: object, kind: type) -> None:
-    if values is None:
-        return
-    if (
-        isinstance(values, str)
-        or not isinstance(values, Sequence)
-        or not all(isinstance(each, kind) for each in values)
-    ):
+def _check_all(argument: str, values: Any, kind: type) -> None:
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if values is not None and not (is_list and all(isinstance(each, kind) for each in values)):
         raise InvalidArgumentError(
             f"{argument} must be a list of {kind.__name__}, not {shown(values)}; nothing was sent"
         )

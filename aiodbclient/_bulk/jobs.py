@@ -26,6 +26,7 @@ from .._http.operations import (
     UPDATE_USER,
     Operation,
 )
+from .._http.pages import ListedT
 from .._http.resets import reset_auth, with_password
 from .._http.retry import with_message
 from .._json import UserChange, check_settings, encode
@@ -71,6 +72,12 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
                 await self.cluster.check_exists(self.listing)
                 self._cluster_exists = True
         return capabilities_of(engine).concurrent_user_writes
+
+    async def read_list(self, operation: Operation, model: type[ListedT]) -> list[ListedT] | None:
+        """Read what exists. None: it cannot be read, and each create shows whether its name is taken, or why not."""
+        with suppress(UnsupportedOperationError, PermissionDeniedError):
+            return await send_until_readable(partial(self.cluster.list, operation, model), self.retry)
+        return None
 
     def failed(self, name: str, error: Exception, tries: int) -> Failed:
         return Failed(name=name, error=error, tries=tries)
@@ -152,9 +159,8 @@ class ProvisionUsers(UserJob[UserDone]):
     async def prepare(self) -> int:
         """Read which users exist."""
         at_a_time = await super().prepare()
-        # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
-        with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await send_until_readable(partial(self.cluster.list, LIST_USERS, User), self.retry)
+        existing = await self.read_list(LIST_USERS, User)
+        if existing is not None:
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self.returns_passwords = any(user.password is not None for user in existing)
@@ -264,10 +270,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
     async def prepare(self) -> int:
         """Read which databases exist."""
         at_a_time = await super().prepare()
-        # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
-        with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await send_until_readable(partial(self.cluster.list, LIST_DBS, Database), self.retry)
-            self._existing = frozenset(db.name for db in existing)
+        self._existing = frozenset(db.name for db in await self.read_list(LIST_DBS, Database) or ())
         return at_a_time
 
     async def do(self, spec: str, stats: RequestStats) -> DatabaseDone:

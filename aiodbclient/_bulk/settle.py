@@ -66,7 +66,8 @@ async def create_and_settle(create: Request[T], read: Request[T], retry: RetryPo
     if answer_was_lost(failure):
         return True, await _settle(create, read, failure, retry)
     if isinstance(failure, REFUSED) and not failure.may_have_applied:
-        return False, await _find_theirs(read, failure, retry)
+        seconds = FRESH if isinstance(failure, NameTakenError) else 0.0  # 0: read it once
+        return False, await _await_visible(read, failure, retry, seconds)
     raise failure
 
 
@@ -106,7 +107,7 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
             try:
                 return await create()
             except REFUSED as refusal:
-                return await _await_visible(read, refusal, retry)
+                return await _await_visible(read, refusal, retry, FRESH)
             except DatabaseClientError as error:
                 if not answer_was_lost(error):
                     raise
@@ -116,19 +117,9 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
     raise unsettled(lost, "it is unknown whether it was created")
 
 
-async def _find_theirs(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
-    """Rule 2: read what existed before our create, or raise ``refusal`` if nothing did."""
-    if isinstance(refusal, NameTakenError):
-        return await _await_visible(read, refusal, retry)
-    try:
-        return await send_until_readable(read, retry)
-    except NotFoundError:
-        raise refusal from None
-
-
-async def _await_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
-    """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
-    seen = await poll(lambda: none_if_not_found(send_until_readable(read, retry)), FRESH, first=FIRST_POLL)
+async def _await_visible(read: Request[T], refusal: APIError, retry: RetryPolicy, seconds: float) -> T:
+    """Read the name until it is visible. Raise ``refusal`` after some seconds."""
+    seen = await poll(lambda: none_if_not_found(send_until_readable(read, retry)), seconds, first=FIRST_POLL)
     if seen is None:
         raise refusal
     return seen
