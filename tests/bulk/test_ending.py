@@ -185,25 +185,23 @@ async def test_iterator_that_raises_once(sandbox: Sandbox, pg: Cluster) -> None:
     assert requests(sandbox, "users.create") == 2
 
 
-async def test_iterable_that_raises_stop_async_iteration(pg: Cluster) -> None:
+@pytest.mark.parametrize(
+    ("raised", "error", "text"),
+    [
+        (StopAsyncIteration, RuntimeError, "raised StopAsyncIteration"),
+        (asyncio.CancelledError, errors.DatabaseClientError, "was cancelled"),  # as after it awaited its producer
+    ],
+)
+async def test_iterable_that_raises_what_ends_loops(
+    pg: Cluster, raised: type[BaseException], error: type[Exception], text: str
+) -> None:
     """The run does not end as if these were all names."""
 
     def specs() -> Iterator[str]:
         yield "a"
-        raise StopAsyncIteration
+        raise raised
 
-    with pytest.raises(RuntimeError, match="raised StopAsyncIteration"):
-        await pg.users.provision(specs())
-
-
-async def test_iterable_that_is_cancelled(pg: Cluster) -> None:
-    """As after it awaited a cancelled producer: the run does not end as if these were all names."""
-
-    async def specs() -> AsyncIterator[str]:
-        yield "a"
-        raise asyncio.CancelledError
-
-    with pytest.raises(errors.DatabaseClientError, match="was cancelled"):
+    with pytest.raises(error, match=text):
         await pg.users.provision(specs())
     assert {user.name for user in await pg.users.list()} == {"doadmin", "a"}
 
