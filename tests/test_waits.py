@@ -163,31 +163,28 @@ async def test_mongodb_slot_gets_rest_of_max_wait(server: Server, make_client: M
         await asyncio.wait_for(second, HANG)  # it fails at once
 
 
-async def test_max_wait_bounds_mongodb_turn(server: Server, make_client: MakeClient) -> None:
-    """``max_wait`` bounds the wait for another user write, which takes no slot."""
-    limiter = RateLimiter([Window(10, 60.0)])
+@pytest.mark.parametrize(
+    ("holder", "window", "max_wait", "cause"),
+    [
+        ((CLUSTER, "mongodb"), Window(10, 60.0), 0.05, "another user write"),  # which takes no slot
+        ((OTHER, "pg"), Window(1, 0.05), 0.3, "the rate limit has no slot"),  # all of them are in flight
+    ],
+    ids=["turn", "slot"],
+)
+async def test_max_wait_error_names_its_cause(
+    holder: tuple[str, str], window: Window, max_wait: float, cause: str, server: Server, make_client: MakeClient
+) -> None:
+    limiter = RateLimiter([window])
     client = make_client(rate_limiter=limiter)
-    gate, first = await begin_create(server, client)
+    gate, first = await begin_create(server, client, *holder)
 
-    with pytest.raises(errors.MaxWaitError, match=r"another user write.*it was not sent"):
-        await client.with_options(max_wait=0.05).cluster(CLUSTER, engine="mongodb").users.create("b")
+    with pytest.raises(errors.MaxWaitError, match=rf"{cause}.*it was not sent"):
+        await client.with_options(max_wait=max_wait).cluster(CLUSTER, engine="mongodb").users.create("b")
 
+    assert limiter.snapshot().in_flight == 1
     gate.open.set()
     await first
     assert len(server.requests) == 1
-    assert (limiter.snapshot().used, limiter.snapshot().in_flight) == ((1,), 0)
-
-
-async def test_mongodb_slot_wait_names_its_cause(server: Server, make_client: MakeClient) -> None:
-    """If all slots are in flight until ``max_wait`` ends, the error blames no other user write."""
-    client = make_client(rate_limiter=RateLimiter([Window(1, 0.05)]))
-    gate, first = await begin_create(server, client, OTHER, "pg")
-
-    with pytest.raises(errors.MaxWaitError, match=r"the rate limit has no slot.*it was not sent"):
-        await client.with_options(max_wait=0.3).cluster(CLUSTER, engine="mongodb").users.create("b")
-
-    gate.open.set()
-    await first
 
 
 async def test_engine_error_own_object(server: Server, make_cluster: MakeCluster) -> None:

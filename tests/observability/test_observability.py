@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -86,20 +86,16 @@ async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
     return users_seen
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-async def test_a_client_of_an_instrumented_process(traces: Traces, sandbox: Sandbox, is_first: bool) -> None:
-    """The client may be older than the instrumentation."""
-    client = a_client(sandbox) if is_first else None
-    with instrumented(traces):
-        async with client or a_client(sandbox) as client:
-            users = await use(client, sandbox)
-    check(traces, sandbox, users)
-
-
-async def test_borrowed_session_with_trace_config(traces: Traces, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("which", ["older", "newer", "borrowed session"])
+async def test_a_client_of_an_instrumented_process(traces: Traces, sandbox: Sandbox, which: str) -> None:
+    """The client may be older than the instrumentation, or have a session with a trace config of its own."""
     config = create_trace_config(tracer_provider=traces.provider)
-    async with aiohttp.ClientSession(trace_configs=[config]) as session, a_client(sandbox, session) as client:
-        users = await use(client, sandbox)
+    async with aiohttp.ClientSession(trace_configs=[config]) as session:
+        is_borrowed = which == "borrowed session"
+        older = a_client(sandbox, session if is_borrowed else None) if which != "newer" else None
+        with nullcontext() if is_borrowed else instrumented(traces):
+            async with older or a_client(sandbox) as client:
+                users = await use(client, sandbox)
     check(traces, sandbox, users)
 
 
