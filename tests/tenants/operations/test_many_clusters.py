@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient import Cluster, DatabaseClient
+from aiodbclient import Cluster
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import (
@@ -37,21 +37,13 @@ from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFound
 from ...sweeping import sweep
 from ..clients import client_of
 from ..conftest import present
+from ..moves import Two
+from ..own_stores import HookedStore
 from ..store_contract import a_record, begun, keep, put
 
-_used = iter(range(10**6))
 
-
-@frozen
-class Fleet:
-    """A sandbox with two clusters, and a store."""
-
-    sandbox: Sandbox
-    client: DatabaseClient
-    store: SQLiteStore
-    a: Cluster
-    b: Cluster
-    prefix: str
+class Fleet(Two):
+    """Two clusters, of which tenants may have one."""
 
     def tenants(self, *clusters: Cluster, **options: Any) -> Tenants:
         return Tenants(clusters, options.pop("store", self.store), **({"prefix": self.prefix} | options))
@@ -73,9 +65,9 @@ class Fleet:
 @pytest.fixture
 async def fleet(two_clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Fleet]:
     sandbox, *ids = two_clusters
-    async with client_of(sandbox, max_tries=2) as client, SQLiteStore(tmp_path / "tenants.db") as store:
-        a, b = map(client.cluster, ids)
-        yield Fleet(sandbox, client, store, a, b, f"f{next(_used)}_")
+    path = tmp_path / "tenants.db"
+    async with client_of(sandbox, max_tries=2) as client, HookedStore(path) as store:
+        yield Fleet(sandbox, client, store, path, *map(client.cluster, ids))
         sandbox.faults.clear()
         sweep(sandbox)
 
@@ -103,7 +95,7 @@ def names(count: int, letter: str = "t") -> list[str]:
 
 
 async def test_new_tenants_fill_the_emptiest_cluster(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
 
     made = await outcomes_of(fleet.tenants(a, max_tenants=4).provision(names(6)))
 
@@ -128,7 +120,7 @@ async def test_new_tenants_fill_the_emptiest_cluster(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("if_exists", ["error", "adopt"])
 async def test_name_of_another_cluster_is_refused(fleet: Fleet, tmp_path: Path, if_exists: Any) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     for name in ("n1", "n2"):
         await fleet.tenants(a, b).ensure(name)
     before = [await fleet.databases(each) for each in (a, b)]
@@ -226,7 +218,7 @@ class Memory:
 
 
 async def test_caller_chooses_the_cluster(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     seen = list[tuple[str, Sequence[ClusterCapacity]]]()
 
     async def place(name: str, capacities: Sequence[ClusterCapacity]) -> Cluster | str:
@@ -250,7 +242,7 @@ async def test_caller_chooses_the_cluster(fleet: Fleet) -> None:
 
 
 async def test_unfinished_tenant_stays_on_its_cluster(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
 
     with pytest.raises(RuntimeError):
         await fleet.tenants(a, b, choose_cluster=to(b), setup=fail).ensure("alpha")
@@ -265,7 +257,7 @@ async def test_unfinished_tenant_stays_on_its_cluster(fleet: Fleet) -> None:
 @pytest.mark.parametrize("crashes", [False, True])
 async def test_new_tenant_placed_again_when_unreachable(fleet: Fleet, crashes: bool) -> None:
     """What its first cluster has of it is reported, and dropped by ``repair`` when that cluster is back."""
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
 
     with pytest.raises(RuntimeError):
         await fleet.tenants(a, b, choose_cluster=to(b), setup=fail).ensure("alpha")
@@ -291,7 +283,7 @@ async def test_new_tenant_placed_again_when_unreachable(fleet: Fleet, crashes: b
 
 
 async def test_failed_or_removed_tenant_frees_capacity(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     for cluster in (a, b):
         await cluster.users.create(f"{fleet.prefix}taken")
     tenants = fleet.tenants(a, b, max_tenants=1)
@@ -307,7 +299,7 @@ async def test_failed_or_removed_tenant_frees_capacity(fleet: Fleet) -> None:
 
 async def test_all_operations_read_each_cluster_once(fleet: Fleet) -> None:
     """And send no other request."""
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     before = len(fleet.sandbox.requests)
     tenants = fleet.tenants(a, b)
     await outcomes_of(tenants.provision(names(6)))
@@ -335,7 +327,7 @@ async def test_all_operations_read_each_cluster_once(fleet: Fleet) -> None:
 
 
 async def test_unreachable_cluster_fails_its_own_tenants_only(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     await outcomes_of(fleet.tenants(a, b).provision(names(12)))
     where = await fleet.on_record()
     fleet.sandbox.faults.add(cluster=b.id, status=503)
@@ -351,7 +343,7 @@ async def test_unreachable_cluster_fails_its_own_tenants_only(fleet: Fleet) -> N
 
 
 async def test_damaged_or_foreign_records_end_no_operation(fleet: Fleet, tmp_path: Path) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     tenants = fleet.tenants(a)
     for name in ("m1", "m2", "damaged"):
         await tenants.ensure(name)
@@ -399,14 +391,14 @@ async def test_damaged_or_foreign_records_end_no_operation(fleet: Fleet, tmp_pat
 
 
 async def test_clusters_of_two_engines_are_refused(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.client.cluster(await fleet.sandbox.add_cluster("mysql"))
+    a, b = fleet.old, fleet.client.cluster(await fleet.sandbox.add_cluster("mysql"))
     known = [fleet.client.cluster(a.id, "pg"), fleet.client.cluster(b.id, "mysql")]
     with pytest.raises(InvalidArgumentError, match=f"of one engine, and {a.id} is pg and {b.id} is mysql"):
         fleet.tenants(*known)
 
 
 async def test_invalid_arguments_are_named(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
+    a, b = fleet.old, fleet.new
     wrong: list[tuple[Any, dict[str, Any], str]] = [
         ([], {}, "or a list of those"),
         ([a, "b"], {}, "or a list of those"),

@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: the contract of stores, and its own features."""
+"""The store in PostgreSQL: the contract of stores, its own features, and what it reads of a connection string."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import PostgresStore, Store
+from aiodbclient.tenants._libpq import one_line, options_of
 from aiodbclient.tenants._stores import postgres as module
 from aiodbclient.tenants.errors import StoreError
 
@@ -144,16 +145,6 @@ async def test_role_needs_no_right_to_create_tables(postgres: str, table: str) -
 
 
 async def test_errors_show_no_secret(postgres: str, table: str) -> None:
-    for dsn in (
-        "postgresql://me:hunter2%zz@127.0.0.1/x",
-        "user=me password='hunter2",
-        "host='a b' password=hunter2",
-        "host=\ud800 password=hunter2",
-        "postgresql://me:hunter2@\ud800/x",
-    ):
-        with pytest.raises(InvalidArgumentError, match="not a connection string of PostgreSQL") as refused:
-            await PostgresStore(dsn).__aenter__()
-        assert leaks(refused.value, "hunter2") == []
     store = PostgresStore(make_conninfo(postgres, password="hunter2"), table)
     with pytest.raises(StoreError, match="password authentication failed") as failed:
         await store.__aenter__()
@@ -277,3 +268,66 @@ async def test_planted_function_is_not_called(planted: Planted) -> None:
     with psycopg.connect(planted.dsn(planted.tenant)) as tenant:
         for table in (f"{planted.app}.aiodbclient_credentials", "public.stolen"):
             assert tenant.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:hunter2@db.example:5433/alpha?sslmode=require",
+        "postgresql://a:h%40u%2Fn@db.example/x",
+        "host=db.example password=hunt@er/2",
+        "postgresql://me:hunter2@db.example/a%40b",
+        "host=@socket",  # an abstract socket
+        "host=@socket dbname=a@b password=postgres://",
+        "postgresql://%40socket/x",
+        "postgresql:///x?host=@socket",
+        "postgresql://me:h?r@db.example/x",
+        "postgresql://h/a%40b?password=a@b",
+        "host=db.example,/run/postgresql,@socket",
+        "host=a,b port=5432,5433",
+        "dbname=alpha",
+        "",
+    ],
+)
+def test_connection_string_is_read_as_by_libpq(dsn: str) -> None:
+    assert options_of(dsn, "admin") == conninfo_to_dict(dsn)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:hun@ter2@db.example/alpha",  # the host would be ter2@db.example
+        "postgresql://me:hun/ter2@db.example/alpha",  # the port would be hun
+        "postgresql://db.example:hunter2/alpha",
+        "postgresql://me:hun@@ter2@db.example/alpha",  # an abstract socket
+        "postgresql://me:hun@ter2,@db.example/alpha",  # the second of two hosts
+        "postgresql://me:hun@ter2:1,@db.example/alpha",
+        "postgresql://me:hun@ter/2@db.example/alpha",  # the database would be 2@db.example/alpha
+        "postgresql://me:hun@ter/%32@db.example/alpha",  # the same, with a part that libpq decodes
+        "postgresql://me:hun@@ter%32@db.example/alpha",
+        "postgres://me:5432/hunter2@db.example/alpha",  # the host would be me
+        "postgresql://me:hunter2@[db.example/alpha",
+        "mysql://me:hunter2@db.example/alpha",
+        "hunter2",
+        "postgresql://me:hunter2@a..b/alpha",
+        f"postgresql://me:hunter2@{'a' * 70}.example/alpha",
+        "host=db.example,a..b password=hunter2",
+        "host=db\0.example password=hunter2",
+        "postgresql://me:hunter2%zz@127.0.0.1/x",
+        "user=me password='hunter2",
+        "host='a b' password=hunter2",
+        "host=\ud800 password=hunter2",
+        "postgresql://me:hunter2@\ud800/x",
+    ],
+)
+async def test_invalid_connection_string_is_refused_and_not_quoted(dsn: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="store is not a connection string of PostgreSQL") as refused:
+        await PostgresStore(dsn).__aenter__()
+    assert refused.value.__cause__ is None
+    assert leaks(refused.value, "hunter2", "ter2") == []
+
+
+def test_libpq_message_becomes_one_line() -> None:
+    refused = psycopg.OperationalError("connection refused\n\tIs the server running?\n")
+    assert one_line(refused) == "connection refused Is the server running?"
+    assert one_line(psycopg.OperationalError()) == "OperationalError"
