@@ -28,7 +28,7 @@ from aiodbclient.tenants.errors import GrantError
 
 from ...proc import command_lines
 from ...thorough import first_of
-from ...waiting import until
+from ...waiting import HANG, settle, until
 from ..conftest import only, present
 from ..leaks import leaks
 from ..moves import Two
@@ -223,6 +223,20 @@ async def test_large_row_is_named(tmp_path: Path) -> None:
         GrantError, match=r'table "t" failed \(a row is too large to be copied: make its values smaller'
     ):
         await run_program([str(program)], {})
+
+
+async def test_cancelled_program_is_killed(tmp_path: Path) -> None:
+    program = tmp_path / "pg_dump"
+    program.write_text("#!/bin/sh\nsleep 100")
+    program.chmod(0o755)
+    running = asyncio.ensure_future(run_program([str(program)], {}))
+    await until(lambda: command_lines(str(program)))
+    await settle()  # it reads what the program reports
+    running.cancel()
+    async with asyncio.timeout(HANG):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert not command_lines(str(program))
 
 
 async def test_cancelled_move_leaves_no_program(

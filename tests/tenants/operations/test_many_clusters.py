@@ -64,10 +64,10 @@ class Fleet(Two):
 
 @pytest.fixture
 async def fleet(two_clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Fleet]:
-    sandbox, *ids = two_clusters
+    sandbox, old, new = two_clusters
     path = tmp_path / "tenants.db"
     async with client_of(sandbox, max_tries=2) as client, HookedStore(path) as store:
-        yield Fleet(sandbox, client, store, path, *map(client.cluster, ids))
+        yield Fleet(sandbox, client, store, path, client.cluster(old), client.cluster(new))
         sandbox.faults.clear()
         sweep(sandbox)
 

@@ -216,14 +216,14 @@ async def test_each_exception_fails_one_tenant(six: Place) -> None:
 
 async def test_each_calls_few_at_a_time_until_stopped(six: Place) -> None:
     """The calls in progress then finish."""
-    begun, running, most = list[str](), 0, 0
+    begun, running, most, stopped = list[str](), 0, 0, asyncio.Event()
 
     async def work(credential: Credential) -> str:
         nonlocal running, most
         begun.append(credential.name)
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.05)
+        await (asyncio.sleep(0.05) if credential.name == begun[0] else stopped.wait())
         running -= 1
         return "done"
 
@@ -232,6 +232,7 @@ async def test_each_calls_few_at_a_time_until_stopped(six: Place) -> None:
     async for outcome in run:
         outcomes.append(outcome)
         run.stop()
+        asyncio.get_running_loop().call_later(0.05, stopped.set)
     assert {each.name: each.value for each in outcomes} == dict.fromkeys(begun, "done")
     assert (most, len(begun) < 6) == (2, True)
 
