@@ -125,6 +125,16 @@ async def test_refused_option_fails_tenant(place: Place, options: dict[str, Any]
     assert (await only(place.tenants().check(["alpha"]))).problems == ()
 
 
+async def test_next_call_sets_other_settings(place: Place) -> None:
+    """A creation that failed after the database was opened has set those of the first call."""
+    with pytest.raises(GrantError, match='extension "no_such" is not available'):
+        await place.tenants(extensions=["no_such"]).ensure("alpha")
+    with pytest.raises(GrantError, match='unrecognized configuration parameter "no_such"'):
+        await place.tenants(settings={"no_such": "1"}).ensure("alpha")
+    credential = await place.tenants(settings={"work_mem": "5MB"}).ensure("alpha")
+    assert await ask(credential, "SHOW work_mem") == [("5MB",)]
+
+
 HOSTILE = ["'; DROP ROLE nobody; --", "\\'", "%s %(x)s {}", 'a"b', "two\nlines", "$$x$$", "", "é", "a=b"]
 
 

@@ -149,9 +149,10 @@ async def create(session: Session, source: str = "template0") -> bool:
 
 
 async def open_new(session: Session) -> bool:
-    """Give a closed database of the administrator its owner role, and open it. Return whether it is the tenant's."""
+    """Give a database that no login may enter yet its rights and settings. Return whether it is the tenant's."""
     database = await read_database(session) or await need_database(session)
-    if database.is_ours and database.owner == session.admin and not database.connections:
+    may_enter = database.connections and database.privileges.keys() - {session.names.owner}
+    if database.is_ours and database.owner == session.admin and not may_enter:
         await apply_database_rights(session, {})
     return database.is_ours
 
