@@ -147,6 +147,19 @@ def test_failed_move_is_one_sentence(many: Command, programs: None) -> None:
     assert many("tenants", "check").out == "1 checked: all well\n"
 
 
+def test_renamed_role_is_not_called_gone(many: Command) -> None:
+    """Who restored the database from a backup would lose what was written since."""
+    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
+    [login] = [each["username"] for each in many("tenants", "list", "-o", "json").objects()]
+    owner = f"{login.rpartition('_')[0]}_owner"
+    as_superuser(many, "east", f"ALTER ROLE {owner} RENAME TO moved_away")
+    checked = many("tenants", "check")
+    assert (checked.code, "moved_away may create in it" in checked.out) == (5, True), checked
+    assert "the tenant's role was renamed. Find out which, and rename it back\n" in checked.err
+    as_superuser(many, "east", f"ALTER ROLE moved_away RENAME TO {owner}")
+    assert many("tenants", "check").out == "1 checked: all well\n"
+
+
 def test_removal_names_what_it_leaves(many: Command) -> None:
     """A copy that the administrator made stays, with its rows."""
     assert many("tenants", "provision", "a", "--cluster", "east").code == 0

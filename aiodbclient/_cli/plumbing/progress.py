@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attrs import define, field
 
+from ..._bulk.outcomes import Failed
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from ...tenants.errors import StoreError
 from .failures import Exit, code_of, is_down, message_of
@@ -24,7 +25,7 @@ from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
     from ... import RateLimiter
-    from ...bulk import Action, Failed, Run
+    from ...bulk import Action, Run
 
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
 _SILENT = 10.0  # s without an outcome, after which the time left is no estimate
@@ -101,8 +102,6 @@ async def follow(
     missing: Mapping[str, str] = {},
 ) -> int:
     """Do runs one after the other, each for a role, over ``names`` with their roles."""
-    from ...bulk import Failed
-
     bar = Bar(len(missing) + len(names), limiter)
     work = _Work([*missing, *names], report, bar)
     bar.where = lambda: report.where(work.left)
@@ -209,10 +208,14 @@ class _Work:
             if self.counts or (self.error is None and not self.stopped):
                 summary = self.report.summary(self.counts)
                 note(summary) if self.report.runs_programs else write(f"{summary}\n")
-        for hint in self.report.hints(self.failed):
-            note(hint)
+        failed = self.failed
         if self.error is not None:
             note(self.report.reason(self.error) + (f"; {self._how_far(unfinished)}" if self.ended else ""))
+            if isinstance(self.error, NameTakenError):  # the store is empty, and others have these names
+                failed = [(Failed(name=name, error=self.error), "") for name in self.names]
+        for hint in self.report.hints(failed):
+            note(hint)
+        if self.error is not None:
             code = code_of(self.error)
             is_answer = code is not Exit.SOME_FAILED or isinstance(self.error, NameTakenError)
             return code if is_answer else Exit.UNUSABLE

@@ -276,6 +276,11 @@ def _what_helps(context: CommandContext, name: str, problems: Sequence[Problem])
         )
     if "run " in found.get("database_missing", ""):
         return ("its database has another name, or no right of the tenant. Run what the problem says, and check again",)
+    if " may create in it" in found.get("database_missing", ""):
+        return (
+            "the database belongs to another role: databases were exchanged, or the tenant's role was renamed. Find "
+            "out which, and rename it back",
+        )
     if "database_missing" in found:
         return (
             "the database is gone. Is it on a cluster that you did not name? Add it with `--cluster`. Otherwise "
