@@ -55,8 +55,8 @@ class SQLiteStore(BaseStore):
 
     The claims of a process that dies are free when their leases expire, by the machine's clock.
 
-    The file, and SQLite's journal beside it, must belong to the user of this process, or to root, because their owner can
-    read the credentials.
+    The file, and SQLite's journal beside it, must belong to the user of this process, or to root, because their owner
+    can read the credentials.
 
     Do not put the file on a network file system, because SQLite cannot rely on its locks. After a fork the child must
     open its own store.

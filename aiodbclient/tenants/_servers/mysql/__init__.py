@@ -200,7 +200,9 @@ class MySQLSteps(TenantSteps):
         async with self._server.schema(self._tenant) as schema:
             if not await schemas.exists(schema):  # GRANT takes any name
                 raise schema.error(f"the database {schema.name!r} does not exist")
-            await accounts.create_login(schema, login, password, rights.RIGHTS[role])
+            limits = accounts.LIMITS.format(schema.most)
+            await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
+            await rights.set_rights(schema, login, rights.RIGHTS[role])
 
     async def end_logins(self, ending: Collection[str], /) -> None:
         await self._release_views(ending)  # before, so that they work all the time
@@ -235,7 +237,9 @@ class MySQLSteps(TenantSteps):
             ours = [each.login for each in existing.values() if each.is_ours and not each.is_locked]
             working = [login for login in ours if login in wanted]
             for login in working:
-                await accounts.restore_login(schema, login, wanted[login])
+                await rights.set_rights(schema, login, rights.RIGHTS[wanted[login]])
+                limits = accounts.LIMITS.format(schema.most)
+                await schema.run(f"ALTER USER %s@'%%' {limits} ACCOUNT UNLOCK", login)
             await _end_access(schema, existing)
             await kill.end_elsewhere(schema, working)
             await schemas.release_views(schema, [login for login in existing if login not in wanted])

@@ -13,14 +13,11 @@ from collections.abc import Collection
 
 from attrs import frozen
 
-from ...._masking import Secret
 from ....errors import ConflictError
-from ..._naming import Role
 from ...errors import GrantError
 from .connection import Schema
-from .rights import RIGHTS, set_rights
 
-_OPTIONS = (
+LIMITS = (
     "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS {} "
     "PASSWORD REQUIRE CURRENT"
 )
@@ -65,16 +62,3 @@ async def check_adoption(schema: Schema, login: str) -> None:
         except GrantError as refused:
             reason = f"the administrator may not alter it ({refused})"
     raise ConflictError(f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409)
-
-
-async def create_login(schema: Schema, login: str, password: Secret, wanted: frozenset[str]) -> None:
-    """Create an account with the rights ``wanted``."""
-    limits = _OPTIONS.format(schema.most)
-    await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
-    await set_rights(schema, login, wanted)
-
-
-async def restore_login(schema: Schema, login: str, role: Role) -> None:
-    """Set the rights and limits of a login, and unlock it. Its password stays."""
-    await set_rights(schema, login, RIGHTS[role])
-    await schema.run(f"ALTER USER %s@'%%' {_OPTIONS.format(schema.most)} ACCOUNT UNLOCK", login)
