@@ -114,20 +114,10 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 
     async def reset(self, cluster: ClusterContext, spec: NewUser) -> User:
         """Give the user a new password, and return the user with the valid one."""
-        unreadable = False
-
-        async def reset() -> User:
-            nonlocal unreadable
-            if unreadable:  # the server may perform that reset after its answer, and this one has to be the last
-                await self.cluster.transport.sleep(max(settle.PERFORMED, 2 * self.retry.base_delay))
-            try:
-                return await reset_auth(cluster, spec.name, spec.mysql_settings)
-            except InvalidResponseError:
-                unreadable = True
-                raise
-
-        user = await send_until_readable(reset, self.retry)
-        user = await self.read_password(cluster, user)
+        # The server may perform a reset after its unreadable answer, and the one that is read has to be the last.
+        pause = max(settle.PERFORMED, 2 * self.retry.base_delay)
+        reset = partial(reset_auth, cluster, spec.name, spec.mysql_settings)
+        user = await self.read_password(cluster, await send_until_readable(reset, self.retry, pause))
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not return the new one: "
@@ -140,8 +130,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         """Return ``user`` with its password, or as it was if the API returns none."""
         if not self.returns_passwords:
             return user
-        read = partial(cluster.call, GET_USER, user.name, User)
-        return await with_password(user, read, settle.FRESH, first=settle.FIRST_POLL)
+        return await with_password(cluster, user, settle.FRESH, first=settle.FIRST_POLL)
 
 
 class ProvisionUsers(UserJob[UserDone]):

@@ -71,8 +71,8 @@ async def create_and_settle(create: Request[T], read: Request[T], retry: RetryPo
     raise failure
 
 
-async def send_until_readable(request: Request[T], retry: RetryPolicy) -> T:
-    """Send a request, and repeat it while its answer is unreadable (InvalidResponseError)."""
+async def send_until_readable(request: Request[T], retry: RetryPolicy, pause: float = 0.0) -> T:
+    """Send a request, and repeat it after a ``pause`` or longer while its answer is unreadable."""
     waits, applied, left = retry_waits(retry), False, retry.max_tries
     while True:
         try:
@@ -83,7 +83,7 @@ async def send_until_readable(request: Request[T], retry: RetryPolicy) -> T:
                 failure = error
                 break
             applied |= error.may_have_applied
-            wait = next_wait(waits, None)
+            wait = next_wait(waits, pause)
         await asyncio.sleep(wait)
     raise unsettled(failure, "an earlier answer was unreadable; the last try") if applied else failure
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 
 from attrs import evolve
 
@@ -15,7 +13,6 @@ from ..errors import DatabaseClientError
 from ..models import MySQLSettings, User
 from .context import ClusterContext
 from .operations import GET_USER, RESET_AUTH
-from .response import Response
 from .retry import was_lost
 
 _LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
@@ -26,13 +23,8 @@ async def reset_auth(context: ClusterContext, name: str, mysql_settings: MySQLSe
     """Give a user a new password, as ``UsersAPI.reset_auth`` says."""
     response = await context.send(RESET_AUTH, name, UserChange(mysql_settings=mysql_settings))
     user = response.read(User)
-    if was_lost(response.earlier) and user.password is not None:
-        return await _read_back(context, user, response)
-    return user
-
-
-async def _read_back(context: ClusterContext, user: User, response: Response) -> User:
-    """Return ``user`` with the password that counts after two resets, of which one lost its answer."""
+    if user.password is None or not was_lost(response.earlier):
+        return user
     # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
     # noticed.
     options, delay = response.call.options, response.call.options.retry.base_delay
@@ -40,8 +32,7 @@ async def _read_back(context: ClusterContext, user: User, response: Response) ->
     await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
     user = evolve(user, password=None)
     if capabilities_of(context.engine).returns_passwords:
-        read = partial(context.call, GET_USER, user.name, User)
-        user = await with_password(user, read, _READING * delay, first=delay)
+        user = await with_password(context, user, _READING * delay, first=delay)
     if user.password is None:
         raise response.invalid(
             "followed another reset whose answer was lost. The server may have performed the two in either order, and "
@@ -50,14 +41,14 @@ async def _read_back(context: ClusterContext, user: User, response: Response) ->
     return user
 
 
-async def with_password(user: User, read: Callable[[], Awaitable[User]], seconds: float, *, first: float) -> User:
+async def with_password(context: ClusterContext, user: User, seconds: float, *, first: float) -> User:
     """Return ``user`` with its secrets, read until the API returns a password; as it was if the API returns none."""
 
-    async def read_secrets() -> User | None:
+    async def read() -> User | None:
         with suppress(DatabaseClientError):  # the caller has a better error
-            found = await read()
+            found = await context.call(GET_USER, user.name, User)
             if found.password:
                 return evolve(user, password=found.password, access_cert=found.access_cert, access_key=found.access_key)
         return None
 
-    return user if user.password else await poll(read_secrets, seconds, first=first) or user
+    return user if user.password else await poll(read, seconds, first=first) or user
