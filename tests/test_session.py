@@ -94,15 +94,20 @@ async def test_unencrypted_proxy_is_refused(
         assert proxy.requests == server.requests == []
 
 
-async def test_host_past_proxy_is_fine(
-    server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("own", [True, False])
+async def test_plain_http_goes_past_proxy(
+    own: bool, server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    """A session that is given must be told so by ``no_proxy``."""
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    if not own:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
     server.will(DBS)
 
     async with aiohttp.ClientSession(trust_env=True) as session:
-        assert await make_cluster(session=session).dbs.list() == []
+        client = make_client(session=None if own else session, trust_env=own)
+        assert await client.cluster(CLUSTER, engine="pg").dbs.list() == []
 
 
 def test_second_event_loop_is_refused() -> None:

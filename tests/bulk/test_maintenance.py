@@ -219,16 +219,11 @@ async def test_create_404_that_lasts_is_raised(
 
 async def test_single_call_does_not_wait(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.set_status(pg.id, "resizing")
-
     with pytest.raises(errors.PreconditionFailedError) as caught:
         await pg.users.create("a")
-
     assert not caught.value.may_have_applied
     assert refused(sandbox) == 1
 
-
-async def test_single_create_404_names_new_cluster(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("dbs.create", status=404)
-
     with pytest.raises(errors.NotFoundError, match="a cluster that has just come online may not be ready yet"):
         await pg.dbs.create("a")

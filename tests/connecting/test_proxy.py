@@ -125,15 +125,6 @@ async def test_refusing_proxy_shows_no_password(api: Server, proxy: Proxy, tmp_p
     assert api.requests == []
 
 
-async def test_plain_http_goes_past_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    server.otherwise = says(200, {"dbs": []})
-
-    async with DatabaseClient("token", base_url=server.url, trust_env=True) as client:
-        assert await client.cluster(CLUSTER, engine="pg").dbs.list() == []
-
-
 @pytest.mark.parametrize(
     "proxy",
     [
