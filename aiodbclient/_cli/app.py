@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import cleandoc
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ _FIRST = ("--cluster", "--store", "-o")  # of the common options: these are need
 _EXAMPLE = "\n\nExample: "  # in a docstring, before its last paragraph
 
 _SYNONYMS = {"remove": "delete", "delete": "remove"}  # one group has the one, another has the other
+_NEAR = 0.75  # how similar a suggested command must be
 
 # Each group of commands: what it is for, and where its commands are.
 _GROUPS = {
@@ -131,8 +133,9 @@ class Command(_Help, TyperCommand):
 
 class Group(_Help, TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        meant = _SYNONYMS.get(args[0])
-        if args[0] not in self.commands and meant in self.commands:
+        near = _SYNONYMS.get(args[0]), *get_close_matches(args[0], self.commands, 1, _NEAR)
+        meant = next((each for each in near if each in self.commands), None)
+        if args[0] not in self.commands and meant is not None:
             ctx.fail(f"No such command '{args[0]}'. Did you mean '{meant}'?")
         return super().resolve_command(ctx, args)
 
@@ -183,6 +186,7 @@ def _group(name: str) -> Group:
         rich_markup_mode=None,
         context_settings=_HELP_OPTIONS,
         no_args_is_help=True,
+        suggest_commands=False,  # ``resolve_command`` does
     )
 
 
@@ -198,6 +202,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings=_HELP_OPTIONS,
     no_args_is_help=True,
+    suggest_commands=False,
     pretty_exceptions_enable=False,  # they would show local variables, and with them secrets
     help="Manage the users, databases and tenants of DigitalOcean's managed database clusters. The API token comes "
     "from $DIGITALOCEAN_TOKEN.",

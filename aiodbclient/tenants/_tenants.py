@@ -192,8 +192,8 @@ class Tenants(TenantRole):
         """Repair what ``check`` finds, in place.
 
         It makes a missing login again, replaces one whose password was changed by a new one, gives rights again, for
-        readers and writers too, and finishes what a dead process began. It drops nothing in the tenant's database,
-        except that it finishes a removal.
+        readers and writers too, and finishes what a dead process began. It deletes data in two cases only:
+        it finishes a removal, and it drops what a move or an interrupted creation left on another cluster.
 
         Args:
             names: The tenants.

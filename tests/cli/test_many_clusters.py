@@ -107,7 +107,7 @@ def test_two_clusters_of_one_name_are_two(many: Command, monkeypatch: pytest.Mon
         assert many("tenants", "provision", name, "--cluster", id).code == 0
     assert many("tenants", "check").out == "2 checked: all well\n"
     listed = many("tenants", "list").out
-    assert all(f"{name}     owner  {id}  ready" in listed for name, id in zip("ab", ids, strict=True)), listed
+    assert all(f"{name}     owner  {id}  usable" in listed for name, id in zip("ab", ids, strict=True)), listed
     assert f"Remove a, b (2) from {ids[0]}, {ids[1]}: " in many("tenants", "remove", "a", "b").err
     many("tenants", "rotate", "a", "--cluster", ids[1]).fails(1, f"add --cluster {ids[0]}\n", "1 failed\n")
     many("tenants", "check", "--cluster", "twin").fails(2, "2 clusters are called 'twin': use the id: ")

@@ -129,10 +129,10 @@ def test_table_has_whole_values(command: Command, names: list[str]) -> None:
         lines = [line.split() for line in screen.replace("\r", "").splitlines()]
         if columns == 200:
             assert [line[0] for line in lines] == ["name", *names[:2]]
-            assert (lines[0], lines[1][:4]) == (titles, [names[0], "owner", command.cluster, "ready"])
+            assert (lines[0], lines[1][:4]) == (titles, [names[0], "owner", command.cluster, "usable"])
             continue
         assert [line[0] for line in lines if line] == titles * 2
-        assert [line[1] for line in lines[:4]] == [names[0], "owner", command.cluster, "ready"]
+        assert [line[1] for line in lines[:4]] == [names[0], "owner", command.cluster, "usable"]
         assert max(map(len, screen.splitlines())) <= columns
 
 

@@ -22,7 +22,7 @@ from aiodbclient import Capabilities, RateLimiter, errors
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox, _provider
-from aiodbclient.tenants import ProblemKind
+from aiodbclient.tenants import ProblemKind, TenantState
 from aiodbclient.tenants import errors as tenant_errors
 
 from ..cli.conftest import Command
@@ -45,6 +45,12 @@ def test_the_page_of_errors_has_each_once() -> None:
 def test_the_table_of_problems_is_whole() -> None:
     page = (DOCS / "how-to" / "troubleshooting.md").read_text()
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(map(str, ProblemKind))
+
+
+def test_the_table_of_states_is_whole() -> None:
+    page = (DOCS / "how-to" / "operate.md").read_text()
+    states = {*map(str, TenantState)} - {TenantState.ABSENT}  # without a record, there is nothing to list
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(states)
 
 
 def test_the_table_of_engines_is_the_guards() -> None:

@@ -36,9 +36,13 @@ _SCOPES = (
     "tenants need the scopes database:read and database:view_credentials, changes of users and databases also "
     "database:create, database:update and database:delete"
 )
-_ABOUT_KEYS = (
-    "set $AIODBCLIENT_STORE_KEY to the key of this store, or unset it if the store has none. If its key is lost, "
-    "provision the tenants into a new store with --adopt"
+_OTHER_KEY = (
+    "set $AIODBCLIENT_STORE_KEY to the key of this store. If its key is lost, provision the tenants into a new store "
+    "with --adopt"
+)
+_NO_KEY = (
+    "unset $AIODBCLIENT_STORE_KEY, or copy the store into an encrypted one: set $AIODBCLIENT_STORE_KEY_TO, and run "
+    "`store copy`"
 )
 
 
@@ -80,7 +84,7 @@ def advice_for(error: Exception) -> str:
         case errors.PermissionDeniedError():
             return f"{_SCOPES}. Change the token's scopes in the control panel, under API"
         case tenant_errors.StoreError(advice=advice) if advice:
-            return _ABOUT_KEYS
+            return _NO_KEY if "without key=" in advice else _OTHER_KEY
         case _:
             return ""
 

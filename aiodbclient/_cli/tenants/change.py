@@ -65,7 +65,7 @@ async def provision_tenants(
     Example: aiodbclient tenants provision --from names.csv
     """
     selection = Selection(names=names, file=file)
-    wanted = names_in(selection) or []
+    wanted = names_in(selection, takes_all=False) or []
     is_owner = role is Role.OWNER
     new = wanted if is_owner else ()
     async with open_tenants(
@@ -100,9 +100,12 @@ async def provision_tenants(
 async def repair_tenants(
     selection: Selection, options: TenantOptions, output: Output, confirmation: Confirmation, show: ShowOption = False
 ) -> int:
-    """Repair the problems that `check` finds. It drops nothing, but it finishes interrupted removals, and asks first.
+    """Repair the problems that `check` finds.
 
     Readers and writers of a tenant are repaired with it.
+
+    It deletes data in two cases only. It finishes an interrupted removal, and asks first. It drops what a move or an
+    interrupted creation left on another cluster.
 
     If it prints that a credential is new, give it to the tenant's programs (-o json: `credential_changed`).
 

@@ -231,11 +231,12 @@ def _check_names(names: Iterable[str], clusters: dict[str, Cluster], prefix: str
         raise InvalidArgumentError(f"{some(problems, '; ')}. Nothing was changed")
 
 
-def names_in(selection: Selection, *, default_all: bool = False) -> list[str] | None:
+def names_in(selection: Selection, *, default_all: bool = False, takes_all: bool = True) -> list[str] | None:
     """The names that a command is for; None for all tenants in the store."""
     given = selection.names or selection.file
     if not (selection.everybody or given or default_all):
-        raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
+        or_all = ", or --all" if takes_all else ""
+        raise InvalidArgumentError(f"which tenants? Give their names, or a file (--from names.csv){or_all}")
     if given and selection.everybody:
         raise InvalidArgumentError("give names, --from or --all, only one of them")
     return read_names(selection.names, selection.file) if given else None

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 _ADOPT = "forget and adopt"
 _UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
-_STATES = {TenantState.USABLE: "ready", TenantState.PROVISIONING: "begun"}
 
 
 @runs
@@ -71,7 +70,7 @@ def _line(record: TenantRecord, role: Role, output: Output, on_record: Records) 
     login, state = record.current(role), record.state(role)
     row: dict[str, object] = {"name": record.name, "role": role.value}
     row |= on_record.cluster_columns(record.cluster, as_json=output.as_json)
-    row["state"] = _STATES.get(state, state.value)
+    row["state"] = state.value
     suspended = record.suspended if state is TenantState.SUSPENDED else None
     if output.as_json:
         row |= {} if suspended is None else {"suspended": suspended.isoformat(timespec="seconds")}
