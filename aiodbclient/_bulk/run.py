@@ -307,9 +307,10 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     """Return a copy of ``error`` for the loop. Its message also says why the run ended, and what was not changed."""
     if not isinstance(error, DatabaseClientError):
         return error
-    return with_message(
-        error, f"{error.args[0]}; the run ended here because {why}; names without an outcome were not changed"
+    text = (
+        f"the run ended here because {why}; names without an outcome were not changed; the last error: {error.args[0]}"
     )
+    return with_message(error, text, advice="")  # that is for one name
 
 
 def check_iterable(specs: object, taker: str) -> None:

@@ -131,7 +131,8 @@ class Tenants(TenantRole):
     ) -> None:
         admin = hidden(admin)
         if not isinstance(store, Store):
-            raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
+            lacks = [name for name in dir(Store) if not name.startswith("_") and not hasattr(store, name)]
+            raise InvalidArgumentError(f"store is not a Store: {type(store).__name__} lacks {', '.join(lacks)}")
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
         _check_prefix(prefix)

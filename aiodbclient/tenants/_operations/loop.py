@@ -217,7 +217,8 @@ def _describe(tenant: Tenant) -> str:
     if tenant.record is None:
         return "nothing is on record for the name"
     if tenant.record.current(tenant.role) is None:
-        return f"the name is on record for the cluster {tenant.cluster.id}, without a credential"
+        where = f"the name is on record for the cluster {tenant.cluster.id}, without a credential"
+        return f"{where}: repeat the call, or remove the tenant"
     if tenant.state is TenantState.USABLE:
         return "the credential in use was not touched"
     return f"its state on record is {tenant.state}"
