@@ -64,7 +64,6 @@ class TenantCluster:
     connection: Connection
     ca: str | None  # None: without TLS
     server: Server
-    template: str | None  # the tenant whose database new ones copy
 
     def new_record(self, names: Names) -> TenantRecord:
         """The record of a tenant here, without a login."""
@@ -118,7 +117,6 @@ class TenantClusters:
                 except UNREACHABLE as error:
                     self.mark_unreachable(cluster, error)
                     raise
-                self.check_engines()
             return self._read[cluster]
 
     async def _ask(self, client: Cluster) -> TenantCluster:
@@ -126,7 +124,7 @@ class TenantClusters:
             guard_tenants(client.engine)  # before anything is sent
         info = await client.info()
         guard_tenants(info.engine)
-        self.options.check_engine(info.engine)
+        self.check_engines({client.id: info.engine})
         connection = connection_of(info, private=self._private)
         try:
             ca = await client.ca() if connection.ssl else None
@@ -142,8 +140,7 @@ class TenantClusters:
         except GrantError as error:
             error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise
-        template = self.options.template.get(client.id)
-        return TenantCluster(client.id, info.name, info.engine, connection, ca, server, template)
+        return TenantCluster(client.id, info.name, info.engine, connection, ca, server)
 
     async def on_others(
         self, cluster: str, names: Names, stats: RequestStats
@@ -194,16 +191,14 @@ class TenantClusters:
             noted.may_have_applied, noted.statement, noted.on_record = False, "", _UNCHANGED.format(cluster)
         self._unreachable[cluster] = noted, monotonic()
 
-    def check_engines(self) -> None:
-        """Raise InvalidArgumentError unless all clusters whose engine is known have the same one."""
-        engines = dict[Engine | str | None, str]()
-        for id, client in self.clients.items():
-            engines[self._read[id].engine if id in self._read else client.engine] = id
-        engines.pop(None, None)
-        for engine in engines:
+    def check_engines(self, read: Mapping[str, Engine | str]) -> None:
+        """Raise InvalidArgumentError unless all clusters whose engine was given or ``read`` have the same one."""
+        given = {id: client.engine for id, client in self.clients.items() if client.engine is not None}
+        engines = {**given, **{id: each.engine for id, each in self._read.items()}, **read}
+        for engine in engines.values():
             self.options.check_engine(engine)
-        if len(engines) > 1:
-            each = " and ".join(f"{id} is {engine}" for engine, id in engines.items())
+        if len({*engines.values()}) > 1:
+            each = " and ".join(f"{id} is {engine}" for id, engine in engines.items())
             raise InvalidArgumentError(
                 f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
             )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 from attrs import frozen
 
-from .._http.call import RequestStats
-from ..errors import ConflictError, DatabaseClientError, NameTakenError
-from ._clusters import UNREACHABLE, TenantCluster, TenantClusters
+from ..errors import ConflictError, NameTakenError
+from ._clusters import TenantClusters
 from ._credential import Credential
 from ._naming import Role
 from ._outcomes import TenantEvent
 from ._placement import Placement
 from ._records import TenantRecord, TenantState
 from ._stores import Store, entries_of
-from .errors import CapacityError, StoreError
+from .errors import StoreError
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
@@ -33,30 +32,6 @@ class Context:
     setup: Setup | None
     version: str | None = None  # of what ``setup`` makes
     on_event: Callable[[TenantEvent], object] | None
-
-    async def choose(self, name: str, stats: RequestStats, without: Collection[str] = ()) -> TenantCluster:
-        """Choose a cluster, none of ``without``, for a new tenant, and count it there until ``placement.leave``."""
-        unreachable = dict[str, DatabaseClientError]()
-        while True:
-            try:
-                cluster = await self.placement.choose(name, {*without, *unreachable})
-            except CapacityError:
-                if unreachable:
-                    raise next(iter(unreachable.values())) from None
-                raise
-            try:
-                return await self.clusters.get(cluster, stats)
-            except BaseException as error:
-                self.placement.leave(name, cluster)
-                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, UNREACHABLE) or not self.may_choose:
-                    raise
-                unreachable[cluster] = error
-
-    @property
-    def may_choose(self) -> bool:
-        """Whether a new tenant may go to another cluster than the one that was chosen first."""
-        return len(self.clusters.clients) > 1 and self.placement.choose_cluster is None
 
     async def record(self, name: str) -> TenantRecord | None:
         """Read the record of a tenant, or raise as ``check_ours`` does."""

@@ -13,6 +13,9 @@ from .._masking import masked
 from ..engines import POSTGRESQL, Engine
 from ._naming import Role
 
+_PG_VARIABLES = ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE")
+_MYSQL_VARIABLES = ("DATABASE_URL", "MYSQL_HOST", "MYSQL_TCP_PORT", "MYSQL_USER", "MYSQL_PWD", "MYSQL_DATABASE")
+
 
 @frozen(kw_only=True)
 class Credential:
@@ -97,24 +100,12 @@ class Credential:
             ``PGUSER``, ``PGPASSWORD``, ``PGDATABASE`` and ``PGSSLMODE``. MySQL: ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and
             ``MYSQL_PWD``, and ``MYSQL_USER`` and ``MYSQL_DATABASE``.
         """
+        names = _PG_VARIABLES if self.engine in POSTGRESQL else _MYSQL_VARIABLES
+        values = self.uri, self.host, str(self.port), self.username, self.password, self.database
+        variables = dict(zip(names, values, strict=True))
         if self.engine in POSTGRESQL:
-            variables = {
-                "PGHOST": self.host,
-                "PGPORT": str(self.port),
-                "PGUSER": self.username,
-                "PGPASSWORD": self.password,
-                "PGDATABASE": self.database,
-                "PGSSLMODE": "disable" if self.ca is None else "require",
-            }
-        else:
-            variables = {
-                "MYSQL_HOST": self.host,
-                "MYSQL_TCP_PORT": str(self.port),
-                "MYSQL_USER": self.username,
-                "MYSQL_PWD": self.password,
-                "MYSQL_DATABASE": self.database,
-            }
-        return variables | {"DATABASE_URL": self.uri}
+            variables["PGSSLMODE"] = "disable" if self.ca is None else "require"
+        return variables
 
 
 def verifying_context(ca: str) -> ssl.SSLContext:

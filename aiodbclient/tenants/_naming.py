@@ -17,7 +17,7 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from ..engines import CAPABILITIES, MYSQL, SQL_ENGINES, Engine
+from ..engines import MYSQL, SQL_ENGINES, Engine
 from ..errors import InvalidArgumentError, UnsupportedOperationError
 from .errors import GrantError
 
@@ -88,26 +88,19 @@ class Names:
         """The counter in a login's name; 0 for an adopted one, which may have another form."""
         return int(login[len(self.stem) :][:4], 16) if self.is_login(login) else 0
 
-    def next_login(self, others: Iterable[str]) -> str:
-        """A name for a new login, after all ``others`` that the tenant ever had."""
-        number = max(map(self.number, others), default=0) + 1
-        if number > _LAST_NUMBER:
+    def next_logins(self, others: Iterable[str], count: int = 1) -> list[str]:
+        """Names for new logins, after all ``others`` that the tenant ever had."""
+        last = max(map(self.number, others), default=0)
+        if last + count > _LAST_NUMBER:
             raise GrantError(f"tenant {self.tenant!r} has had {_LAST_NUMBER:,} logins", tenant=self.tenant)
-        return f"{self.stem}{number:04x}{secrets.token_hex(2)}"
+        return [f"{self.stem}{last + each:04x}{secrets.token_hex(2)}" for each in range(1, count + 1)]
 
 
 def guard_tenants(engine: Engine | str) -> None:
-    """Refuse an engine that does not support tenants, or that is unknown."""
-    if engine in SQL_ENGINES:
-        return
-    capabilities = CAPABILITIES.get(engine)
-    if capabilities is None:
-        reason = f"this version of aiodbclient does not know the engine {engine!r}"
-    elif not capabilities.users:
-        reason = f"{engine} clusters have no user management"
-    else:
-        reason = f"{engine} clusters have none, because they have no SQL: use users.provision with settings"
-    raise UnsupportedOperationError(f"tenants: {reason}; nothing was created", engine=engine, operation="tenants")
+    """Refuse an engine that does not support tenants."""
+    if engine not in SQL_ENGINES:
+        reason = f"tenants need PostgreSQL or MySQL, and the cluster has {engine}; nothing was created"
+        raise UnsupportedOperationError(reason, engine=engine, operation="tenants")
 
 
 def check_tenant(name: object) -> str:

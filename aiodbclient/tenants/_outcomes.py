@@ -142,14 +142,7 @@ class TenantDone(Done):
 
 
 def done(action: TenantAction, record: TenantRecord, role: Role) -> TenantDone:
-    return TenantDone(name=record.name, action=action, credential=newest(record, role), record=record)
-
-
-def newest(record: TenantRecord, role: Role) -> Credential:
-    """The credential of a role that has one, whether it works or not."""
-    login = record.current(role)
-    assert login is not None
-    return credential_of(record, login)
+    return TenantDone(name=record.name, action=action, credential=credential_of(record, role), record=record)
 
 
 @frozen(kw_only=True)

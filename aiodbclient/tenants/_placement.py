@@ -11,8 +11,10 @@ from typing import TypeAlias
 
 from attrs import define, field, frozen
 
+from .._http.call import RequestStats
 from ..clusters import Cluster
-from ..errors import InvalidArgumentError
+from ..errors import DatabaseClientError, InvalidArgumentError
+from ._clusters import UNREACHABLE, TenantCluster, TenantClusters
 from ._records import TenantRecord
 from ._stores import Store, entries_of
 from .errors import CapacityError
@@ -41,7 +43,7 @@ class ClusterCapacity:
 
 
 ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[Cluster | str]]
-_Names: TypeAlias = defaultdict[str | None, set[str]]  # of each cluster's tenants. None: of those that have none yet
+_Names: TypeAlias = defaultdict[str, set[str]]  # of each cluster's tenants
 
 
 @define(eq=False)
@@ -51,8 +53,8 @@ class Placement:
     _store: Store
     _clusters: Sequence[str]
     _max_tenants: int | None
-    choose_cluster: ChooseCluster | None
-    _on_record: _Names = field(init=False, factory=lambda: defaultdict(set))
+    _choose_cluster: ChooseCluster | None
+    on_record: _Names = field(init=False, factory=lambda: defaultdict(set))
     _chosen: defaultdict[str, list[str]] = field(init=False, factory=lambda: defaultdict(list))  # names not stored yet
     _counted_at: float = field(init=False, default=-inf)
     _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
@@ -67,25 +69,49 @@ class Placement:
         """Make the next ``choose`` read the store."""
         self._counted_at = -inf
 
-    async def choose(self, name: str, without: Collection[str] = ()) -> str:
-        """Choose a cluster for the new tenant ``name``, which counts until ``leave``, or ``remove`` after ``keep``."""
+    @property
+    def may_choose(self) -> bool:
+        """Whether a new tenant may go to another cluster than the one that was chosen first."""
+        return len(self._clusters) > 1 and self._choose_cluster is None
+
+    async def choose(
+        self, name: str, clusters: TenantClusters, stats: RequestStats, without: Collection[str] = ()
+    ) -> TenantCluster:
+        """Choose a cluster, none of ``without``, for the new tenant ``name``, which counts there until ``leave``."""
+        unreachable = dict[str, DatabaseClientError]()
+        while True:
+            try:
+                cluster = await self.pick(name, {*without, *unreachable})
+            except CapacityError:
+                if unreachable:
+                    raise next(iter(unreachable.values())) from None
+                raise
+            try:
+                return await clusters.get(cluster, stats)
+            except BaseException as error:
+                self.leave(name, cluster)
+                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
+                if not isinstance(error, UNREACHABLE) or not self.may_choose:
+                    raise
+                unreachable[cluster] = error
+
+    async def pick(self, name: str, without: Collection[str] = ()) -> str:
+        """Choose a cluster that has capacity, whether it can be reached or not."""
         async with self._lock:
-            cluster = await self._choose(name, without)
+            cluster = await self._pick(name, without)
             self._chosen[cluster].append(name)
             return cluster
 
-    def keep(self, name: str, cluster: str) -> None:
-        """Note that the tenant is on record for the cluster that was chosen."""
-        self.leave(name, cluster)
-        self._on_record[cluster].add(name)
-
     def leave(self, name: str, cluster: str) -> None:
-        """End a choice: the tenant was not made there."""
+        """End a choice: the tenant is on record now, or was not made there."""
         self._chosen[cluster].remove(name)
 
-    def remove(self, name: str, cluster: str) -> None:
-        """Note that the tenant is no longer on record for the cluster."""
-        self._on_record[cluster].discard(name)
+    def note(self, name: str, before: TenantRecord | None, now: TenantRecord | None) -> None:
+        """Count a tenant whose record was changed."""
+        if before is not None:
+            self.on_record[before.cluster].discard(name)
+        if now is not None:
+            self.on_record[now.cluster].add(name)
 
     async def _read(self, found: _Names) -> None:
         async for entry in entries_of(self._store):
@@ -93,15 +119,15 @@ class Placement:
                 found[entry.cluster].add(entry.name)
 
     def _tenants(self, cluster: str) -> int:
-        on_record = self._on_record[cluster]
+        on_record = self.on_record[cluster]
         return len(on_record) + len(set(self._chosen[cluster]) - on_record)
 
-    async def _choose(self, name: str, without: Collection[str]) -> str:
-        if len(self._clusters) == 1 and self._max_tenants is None and self.choose_cluster is None:
+    async def _pick(self, name: str, without: Collection[str]) -> str:
+        if len(self._clusters) == 1 and self._max_tenants is None and self._choose_cluster is None:
             return self._clusters[0]
         if monotonic() - self._counted_at >= _FRESH:
-            self._on_record = defaultdict(set)  # what is stored while it is read is added by ``keep``
-            await self._read(self._on_record)
+            self.on_record = defaultdict(set)  # ``note`` adds what is stored while it is read
+            await self._read(self.on_record)
             self._counted_at = monotonic()
         capacities = [
             ClusterCapacity(each, self._tenants(each), self._max_tenants)
@@ -115,9 +141,9 @@ class Placement:
                 "nothing was sent, and nothing is on record",
                 advice="give Tenants another cluster, or a larger max_tenants",
             )
-        if self.choose_cluster is None or (without and len(capacities) == 1):
+        if self._choose_cluster is None or (without and len(capacities) == 1):
             return min(free, key=lambda each: each.tenants).cluster
-        chosen = await self.choose_cluster(name, capacities)
+        chosen = await self._choose_cluster(name, capacities)
         cluster = chosen.id if isinstance(chosen, Cluster) else chosen
         if cluster not in self._clusters:
             raise InvalidArgumentError(

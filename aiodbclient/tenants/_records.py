@@ -75,7 +75,8 @@ class TenantState(StrEnum):
     REMOVING = "removing"
 
 
-_LOCKED_OUT = (TenantState.SUSPENDING, TenantState.SUSPENDED, TenantState.RESUMING, TenantState.MOVING)
+# The tenant exists, and no login of it can connect.
+LOCKED_OUT = (TenantState.SUSPENDING, TenantState.SUSPENDED, TenantState.RESUMING, TenantState.MOVING)
 
 # The state while an operation is in progress, and the command that finishes it.
 _IN_PROGRESS: Mapping[OperationKind, tuple[TenantState, str]] = {
@@ -226,8 +227,10 @@ class TenantRecord:
         return commands
 
 
-def credential_of(record: TenantRecord, login: Login) -> Credential:
-    """Return the credential of a login that has a password, whether it can connect or not."""
+def credential_of(record: TenantRecord, of: Login | Role = Role.OWNER) -> Credential:
+    """Return the credential of a login with a password, or of the current one of a role, whether it works or not."""
+    login = record.current(of) if isinstance(of, Role) else of
+    assert login is not None
     assert login.password is not None
     return Credential(
         name=record.name,
@@ -306,11 +309,6 @@ def unusable(record: TenantRecord | None, name: str, role: Role) -> TenantNotFou
     since = None if record is None else record.suspended
     who = tenant if role is Role.OWNER else f"the {role} of {tenant}"
     return error(f"{who} {why.format(since=since)}; nothing was sent")
-
-
-def is_locked_out(state: TenantState) -> bool:
-    """Whether the tenant exists, and no login of it can connect."""
-    return state in _LOCKED_OUT
 
 
 def no_database(name: str, database: str, other: str | None) -> NotFoundError | ConflictError:

@@ -133,8 +133,6 @@ class Tenants(TenantRole):
         if not isinstance(store, Store):
             lacks = [name for name in dir(Store) if not name.startswith("_") and not hasattr(store, name)]
             raise InvalidArgumentError(f"store is not a Store: {type(store).__name__} lacks {', '.join(lacks)}")
-        if not isinstance(prefix, str):
-            raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
         _check_prefix(prefix)
         check_hook("on_event", on_event)
         if choose_cluster is not None and not callable(choose_cluster):
@@ -150,7 +148,7 @@ class Tenants(TenantRole):
         clients = _checked_clusters(cluster)
         options = DatabaseOptions.checked(clients, template, extensions, settings)
         clusters = TenantClusters(clients, _checked_admins(admin, clients), private, connection_limit, options)
-        clusters.check_engines()
+        clusters.check_engines({})
         context = Context(
             clusters=clusters,
             placement=Placement(store, [*clients], max_tenants, choose_cluster),
@@ -287,46 +285,44 @@ class Tenants(TenantRole):
         """
         context = self._context
         if names is None:
-            found = [_usage_of(each) async for each in context.entries()]
+            found = [
+                Usage(name=each.damaged[0], error=each) if isinstance(each, StoreError) else each
+                async for each in context.entries()
+            ]
         else:
             check_iterable(names, "usage")
             given = [each async for each in names] if isinstance(names, AsyncIterable) else names
-            found = [await _find(context, each) for each in given]
-        sizes, errors = await _read_sizes(context, {each.cluster for each in found if each.cluster is not None})
-        if any(each.cluster in sizes and context.prefix + each.name not in sizes[each.cluster] for each in found):
+            found = [await _record_of(context, check_tenant(each)) for each in given]
+        records = [each for each in found if isinstance(each, TenantRecord)]
+        sizes, errors = await _read_sizes(context, {each.cluster for each in records})
+        if any(each.cluster in sizes and each.database not in sizes[each.cluster] for each in records):
             # A database that is missing may be on another cluster.
             others, _ = await _read_sizes(context, context.clusters.clients.keys() - sizes.keys() - errors.keys())
             sizes |= others
         for each in found:
-            database = context.prefix + each.name
-            if each.cluster is None:
-                yield each
-            elif each.cluster in errors:
-                yield evolve(each, error=errors[each.cluster])
-            elif database in sizes[each.cluster]:
-                size, sessions = sizes[each.cluster][database]
-                yield evolve(each, bytes=size, connections=sessions, error=None)
-            else:
-                there = next((cluster for cluster, its in sizes.items() if database in its), None)
-                yield evolve(each, error=each.error or no_database(each.name, database, there))
+            yield each if isinstance(each, Usage) else _usage_of(each, sizes, errors.get(each.cluster))
 
 
-async def _find(context: Context, given: str) -> Usage:
-    name = check_tenant(given)
+async def _record_of(context: Context, name: str) -> TenantRecord | Usage:
+    """Return a tenant's record, or why there is none."""
     try:
-        record = await context.record(name)
+        return await context.record(name) or Usage(name=name, error=unusable(None, name, Role.OWNER))
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
-    return Usage(name=name, error=unusable(record, name, Role.OWNER)) if record is None else _usage_of(record)
 
 
-def _usage_of(entry: TenantRecord | StoreError) -> Usage:
-    """Where a tenant is, or why that is unknown, and why it may have no database."""
-    if isinstance(entry, StoreError):
-        return Usage(name=entry.damaged[0], error=entry)
-    has_database = entry.state() not in (TenantState.ABSENT, TenantState.PROVISIONING, TenantState.REMOVING)
-    error = None if has_database else unusable(entry, entry.name, Role.OWNER)
-    return Usage(name=entry.name, cluster=entry.cluster, error=error)
+def _usage_of(record: TenantRecord, sizes: Mapping[str, _Sizes], error: DatabaseClientError | None) -> Usage:
+    """What a tenant uses, or why that is unknown: its cluster's ``error``, its state, or that it has no database."""
+    usage, database = Usage(name=record.name, cluster=record.cluster, error=error), record.database
+    if error is not None:
+        return usage
+    if database in sizes[record.cluster]:
+        size, sessions = sizes[record.cluster][database]
+        return evolve(usage, bytes=size, connections=sessions)
+    if record.state() in (TenantState.ABSENT, TenantState.PROVISIONING, TenantState.REMOVING):
+        return evolve(usage, error=unusable(record, record.name, Role.OWNER))
+    other = next((cluster for cluster, its in sizes.items() if database in its), None)
+    return evolve(usage, error=no_database(record.name, database, other))
 
 
 async def _read_sizes(
@@ -351,7 +347,7 @@ async def _read_sizes(
 def _check_prefix(prefix: str) -> None:
     try:
         names_of("x", Engine.MYSQL, prefix)  # the engine may not be read yet, and MySQL allows the longer names
-    except InvalidArgumentError:
+    except (InvalidArgumentError, TypeError):
         raise InvalidArgumentError(f"prefix is invalid: no database's name can begin with {prefix!r:.200}") from None
 
 

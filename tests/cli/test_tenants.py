@@ -110,7 +110,7 @@ def test_mistakes_leave_no_store(command: Command) -> None:
             ("a --cluster pg --cluster pg", "--cluster pg, pg: the same cluster twice"),
             ("postgres a pg_b --cluster pg", "'postgres' is invalid as a tenant's name: "),
             ("postgres a pg_b --cluster pg", "pg_b"),
-            ("a --cluster redis", "redis clusters have no user management"),
+            ("a --cluster redis", "tenants need PostgreSQL or MySQL, and the cluster has redis"),
             ("a", "which cluster? Add --cluster, or set $AIODBCLIENT_CLUSTER"),
             ("a --cluster nowhere", "no cluster is called 'nowhere'; the account has: mysql, pg, redis"),
         ):

@@ -40,7 +40,7 @@ class Tenant:
     async def add(self, role: Role = Role.OWNER, password: str = PASSWORD) -> str:
         """Add a login and log in, as provision, rotate and repair do."""
         found = await self.server.inspect(self.names)
-        login = self.names.next_login([*found.logins, *found.disabled, *self.on_record])
+        [login] = self.names.next_logins([*found.logins, *found.disabled, *self.on_record])
         await self.steps.add_login(login, Secret(password), role)
         assert await self.server.log_in(self.names, login, Secret(password)) is None
         self.on_record[login] = role

@@ -25,7 +25,7 @@ from .._operations.loop import ChangeTenants
 from .._operations.provision import conflict
 from .._operations.recover import drop_leftover, undo_move
 from .._operations.tenant import Tenant
-from .._outcomes import TenantAction, TenantMoved, newest
+from .._outcomes import TenantAction, TenantMoved
 from .._records import Login, OperationKind, TenantRecord, TenantState, credential_of, roles_of, state_of, unusable
 from .._servers import ServerState, TenantSteps, new_password
 from ..errors import ClaimLostError, GrantError, MoveError, RotationPendingError, StoreError
@@ -64,7 +64,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         await super().prepare()
         return _AT_A_TIME
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantMoved | None:
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantMoved | None:
         state = state_of(record, Role.OWNER)
         if record is None or state not in (TenantState.USABLE, TenantState.SUSPENDED, TenantState.MOVING):
             raise unusable(record, name, Role.OWNER)
@@ -83,24 +83,21 @@ class MoveTenants(ChangeTenants[TenantMoved]):
             )
         if state is TenantState.MOVING or record.leftover is not None or record.cluster != self._to:
             return None
-        return TenantMoved(name=name, action=TenantAction.KEPT, credential=newest(record, Role.OWNER), record=record)
+        return TenantMoved(name=name, action=TenantAction.KEPT, credential=credential_of(record), record=record)
 
     async def change(self, tenant: Tenant) -> TenantMoved:
         await drop_leftover(tenant)
-        name, source, placement = tenant.names.tenant, tenant.cluster.id, self.context.placement
-        without = {source} if self._to is None else {*self.context.clusters.clients} - {self._to}
-        target = await self.context.choose(name, tenant.reporter.stats, without)
-        is_moved = False
+        name, clusters, placement = tenant.names.tenant, self.context.clusters, self.context.placement
+        without = {tenant.cluster.id} if self._to is None else {*clusters.clients} - {self._to}
+        target = await placement.choose(name, clusters, tenant.reporter.stats, without)
         try:
-            with self.context.clusters.track_failures(target.id, name):
+            with clusters.track_failures(target.id, name):
                 async with target.server.session(tenant) as on_target:
                     outcome = await _Move(self._max_frozen, tenant, target, on_target).run()
-            is_moved = outcome.action is TenantAction.MOVED
         finally:
-            (placement.keep if is_moved else placement.leave)(name, target.id)
-        if not is_moved:
+            placement.leave(name, target.id)
+        if outcome.action is not TenantAction.MOVED:
             return outcome
-        placement.remove(name, source)
         try:
             await drop_leftover(tenant)
         except (MoveError, ClaimLostError) as error:  # the tenant works, and ``check`` says what is left
@@ -145,7 +142,7 @@ class _Move:
 
     async def _prepare_copy_commit(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, record = self._tenant, self._tenant.stored
-        current = newest(record, Role.OWNER)
+        current = credential_of(record)
         password = new_password()
         await tenant.steps.add_dump_login(dump_login, password)
         dumping = Login(username=dump_login, role=Role.READER, password=password, created=current.created)
@@ -169,10 +166,10 @@ class _Move:
         allowed = self._max_frozen
         if record.suspended is not None:
             allowed = max(allowed, _PREPARATION_SECONDS + _SLACK * seconds)
-        await self._within(allowed, "copied", self._transfer(copier, source, newest(prepared, Role.OWNER)))
+        await self._within(allowed, "copied", self._transfer(copier, source, credential_of(prepared)))
         await self._commit(prepared)
         frozen = timedelta(seconds=0 if record.suspended else monotonic() - frozen_at)
-        credential = newest(tenant.stored, Role.OWNER)
+        credential = credential_of(tenant.stored)
         return evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen)
 
     async def _within(self, seconds: float, done: str, doing: Awaitable[T], why: str = "") -> T:
@@ -223,7 +220,7 @@ class _Move:
             leftover=record.cluster,
             logins=await tenant.on(self._target, self._on_target).add_logins(logins),
         )
-        await copier.try_copy(info, source, newest(prepared, Role.OWNER))
+        await copier.try_copy(info, source, credential_of(prepared))
         await self._on_target.copy_settings(info.connection_limit, info.settings)
         await self._on_target.drop_database()  # and what was tried in it
         await self._create(info)
@@ -237,7 +234,7 @@ class _Move:
 
     async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
         # Again, since the tenant changed things until now.
-        info = await copier.inspect(source, newest(self._tenant.stored, Role.OWNER).username)
+        info = await copier.inspect(source, credential_of(self._tenant.stored).username)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             await copier.dump(source, file)
             await copier.restore(target, file)

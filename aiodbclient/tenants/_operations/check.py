@@ -11,8 +11,16 @@ from ...errors import ServerError, TransportError
 from .._clusters import TenantCluster
 from .._context import Context
 from .._naming import Names, Role, names_of
-from .._outcomes import Problem, ProblemKind, Reporter, TenantChecked, in_order, newest
-from .._records import Login, OperationKind, TenantRecord, TenantState, unfinished_logins, unusable
+from .._outcomes import Problem, ProblemKind, Reporter, TenantChecked, in_order
+from .._records import (
+    Login,
+    OperationKind,
+    TenantRecord,
+    TenantState,
+    credential_of,
+    unfinished_logins,
+    unusable,
+)
 from .._servers import ServerState
 from .._stores import entries_of
 from ..errors import GrantError, StoreError
@@ -105,7 +113,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         else:
             problems = (Problem(ProblemKind.UNFINISHED),)  # somebody is changing it now, faster than this looks
         works = record is not None and record.state(role) in (TenantState.USABLE, TenantState.SUSPENDED)
-        credential = newest(record, role) if record is not None and works else None
+        credential = credential_of(record, role) if record is not None and works else None
         return TenantChecked(name=names.tenant, credential=credential, record=record, problems=problems)
 
 

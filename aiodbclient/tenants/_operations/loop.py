@@ -126,9 +126,8 @@ class ChangeTenants(TenantJob[DoneT]):
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
         losses, wait, waits_until = 0, _FIRST_POLL, None
         record = await self.context.record(name)
-        login = None if record is None else record.current(self.context.role)
-        login_at_start = None if login is None else login.username
-        while (outcome := self.noop_outcome(name, record, login_at_start)) is None:
+        before = record
+        while (outcome := self.noop_outcome(name, record, before)) is None:
             cluster = await self.cluster_for(name, record, reporter)
             async with self.context.clusters.limits[cluster]:
                 try:
@@ -138,8 +137,10 @@ class ChangeTenants(TenantJob[DoneT]):
                         else:
                             waits_until = None
                             reporter.stats.writes += 1  # ``Run.stop`` lets it finish
-                            if not _is_on_another_cluster(tenant, record):
-                                return await self._do_claimed(tenant, login_at_start)
+                            now = tenant.record
+                            if now is None or cluster == await self.cluster_for(name, now, reporter):
+                                return await self._do_claimed(tenant, before)
+                            # Another process has put it on another cluster meanwhile.
                 except ClaimLostError:
                     losses += 1
                     if losses >= _LOSSES:
@@ -154,7 +155,7 @@ class ChangeTenants(TenantJob[DoneT]):
         assert record is not None  # without one, there is nothing to do but to provision
         return record.cluster
 
-    async def _do_claimed(self, tenant: Tenant, login_at_start: str | None) -> DoneT:
+    async def _do_claimed(self, tenant: Tenant, before: TenantRecord | None) -> DoneT:
         """Recover what a dead process left, then do the work, unless there is nothing to do any more."""
         name, cluster, record = tenant.names.tenant, tenant.cluster, tenant.record
         is_unfinished = record is not None and (record.operation is not None or record.leftover is not None)
@@ -164,7 +165,7 @@ class ChangeTenants(TenantJob[DoneT]):
                     await tenant.inspect(ends_logins=self.ends_logins)
                     if is_unfinished and await recover(tenant, self.continues):
                         await tenant.inspect(ends_logins=self.ends_logins)
-                    outcome = self.noop_outcome(name, tenant.record, login_at_start)
+                    outcome = self.noop_outcome(name, tenant.record, before)
                     return await self.change(tenant) if outcome is None else outcome
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
@@ -173,21 +174,12 @@ class ChangeTenants(TenantJob[DoneT]):
             raise
 
     @abstractmethod
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> DoneT | None:
-        """Return the outcome if there is nothing to do, by the record now and the login that was on it at the start."""
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> DoneT | None:
+        """Return the outcome if there is nothing to do, by the record now and the one at the start."""
 
     @abstractmethod
     async def change(self, tenant: Tenant) -> DoneT:
         """Work on a claimed tenant, and return the outcome."""
-
-
-def _is_on_another_cluster(tenant: Tenant, seen: TenantRecord | None) -> bool:
-    """Whether another process has put the tenant on another cluster since its record was ``seen``."""
-    record = tenant.record
-    if record is None or record.cluster == tenant.cluster.id:
-        return False
-    # A new tenant whose first cluster is unreachable is made on another one, if nobody else did so meanwhile.
-    return not (seen is not None and seen.cluster == record.cluster and record.state() is TenantState.PROVISIONING)
 
 
 def _wait_for_claim(name: str, until: float | None) -> float:

@@ -13,7 +13,7 @@ from .._clusters import UNREACHABLE, TenantCluster
 from .._context import Context
 from .._naming import Role, names_of
 from .._outcomes import Reporter, TenantAction, TenantDone, done
-from .._records import Login, OperationKind, TenantRecord, TenantState, is_locked_out, rotated, state_of, unusable
+from .._records import LOCKED_OUT, Login, OperationKind, TenantRecord, TenantState, rotated, state_of, unusable
 from .._servers import ServerState
 from .._stores import entries_of
 from .loop import ChangeTenants
@@ -57,33 +57,36 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
 
     async def do_one(self, name: str, reporter: Reporter) -> TenantDone:
         """Make a new tenant on the chosen cluster, or on another one if that is unreachable and has nothing of it."""
+        placement = self.context.placement
         while True:
             try:
                 return await super().do_one(name, reporter)
             except UNREACHABLE as error:
-                if name not in self._chosen or not self.context.may_choose:
+                chosen = self._chosen.get(name)
+                if chosen is None or name in placement.on_record[chosen] or not placement.may_choose:
                     raise
-                self.context.clusters.mark_unreachable(self._chosen[name], error)
+                self.context.clusters.mark_unreachable(chosen, error)
             finally:
                 if name in self._chosen:
-                    self.context.placement.leave(name, self._chosen.pop(name))
+                    placement.leave(name, self._chosen.pop(name))
 
     async def cluster_for(self, name: str, record: TenantRecord | None, reporter: Reporter) -> str:
         """Return the tenant's cluster, or choose one for a new tenant, and another if that is unreachable."""
         if record is not None:
             is_first = record.state() is TenantState.PROVISIONING and record.leftover is None
-            if not is_first or not self.context.may_choose or self.context.role is not Role.OWNER:
+            if not is_first or not self.context.placement.may_choose or self.context.role is not Role.OWNER:
                 return record.cluster
             with suppress(*UNREACHABLE):
                 return (await self.context.clusters.get(record.cluster, reporter.stats)).id
         if name not in self._chosen:
-            self._chosen[name] = (await self.context.choose(name, reporter.stats)).id
+            clusters = self.context.clusters
+            self._chosen[name] = (await self.context.placement.choose(name, clusters, reporter.stats)).id
         return self._chosen[name]
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
         role = self.context.role
         state = state_of(record, role)
-        if is_locked_out(state) or (record is None and role is not Role.OWNER):
+        if state in LOCKED_OUT or (record is None and role is not Role.OWNER):
             raise unusable(record, name, role)
         lacks_setup = self.context.setup is not None and role is Role.OWNER
         if record is None or state is not TenantState.USABLE or (lacks_setup and not record.is_set_up):
@@ -93,31 +96,29 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
         return done(TenantAction.KEPT, record, role)
 
     async def change(self, tenant: Tenant) -> TenantDone:
-        try:
-            action = await self._provision(tenant)
-        finally:
-            if tenant.record is not None and (chosen := self._chosen.pop(tenant.names.tenant, None)) is not None:
-                self.context.placement.keep(tenant.names.tenant, chosen)
-        return done(action, tenant.stored, tenant.role)
-
-    async def _provision(self, tenant: Tenant) -> TenantAction:
-        if tenant.role is not Role.OWNER:
+        name, role, action = tenant.names.tenant, tenant.role, TenantAction.CREATED
+        if role is not Role.OWNER:
             if tenant.stored.state() is not TenantState.USABLE:
-                raise unusable(tenant.record, tenant.names.tenant, Role.OWNER)
-            await provision_role(tenant, tenant.role)
-            return TenantAction.CREATED
-        if (login := tenant.stored.current() if tenant.state is TenantState.USABLE else None) is not None:
-            if not tenant.found.database:
-                raise await tenant.no_database()
-            # The command made it, for example, which has no setup.
-            record = tenant.stored if tenant.stored.is_set_up else await tenant.set_up(tenant.stored, login)
-            await tenant.finish(record)
-            return TenantAction.KEPT
-        if tenant.state is TenantState.REMOVING:
-            await remove(tenant)
-            await tenant.save(None)
-            await tenant.inspect(ends_logins=False)
-        return await provision(tenant, self._if_exists)
+                raise unusable(tenant.record, name, Role.OWNER)
+            await provision_role(tenant)
+        elif tenant.state is TenantState.USABLE:
+            action = TenantAction.KEPT
+            await _set_up(tenant)
+        else:
+            if tenant.state is TenantState.REMOVING:
+                await remove(tenant, release=False)
+                await tenant.inspect(ends_logins=False)
+            action = await provision(tenant, self._if_exists)
+        return done(action, tenant.stored, role)
+
+
+async def _set_up(tenant: Tenant) -> None:
+    """Set up a tenant on record that is not, such as one that the command made, which has no setup."""
+    if not tenant.found.database:
+        raise await tenant.no_database()
+    record, login = tenant.stored, tenant.stored.current()
+    if not record.is_set_up and login is not None:
+        await tenant.finish(await tenant.set_up(record, login))
 
 
 async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantAction:
@@ -147,7 +148,8 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
         if template is not None:
             await remove(tenant)
-        await tenant.save(None, release=True)
+        else:
+            await tenant.save(None, release=True)
         raise
     is_continued = template is None and tenant.found.database
     if kind is OperationKind.PROVISION and not is_new and not is_continued:  # somebody made it a moment ago
@@ -165,9 +167,10 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
 
 async def _find_template(tenant: Tenant) -> TenantRecord | None:
     """Return the suspended tenant whose database is copied, or raise ConflictError if it cannot be."""
-    cluster, operation = tenant.cluster, None if tenant.record is None else tenant.record.operation
-    # A process without a template continues what another one began.
-    name = cluster.template or (None if operation is None else operation.template)
+    cluster, record = tenant.cluster, tenant.record
+    name = tenant.context.clusters.options.template.get(cluster.id)
+    if name is None and record is not None and record.operation is not None:  # continue what another process began
+        name = record.operation.template
     if name is None:
         return None
     if name == tenant.names.tenant:
@@ -201,11 +204,11 @@ async def _copy(tenant: Tenant, template: TenantRecord) -> bool:
     return is_new
 
 
-async def provision_role(tenant: Tenant, role: Role) -> None:
+async def provision_role(tenant: Tenant) -> None:
     """Make the first login of a tenant's readers or writers, and store it."""
     [login] = tenant.next_logins()
-    await tenant.start(OperationKind.PROVISION, [login], role=role)
-    await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
+    await tenant.start(OperationKind.PROVISION, [login], role=tenant.role)
+    await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, tenant.role)))
 
 
 async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:

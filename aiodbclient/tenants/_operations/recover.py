@@ -33,9 +33,9 @@ async def _finish_operation(tenant: Tenant, operation: Operation) -> None:
             with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
                 await undo_move(tenant)
         case OperationKind.REVOKE:
-            await tenant.finish(await tenant.revoke_previous(operation.role or Role.OWNER), release=False)
+            await tenant.revoke_previous(operation.role or Role.OWNER, release=False)
         case OperationKind.REMOVE if operation.role is not None:
-            await tenant.finish(await tenant.remove_role(operation.role), release=False)
+            await tenant.remove_role(operation.role, release=False)
         case OperationKind.PROVISION if operation.role is None:
             pass
         case OperationKind.ROTATE | OperationKind.REPAIR | OperationKind.PROVISION:
@@ -93,13 +93,11 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
         raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
     try:
         with suppress(NotFoundError):
-            other = await clusters.get(cluster, tenant.reporter.stats)
+            server = (await clusters.get(cluster, tenant.reporter.stats)).server
+            was_interrupted = cluster != tenant.cluster.id  # otherwise the tenant has just left it
             with clusters.track_failures(cluster, tenant.names.tenant):
-                if cluster == tenant.cluster.id:  # which the tenant has just left
-                    await _drop_all(tenant, other.server, tenant.steps)
-                    return
-                async with other.server.session(tenant) as steps:
-                    await _drop_all(tenant, other.server, steps)
+                async with server.session(tenant, was_interrupted=was_interrupted) as steps:
+                    await _drop_all(tenant, server, steps)
     except UNREACHABLE as error:
         raise MoveError(
             f"{what} could not be dropped: {error}", advice="run repair when that cluster can be reached"

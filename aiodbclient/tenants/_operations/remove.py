@@ -16,7 +16,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
     continues = OperationKind.REMOVE
     ends_logins = True
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantRemoved | None:
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantRemoved | None:
         role = self.context.role
         state = TenantState.ABSENT if record is None else record.state(role)
         if record is None or (state is TenantState.ABSENT and role is not Role.OWNER):
@@ -37,17 +37,15 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         left: tuple[str, ...] = ()
         if tenant.role is Role.OWNER:
             left = await remove(tenant)
-            await tenant.save(None, release=True)
-            self.context.placement.remove(tenant.names.tenant, tenant.cluster.id)
         else:
-            await tenant.finish(await tenant.remove_role(tenant.role))
+            await tenant.remove_role(tenant.role)
         return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)
 
 
-async def remove(tenant: Tenant) -> tuple[str, ...]:
-    """Remove a tenant: end its logins, so that nothing of it works, drop its database, then drop the logins.
+async def remove(tenant: Tenant, *, release: bool = True) -> tuple[str, ...]:
+    """Remove a tenant: end its logins, so that nothing of it works, drop its database, its logins, and its record.
 
-    Return the other databases that have objects of it. The caller deletes the record.
+    Return the other databases that have objects of it.
     """
     left: tuple[str, ...] = ()
     await drop_leftover(tenant)  # nobody would know of it later
@@ -60,4 +58,5 @@ async def remove(tenant: Tenant) -> tuple[str, ...]:
     await tenant.drop_disabled(*logins)
     if not is_anothers:
         left = await tenant.steps.drop_roles()
+    await tenant.save(None, release=release)
     return left

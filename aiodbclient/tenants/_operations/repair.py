@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from attrs import evolve
 
 from .._naming import Role
-from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired, newest
-from .._records import OperationKind, TenantRecord, TenantState, roles_of, unusable
+from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired
+from .._records import OperationKind, TenantRecord, TenantState, credential_of, roles_of, unusable
 from .check import examine
 from .loop import ChangeTenants
 from .provision import provision
@@ -23,7 +23,7 @@ _REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind
 class RepairTenants(ChangeTenants[TenantRepaired]):
     """``Tenants.repair``: repair each tenant."""
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> None:
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> None:
         if record is None:
             raise unusable(record, name, Role.OWNER)
 
@@ -37,20 +37,18 @@ class RepairTenants(ChangeTenants[TenantRepaired]):
                 await provision(tenant)
             case TenantState.SUSPENDING:
                 action = TenantAction.SUSPENDED
-                await tenant.finish(await suspend(tenant))
+                await suspend(tenant)
             case TenantState.RESUMING:
                 action = TenantAction.RESUMED
                 await resume(tenant)
             case TenantState.REMOVING:
                 action, problems = TenantAction.DELETED, (Problem(ProblemKind.REMOVAL_UNFINISHED),)
                 await remove(tenant)
-                await tenant.save(None, release=True)
-                self.context.placement.remove(name, tenant.cluster.id)
             case _:
                 action, problems = await _repair(tenant)
                 await drop_leftover(tenant)  # again: an unreachable cluster is an error, after the rest is repaired
         record = tenant.record
-        credential = None if record is None else newest(record, Role.OWNER)
+        credential = None if record is None else credential_of(record)
         return TenantRepaired(name=name, action=action, credential=credential, record=record, problems=problems)
 
 
@@ -65,7 +63,7 @@ async def _repair(tenant: Tenant) -> tuple[TenantAction, tuple[Problem, ...]]:
     if found and tenant.state is TenantState.SUSPENDED:
         await tenant.start(OperationKind.SUSPEND)
         await tenant.steps.repair({})  # this opens the database to the tenant, which has no login that works
-        await tenant.finish(await suspend(tenant), release=False)
+        await suspend(tenant, release=False)
         action = TenantAction.SUSPENDED
     elif found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})

@@ -14,10 +14,24 @@ from ..errors import RotationPendingError
 from .loop import ChangeTenants
 from .tenant import Tenant
 
-_USABLE = (TenantState.USABLE, TenantState.SUSPENDED)
+
+class _ChangeLogins(ChangeTenants[TenantDone]):
+    """What a rotation and a revocation have in common: what is young, or was rotated meanwhile, is left alone."""
+
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+        role = self.context.role
+        login = None if record is None else record.current(role)
+        if record is None or login is None or record.state(role) not in (TenantState.USABLE, TenantState.SUSPENDED):
+            raise unusable(record, name, role)
+        # After a rotation by another process, programs still use the previous login: leave it for a later run.
+        was_rotated = before is not None and login.username not in [each.username for each in before.logins]
+        # What a process began that died is finished, however young the login is.
+        is_young = self.is_young(login.created) and not _is_unfinished(record, role, self.continues)
+        is_settled = record.state(role) is TenantState.SUSPENDED or was_rotated or is_young
+        return done(TenantAction.KEPT, record, role) if is_settled else None
 
 
-class RotateTenants(ChangeTenants[TenantDone]):
+class RotateTenants(_ChangeLogins):
     """``Tenants.rotate``: give each tenant a credential with a new login."""
 
     continues = OperationKind.ROTATE
@@ -26,17 +40,11 @@ class RotateTenants(ChangeTenants[TenantDone]):
         super().__init__(context, older_than)
         self._force = force
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
-        role = self.context.role
-        login = None if record is None else record.current(role)
-        if record is None or login is None or record.state(role) not in _USABLE:
-            raise unusable(record, name, role)
-        was_rotated = login_at_start not in (None, login.username)  # by another process, meanwhile
-        is_young = self.is_young(login.created) and not _is_unfinished(record, role, OperationKind.ROTATE)
-        if record.state(role) is TenantState.SUSPENDED or was_rotated or is_young:
-            return done(TenantAction.KEPT, record, role)
-        is_revoked = record.previous(role) is None or _is_unfinished(record, role, OperationKind.REVOKE)
-        if not (is_revoked or self._force):
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+        kept, role = super().noop_outcome(name, record, before), self.context.role
+        if record is None or kept is not None or record.previous(role) is None or self._force:
+            return kept
+        if not _is_unfinished(record, role, OperationKind.REVOKE):
             raise RotationPendingError(
                 f"the tenant {name!r} has a previous credential that is not revoked: rotating again would revoke it "
                 "while programs may still use it",
@@ -48,14 +56,14 @@ class RotateTenants(ChangeTenants[TenantDone]):
         role = tenant.role
         await tenant.drop_unfinished_logins()  # of an earlier process
         if tenant.stored.previous(role) is not None:
-            await tenant.finish(await tenant.revoke_previous(role), release=False)
+            await tenant.revoke_previous(role, release=False)
         [login] = tenant.next_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
         await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
         return done(TenantAction.ROTATED, tenant.stored, role)
 
 
-class RevokePrevious(ChangeTenants[TenantDone]):
+class RevokePrevious(_ChangeLogins):
     """``Tenants.revoke_previous``: end the previous login of each tenant."""
 
     continues = OperationKind.REVOKE
@@ -64,28 +72,22 @@ class RevokePrevious(ChangeTenants[TenantDone]):
         super().__init__(context, older_than)
         self._unused = unused
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
-        role = self.context.role
-        login = None if record is None else record.current(role)
-        if record is None or login is None or record.state(role) not in _USABLE:
-            raise unusable(record, name, role)
-        nothing_to_end = record.previous(role) is None and record.operation is None
-        # After a rotation by another process, programs still use the previous login: leave it for a later run.
-        was_rotated = login_at_start not in (None, login.username)
-        is_young = self.is_young(login.created) and not _is_unfinished(record, role, OperationKind.REVOKE)
-        is_settled = record.state(role) is TenantState.SUSPENDED or nothing_to_end or was_rotated or is_young
-        return done(TenantAction.KEPT, record, role) if is_settled else None
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+        kept, role = super().noop_outcome(name, record, before), self.context.role
+        if record is not None and record.previous(role) is None and record.operation is None:
+            return done(TenantAction.KEPT, record, role)
+        return kept
 
     async def change(self, tenant: Tenant) -> TenantDone:
         previous = tenant.stored.previous(tenant.role)
         assert previous is not None  # otherwise there was nothing to do
         if self._unused and (sessions := await tenant.cluster.server.count_sessions(previous.username)):
             return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
-        await tenant.finish(await tenant.revoke_previous(tenant.role))
+        await tenant.revoke_previous(tenant.role)
         return done(TenantAction.REVOKED, tenant.stored, tenant.role)
 
 
-def _is_unfinished(record: TenantRecord, role: Role, kind: OperationKind) -> bool:
-    """Whether a process died in this operation: then it is finished, however young the login is."""
+def _is_unfinished(record: TenantRecord, role: Role, kind: OperationKind | None) -> bool:
+    """Whether a process died in an operation of this kind on a role."""
     operation = operation_on(record, role)
     return operation is not None and operation.kind is kind

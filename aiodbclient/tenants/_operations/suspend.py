@@ -17,19 +17,19 @@ class SuspendTenants(ChangeTenants[TenantDone]):
 
     ends_logins = True
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
         state = state_of(record, self.context.role)
         if record is None or state in (TenantState.ABSENT, TenantState.PROVISIONING, TenantState.REMOVING):
             raise unusable(record, name, self.context.role)
         return done(TenantAction.KEPT, record, self.context.role) if state is TenantState.SUSPENDED else None
 
     async def change(self, tenant: Tenant) -> TenantDone:
-        await tenant.finish(await suspend(tenant))
+        await suspend(tenant)
         return done(TenantAction.SUSPENDED, tenant.stored, tenant.role)
 
 
-async def suspend(tenant: Tenant) -> TenantRecord:
-    """End all logins of a tenant and of its roles, and return the record to store, with the time."""
+async def suspend(tenant: Tenant, *, release: bool = True) -> None:
+    """End all logins of a tenant and of its roles, and lock its database."""
     logins = tenant.every_login()
     await tenant.start(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
@@ -39,13 +39,13 @@ async def suspend(tenant: Tenant) -> TenantRecord:
     record = tenant.stored
     kept = tuple(each for each in record.logins if each.replaced is None)
     since = record.suspended or await tenant.context.store.now()
-    return evolve(record, logins=kept, suspended=since)
+    await tenant.finish(evolve(record, logins=kept, suspended=since), release=release)
 
 
 class ResumeTenants(ChangeTenants[TenantDone]):
     """``Tenants.resume``: give each suspended tenant, with its readers and writers, new logins."""
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, login_at_start: str | None) -> TenantDone | None:
+    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
         state = state_of(record, self.context.role)
         if record is not None and state is TenantState.USABLE:
             return done(TenantAction.KEPT, record, self.context.role)
@@ -55,7 +55,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
     async def change(self, tenant: Tenant) -> TenantDone:
         if tenant.state is TenantState.SUSPENDING:
-            await tenant.finish(await suspend(tenant), release=False)
+            await suspend(tenant, release=False)
         await resume(tenant)
         return done(TenantAction.RESUMED, tenant.stored, tenant.role)
 

@@ -116,12 +116,15 @@ class Tenant(BaseTenant):
     async def save(self, record: TenantRecord | None, *, release: bool = False) -> None:
         """Store or delete the record, and ``release`` the claim in the same write."""
         await self.context.store.save(self.claim, record, release=release)
-        self.record, self._has_ended = record, release
+        before, self.record, self._has_ended = self.record, record, release
+        if before is None or record is None or before.cluster != record.cluster:
+            self.context.placement.note(self.claim.name, before, record)
 
     async def reread(self) -> None:
         """Read the record again after a ``save`` that may have been made although it failed or was cancelled."""
         await self.renew()  # raises an error if the claim was lost
-        self.record = await self.context.store.get(self.claim.name)
+        before, self.record = self.record, await self.context.store.get(self.claim.name)
+        self.context.placement.note(self.claim.name, before, self.record)
 
     async def start(
         self,
@@ -187,13 +190,9 @@ class Tenant(BaseTenant):
         """All logins that may exist on the server."""
         return {*self.found.logins, *(() if self.record is None else known_logins(self.record))}
 
-    def next_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
+    def next_logins(self, count: int = 1, also: Iterable[str] = ()) -> list[str]:
         """Names for new logins, after all that the tenant had, on its cluster or ``also`` on another cluster."""
-        known = [*self.every_login(), *self.found.disabled, *also]
-        made = list[str]()
-        for _ in range(number):
-            made.append(self.names.next_login([*known, *made]))
-        return made
+        return self.names.next_logins([*self.every_login(), *self.found.disabled, *also], count)
 
     def on(self, cluster: TenantCluster, steps: TenantSteps) -> Tenant:
         """The same tenant with the steps on another server, of its copy, for ``add_logins`` alone."""
@@ -231,24 +230,26 @@ class Tenant(BaseTenant):
                 with suppress(PermissionDeniedError):  # it stays in the list
                     await none_if_not_found(client.users.delete(each.username))
 
-    async def revoke_previous(self, role: Role) -> TenantRecord:
-        """End the previous login of a role, try to drop all that are ended, and return the record to store."""
+    async def revoke_previous(self, role: Role, *, release: bool = True) -> None:
+        """End the previous login of a role, and try to drop all that are ended."""
         previous = self.stored.previous(role)
         assert previous is not None
         await self.start(OperationKind.REVOKE, role=role)
         await self.steps.end_logins([previous.username])
         await self.drop_disabled(previous.username)
-        return evolve(self.stored, logins=tuple(each for each in self.stored.logins if each != previous))
+        kept = tuple(each for each in self.stored.logins if each != previous)
+        await self.finish(evolve(self.stored, logins=kept), release=release)
 
-    async def remove_role(self, role: Role) -> TenantRecord:
-        """End and drop the logins of a tenant's readers or writers, then their role, and return the record to store."""
+    async def remove_role(self, role: Role, *, release: bool = True) -> None:
+        """End and drop the logins of a tenant's readers or writers, then their role."""
         its = [each.username for each in self.stored.logins if each.role is role]
         await self.start(OperationKind.REMOVE, its, role=role)
         logins = unfinished_logins(self.stored)
         await self.steps.end_logins(logins)
         await self.drop_disabled(*logins)
         await self.steps.drop_roles(role)
-        return evolve(self.stored, logins=tuple(each for each in self.stored.logins if each.role is not role))
+        kept = tuple(each for each in self.stored.logins if each.role is not role)
+        await self.finish(evolve(self.stored, logins=kept), release=release)
 
     async def set_up(self, record: TenantRecord, login: Login) -> TenantRecord:
         """Call ``setup`` with the credential of ``login``, before that is stored, and return the record afterwards."""

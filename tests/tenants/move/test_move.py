@@ -100,7 +100,7 @@ async def test_move_path(two: Two, tenants: Tenants, alpha: Credential) -> None:
 
     functions, files = await path_of(only(tenants.move(["alpha"], to=two.new)))
 
-    assert len(functions) <= 225
+    assert len(functions) <= 222
     assert len(files) <= 32
 
 

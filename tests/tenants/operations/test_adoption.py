@@ -241,7 +241,7 @@ async def test_database_made_by_others_before_create(anywhere: Place, tenants: T
 async def test_made_by_others_after_crash(anywhere: Place, after: Tenants, operation: str, is_tenant: bool) -> None:
     """A process dies before it creates the database, and somebody else makes one of that name: it stays theirs."""
     place, name = anywhere, anywhere.prefix + "shop"
-    login = names_of("shop", (await place.cluster.info()).engine, place.prefix).next_login([])
+    [login] = names_of("shop", (await place.cluster.info()).engine, place.prefix).next_logins([])
     shop = evolve(a_credential("shop"), cluster=place.cluster.id, database=name)
     await leave(place.store, shop, OperationKind.PROVISION, logins=(login,))
     if is_tenant:  # by the process of another store

@@ -79,7 +79,7 @@ async def make_as_administrator(place: Place, credential: Credential) -> None:
 
 async def begin(place: Place, credential: Credential) -> None:
     """Leave what a process leaves that dies during a rotation."""
-    login = names_of(credential.name, credential.engine, place.prefix).next_login([credential.username])
+    [login] = names_of(credential.name, credential.engine, place.prefix).next_logins([credential.username])
     await leave(place.store, credential, OperationKind.ROTATE, logins=(login,))
     await make_login(place, login)
 

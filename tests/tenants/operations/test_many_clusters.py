@@ -149,15 +149,14 @@ def test_simultaneous_tenants_never_exceed_max_tenants(asked: list[str], most: i
             if int(name[1:]) % 2:
                 placement.start_run()
             try:
-                cluster = await placement.choose(name)
+                cluster = await placement.pick(name)
             except CapacityError:
                 return False
             await asyncio.sleep(0)
-            if (int(name[1:]) + len(asked)) % 4 == 0 or name in store.clusters:
-                placement.leave(name, cluster)
-            else:
+            if (int(name[1:]) + len(asked)) % 4 and name not in store.clusters:
                 store.clusters[name] = cluster
-                placement.keep(name, cluster)
+                placement.note(name, None, a_record(name, cluster=cluster))
+            placement.leave(name, cluster)
             return True
 
         await asyncio.gather(*(make(name) for name in asked))
@@ -171,36 +170,38 @@ def test_simultaneous_tenants_never_exceed_max_tenants(asked: list[str], most: i
 async def test_chosen_names_count_over_a_recount() -> None:
     store = Memory()
     placement = Placement(cast(Store, store), ["a", "b"], 1, None)
-    assert [await placement.choose(name) for name in ("t0", "t1")] == ["a", "b"]
+    assert [await placement.pick(name) for name in ("t0", "t1")] == ["a", "b"]
 
     placement.start_run()
     with pytest.raises(CapacityError):
-        await placement.choose("t2")
+        await placement.pick("t2")
 
     store.clusters["t0"] = "a"  # it is stored, and then counted once
     placement.start_run()
     with pytest.raises(CapacityError):
-        await placement.choose("t2")
-    placement.keep("t0", "a")
+        await placement.pick("t2")
+    placement.note("t0", None, a_record("t0", cluster="a"))
+    placement.leave("t0", "a")
     placement.leave("t1", "b")
-    assert await placement.choose("t2") == "b"
+    assert await placement.pick("t2") == "b"
 
     del store.clusters["t0"]  # by another process
     placement.start_run()
-    assert await placement.choose("t3") == "a"
+    assert await placement.pick("t3") == "a"
 
 
 async def test_tenant_stored_during_a_recount_counts() -> None:
     store = Memory()
     store.clusters["old"] = "b"
     placement = Placement(cast(Store, store), ["a", "b"], 1, None)
-    assert await placement.choose("t0") == "a"
+    assert await placement.pick("t0") == "a"
 
     placement.start_run()
-    choosing = asyncio.create_task(placement.choose("t1"))
+    choosing = asyncio.create_task(placement.pick("t1"))
     await asyncio.sleep(0)  # it reads the store, and has passed the place of t0
     store.clusters["t0"] = "a"
-    placement.keep("t0", "a")
+    placement.note("t0", None, a_record("t0", cluster="a"))
+    placement.leave("t0", "a")
     with pytest.raises(CapacityError):
         await choosing
 
@@ -395,6 +396,11 @@ async def test_clusters_of_two_engines_are_refused(fleet: Fleet) -> None:
     known = [fleet.client.cluster(a.id, "pg"), fleet.client.cluster(b.id, "mysql")]
     with pytest.raises(InvalidArgumentError, match=f"of one engine, and {a.id} is pg and {b.id} is mysql"):
         fleet.tenants(*known)
+
+    tenants = fleet.tenants(a, b)
+    for _ in range(2):  # also when both were read
+        with pytest.raises(InvalidArgumentError, match="of one engine, and"):
+            await tenants.ensure("alpha")
 
 
 async def test_invalid_arguments_are_named(fleet: Fleet) -> None:

@@ -231,7 +231,7 @@ async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
         found = await place.server.inspect(tenant.names)  # as the operation that finds a login on record drops it
         await tenant.steps.end_logins(found.logins)
         assert await tenant.steps.drop_logins(found.logins) == ()
-        login = tenant.names.next_login([*found.logins, *found.disabled])
+        [login] = tenant.names.next_logins([*found.logins, *found.disabled])
         tenant.on_record = {login: Role.OWNER}
         await steps.add_login(login, Secret(PASSWORD), Role.OWNER)
 

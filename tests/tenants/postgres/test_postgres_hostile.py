@@ -107,7 +107,7 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
     assert not managed.exists(victim.names.group(Role.READER))
     await victim.repair()
     assert await victim.end(victim.logins[0])
-    dump = victim.names.next_login(victim.on_record)
+    [dump] = victim.names.next_logins(victim.on_record)
     await victim.steps.add_dump_login(dump, Secret(PASSWORD))
     await victim.freeze()
     await victim.steps.unfreeze(victim.on_record)
