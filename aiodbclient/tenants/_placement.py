@@ -82,10 +82,8 @@ class Placement:
         while True:
             try:
                 cluster = await self.pick(name, {*without, *unreachable})
-            except CapacityError:
-                if unreachable:
-                    raise next(iter(unreachable.values())) from None
-                raise
+            except CapacityError as full:
+                raise next(iter(unreachable.values()), full) from None
             try:
                 return await clusters.get(cluster, stats)
             except BaseException as error:
