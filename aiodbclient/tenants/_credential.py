@@ -102,7 +102,7 @@ class Credential:
         """
         names = _PG_VARIABLES if self.engine in POSTGRESQL else _MYSQL_VARIABLES
         values = self.uri, self.host, str(self.port), self.username, self.password, self.database
-        variables = dict(zip(names, values, strict=True))
+        variables: dict[str, str] = dict(zip(names, values, strict=True))
         if self.engine in POSTGRESQL:
             variables["PGSSLMODE"] = "disable" if self.ca is None else "require"
         return variables

@@ -386,7 +386,8 @@ async def test_damaged_or_foreign_records_end_no_operation(fleet: Fleet, tmp_pat
         outcomes = await outcomes_of(operation(["damaged", "newer", *others, "m1", "m2"]))
         assert {name: type(each.error) for name, each in outcomes.items()} == {
             **dict.fromkeys(["damaged", "newer"], StoreError),
-            **dict.fromkeys(others, InvalidArgumentError),
+            **dict.fromkeys(others, ConflictError),
+            "prefixed": NameTakenError,
             **dict.fromkeys(["m1", "m2"], type(None)),
         }
 
