@@ -31,7 +31,6 @@ T = TypeVar("T")
 
 AdminLogin: TypeAlias = tuple[str, str]  # a user and its password
 
-TEMPORARY_CONNECTIONS = 4  # of the login that dumps a database
 SHARE_OF_CONNECTIONS = 0.1  # of the server's, that a login may have; at least two
 DROP_LOGINS_SECONDS = 2.0  # for ended logins: what others granted to them can take long
 _SESSIONS = 2  # that read at a time; a tenant whose rights take long to read delays only one of them

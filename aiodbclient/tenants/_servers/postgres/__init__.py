@@ -190,25 +190,24 @@ class PostgresSteps(TenantSteps):
         await self._step(logins.end_stale_sessions)
 
     async def create(self, source: Names | None = None) -> bool:
-        database = self._tenant.names.database
         if source is None:
             is_new = await self._step(databases.create)
             # A step of its own: repeated, the first one would find that the database is not new.
             if await self._step(databases.open_new):
-                await self._step(partial(object_rights.apply_object_rights, wanted={}), database)
+                await self._step(partial(object_rights.apply_object_rights, wanted={}), inside=True)
             return is_new
         async with self._server.copies:
             await self._step(partial(template.refuse_sessions, source=source))
             if is_new := await self._step(partial(databases.create, source=source.database)):
                 await self._step(databases.open_new)
-                await self._step(partial(template.take_over, source=source), database)
+                await self._step(partial(template.take_over, source=source), inside=True)
             return is_new
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         stored, names = await scram.verifier(password), self._tenant.names
         if role is not Role.OWNER and await self._step(partial(logins.prepare_group, role=role)):
             group = {names.group(role): role}
-            await self._step(partial(object_rights.apply_object_rights, wanted=group), names.database)
+            await self._step(partial(object_rights.apply_object_rights, wanted=group), inside=True)
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role))
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
@@ -230,14 +229,14 @@ class PostgresSteps(TenantSteps):
         return tuple(sorted(left))
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        refused = await self._make_ours(wanted)
+        refused = await self._apply_all(wanted)
         await self._step(partial(ownership.refuse_problems, logins=wanted, refused=refused))
 
-    async def _make_ours(self, wanted: Mapping[str, Role]) -> list[str]:
+    async def _apply_all(self, wanted: Mapping[str, Role]) -> list[str]:
         """Give the tenant and its logins what is theirs, lock all others out, and return what was refused."""
         await self._step(partial(rights.apply_database_rights, wanted=wanted))
         refused = await self._step(partial(ownership.revoke_excess, logins=wanted))
-        return refused + await self._step(partial(ownership.make_ours, wanted=wanted), self._tenant.names.database)
+        return refused + await self._step(partial(ownership.reassign_all, wanted=wanted), inside=True)
 
     async def lock_out(self) -> None:
         await self._step(databases.lock_out)
@@ -251,10 +250,10 @@ class PostgresSteps(TenantSteps):
     async def adopt(self) -> str | None:
         login = await self._step(databases.login_to_adopt)
         if login is not None and login == self._tenant.names.database:
-            await self._step(partial(databases.check_schema, login=login), self._tenant.names.database)
+            await self._step(partial(databases.check_schema, login=login), inside=True)
         found = await self._server.inspect(self._tenant.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
-        await self._make_ours({} if login is None else {login: Role.OWNER})  # ``problems`` reports what was refused
+        await self._apply_all({} if login is None else {login: Role.OWNER})  # ``problems`` reports what was refused
         return login
 
     async def drop_database(self) -> None:
@@ -275,11 +274,11 @@ class PostgresSteps(TenantSteps):
         await self._step(partial(databases.copy_settings, limit=limit, settings=settings))
 
     async def add_extensions(self, wanted: Sequence[tuple[str, str]]) -> None:
-        await self._step(partial(extensions.add, extensions=wanted), self._tenant.names.database)
+        await self._step(partial(extensions.add, extensions=wanted), inside=True)
 
     async def restore_extensions(self, *, is_new: bool) -> None:
         if self._server.options.extensions:
-            await self._step(partial(extensions.restore, is_new=is_new), self._tenant.names.database)
+            await self._step(partial(extensions.restore, is_new=is_new), inside=True)
 
     @asynccontextmanager
     async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
@@ -300,8 +299,9 @@ class PostgresSteps(TenantSteps):
             pass
         raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: the server did not answer in time")
 
-    async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
-        """Do a step, some at a time. If a lock blocks it, retry, and end the tenants that hold it."""
+    async def _step(self, do: Callable[[Session], Awaitable[T]], *, inside: bool = False) -> T:
+        """Do a step, ``inside`` the tenant's database. If a lock blocks it, retry, and end the tenants that hold it."""
+        database = self._tenant.names.database if inside else None
         watch, until = LockWatcher(self._tenant, self.connected_to), monotonic() + ENDING_SECONDS
         while True:
             try:

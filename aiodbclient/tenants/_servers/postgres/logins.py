@@ -18,7 +18,6 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ...._masking import Secret
 from ..._naming import Role
 from ...errors import GrantError
-from .. import TEMPORARY_CONNECTIONS
 from .connection import BlockedError, ExistsError, Session, Statement, end_sessions, verbatim
 from .rights import (
     ALL,
@@ -31,6 +30,7 @@ from .rights import (
     read_database,
 )
 
+_DUMP_CONNECTIONS = 4  # of the login that dumps a database
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 # What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_STALE = SQL("""
@@ -68,7 +68,7 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
     names, inherits = session.names, dumps or role is not Role.OWNER
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
-    most = Literal(TEMPORARY_CONNECTIONS if dumps else await limit_of(session))
+    most = Literal(_DUMP_CONNECTIONS if dumps else await limit_of(session))
     statements: list[Statement] = [create.format(Identifier(login), inherit, most, Literal(stored))]
     if not inherits:
         # First, because a change of memberships makes the server look at all of them for the next statement.

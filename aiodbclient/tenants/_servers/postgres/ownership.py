@@ -251,7 +251,7 @@ async def revoke_excess(session: Session, logins: Mapping[str, Role]) -> list[st
     return refused
 
 
-async def make_ours(session: Session, wanted: Mapping[str, Role]) -> list[str]:
+async def reassign_all(session: Session, wanted: Mapping[str, Role]) -> list[str]:
     """In the tenant's database: give all to the owner role, and the groups of ``wanted`` logins their rights on it.
 
     Return why something of others was refused.
