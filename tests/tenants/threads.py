@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def repeating(*acts: Callable[[], object]) -> Iterator[threading.Event]:
-    """Repeat each act in its own thread, until the event that this yields is set, at the latest after the block."""
+def repeating(*acts: Callable[[], object]) -> Iterator[None]:
+    """Repeat each act in its own thread, until the block ends."""
     stop = threading.Event()
 
     def repeat(act: Callable[[], object]) -> None:
@@ -20,7 +20,7 @@ def repeating(*acts: Callable[[], object]) -> Iterator[threading.Event]:
     for thread in threads:
         thread.start()
     try:
-        yield stop
+        yield
     finally:
         stop.set()
         for thread in threads:

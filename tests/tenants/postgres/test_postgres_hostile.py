@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
@@ -122,7 +123,7 @@ async def test_planted_code_never_runs_as_administrator(managed: Managed, victim
 @contextmanager
 def fighting(managed: Managed, victim: Tenant, login: str, act: str) -> Iterator[list[str]]:
     """Four sessions of a login repeat an act, and log in again when they are ended. Yields an entry for each login."""
-    tries = list[str]()
+    tries, stop = list[str](), threading.Event()
 
     def fight(database: str) -> None:
         tries.append(database)
@@ -131,8 +132,11 @@ def fighting(managed: Managed, victim: Tenant, login: str, act: str) -> Iterator
             while not stop.is_set():
                 session.execute(act)
 
-    with repeating(*(partial(fight, each) for each in (victim.database, "defaultdb") * 2)) as stop:
-        yield tries
+    with repeating(*(partial(fight, each) for each in (victim.database, "defaultdb") * 2)):
+        try:
+            yield tries
+        finally:
+            stop.set()
 
 
 ACTS = {
