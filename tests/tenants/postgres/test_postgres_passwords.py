@@ -146,8 +146,8 @@ async def test_server_that_does_not_know_the_password_is_refused(
     expect = scram._Wire._expect
     signed = list[bool]()
 
-    async def forged(wire: scram._Wire, *wanted: int) -> tuple[int, bytes]:
-        kind, content = await expect(wire, *wanted)
+    async def forged(wire: scram._Wire, *wanted: int, **sent: str) -> tuple[int, bytes]:
+        kind, content = await expect(wire, *wanted, **sent)
         if wanted == (scram._SASL_FINAL,):
             signed.append(content.startswith(b"v="))
             content = b"v=" + b64encode(bytes(32))
@@ -168,11 +168,11 @@ async def test_cancelled_login_shows_no_password(
     await server.inspect(victim.names)
     expect = scram._Wire._expect
 
-    async def stalling(wire: scram._Wire, *wanted: int) -> tuple[int, bytes]:
+    async def stalling(wire: scram._Wire, *wanted: int, **sent: str) -> tuple[int, bytes]:
         if wanted == (scram._SASL_FINAL,):
             reached.set()
             await asyncio.Event().wait()  # the server does not answer the proof of the password
-        return await expect(wire, *wanted)
+        return await expect(wire, *wanted, **sent)
 
     monkeypatch.setattr(scram._Wire, "_expect", stalling)
     login = asyncio.create_task(server.log_in(victim.names, victim.logins[0], password))

@@ -113,8 +113,8 @@ class _Wire:
         nonce = secrets.token_urlsafe(18)
         first = f"n=,r={nonce}"
         initial = f"n,,{first}"
-        self._send(f"SCRAM-SHA-256\0{struct.pack('!i', len(initial)).decode()}{initial}")
-        challenge = (await self._expect(_SASL_CONTINUE))[1].decode()
+        chosen = f"SCRAM-SHA-256\0{struct.pack('!i', len(initial)).decode()}{initial}"
+        challenge = (await self._expect(_SASL_CONTINUE, send=chosen))[1].decode()
         fields = {part[:1]: part[2:] for part in challenge.split(",")}
         rounds = int(fields["i"])
         if not 0 < rounds <= _MOST_ROUNDS:
@@ -126,13 +126,14 @@ class _Wire:
         final = f"c=biws,r={fields['r']}"
         signed = f"{first},{challenge},{final}".encode()
         proof = bytes(map(xor, client, _hmac(hashlib.sha256(client).digest(), signed)))
-        self._send(f"{final},p={b64encode(proof).decode()}")
-        _, content = await self._expect(_SASL_FINAL)
+        _, content = await self._expect(_SASL_FINAL, send=f"{final},p={b64encode(proof).decode()}")
         if not hmac.compare_digest(b64decode(content.removeprefix(b"v=")), _hmac(server, signed)):
             raise ServerUnreachableError("the server does not know the password's verifier")
 
-    async def _expect(self, *wanted: int) -> tuple[int, bytes]:
-        """Read a request for an authentication, or its end: which one it is, and its content."""
+    async def _expect(self, *wanted: int, send: str = "") -> tuple[int, bytes]:
+        """Send a response, and read a request for an authentication, or its end: which one it is, and its content."""
+        if send:
+            self.writer.write(b"p" + struct.pack("!i", 4 + len(send.encode())) + send.encode())
         kind, content = await self._message()
         while kind == b"N"[0]:  # a notice
             kind, content = await self._message()
@@ -151,9 +152,6 @@ class _Wire:
         """Read a message: its kind, and the beginning of its content."""
         kind, length = struct.unpack("!Bi", await self.reader.readexactly(5))
         return kind, await self.reader.readexactly(min(length - 4, _MOST_BYTES))
-
-    def _send(self, content: str) -> None:
-        self.writer.write(b"p" + struct.pack("!i", 4 + len(content.encode())) + content.encode())
 
 
 def _salted(password: str, salt: bytes, rounds: int) -> bytes:
