@@ -310,7 +310,7 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     text = (
         f"the run ended here because {why}; names without an outcome were not changed; the last error: {error.args[0]}"
     )
-    return with_message(error, text, advice="")  # that is for one name
+    return with_message(error, text)
 
 
 def check_iterable(specs: object, taker: str) -> None:

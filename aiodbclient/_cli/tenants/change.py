@@ -87,12 +87,11 @@ async def provision_tenants(
         context = evolve(context, names={role: here}, missing=missing)
         report = ChangeReport(output, options.verbose, context=context, show=show)
         works = {name for name, each in context.records[role].items() if each.credential(role)}
-        action = "adopt, or create" if adopt else "create"
         if_exists: Literal["adopt", "error"] = "adopt" if adopt else "error"
         return await context.run(
             lambda tenants, names: tenants.provision(names, if_exists=if_exists),
             report,
-            lambda name, _: "keep" if name in works else action,
+            lambda name, _: "keep" if name in works else "adopt" if adopt and name not in on_record else "create",
         )
 
 
