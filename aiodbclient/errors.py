@@ -1,4 +1,4 @@
-"""Every exception that this package raises. Pure.
+"""The exceptions of this package, except those of tenants and ``BulkError``. Pure.
 
 ``DatabaseClientError`` is the base class. Its ``may_have_applied`` says whether the call may have taken effect although
 it failed. If it is false, you can send the call again.
@@ -7,14 +7,14 @@ it failed. If it is false, you can send the call again.
 DatabaseClientError
     ConfigurationError            InvalidArgumentError (a ValueError)
     UnsupportedOperationError     MaxWaitError
-    ClusterNotOnlineError         InvalidResponseError
+    ClusterNotOnlineError (a TimeoutError)                        InvalidResponseError
     TransportError
         ConnectError              ConnectionLostError             RequestTimeoutError (a TimeoutError)
     APIError
         BadRequestError           AuthenticationError             PermissionDeniedError
         NotFoundError             ConflictError                   PreconditionFailedError
-        UnprocessableEntityError  NameTakenError                  RateLimitError
-        ServerError
+        UnprocessableEntityError  RateLimitError                  ServerError
+            NameTakenError (a ConflictError and an UnprocessableEntityError)
 ```
 
 No message and no attribute holds a password or a token. They quote nothing of the API's answers but the id, the message
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 
 class DatabaseClientError(Exception):
-    """The base class of everything that this package raises.
+    """The base class of the exceptions of this package, but ``BulkError``.
 
     The message describes the whole call: "it was not sent" means that no try of it was sent.
 

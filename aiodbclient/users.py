@@ -65,8 +65,9 @@ class UsersAPI:
             readonly: MongoDB's older form of ``MongoUserSettings(role="readOnly")``.
 
         Returns:
-            The user with its password. MongoDB returns the password only here. Use this result: ``get`` may raise
-            NotFoundError for a moment. The password is None if the API does not have it yet: read it with ``get``.
+            The user with its password. MongoDB returns the password only here and from ``reset_auth``. Use this result:
+            ``get`` may raise NotFoundError for a moment. The password is None if the API does not have it yet: read it
+            with ``get``.
 
         Raises:
             NameTakenError: The name is taken.

@@ -53,7 +53,7 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
     """A job on one cluster. Its calls wait behind all others.
 
     Attributes:
-        listing: Of a job for which a 404 means that the name is absent: the list of a cluster that exists.
+        listing: The list by which the run checks that the cluster exists. None: it does not check.
     """
 
     listing: Operation | None = None

@@ -90,7 +90,7 @@ class Run(Generic[OutcomeT_co]):
     names without an outcome may have been changed. Run it again to continue.
 
     If the cluster refuses changes with a 412, because it is being resized or made, the run waits until it is online.
-    After the client's ``max_wait``, or 15 minutes, its names fail with ClusterNotOnlineError.
+    After 15 minutes, its names fail with ClusterNotOnlineError.
     """
 
     _iterated = True  # until ``__init__`` has ended

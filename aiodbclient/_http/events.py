@@ -16,7 +16,7 @@ logger = logging.getLogger("aiodbclient")
 
 @frozen
 class RequestEvent:
-    """One request and its outcome. It holds no credential and no name of a user or db.
+    """One request and its outcome. It holds no credential, and no name of a user or db but in ``label``.
 
     Attributes:
         operation: Like ``"users.create"``.
@@ -28,7 +28,7 @@ class RequestEvent:
         duration: Seconds from sending it to the end of the answer.
         blocked: Seconds that it waited for other user writes on the cluster. MongoDB supports only one at a time.
         request_id: The id that the provider's support asks for, or None.
-        label: What the request was for, if the library knows it. Otherwise None.
+        label: The name of the tenant, if the request is one of ``Tenants``. Otherwise None.
     """
 
     operation: str

@@ -33,7 +33,7 @@ class Operation:
     template: str  # the path, with the placeholders ``{cluster}`` and ``{name}``
     idempotency: Idempotency
     key: str = ""  # the member of the answer that holds the result; empty if the answer has no body
-    key_alias: str = ""  # the same by another sentence of the API description
+    key_alias: str = ""  # another name of that member, which the API description has too
 
     @property
     def on(self) -> str:
