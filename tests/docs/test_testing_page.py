@@ -33,7 +33,7 @@ def test_blocks_pass_as_printed(tmp_path: Path) -> None:
     for number, block in enumerate(BLOCKS):
         named = re.match(r"# (\w+\.py)\n", block)
         (tmp_path / (named[1] if named else f"test_{number}.py")).write_text(block)
-    assert passed_in(tmp_path, "-p", "no:schemathesis")[0] == 8
+    assert passed_in(tmp_path, "-p", "no:schemathesis")[0] == 9
 
 
 @pytest.mark.parametrize("api", [DatabaseClient, ClustersAPI, Cluster, UsersAPI, DatabasesAPI, Tenants])
