@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, LiteralString
 
 import pytest
@@ -11,6 +12,7 @@ from aiodbclient.errors import ConflictError, InvalidArgumentError
 from aiodbclient.tenants import Credential, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer, template
+from aiodbclient.tenants._servers.postgres.connection import BlockedError, Session, Statement
 
 from ..conftest import Place, only, present
 from ..managed import Managed
@@ -125,6 +127,24 @@ async def test_many_copies_at_once(place: Place) -> None:
     for outcome in outcomes[::10]:
         assert await ask(present(outcome.credential), "INSERT INTO t VALUES (2) RETURNING x") == [(2,)]
     assert not [outcome for outcome in await tenants.check() if outcome.problems]
+
+
+async def test_blocked_copy_is_repeated(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other copies can block the last transaction, after objects have got their new owner. Found by the test above."""
+    await golden(place, *SCHEMA)
+    run_with, blocked = Session.run_with, list[str]()
+
+    async def block_once(session: Session, roles: Collection[str], *statements: Statement) -> None:
+        if any("DROP OWNED" in each.as_string(None) for each in statements) and not blocked:
+            blocked.append("once")
+            raise BlockedError("deadlock detected")
+        await run_with(session, roles, *statements)
+
+    monkeypatch.setattr(Session, "run_with", block_once)
+    copied = await place.tenants(template="golden").ensure("alpha")
+    assert blocked == ["once"]
+    assert await ask(copied, "SELECT count(*) FROM app.t") == [(2,)]
+    assert (await only(place.tenants().check(["alpha"]))).problems == ()
 
 
 async def test_setup_runs_after_copy(place: Place) -> None:

@@ -29,12 +29,13 @@ SELECT DISTINCT 'a session', coalesce(usename, 'a dropped role') FROM pg_stat_ac
 WHERE datname = %(database)s AND {CLIENTS}
 UNION ALL SELECT 'a prepared transaction', owner FROM pg_prepared_xacts WHERE database = %(database)s
 """)
-# What would keep a role of the template, or run as somebody else. Members of extensions are the administrator's.
+# What would keep a role of the template, or run as somebody else than the tenant, who has some if the step is repeated.
+# Members of extensions are the administrator's.
 _OBSTACLES = SQL(f"""
 SELECT format('%%s belongs to %%s', pg_describe_object(classid, objid, objsubid), rolname)
 FROM pg_shdepend s JOIN pg_roles r ON r.oid = refobjid
 WHERE {_HERE} AND deptype = 'o' AND classid <> 'pg_extension'::regclass
-  AND (rolname <> %(owner)s OR classid = 'pg_user_mapping'::regclass) AND NOT EXISTS (
+  AND (rolname <> ALL (%(owners)s) OR classid = 'pg_user_mapping'::regclass) AND NOT EXISTS (
     SELECT FROM pg_depend d WHERE d.classid = s.classid AND d.objid = s.objid AND d.deptype = 'e')
 UNION ALL SELECT format('policy %%I on %%s names %%s', polname, polrelid::regclass, rolname)
 FROM pg_policy JOIN pg_roles r ON r.oid = ANY (polroles) WHERE rolname = ANY (%(roles)s)
@@ -75,7 +76,7 @@ async def refuse_sessions(session: Session, source: Names) -> None:
 async def take_over(session: Session, source: Names) -> None:
     """In the copy: give all to the tenant. Raise ConflictError if something cannot be the tenant's."""
     names, roles = session.names, [source.owner, *source.groups]
-    if found := await session.run(_OBSTACLES, owner=source.owner, roles=roles):
+    if found := await session.run(_OBSTACLES, owners=[source.owner, names.owner], roles=roles):
         raise refusal(source, (reason for (reason,) in found))
     defaults = await session.run(_DEFAULTS, source.owner)
     present = [role for (role,) in await session.run(PRESENT, roles)]
