@@ -46,7 +46,7 @@ class Operation:
         return self.idempotency is not Idempotency.READ
 
     def path(self, cluster_id: str = "", name: str | EllipsisType = ...) -> str:
-        """Return the path, or raise InvalidArgumentError if ``name`` cannot be a segment of one."""
+        """Return the path. Raise InvalidArgumentError if ``name`` is not a valid segment of it."""
         path = self.template.replace("{cluster}", cluster_id)
         if name is ...:
             return path
@@ -85,7 +85,7 @@ def checked_cluster_id(cluster_id: object) -> str:
 
 
 def segment(name: object) -> str:
-    """Return ``name`` percent-encoded, or raise InvalidArgumentError if it cannot be a segment of a URL's path."""
+    """Percent-encode ``name``. Raise InvalidArgumentError if it is not a valid segment of a URL's path."""
     # Proxies and URL libraries resolve dots: a DELETE of the user ``..`` would delete the cluster.
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {shown(name)}; nothing was sent")

@@ -280,7 +280,6 @@ class Tenants(TenantRole):
 
         Raises:
             InvalidArgumentError: A name is invalid.
-            ConflictError: A name is on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
         context = self._context

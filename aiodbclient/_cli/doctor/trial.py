@@ -67,9 +67,8 @@ async def live(findings: Findings, cluster: Cluster, info: ClusterInfo, *, priva
                 findings.fail("--try", error, _REPORT)
             finally:
                 on_signals(lambda: note(f"wait: what was made for {name} is being removed"))
-                await asyncio.gather(
-                    creation, return_exceptions=True
-                )  # cut off by a signal, it might still be performed
+                # Cut off by a signal, it might still be performed.
+                await asyncio.gather(creation, return_exceptions=True)
                 await _remove(findings, cluster, login.name, tenants, name)
 
 

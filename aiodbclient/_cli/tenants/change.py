@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from attrs import evolve
 
@@ -36,9 +36,6 @@ from ..plumbing.records import is_suspended, is_young
 from ..plumbing.running import runs
 from .context import CommandContext, names_in, open_selection, open_tenants
 from .reports import ChangeReport, MoveReport, RotationReport
-
-if TYPE_CHECKING:
-    pass
 
 _REMOVAL = "Finish the removal of {} on {}, which deletes all data?"
 

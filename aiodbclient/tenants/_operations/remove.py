@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._naming import Role
 from .._outcomes import TenantAction, TenantRemoved
-from .._records import OperationKind, TenantRecord, TenantState, operation_on, unusable
+from .._records import OperationKind, TenantRecord, TenantState, operation_on, state_of, unusable
 from .loop import ChangeTenants
 from .recover import drop_leftover
 from .tenant import Tenant
@@ -18,7 +18,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
 
     def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantRemoved | None:
         role = self.context.role
-        state = TenantState.ABSENT if record is None else record.state(role)
+        state = state_of(record, role)
         if record is None or (state is TenantState.ABSENT and role is not Role.OWNER):
             return TenantRemoved(name=name, action=TenantAction.ABSENT)
         # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.

@@ -5,9 +5,9 @@ as ``search_path`` or ``statement_timeout``. So every session here sets its own 
 options override the settings of a database and of a role. No session of the administrator runs what a tenant wrote,
 also not after ``SET ROLE``, which a function may undo.
 
-During a step, ``LockWatcher`` looks who it waits for. It ends the sessions of a tenant's login that has been in the way
-for ``PATIENCE_SECONDS``, by one session or by several in turns. Nobody else's is ended. A prepared transaction is named
-in the error: its owner or a superuser can roll it back.
+During a step, ``LockWatcher`` reads which sessions block it. If a tenant's login has blocked it for
+``PATIENCE_SECONDS``, by one session or by several, its sessions are terminated. No other session is. The error names a
+prepared transaction that blocks the step: its owner or a superuser can roll it back.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from .rights import (
     Database,
     apply,
     apply_database_rights,
+    check_owner,
     database_steps,
     need_database,
     read_database,
@@ -81,8 +82,8 @@ async def _misplaced(session: Session, database: Database | None) -> str:
 
 async def lock_out(session: Session) -> None:
     """Revoke all rights but one, by which the database stays the tenant's, and end all sessions in it."""
-    if await read_database(session) is not None:
-        await need_database(session)
+    if (database := await read_database(session)) is not None:
+        check_owner(session, database)
         await apply_database_rights(session, None)
         await _empty(session)
 
@@ -114,15 +115,15 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
         raise session.error(f"sessions in the database {database!r} do not end: {', '.join(left)}; run it again")
 
 
-async def drop(session: Session) -> None:
-    """Lock all out of a database that is open, and drop it."""
+async def drop(session: Session, *, is_left: bool = False) -> None:
+    """Lock all out of a database that is open, and drop it, or what ``is_left`` of an interrupted DROP DATABASE."""
     # DROP DATABASE waits for each process of the server. A client that does not finish its login holds it up until the
     # server ends the connection, after ``authentication_timeout``: 60 s by default. ``statement_timeout`` is longer.
-    names, name = session.names, Identifier(session.names.database)
-    if await read_database(session) is not None:  # one that is left of an interrupted DROP DATABASE is dropped too
-        database = await need_database(session)
+    name, database = Identifier(session.names.database), None if is_left else await read_database(session)
+    if database is not None:
+        check_owner(session, database)
         if not database.is_ours:
-            raise session.error(f"the database {names.database!r} is not the tenant's, and was not dropped")
+            raise session.error(f"the database {session.names.database!r} is not the tenant's, and was not dropped")
         if database.connections:
             await lock_out(session)
             await refuse_prepared(session)
@@ -142,7 +143,7 @@ async def create(session: Session, source: str = "template0") -> bool:
     """Create the database, closed to all, as a copy of ``source``. Return whether it is new."""
     if await read_database(session) is not None:
         return False
-    await drop(session)  # what is left of an interrupted DROP DATABASE: nobody can enter it
+    await drop(session, is_left=True)
     copy = SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false")
     await session.run(copy.format(Identifier(session.names.database), Identifier(source)))
     return True

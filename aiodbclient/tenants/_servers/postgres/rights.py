@@ -165,13 +165,18 @@ async def need_database(session: Session) -> Database:
     database = await read_database(session)
     if database is None:
         raise session.error(f"the database {session.names.database!r} does not exist")
+    check_owner(session, database)
+    return database
+
+
+def check_owner(session: Session, database: Database) -> None:
+    """Raise GrantError for a database of which the administrator may not change the rights."""
     if database.owner != session.admin:
         raise session.error(
             f"the database {session.names.database!r} belongs to {database.owner!r}, not to the administrator "
             f"{session.admin!r}: run ALTER DATABASE {Identifier(session.names.database).as_string(None)} OWNER TO "
             f"{Identifier(session.admin).as_string(None)}"
         )
-    return database
 
 
 async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
