@@ -183,7 +183,7 @@ class UsersAPI:
         """Give the users new passwords. A second run replaces them again. To stop or cancel it, see Run.
 
         If a user fails with ``may_have_applied`` set, its old password may be invalid, and its new one is unknown:
-        rotate it again.
+        rotate it again. If the run raises, ``run.outcomes`` has the new passwords so far.
 
         Args:
             names: Names, or NewUsers. Their ``mysql_settings`` are set together with the password.

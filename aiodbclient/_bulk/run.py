@@ -7,7 +7,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator, Iterable, Sized
 from datetime import timedelta
-from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from .._checks import check_whole
@@ -87,7 +86,8 @@ class Run(Generic[OutcomeT_co]):
 
     Names without an outcome are then unchanged, as they are after ``stop()``. Leaving the loop in another way cancels
     all names: ``break``, an exception in its body, a cancelled task, ``aclose()``. Then up to twice ``concurrency``
-    names without an outcome may have been changed. Run it again to continue.
+    names without an outcome may have been changed. ``run.outcomes`` has the outcomes in both cases. Run it again to
+    continue.
 
     If the cluster refuses changes with a 412, because it is being resized or made, the run waits until it is online.
     After 15 minutes, its names fail with ClusterNotOnlineError.
@@ -116,12 +116,12 @@ class Run(Generic[OutcomeT_co]):
         self._tasks: dict[asyncio.Task[None], RequestStats | None] = {}
         self._queue: asyncio.Queue[Any] = asyncio.Queue()  # outcomes, and tasks that have ended
         self._permits = asyncio.Semaphore(0)  # names that may be begun, which bounds ``_queue``
-        self._begun: dict[int, tuple[Any, RequestStats]] = {}  # what was given without an outcome yet, by its place
-        self._place = 0  # among the names, of the outcome that was yielded last
+        # By the place among the names: what was given without an outcome yet, and the outcomes.
+        self._begun: dict[int, tuple[Any, RequestStats]] = {}
+        self._outcomes: dict[int, Any] = {}
         self._stopped = False
         self._failure: BaseException | None = None  # what ends the run
         self._unanswered = 0  # failed names in a row without a usable answer
-        self._done = 0  # names with an outcome
         self._iterated = False
 
     async def __aiter__(self) -> AsyncIterator[OutcomeT_co]:
@@ -136,8 +136,7 @@ class Run(Generic[OutcomeT_co]):
                 if isinstance(item, asyncio.Task):
                     self._end_task(item)
                 else:
-                    self._place, outcome = item
-                    yield outcome
+                    yield item
                     self._permits.release()
         finally:
             await self.aclose()
@@ -153,6 +152,11 @@ class Run(Generic[OutcomeT_co]):
             warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
 
     @property
+    def outcomes(self) -> Outcomes[OutcomeT_co]:
+        """The outcomes so far, in the order of the names. Use it after an exception or a cancellation."""
+        return Outcomes(self._outcomes[place] for place in sorted(self._outcomes))
+
+    @property
     def expected(self) -> timedelta | None:
         """The least time until the run begins its last name, by the current state of the rate limit.
 
@@ -163,7 +167,7 @@ class Run(Generic[OutcomeT_co]):
         if self._total is None or limiter is None:
             return None
         begun = sum(stats is not None and stats.requests > 0 for stats in self._tasks.values())
-        names = 0 if self._stopped else self._total - self._done - begun
+        names = 0 if self._stopped else self._total - len(self._outcomes) - begun
         return timedelta(seconds=limiter.estimate_wait(names - 1, bulk=True) if names else 0.0)
 
     def stop(self) -> None:
@@ -194,13 +198,14 @@ class Run(Generic[OutcomeT_co]):
         self._tasks.clear()
 
     async def _collect(self) -> Outcomes[OutcomeT_co]:
-        placed: list[tuple[int, Any]] = [(self._place, outcome) async for outcome in self]
-        last = max(placed, key=itemgetter(0), default=(0,))[0]
+        async for _ in self:
+            pass
+        last = max(self._outcomes, default=0)
         for place, (given, stats) in self._begun.items():  # ``stop`` cancelled them
             if place < last:  # so that the outcomes are of the first names, without a gap
                 error = DatabaseClientError("the run was stopped before this name was changed: run it again")
-                placed.append((place, self._job.failed(_name_of(given), error, stats.requests)))
-        return Outcomes(outcome for _, outcome in sorted(placed, key=itemgetter(0)))
+                self._outcomes[place] = self._job.failed(_name_of(given), error, stats.requests)
+        return self.outcomes
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -234,10 +239,10 @@ class Run(Generic[OutcomeT_co]):
             if given is _END:
                 return
             self._begun[place] = given, stats
-            outcome = await self._outcome_of(given, stats)
+            self._outcomes[place] = outcome = await self._outcome_of(given, stats)
             self._tasks[task] = None
             del self._begun[place]
-            self._queue.put_nowait((place, outcome))
+            self._queue.put_nowait(outcome)
             self._note(outcome)
 
     async def _next_spec(self) -> tuple[int, Any]:
@@ -280,7 +285,6 @@ class Run(Generic[OutcomeT_co]):
     def _note(self, outcome: Outcome) -> None:
         """Count an outcome. Stop the run if every other name would fail in the same way."""
         error = outcome.error
-        self._done += 1
         if outcome.tries:
             self._unanswered = self._unanswered + 1 if isinstance(error, UNANSWERED) else 0
         if error is None or self._failure is not None:

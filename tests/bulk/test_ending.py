@@ -20,13 +20,15 @@ from .truth import Truth, requests
 
 async def outcomes_and_error(run: Run[UserOutcome]) -> tuple[list[UserOutcome], errors.DatabaseClientError | None]:
     """The outcomes of ``run``, and the exception of its loop."""
-    outcomes: list[UserOutcome] = []
+    yielded: list[UserOutcome] = []
+    failure = None
     try:
         async for outcome in run:
-            outcomes.append(outcome)
+            yielded.append(outcome)
     except errors.DatabaseClientError as error:
-        return outcomes, error
-    return outcomes, None
+        failure = error
+    assert sorted(yielded, key=id) == sorted(run.outcomes, key=id)
+    return run.outcomes, failure
 
 
 async def test_refused_token_ends_run(sandbox: Sandbox, pg: Cluster) -> None:
@@ -95,6 +97,28 @@ async def test_await_raises_what_ends_run(sandbox: Sandbox, pg: Cluster) -> None
     with pytest.raises(errors.AuthenticationError):
         await pg.users.provision(["a"])
     assert requests(sandbox, "users.create") == 0
+
+
+@pytest.mark.parametrize("fault", [{"status": 401}, {"delay": 600.0}])
+async def test_run_that_raises_keeps_outcomes(sandbox: Sandbox, pg: Cluster, fault: dict[str, Any]) -> None:
+    """The new passwords are in ``run.outcomes``: after a refused token, and after a cancellation."""
+    names = [f"t{n}" for n in range(9)]
+    await pg.users.provision(names)
+    truth = Truth(sandbox, pg.id)
+    sandbox.faults.add("users.reset_auth", name="t5", **fault)
+    run = pg.users.rotate(names, concurrency=3)
+    running = asyncio.ensure_future(run)
+    await until(lambda: fault == {"status": 401} or len(run.outcomes) == 8)
+    if "delay" in fault:
+        running.cancel()
+
+    with pytest.raises((errors.AuthenticationError, asyncio.CancelledError)):
+        await running
+
+    reset = {outcome.name: outcome.user.password for outcome in run.outcomes if outcome.error is None}
+    assert list(reset) == [name for name in names if name in truth.reset]
+    assert reset == {name: truth.passwords[name] for name in reset}
+    assert len(reset) >= 5
 
 
 async def test_run_works_once(sandbox: Sandbox, pg: Cluster) -> None:
