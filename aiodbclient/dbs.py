@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
-from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases, create_db
+from ._bulk.jobs import Deprovision, ProvisionDatabases, create_db
 from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
 from ._bulk.run import Run, parse_name
 from ._http.context import ClusterContext
@@ -61,14 +61,14 @@ class DatabasesAPI:
         (await self._context.send(DELETE_DB, name)).read_nothing()
 
     def provision(
-        self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
+        self, names: Iterable[str | Database] | AsyncIterable[str | Database], *, concurrency: int | None = None
     ) -> Run[DatabaseOutcome]:
         """Create the databases that do not exist. Safe to run again. To stop or cancel it, see Run.
 
         If the answer to a create is lost, the run reads the database back, and creates it again if it is missing.
 
         Args:
-            names: The names. The run reads the iterable as it goes. A duplicate name fails.
+            names: Names, or Databases. The run reads the iterable as it goes. A duplicate name fails.
             concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
@@ -81,7 +81,7 @@ class DatabasesAPI:
         return Run(names, ProvisionDatabases(self._context), concurrency)
 
     def deprovision(
-        self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
+        self, names: Iterable[str | Database] | AsyncIterable[str | Database], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
         """Delete the databases and all that is in them. Safe to run again. To stop or cancel it, see Run.
 
@@ -96,4 +96,4 @@ class DatabasesAPI:
         Raises:
             NotFoundError: In the loop, if there is no such cluster.
         """
-        return Run(names, DeprovisionDatabases(self._context), concurrency)
+        return Run(names, Deprovision(self._context, LIST_DBS, DELETE_DB, Database), concurrency)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
-from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
+from ._bulk.jobs import Deprovision, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.run import Run
 from ._http.context import ClusterContext
@@ -178,7 +178,10 @@ class UsersAPI:
         return Run(specs, ProvisionUsers(self._context, if_exists), concurrency)
 
     def rotate(
-        self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
+        self,
+        names: Iterable[str | NewUser | User] | AsyncIterable[str | NewUser | User],
+        *,
+        concurrency: int | None = None,
     ) -> Run[UserOutcome]:
         """Give the users new passwords. A second run replaces them again. To stop or cancel it, see Run.
 
@@ -186,7 +189,7 @@ class UsersAPI:
         rotate it again. If the run raises, ``run.outcomes`` has the new passwords so far.
 
         Args:
-            names: Names, or NewUsers. Their ``mysql_settings`` are set together with the password.
+            names: Names, Users, or NewUsers. The ``mysql_settings`` of a NewUser are set together with the password.
             concurrency: As for ``provision``.
 
         Returns:
@@ -195,12 +198,15 @@ class UsersAPI:
         return Run(names, RotateUsers(self._context), concurrency)
 
     def deprovision(
-        self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
+        self,
+        names: Iterable[str | NewUser | User] | AsyncIterable[str | NewUser | User],
+        *,
+        concurrency: int | None = None,
     ) -> Run[RemovalOutcome]:
         """Delete the users. Safe to run again. To stop or cancel it, see Run.
 
         Args:
-            names: Names, or NewUsers; only the name matters.
+            names: Names, Users, or NewUsers.
             concurrency: As for ``provision``.
 
         Returns:
@@ -210,4 +216,4 @@ class UsersAPI:
         Raises:
             NotFoundError: In the loop, if there is no such cluster.
         """
-        return Run(names, DeprovisionUsers(self._context), concurrency)
+        return Run(names, Deprovision(self._context, LIST_USERS, DELETE_USER, NewUser, User), concurrency)

@@ -17,8 +17,6 @@ from .._http.context import ClusterContext
 from .._http.operations import (
     CREATE_DB,
     CREATE_USER,
-    DELETE_DB,
-    DELETE_USER,
     GET_DB,
     GET_USER,
     LIST_DBS,
@@ -50,14 +48,7 @@ IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
-    """A job on one cluster. Its calls wait behind all others.
-
-    Attributes:
-        listing: The list by which the run checks that the cluster exists. None: it does not check.
-    """
-
-    listing: Operation | None = None
-    _cluster_exists = False  # whether the run knows that
+    """A job on one cluster. Its calls wait behind all others."""
 
     def __init__(self, context: ClusterContext) -> None:
         super().__init__(context.transport.limiter)
@@ -66,12 +57,7 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
-        engine = await self.cluster.learn_engine()
-        if self.listing is not None:
-            with suppress(UnsupportedOperationError, PermissionDeniedError):  # the calls for the names show it
-                await self.cluster.check_exists(self.listing)
-                self._cluster_exists = True
-        return capabilities_of(engine).concurrent_user_writes
+        return capabilities_of(await self.cluster.learn_engine()).concurrent_user_writes
 
     async def read_list(self, operation: Operation, model: type[ListedT]) -> list[ListedT] | None:
         """Read what exists. None: it cannot be read, and each create shows whether its name is taken, or why not."""
@@ -82,25 +68,8 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
     def failed(self, name: str, error: Exception, tries: int) -> Failed:
         return Failed(name=name, error=error, tries=tries)
 
-    async def delete(self, operation: Operation, name: str, stats: RequestStats) -> Removed:
-        """Delete ``name``. A deletion whose answer is unreadable is sent again: a 404 then means that it was done."""
-        cluster, action = self.cluster.with_stats(stats), Action.DELETED
 
-        async def delete() -> None:
-            (await cluster.send(operation, name)).read_nothing()
-
-        try:
-            await send_until_readable(delete, self.retry)
-        except NotFoundError as error:
-            if not (error.may_have_applied or self._cluster_exists):
-                text = f"{error.args[0]}; it is unknown whether the cluster exists: the token may not read it"
-                raise with_message(error, text) from None
-            if not error.may_have_applied:
-                action = Action.ABSENT
-        return Removed(name=name, action=action, tries=stats.requests)
-
-
-class UserJob(ClusterJob[NewUser, DoneT_co]):
+class UserJob(ClusterJob[NewUser, UserDone]):
     """A job on users, given by name or as NewUser."""
 
     returns_passwords = True  # whether reads return passwords, as far as the run knows
@@ -133,7 +102,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         return await with_password(cluster, user, settle.FRESH, first=settle.FIRST_POLL)
 
 
-class ProvisionUsers(UserJob[UserDone]):
+class ProvisionUsers(UserJob):
     """Create each user that does not exist. For users that exist, see ``UsersAPI.provision``."""
 
     def __init__(self, context: ClusterContext, if_exists: IfExists) -> None:
@@ -141,9 +110,8 @@ class ProvisionUsers(UserJob[UserDone]):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
         super().__init__(context)
         self._if_exists = if_exists
-        self._existing: dict[str, User] = {}
-        self._listed = False
-        self._reads_first = False  # whether it reads each name instead of the list
+        self._existing: dict[str, User] | None = None  # None: they could not be listed
+        self._reads_first = False  # whether it reads each new name before its create: ``settle`` explains why
 
     async def prepare(self) -> int:
         """Read which users exist."""
@@ -151,8 +119,8 @@ class ProvisionUsers(UserJob[UserDone]):
         existing = await self.read_list(LIST_USERS, User)
         if existing is not None:
             self._existing = {user.name: user for user in existing}
-            self._listed = True
             self.returns_passwords = any(user.password is not None for user in existing)
+            self._reads_first = not self.returns_passwords
         return at_a_time
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
@@ -161,14 +129,14 @@ class ProvisionUsers(UserJob[UserDone]):
 
     async def ensure(self, cluster: ClusterContext, spec: NewUser) -> User:
         """Do the work on one name with single calls of ``cluster``, without a run."""
-        self._listed = self._reads_first = True
+        self._existing, self._reads_first = {}, True
         self.returns_passwords = capabilities_of(await cluster.learn_engine()).returns_passwords
         return (await self._provision(cluster, spec))[1]
 
     async def _provision(self, cluster: ClusterContext, spec: NewUser) -> tuple[Action, User]:
         if spec != NewUser(spec.name):  # before the first request, also for a user that exists
             guard(await cluster.learn_engine(), "users.create", encode(spec)[1])
-        before = await self._there_before(cluster, spec.name)
+        before = await self._read_existing(cluster, spec.name)
         if before is not None:
             is_new, user = False, before
         else:
@@ -185,15 +153,11 @@ class ProvisionUsers(UserJob[UserDone]):
             return Action.RESET, await self.reset(cluster, spec)
         return Action.KEPT, user
 
-    async def _there_before(self, cluster: ClusterContext, name: str) -> User | None:
-        """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
-        user = self._existing.get(name)
-        if user is not None:
-            list_is_right = not cluster.may_be_listed_still(name)
-        else:
-            # ``settle`` explains why.
-            list_is_right = not self._reads_first and (self.returns_passwords or not self._listed)
-        if list_is_right:
+    async def _read_existing(self, cluster: ClusterContext, name: str) -> User | None:
+        """Return the user if it exists: from the list, or by a read if the list may be wrong."""
+        user = (self._existing or {}).get(name)
+        list_may_be_wrong = self._reads_first if user is None else cluster.may_be_listed_still(name)
+        if not list_may_be_wrong:
             return user
         return await none_if_not_found(send_until_readable(partial(cluster.call, GET_USER, name, User), self.retry))
 
@@ -202,7 +166,7 @@ class ProvisionUsers(UserJob[UserDone]):
         user = await self.read_password(cluster, user)
         if user.password is not None:
             return user
-        if not self._listed:
+        if self._existing is None:
             raise InvalidResponseError(
                 f"{spec.name!r} exists, but its password is unknown. It was not reset, because the users could not be "
                 "listed at the start of the run, so it may belong to somebody else",
@@ -227,34 +191,24 @@ class ProvisionUsers(UserJob[UserDone]):
         return action, user
 
 
-class RotateUsers(UserJob[UserDone]):
+class RotateUsers(UserJob):
     """Reset the password of each user."""
+
+    def parse(self, given: object) -> NewUser:
+        return super().parse(given.name if isinstance(given, User) else given)
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
         user = await self.reset(self.cluster.with_stats(stats), spec)
         return UserDone(name=spec.name, action=Action.RESET, user=user, tries=stats.requests)
 
 
-class DeprovisionUsers(UserJob[Removed]):
-    """Delete each user that exists."""
-
-    listing = LIST_USERS
-
-    async def do(self, spec: NewUser, stats: RequestStats) -> Removed:
-        return await self.delete(DELETE_USER, spec.name, stats)
-
-
-class DatabaseJob(ClusterJob[str, DoneT_co]):
-    """A job on databases, given by name."""
-
-    def parse(self, given: object) -> str:
-        return parse_name(given)
-
-
-class ProvisionDatabases(DatabaseJob[DatabaseDone]):
+class ProvisionDatabases(ClusterJob[str, DatabaseDone]):
     """Create each database that does not exist."""
 
     _existing: frozenset[str] = frozenset()
+
+    def parse(self, given: object) -> str:
+        return parse_name(given, Database)
 
     async def prepare(self) -> int:
         """Read which databases exist."""
@@ -270,13 +224,40 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         return DatabaseDone(name=spec, action=action, db=db, tries=stats.requests)
 
 
-class DeprovisionDatabases(DatabaseJob[Removed]):
-    """Delete each database that exists."""
+class Deprovision(ClusterJob[str, Removed]):
+    """Delete each user or database that exists."""
 
-    listing = LIST_DBS
+    _cluster_exists = False  # whether the run knows that
+
+    def __init__(self, context: ClusterContext, listing: Operation, deletion: Operation, *models: type) -> None:
+        super().__init__(context)
+        self._listing, self._deletion, self._models = listing, deletion, models
+
+    def parse(self, given: object) -> str:
+        return parse_name(given, *self._models)
+
+    async def prepare(self) -> int:
+        """Check that the cluster exists."""
+        with suppress(UnsupportedOperationError, PermissionDeniedError):  # the calls for the names show it
+            await self.cluster.check_exists(self._listing)
+            self._cluster_exists = True
+        return await super().prepare()
 
     async def do(self, spec: str, stats: RequestStats) -> Removed:
-        return await self.delete(DELETE_DB, spec, stats)
+        cluster, action = self.cluster.with_stats(stats), Action.DELETED
+
+        async def delete() -> None:
+            (await cluster.send(self._deletion, spec)).read_nothing()
+
+        try:
+            await send_until_readable(delete, self.retry)  # a 404 after an unreadable answer: it was deleted
+        except NotFoundError as error:
+            if not (error.may_have_applied or self._cluster_exists):
+                text = f"{error.args[0]}; it is unknown whether the cluster exists: the token may not read it"
+                raise with_message(error, text) from None
+            if not error.may_have_applied:
+                action = Action.ABSENT
+        return Removed(name=spec, action=action, tries=stats.requests)
 
 
 async def create_db(cluster: ClusterContext, name: str) -> tuple[bool, Database]:

@@ -323,8 +323,9 @@ def check_iterable(specs: object, taker: str) -> None:
         raise InvalidArgumentError(f"{taker} takes an iterable of names, not {type(specs).__name__}; nothing was sent")
 
 
-def parse_name(given: object) -> str:
-    """Return ``given`` if it is a name."""
-    if isinstance(given, str):
-        return given
+def parse_name(given: object, *models: type) -> str:
+    """Return ``given`` if it is a name, or its name if it is one of the ``models``."""
+    name = getattr(given, "name", None) if isinstance(given, models) else given
+    if isinstance(name, str):
+        return name
     raise InvalidArgumentError(f"a name is a string, not {given!r}; nothing was sent")

@@ -12,6 +12,11 @@ async def pg(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
 
 
 @pytest.fixture
+async def mysql(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
+    return client.cluster(await sandbox.add_cluster("mysql", backend="memory"))
+
+
+@pytest.fixture
 async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
     return client.cluster(await sandbox.add_cluster("mongodb"))
 

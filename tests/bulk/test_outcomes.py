@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from aiodbclient import Cluster, DatabaseClient, NewUser, RetryPolicy, UserSettings, bulk, errors
+from aiodbclient import (
+    Cluster,
+    DatabaseClient,
+    MySQLAuthPlugin,
+    MySQLSettings,
+    NewUser,
+    RetryPolicy,
+    UserSettings,
+    bulk,
+    errors,
+)
 from aiodbclient.bulk import Action
 from aiodbclient.rate_limiter import RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
@@ -229,6 +239,24 @@ async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: Cluster) -> No
     assert actions(removed) == {"a": Action.DELETED, "nobody": Action.ABSENT}
     assert requests(sandbox, "users.list") == 1  # of provision: a cluster that was read exists
     assert {user.name for user in await pg.users.list()} == {"doadmin", "b"}
+
+
+async def test_runs_take_listed_users_and_dbs(sandbox: Sandbox, pg: Cluster, mysql: Cluster) -> None:
+    """A Database counts as its name. A User does too, but its settings would be lost in ``provision``."""
+    made = await mysql.users.create("a", mysql_settings=MySQLSettings(MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD))
+    dbs = await pg.dbs.list()
+
+    [refused] = await pg.users.provision([made])  # type: ignore[list-item]
+    [rotated] = await mysql.users.rotate([made])
+
+    assert isinstance(refused.error, errors.InvalidArgumentError)
+    assert rotated.action is Action.RESET
+    assert sandbox.requests[-1].json == {}  # its plugin stays
+    assert actions(await mysql.users.deprovision([made])) == {"a": Action.DELETED}
+    assert actions(await pg.dbs.provision(dbs)) == {"defaultdb": Action.KEPT}
+    [wrong] = await pg.users.deprovision(dbs)  # type: ignore[arg-type]
+    assert isinstance(wrong.error, errors.InvalidArgumentError)
+    assert actions(await pg.dbs.deprovision(dbs)) == {"defaultdb": Action.DELETED}
 
 
 async def test_provision_and_deprovision_dbs(sandbox: Sandbox, pg: Cluster) -> None:
