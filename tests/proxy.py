@@ -14,7 +14,7 @@ from typing import Any, Self
 from attrs import define, field
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._postgres import PostgresBackend
+from aiodbclient.sandbox._backends.postgres import PostgresBackend
 
 _SSL_REQUEST, _GSSAPI_REQUEST = 80877103, 80877104
 _STATEMENTS = b"Q", b"E"  # the messages that run a statement: Query, and Execute of a prepared one

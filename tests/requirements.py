@@ -16,7 +16,7 @@ from aiodbclient.sandbox import _embedded as embedded
 # In memory, if there is room for the servers of four workers: a store waits until the disk has each change, a
 # PostgreSQL writes 30 MB when it first starts, and a MySQL 200.
 _MEMORY, _ROOM = "/dev/shm", 4 << 30
-_fits = embedded._is_roomy(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _ROOM
+_fits = embedded.has_space(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _ROOM
 ROOMY = _MEMORY if _fits else tempfile.gettempdir()
 DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
 

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._postgres import PostgresBackend
+from aiodbclient.sandbox._backends.postgres import PostgresBackend
 
 # Databases and roles that ``initdb`` did not make (FirstNormalObjectId), nor the sandbox.
 _DATABASES = "SELECT datname FROM pg_database WHERE oid >= 16384 AND datname <> 'defaultdb'"

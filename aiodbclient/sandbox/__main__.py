@@ -14,12 +14,12 @@ from inspect import Parameter, signature
 from typing import Any
 
 from ..rate_limiter import Window
-from ._access import DOCUMENTED
-from ._backends import MemoryBackend
+from ._backends.memory import MemoryBackend
 from ._faults import Faults, add_json
 from ._sandbox import Sandbox
+from ._tokens import DOCUMENTED
 
-_LOOK_AGAIN_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _READERS: dict[str, Callable[[str], Any]] = {"connections": int, "online_after": float}
 _OPTIONS = [
     name for name, each in signature(Sandbox.add_cluster).parameters.items() if each.kind is Parameter.KEYWORD_ONLY
@@ -142,7 +142,7 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
                 print(f"The sandbox cannot start: {error}", file=sys.stderr)
                 return 1
             while not sandbox.failed:  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
             failed = ", ".join(sandbox.failed)
             print(f"The sandbox stops: the database server of {failed} ended unexpectedly", file=sys.stderr)
             return 1

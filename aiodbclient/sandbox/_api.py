@@ -17,11 +17,11 @@ from attrs import define, field
 
 from ..engines import capabilities_of
 from . import _protocol as protocol  # pyright: ignore[reportPrivateUsage]  # a module of this package
-from ._access import READ_TAGS, Token
 from ._backends import PRIMARY
-from ._clusters import SandboxCluster, visible
+from ._clusters import SandboxCluster, redacted
 from ._faults import Fault, Faults, add_json
 from ._protocol import Answer, RecordedRequest, Refusal, error, not_found
+from ._tokens import READ_TAGS, Token
 
 # The scope that each operation needs, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -146,13 +146,13 @@ class _Exchange:
         try:
             raw = await self._request.read()
             self.record.body = raw.decode(errors="replace") or None
-            self._body = protocol.parse(raw)
+            self._body = protocol.parse_json(raw)
         except web.HTTPRequestEntityTooLarge:
             self._body = Refusal(413, "the request body is too large")
         except Refusal as refusal:
             self._body = refusal
         if self._route.operation in ("users.create", "dbs.create"):
-            self.record.name = protocol.name_in(self._body)
+            self.record.name = protocol.name_of(self._body)
 
     async def _fail(self, faults: Sequence[Fault], *, after: bool) -> Answer | None:
         """Apply the faults before or after the work, and return the answer of one that replaces the normal answer."""
@@ -182,7 +182,7 @@ class _Exchange:
             raise self._body
         if request.method != "GET" and cluster.status != "online":
             raise Refusal(412, f"cluster is not online: {cluster.status}")
-        async with cluster.working(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
+        async with cluster.user_write(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
             return await self._operate(cluster, route.operation, route.name or "", scopes)
 
     async def _list_clusters(self, scopes: frozenset[str]) -> Answer:
@@ -212,16 +212,16 @@ class _Exchange:
             raise Refusal(422, "operation is not supported for this cluster type")
         match operation:
             case "users.list":
-                return Answer(200, {"users": [visible(user, scopes) for user in await backend.users()]})
+                return Answer(200, {"users": [redacted(user, scopes) for user in await backend.users()]})
             case "users.get":
-                return Answer(200, {"user": visible(await backend.user(name), scopes)})
+                return Answer(200, {"user": redacted(await backend.user(name), scopes)})
             case "users.create":
-                return Answer(201, {"user": await backend.create_user(protocol.new_user(engine, body))})
+                return Answer(201, {"user": await backend.create_user(protocol.parse_user(engine, body))})
             case "users.update":
-                user = await backend.update_user(name, protocol.new_settings(engine, body))
-                return Answer(201, {"user": visible(user, scopes)})
+                user = await backend.update_user(name, protocol.parse_settings(engine, body))
+                return Answer(201, {"user": redacted(user, scopes)})
             case "users.reset_auth":
-                return Answer(200, {"user": await backend.reset_auth(name, protocol.auth_plugin(engine, body))})
+                return Answer(200, {"user": await backend.reset_auth(name, protocol.parse_auth_plugin(engine, body))})
             case "users.delete":
                 if name == PRIMARY:
                     raise Refusal(422, "the primary user cannot be deleted")
@@ -234,7 +234,7 @@ class _Exchange:
                     raise not_found()
                 return Answer(200, {"db": {"name": name}})
             case "dbs.create":
-                db = protocol.new_name(engine, "database", body)
+                db = protocol.parse_name(engine, "database", body)
                 await backend.create_db(db)
                 return Answer(201, {"db": {"name": db}})
             case "dbs.delete":
@@ -260,7 +260,7 @@ def _shown(fault: Fault) -> dict[str, Any]:
 
 
 def _response(answer: Answer) -> web.Response:
-    response = web.Response(status=answer.status, reason=protocol.phrase(answer.status), headers=answer.headers)
+    response = web.Response(status=answer.status, reason=protocol.reason_phrase(answer.status), headers=answer.headers)
     if answer.body is not None:
         is_raw = isinstance(answer.body, bytes)
         response.body = answer.body if is_raw else json.dumps(answer.body).encode()

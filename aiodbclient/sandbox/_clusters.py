@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,14 +11,13 @@ from math import inf
 from typing import Literal
 from urllib.parse import quote
 
-from attrs import Factory, define, field, frozen
-from attrs.converters import optional
+from attrs import Factory, define, field
 
 from ..engines import capabilities_of
 from ..models import USER_SECRETS
-from ._access import READ_TAGS, VIEW_CREDENTIALS
-from ._backends import PRIMARY, Backend, Primary
+from ._backends import PRIMARY, Backend, ClusterOptions, Primary
 from ._protocol import JSON, Refusal
+from ._tokens import READ_TAGS, VIEW_CREDENTIALS
 
 # The part of a URI that says whether the server has TLS, for libpq and for MySQL.
 _QUERIES = {
@@ -36,23 +34,7 @@ _PROJECT = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
 
-@frozen
-class NewCluster:
-    """A cluster to add: the arguments of ``Sandbox.add_cluster``, which describes them."""
-
-    engine: str = field(converter=str)
-    name: str | None
-    backend: str | None
-    server: str | None = field(converter=optional(os.fspath), repr=False)
-    connections: int | None
-    password_encryption: str | None
-    version: str | None
-    tags: list[str] = field(converter=list)
-    cluster_id: str | None
-    online_after: float | None
-
-
-def visible(user: JSON, scopes: frozenset[str]) -> JSON:
+def redacted(user: JSON, scopes: frozenset[str]) -> JSON:
     """``user`` as a token with these scopes sees it."""
     if VIEW_CREDENTIALS in scopes:
         return user
@@ -66,7 +48,7 @@ class SandboxCluster:
     id: str
     name: str
     backend: Backend = field(repr=False)
-    options: NewCluster = field(repr=False)
+    options: ClusterOptions = field(repr=False)
     created_at: str = Factory(lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     _status: Status = field(default="online", init=False)
     _online_at: float = field(default=inf, init=False)  # monotonic seconds
@@ -110,7 +92,7 @@ class SandboxCluster:
             "tags": self.options.tags if READ_TAGS in scopes else None,
             "storage_size_mib": 61440,
             "db_names": await self.backend.dbs() if capabilities.dbs and is_up else None,
-            "users": [visible(user, scopes) for user in await self.backend.users()]
+            "users": [redacted(user, scopes) for user in await self.backend.users()]
             if capabilities.users and is_up
             else None,
             "maintenance_window": {"day": "saturday", "hour": "08:45:12", "pending": False, "description": []},
@@ -127,7 +109,7 @@ class SandboxCluster:
         return self._ca
 
     @asynccontextmanager
-    async def working(self, operation: str, *, overlap_fails: bool) -> AsyncGenerator[None]:
+    async def user_write(self, operation: str, *, overlap_fails: bool) -> AsyncGenerator[None]:
         """Where the engine allows one user write at a time, refuse a second one if ``overlap_fails``."""
         counts = operation in _USER_WRITES and capabilities_of(self.engine).concurrent_user_writes == 1
         if counts and overlap_fails and self._user_writes:

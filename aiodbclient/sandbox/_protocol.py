@@ -41,7 +41,7 @@ class Route:
     allow: str | None = None
 
 
-NOWHERE = Route()
+NO_ROUTE = Route()
 
 
 def match(method: str, raw_path: str) -> Route:
@@ -49,7 +49,7 @@ def match(method: str, raw_path: str) -> Route:
     # Split before it is decoded, ``a%2Fb`` is the single name ``a/b``, and ``a%252Fb`` is ``a%2Fb``.
     segments = raw_path.partition("?")[0].split("/")
     if segments[:3] != ["", "v2", "databases"]:
-        return NOWHERE
+        return NO_ROUTE
     # At the provider, DELETE destroys a cluster, with or without a trailing slash. Here both are a 405.
     if method == "DELETE" and len(segments) == 5 and not segments[4]:
         segments.pop()
@@ -57,7 +57,7 @@ def match(method: str, raw_path: str) -> Route:
     key = tuple("{}" if place in (0, 2) else segment for place, segment in enumerate(rest))
     methods = _ROUTES.get(key)
     if methods is None:
-        return NOWHERE
+        return NO_ROUTE
     cluster = rest[0].lower() if rest else None
     # Invalid UTF-8 becomes surrogates. No name has those, so the answer is a 404.
     name = unquote(rest[2], errors="surrogateescape") if len(rest) > 2 else None
@@ -75,7 +75,7 @@ _SETTINGS = {
     "opensearch_acl": [{"index": str, "permission": tuple(OpenSearchPermission)}],
     "mongo_user_settings": {"databases": [str], "role": tuple(MongoRole)},
 }
-_NEW_USER = {**_NAMED, **_PLUGIN, "readonly": bool, "settings": _SETTINGS}
+_USER = {**_NAMED, **_PLUGIN, "readonly": bool, "settings": _SETTINGS}
 _TYPES = {str: "a string", bool: "a boolean", list: "a list", dict: "a JSON object"}
 
 
@@ -88,7 +88,7 @@ class RequestedUser:
     settings: JSON
 
 
-def parse(raw: bytes) -> Any:
+def parse_json(raw: bytes) -> Any:
     """Parse a body, None for an empty one, and refuse invalid JSON with 400."""
     if not raw:
         return None
@@ -98,13 +98,13 @@ def parse(raw: bytes) -> Any:
         raise Refusal(400, "the request body is not valid JSON") from None
 
 
-def name_in(body: Any) -> str | None:
+def name_of(body: Any) -> str | None:
     """The ``name`` in a body, which may be otherwise invalid; None if it has no name."""
     name = cast(JSON, body).get("name") if isinstance(body, dict) else None
     return name if isinstance(name, str) else None
 
 
-def new_name(engine: str, kind: Literal["user", "database"], body: Any) -> str:
+def parse_name(engine: str, kind: Literal["user", "database"], body: Any) -> str:
     """The ``name`` in the body of a create; one that is invalid, or that ``engine`` would truncate, is a 422."""
     _check(body, _NAMED)
     name: str = body["name"]
@@ -131,25 +131,25 @@ def is_text(name: str) -> bool:
     return True
 
 
-def new_user(engine: str, body: Any) -> RequestedUser:
+def parse_user(engine: str, body: Any) -> RequestedUser:
     """The body of users.create; settings of another engine are checked, then ignored as at the provider."""
-    name = new_name(engine, "user", body)
-    _check(body, _NEW_USER)
+    name = parse_name(engine, "user", body)
+    _check(body, _USER)
     chosen = _settings_for(engine, body.get("settings", {}))
     if body.get("readonly") and "readonly" in _used_by(engine) and not chosen:
         # "admin" gives access to every database (API description, mongo_user_settings.databases)
         chosen = {"mongo_user_settings": {"databases": ["admin"], "role": MongoRole.READ_ONLY.value}}
-    return RequestedUser(name, auth_plugin(engine, body), chosen)
+    return RequestedUser(name, parse_auth_plugin(engine, body), chosen)
 
 
-def auth_plugin(engine: str, body: Any) -> str | None:
+def parse_auth_plugin(engine: str, body: Any) -> str | None:
     """``mysql_settings.auth_plugin`` of a create or reset_auth; None if it is absent or the engine is not MySQL."""
     _check(body, _PLUGIN)
     used = "mysql_settings" in body and "mysql_settings" in _used_by(engine)
     return body["mysql_settings"]["auth_plugin"] if used else None
 
 
-def new_settings(engine: str, body: Any) -> JSON:
+def parse_settings(engine: str, body: Any) -> JSON:
     """The ``settings`` of an update that ``engine`` uses."""
     _check(body, {"settings!": _SETTINGS})
     return _settings_for(engine, body["settings"])
@@ -241,12 +241,12 @@ _IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus has
 
 def error(status: int, message: str = "", headers: dict[str, str] | None = None) -> Answer:
     """An answer with the documented error body: ``id``, ``message`` ("": the phrase) and a new ``request_id``."""
-    slug = _IDS.get(status) or phrase(status).lower().replace(" ", "_")
-    body = {"id": slug, "message": message or phrase(status), "request_id": str(uuid.uuid4())}
+    slug = _IDS.get(status) or reason_phrase(status).lower().replace(" ", "_")
+    body = {"id": slug, "message": message or reason_phrase(status), "request_id": str(uuid.uuid4())}
     return Answer(status, body, headers or {})
 
 
-def phrase(status: int) -> str:
+def reason_phrase(status: int) -> str:
     """The reason phrase of the status; "Unknown" if it has none."""
     try:
         return HTTPStatus(status).phrase

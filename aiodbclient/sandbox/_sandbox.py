@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -15,13 +17,13 @@ from aiohttp import web
 
 from .._masking import hidden
 from ..rate_limiter import Window
-from ._access import DOCUMENTED, SCOPES, Token, random_token
 from ._api import Api
-from ._clusters import NewCluster, SandboxCluster, Status
+from ._backends import ClusterOptions, backend_of
+from ._clusters import SandboxCluster, Status
 from ._embedded import LOOPBACK, EmbeddedPostgres, address_of
 from ._faults import Faults
 from ._protocol import RecordedRequest
-from ._registry import Registry
+from ._tokens import DOCUMENTED, SCOPES, Token, random_token
 
 T = TypeVar("T")
 
@@ -67,8 +69,8 @@ class Sandbox:
         except AddressValueError:
             raise ValueError(f"bind must be an IPv4 address such as 0.0.0.0, not {bind!r}") from None
         self._port = port
-        self._registry = Registry(self._bind)
-        self._clusters = self._registry.running
+        self._clusters: dict[str, SandboxCluster] = {}  # by id
+        self._taken: dict[str, str] = {}  # ids by name, also of clusters that are starting
         self._windows = DOCUMENTED if windows is None else tuple(windows)
         self._token = token or random_token()
         self._tokens = {self._token: Token(SCOPES, self._windows)}
@@ -190,7 +192,7 @@ class Sandbox:
         """
         server = hidden(server)
         options = {name: value for name, value in locals().items() if name != "self"}
-        return await self._run(self._registry.add(NewCluster(**options)))
+        return await self._run(self._add(ClusterOptions(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).
@@ -238,6 +240,35 @@ class Sandbox:
         """
         await self._run(self._server(cluster_id).restart())
 
+    async def _add(self, options: ClusterOptions) -> str:
+        free = (f"{options.engine}-{number}" for number in itertools.count(1))
+        name = next(each for each in free if each not in self._taken) if options.name is None else options.name
+        if not name or name in self._taken:
+            raise ValueError(f"a cluster named {name!r} exists already" if name else "name must not be empty")
+        cluster_id = _uuid(options.cluster_id)
+        if cluster_id in self._taken.values():
+            raise ValueError(f"a cluster with the id {cluster_id} exists already")
+        cluster = SandboxCluster(cluster_id, name, backend_of(options, name, self._bind), options)
+        self._taken[name] = cluster_id
+        try:
+            await cluster.backend.start()
+            if self._loop is None:
+                raise RuntimeError("the sandbox stopped before the cluster was added")
+        except BaseException:
+            self._taken.pop(name, None)
+            await cluster.backend.stop()
+            raise
+        if options.online_after is not None:
+            cluster.set_status("creating", options.online_after)
+        self._clusters[cluster_id] = cluster
+        return cluster_id
+
+    async def _stop_clusters(self) -> None:
+        clusters = list(self._clusters.values())
+        self._clusters.clear()
+        self._taken.clear()
+        await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
+
     def _server(self, cluster_id: str) -> EmbeddedPostgres:
         server = self._cluster(cluster_id).backend.embedded
         if server is None:
@@ -253,13 +284,12 @@ class Sandbox:
         if self._loop is not None:
             raise RuntimeError("the sandbox is running already")
         async with AsyncExitStack() as opened:
-            opened.push_async_callback(self._registry.close)
+            opened.push_async_callback(self._stop_clusters)
             opened.push_async_callback(self._api.stop)
             runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
             opened.push_async_callback(runner.cleanup)
             await runner.setup()
             await web.TCPSite(runner, self._bind, self._port, backlog=1024).start()
-            self._registry.is_open = True
             self._opened = opened.pop_all()
         self._loop = asyncio.get_running_loop()
         self._url = f"http://{address_of(self._bind)}:{runner.addresses[0][1]}"
@@ -296,6 +326,15 @@ class Sandbox:
             coroutine.close()
             raise RuntimeError(_NOT_RUNNING)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+
+def _uuid(given: str | None) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    try:
+        return str(uuid.UUID(given))
+    except ValueError:
+        raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None
 
 
 class _LoopThread:

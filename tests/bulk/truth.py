@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._backends import MONGODB_READ_ONLY, MemoryBackend
+from aiodbclient.sandbox._backends.memory import MONGODB_READ_ONLY, MemoryBackend
 
 from ..changes import html, truncate
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._postgres import PostgresBackend
+from aiodbclient.sandbox._backends.postgres import PostgresBackend
 from aiodbclient.tenants import OperationKind
 
 from ..proxy import Proxy, behind_proxy

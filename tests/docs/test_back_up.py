@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from aiodbclient import DatabaseClient
 from aiodbclient._dsn import mysql_parts
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._embedded import binaries
+from aiodbclient.sandbox._embedded import wheel_programs
 
 from ..mysql import SERVERS, running
 
@@ -96,7 +96,7 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """A shell with the programs of the embedded server, which have no TLS."""
-    found = binaries()
+    found = wheel_programs()
     assert found is not None
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg", "first", backend="postgres"))

@@ -21,7 +21,8 @@ import pytest
 from aiodbclient import Capabilities, RateLimiter, errors
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.rate_limiter import Window
-from aiodbclient.sandbox import Sandbox, _provider
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._backends import provider
 from aiodbclient.tenants import ProblemKind, TenantState
 from aiodbclient.tenants import errors as tenant_errors
 
@@ -103,15 +104,15 @@ def test_windows_are_the_clients() -> None:
 
 def test_roles_are_the_sandboxes() -> None:
     """The sandbox creates the provider's roles that the page names, and no other."""
-    made = {*_provider.SYSTEM_ROLES, *re.findall(r"CREATE ROLE (_?\w+)", _provider.make_primary(18)[0])}
+    made = {*provider.SYSTEM_ROLES, *re.findall(r"CREATE ROLE (_?\w+)", provider.create_primary(18)[0])}
     assert made == {*re.findall(r"`(_\w+|doadmin_group)`", PROVIDER)}
 
 
 def test_mysql_rights_are_the_sandboxes() -> None:
     """The administrator of MySQL has the dynamic rights that the page names, and reads the schemas that it names."""
     [rights] = re.findall(r"has many rights on .+?\(twin", PROVIDER, re.DOTALL)
-    assert all(right in rights for right in _provider.MYSQL_DYNAMIC_RIGHTS.split(", "))
-    assert all(f"`{schema}`" in rights for schema in _provider.MYSQL_GUARDED)
+    assert all(right in rights for right in provider.MYSQL_DYNAMIC_RIGHTS.split(", "))
+    assert all(f"`{schema}`" in rights for schema in provider.MYSQL_READ_ONLY_SCHEMAS)
 
 
 PAGE = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()

@@ -17,7 +17,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _api as api
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _postgres as postgres
+from aiodbclient.sandbox._backends import postgres
 
 from ..mysql import SERVERS, running
 from ..requirements import postgres_with_tls
@@ -66,7 +66,7 @@ def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(embedded.POOL, "_idle", [])
-        patched.setattr(embedded.POOL, "_users", 0)
+        patched.setattr(embedded.POOL, "_openings", 0)
         patched.setattr(postgres, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
         yield
 

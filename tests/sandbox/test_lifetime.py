@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
+from aiodbclient.sandbox._embedded import EmbeddedPostgres, wheel_programs
 
 from ..proc import children, command_lines, is_alive, line, python
 from ..tenants.servers import copied
@@ -106,17 +106,17 @@ def shared_memory() -> set[str]:
 @pytest.mark.parametrize(
     ("which", "number"),
     [
-        *((which, signal.SIGKILL) for which in ("program", "keeper", "server")),
-        *(pytest.param("keeper", number, marks=pytest.mark.thorough) for number in (signal.SIGHUP, signal.SIGTERM)),
+        *((which, signal.SIGKILL) for which in ("program", "supervisor", "server")),
+        *(pytest.param("supervisor", number, marks=pytest.mark.thorough) for number in (signal.SIGHUP, signal.SIGTERM)),
         pytest.param("program", signal.SIGTERM, marks=pytest.mark.thorough),
     ],
 )
 def test_a_crash_leaves_nothing(private_tmp: Path, which: str, number: signal.Signals) -> None:
     with python("-m", "aiodbclient.sandbox", "--cluster", "pg=tenants", "--json") as program:
         assert "tenants" in line(program)
-        (keeper,), servers = children(program.pid), postmasters(private_tmp)
-        assert children(keeper) == servers
-        chain = {"program": program.pid, "keeper": keeper, "server": servers[0]}
+        (supervisor,), servers = children(program.pid), postmasters(private_tmp)
+        assert children(supervisor) == servers
+        chain = {"program": program.pid, "supervisor": supervisor, "server": servers[0]}
         segment = segment_of(private_tmp)
         assert segment in shared_memory()
         everybody = [*chain.values(), *children(servers[0])]
@@ -130,14 +130,14 @@ def test_a_crash_leaves_nothing(private_tmp: Path, which: str, number: signal.Si
 
 
 @pytest.mark.thorough
-def test_kill_of_program_and_keeper(private_tmp: Path, tmp_path: Path) -> None:
+def test_kill_of_program_and_supervisor(private_tmp: Path, tmp_path: Path) -> None:
     """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
     process = started(SCRIPT)
-    (keeper,), (server,) = children(process.pid), postmasters(private_tmp)
+    (supervisor,), (server,) = children(process.pid), postmasters(private_tmp)
     everybody = [server, *children(server)]
     segment = segment_of(private_tmp)
-    process.send_signal(signal.SIGSTOP)  # so that the keeper does not see it end first
-    os.kill(keeper, signal.SIGKILL)
+    process.send_signal(signal.SIGSTOP)  # so that the supervisor does not see it end first
+    os.kill(supervisor, signal.SIGKILL)
     process.kill()
     process.communicate()
     wait_until(lambda: not any(map(is_alive, everybody)))
@@ -219,13 +219,13 @@ def test_signal_during_start_leaves_nothing(private_tmp: Path, pattern: str) -> 
 
 
 @pytest.mark.usefixtures("private_tmp")
-async def test_kill_of_starting_keeper_leaves_nothing() -> None:
+async def test_kill_of_starting_supervisor_leaves_nothing() -> None:
     server = EmbeddedPostgres()
     starting = asyncio.ensure_future(server.start())
     await until(lambda: server.folder != Path())
-    assert server._keeper is not None
-    server._keeper.kill()
-    with pytest.raises(RuntimeError, match="its keeper died"):
+    assert server._supervisor is not None
+    server._supervisor.kill()
+    with pytest.raises(RuntimeError, match="its supervisor died"):
         await starting
 
 
@@ -247,7 +247,7 @@ async def test_cancelled_start_in_thread_leaves_nothing(private_tmp: Path) -> No
 async def test_a_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "pginstall" / "bin"
     programs.mkdir(parents=True)
-    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: programs)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.wheel_programs", lambda: programs)
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match=r"did not start: .*No such file"):
             await sandbox.add_cluster("pg")
@@ -256,7 +256,7 @@ async def test_a_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: None)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.wheel_programs", lambda: None)
     async with Sandbox() as sandbox:
         await sandbox.add_cluster("pg")  # in memory then
         with pytest.raises(RuntimeError, match=r"aiodbclient\[sandbox\]"):
@@ -271,9 +271,9 @@ async def test_server_of_root_is_nobodys(private_tmp: Path) -> None:
         (base,) = left(private_tmp)
         assert base.owner() == "nobody"
         assert {path.lstat().st_uid for path in base.rglob("*")} == {base.stat().st_uid}
-        (keeper,) = set(children(os.getpid())).difference(others)
+        (supervisor,) = set(children(os.getpid())).difference(others)
         (server,) = postmasters(private_tmp)
-        for process in (keeper, server, *children(server)):
+        for process in (supervisor, server, *children(server)):
             assert "0" not in identities(process)
 
 
@@ -287,13 +287,13 @@ def identities(process: int) -> list[str]:
 
 async def test_unreadable_wheel_is_no_obstacle(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file of it may be its owner's alone."""
-    found = binaries()
+    found = wheel_programs()
     assert found is not None
     home = private_tmp / "home"
     home.mkdir()
     hidden = copied(found, home)
     assert await asyncio.to_thread(os.system, f"chmod -R go-rwx {home}/*") == 0
-    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: hidden)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.wheel_programs", lambda: hidden)
     async with Sandbox() as sandbox:
         await sandbox.add_cluster("pg")
     assert left(private_tmp) == [home]

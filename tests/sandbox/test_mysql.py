@@ -13,7 +13,7 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _mysql as mysql_backend
+from aiodbclient.sandbox._backends import mysql as mysql_backend
 
 from ..waiting import until
 from .conftest import Call, caller, make

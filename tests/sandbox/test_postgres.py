@@ -320,7 +320,7 @@ async def test_a_server_that_stores_md5() -> None:
             async with await log_in(call, user) as session:
                 assert await rows(session, "SHOW password_encryption") == [("md5",)]
             backend: Any = sandbox._clusters[cluster_id].backend
-            assert backend._secrets["old_fashioned"][0].startswith("md5")
+            assert backend._passwords["old_fashioned"][0].startswith("md5")
 
 
 async def test_server_with_tls_refuses_others(tmp_path: Path) -> None:

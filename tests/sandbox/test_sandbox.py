@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from aiodbclient.rate_limiter import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._access import Token
 from aiodbclient.sandbox._clusters import Status
+from aiodbclient.sandbox._tokens import Token
 
 from .conftest import Call, Clock, caller
 

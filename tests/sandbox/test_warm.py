@@ -77,7 +77,7 @@ async def traces(call: Call) -> list[Any]:
 async def test_next_cluster_looks_new() -> None:
     """It has the same server, with other secrets, and nothing of its first client."""
     async with cluster() as (call, server):
-        keeper, uri = server._keeper, (await call("GET", "")).json["database"]["connection"]["uri"]
+        supervisor, uri = server._supervisor, (await call("GET", "")).json["database"]["connection"]["uri"]
         as_new = await traces(call)
         replica = await make(call, "user", "a", settings={"pg_allow_replication": True})
         await make(call, "user", "b")
@@ -90,7 +90,7 @@ async def test_next_cluster_looks_new() -> None:
         await user.execute("SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER SET role = 'owner'")  # stays open
         await admin.execute("BEGIN; ALTER DATABASE by_hand CONNECTION LIMIT 7")
     async with cluster() as (call, server):
-        assert server._keeper is keeper
+        assert server._supervisor is supervisor
         assert await traces(call) == as_new
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             await psycopg.AsyncConnection.connect(uri)
@@ -121,12 +121,12 @@ async def test_settings_have_their_servers() -> None:
 
 async def test_killed_server_is_not_used_again() -> None:
     async with cluster() as (_, server):
-        keeper = server._keeper
-        assert keeper is not None
-        keeper.kill()
-        keeper.wait()
+        supervisor = server._supervisor
+        assert supervisor is not None
+        supervisor.kill()
+        supervisor.wait()
     async with cluster() as (_, server):
-        assert server._keeper is not keeper
+        assert server._supervisor is not supervisor
 
 
 async def test_stopped_server_is_not_used_again() -> None:
@@ -142,18 +142,18 @@ def test_closed_pool_leaves_nothing() -> None:
     pool.open()
     server = EmbeddedPostgres(in_memory=True)
     asyncio.run(server.start())
-    keeper, folder = server._keeper, server.folder
-    assert keeper is not None
-    assert pool.give(server)
-    assert [pool.give(EmbeddedPostgres()) for _ in range(4)] == [True, True, True, False]  # it keeps four
+    supervisor, folder = server._supervisor, server.folder
+    assert supervisor is not None
+    assert pool.release(server)
+    assert [pool.release(EmbeddedPostgres()) for _ in range(4)] == [True, True, True, False]  # it keeps four
     pool.open()
     pool.close()
-    assert keeper.poll() is None  # the pool is still open elsewhere
+    assert supervisor.poll() is None  # the pool is still open elsewhere
     assert folder.exists()
     pool.close()
-    assert keeper.poll() is not None
+    assert supervisor.poll() is not None
     assert not folder.exists()
-    assert not pool.give(server)
+    assert not pool.release(server)
 
 
 @pytest.mark.parametrize(("chosen", "in_memory"), [(False, True), (True, False)])
@@ -162,7 +162,7 @@ def test_files_are_in_memory_by_default(
 ) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", None)
-    if not embedded._is_roomy("/dev/shm"):
+    if not embedded.has_space("/dev/shm"):
         pytest.skip("there is no GiB of memory for files")
     if chosen:
         monkeypatch.setenv("TMPDIR", "/tmp")
@@ -170,6 +170,6 @@ def test_files_are_in_memory_by_default(
     asyncio.run(server.start())
     assert (server.folder.parts[1] == "dev") is in_memory
     server.end()
-    monkeypatch.setattr(embedded, "_ROOM", 2**60)
-    assert not embedded._is_roomy("/dev/shm")
-    assert not embedded._is_roomy("/nowhere")
+    monkeypatch.setattr(embedded, "_MIN_FREE_BYTES", 2**60)
+    assert not embedded.has_space("/dev/shm")
+    assert not embedded.has_space("/nowhere")

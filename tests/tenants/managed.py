@@ -14,8 +14,8 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient import Engine
 from aiodbclient._masking import Secret
-from aiodbclient.sandbox import _postgres, _provider
-from aiodbclient.sandbox._embedded import binaries
+from aiodbclient.sandbox._backends import postgres, provider
+from aiodbclient.sandbox._embedded import wheel_programs
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
@@ -25,7 +25,7 @@ from .tenant import PASSWORD, Tenant
 
 # The newest is embedded. `make test-all` tests the others that are installed too.
 INSTALLED = [
-    *filter(None, [binaries()]),
+    *filter(None, [wheel_programs()]),
     *(
         pytest.param(found, marks=pytest.mark.thorough)
         for found in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -46,8 +46,8 @@ class Managed:
 
     async def _make_provider(self) -> None:
         async with await AsyncConnection.connect(self.superuser, autocommit=True) as connection:
-            await connection.execute(_provider.MAKE_SYSTEM_ROLES)
-            await _postgres.make_primary(connection, self.version, "doadmin-secret")
+            await connection.execute(provider.CREATE_SYSTEM_ROLES)
+            await postgres.create_primary(connection, self.version, "doadmin-secret")
 
     @cached_property
     def version(self) -> int:

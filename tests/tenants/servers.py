@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from aiodbclient.sandbox._embedded import SUPERUSER, binaries
+from aiodbclient.sandbox._embedded import SUPERUSER, wheel_programs
 
 from ..proc import free_port
 
@@ -101,7 +101,7 @@ class RestartablePostgres:
     """A server with a fixed port: embedded, or of the programs in ``found``. ``dsn`` is the superuser's."""
 
     def __init__(self, found: Path | None = None) -> None:
-        found = found or binaries()
+        found = found or wheel_programs()
         assert found is not None
         self._binaries = found = runnable(found)
         self._base = new_folder()

@@ -14,12 +14,11 @@ from psycopg import AsyncConnection, Error, OperationalError, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from .._dsn import has_late_at
-from ..models import UserRole
-from . import _provider as provider
-from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, make_ca, new_password
-from ._embedded import POOL, RESERVED, SUPERUSER, EmbeddedPostgres, address_of
-from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
+from ..._dsn import has_late_at
+from ...models import UserRole
+from .._embedded import POOL, RESERVED, SUPERUSER, EmbeddedPostgres, address_of
+from .._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
+from . import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_ca, new_password, provider
 
 Row = tuple[Any, ...]
 
@@ -33,21 +32,21 @@ _USERS = SQL(
     "SELECT rolname, rolreplication, rolpassword FROM pg_authid"
     " WHERE rolcanlogin AND NOT rolsuper AND NOT starts_with(rolname, 'pg_') AND rolname <> ALL ({system}) {end}"
 )
-_SYSTEM_DBS = "postgres", provider.OWN_DATABASE, "template0", "template1"
+_SYSTEM_DBS = "postgres", provider.MAINTENANCE_DATABASE, "template0", "template1"
 _DBS = SQL("SELECT datname FROM pg_database WHERE datname <> ALL ({}) ORDER BY oid").format(Literal([*_SYSTEM_DBS]))
-_TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
-_WHERE_IT_OWNS = SQL(
+_TERMINATE_USER = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
+_DATABASES_WITH_ITS_OBJECTS = SQL(
     "SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid"
     " WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_authid WHERE rolname = {})"
 )
-_SESSIONS = SQL(
+_TERMINATE_ALL = SQL(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
 )
 # Everything that initdb did not create: its oids are below 16384 (FirstNormalObjectId).
-_MADE_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
-_MADE_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
-_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+_CREATED_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
+_CREATED_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
+_DROP_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
 
 
 class PostgresBackend(Backend):
@@ -59,16 +58,16 @@ class PostgresBackend(Backend):
     def __init__(self, server: EmbeddedPostgres | str) -> None:
         self.embedded = None if isinstance(server, str) else server
         self._dsn = server if isinstance(server, str) else ""
-        self._secrets: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
-        self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
-        self._turns = asyncio.Semaphore(RESERVED)
+        self._passwords: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
+        self._role_lock = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
+        self._sessions = asyncio.Semaphore(RESERVED)
 
     async def start(self) -> None:
         embedded, different = self.embedded, dict[str, str]()
         if embedded is not None:
             await embedded.start()
             self._dsn, different = _superusers_dsn(embedded), {"dbname": "template1"}  # its own has another name yet
-        elif not _is_url(self._dsn):
+        elif not _is_unambiguous_url(self._dsn):
             raise RuntimeError(
                 "server is not a URL of PostgreSQL: write postgresql://USER:PASSWORD@HOST/DB, "
                 "with %40 for @ and %2F for / in the password"
@@ -90,18 +89,18 @@ class PostgresBackend(Backend):
         if self.embedded is not None:
             host, password = None, new_password()
             with suppress(errors.InvalidCatalogName):  # a server that was emptied
-                await connection.execute(provider.HIDE_DATABASE)
-            await connection.execute(provider.MAKE_SYSTEM_ROLES)
+                await connection.execute(provider.RENAME_DATABASE)
+            await connection.execute(provider.CREATE_SYSTEM_ROLES)
         elif superuser:
             host, password = info.host or info.hostaddr, derived_password(info.user, info.password)
         else:
             raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
         verifier, tls = self._verifier(connection, PRIMARY, password), connection.pgconn.ssl_in_use
         self._primary = Primary("postgresql", host, info.port, DEFAULT_DB, None, tls)
-        await make_primary(connection, self._major, verifier)
+        await create_primary(connection, self._major, verifier)
         with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another sandbox with the same DSN made it
             await connection.execute(self._create_database(DEFAULT_DB))
-        self._secrets[PRIMARY] = verifier, password
+        self._passwords[PRIMARY] = verifier, password
         if self.embedded is None:
             await self._check_primary(password)
 
@@ -123,17 +122,17 @@ class PostgresBackend(Backend):
             return
         try:
             if POOL.is_open and self._dsn and not embedded.has_failed():
-                kept = await _empty(self._dsn) and POOL.give(embedded)
+                kept = await _empty(self._dsn) and POOL.release(embedded)
         finally:
             if not kept:
                 await embedded.stop()
 
     def primary(self) -> Primary:
-        return self._primary._replace(password=self._secrets[PRIMARY][1])
+        return self._primary._replace(password=self._passwords[PRIMARY][1])
 
     def ca(self) -> str | None:
         if self.embedded is not None:
-            return self.embedded.ca or make_ca()
+            return self.embedded.ca or new_ca()
         return self._ca_file.read_text() if self._ca_file.is_file() else None
 
     async def users(self) -> list[JSON]:
@@ -145,12 +144,12 @@ class PostgresBackend(Backend):
             return await self._read(connection, name)
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        async with self._roles, self._connection() as connection:
+        async with self._role_lock, self._connection() as connection:
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
             try:
                 await connection.execute(
-                    SQL(provider.make_login(self._major)).format(
+                    SQL(provider.create_login(self._major)).format(
                         login=Identifier(new.name),
                         attributes=_replication(new.settings),
                         verifier=Literal(verifier),
@@ -161,39 +160,39 @@ class PostgresBackend(Backend):
                 raise name_taken("user") from None
             except errors.ReservedName:
                 raise Refusal(422, "user name is reserved") from None
-            self._secrets[new.name] = verifier, password
+            self._passwords[new.name] = verifier, password
             return await self._read(connection, new.name)
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
-        async with self._roles, self._connection() as connection:
+        async with self._role_lock, self._connection() as connection:
             await self._read(connection, name)
             await connection.execute(SQL("ALTER ROLE {} {}").format(Identifier(name), _replication(settings)))
             return await self._read(connection, name)
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        async with self._roles, self._connection() as connection:
+        async with self._role_lock, self._connection() as connection:
             await self._read(connection, name)
             if name == PRIMARY and self.embedded is None:
                 raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
             password = new_password()
             verifier = self._verifier(connection, name, password)
             await connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
-            self._secrets[name] = verifier, password
+            self._passwords[name] = verifier, password
             return await self._read(connection, name)
 
     async def delete_user(self, name: str) -> None:
         role, primary = Identifier(name), Identifier(PRIMARY)
-        async with self._roles, self._connection() as connection:
+        async with self._role_lock, self._connection() as connection:
             await self._read(connection, name)
             await connection.execute(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
-            await connection.execute(_TERMINATE, [name])
-            for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
+            await connection.execute(_TERMINATE_USER, [name])
+            for (database,) in await rows(connection, _DATABASES_WITH_ITS_OBJECTS.format(Literal(name))):
                 # As at the provider: the primary user becomes the owner of its objects, and its grants are revoked.
                 async with await connect(self._dsn, dbname=database) as inside:
                     await inside.execute(SQL("REASSIGN OWNED BY {} TO {}").format(role, primary))
                     await inside.execute(SQL("DROP OWNED BY {}").format(role))
             await connection.execute(SQL("DROP ROLE {}").format(role))
-            self._secrets.pop(name, None)
+            self._passwords.pop(name, None)
 
     async def dbs(self) -> list[str]:
         async with self._connection() as connection:
@@ -234,7 +233,7 @@ class PostgresBackend(Backend):
     def _user(self, name: str, replication: bool, verifier: str | None) -> JSON:
         role = UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL
         user: JSON = {"name": name, "role": role.value, "settings": {"pg_allow_replication": replication}}
-        stored, password = self._secrets.get(name, (None, None))
+        stored, password = self._passwords.get(name, (None, None))
         is_derived = name == PRIMARY and self.embedded is None
         if password is not None and (stored == verifier or is_derived):  # else somebody has set another password
             user["password"] = password
@@ -248,7 +247,7 @@ class PostgresBackend(Backend):
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
         """Connect for one operation, and turn an unexpected error of PostgreSQL into the API's 500."""
-        async with self._turns:
+        async with self._sessions:
             try:
                 async with await connect(self._dsn) as connection:
                     yield connection
@@ -277,9 +276,9 @@ async def connect(dsn: str, **different: Any) -> AsyncConnection[Row]:
     return await AsyncConnection.connect(dsn, autocommit=True, **different)
 
 
-async def make_primary(connection: AsyncConnection[Row], version: int, verifier: str) -> None:
+async def create_primary(connection: AsyncConnection[Row], version: int, verifier: str) -> None:
     """Create ``doadmin`` and its groups; on a server of one's own they may exist."""
-    for part in provider.make_primary(version):
+    for part in provider.create_primary(version):
         with suppress(errors.DuplicateObject, errors.UniqueViolation):
             await connection.execute(SQL(part).format(primary=Identifier(PRIMARY), verifier=Literal(verifier)))
 
@@ -291,7 +290,7 @@ def _superusers_dsn(server: EmbeddedPostgres) -> str:
         port=server.port,
         user=SUPERUSER,
         password=server.password,
-        dbname=provider.OWN_DATABASE,
+        dbname=provider.MAINTENANCE_DATABASE,
         sslmode="prefer",
         gssencmode="disable",
     )
@@ -301,22 +300,22 @@ async def _empty(dsn: str) -> bool:
     """Remove everything that was created on a server with this ``_superusers_dsn``, or return False."""
     try:
         async with asyncio.timeout(_EMPTY_SECONDS), await connect(dsn) as connection:
-            while await rows(connection, _SESSIONS):  # noqa: ASYNC110
+            while await rows(connection, _TERMINATE_ALL):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-            await connection.execute(_SLOTS)
-            for (name,) in await rows(connection, _MADE_DATABASES):
+            await connection.execute(_DROP_SLOTS)
+            for (name,) in await rows(connection, _CREATED_DATABASES):
                 await connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(name)))
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
-            roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _MADE_ROLES)])
+            roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _CREATED_ROLES)])
             await connection.execute(SQL("DROP ROLE {}").format(roles))
-            await connection.execute(_SESSIONS)  # sessions that began meanwhile
+            await connection.execute(_TERMINATE_ALL)  # sessions that began meanwhile
     except (Error, TimeoutError) as error:
         _log.info("cannot empty a PostgreSQL, so it is stopped: %s", type(error).__name__)
         return False
     return True
 
 
-def _is_url(dsn: str) -> bool:
+def _is_unambiguous_url(dsn: str) -> bool:
     """Whether ``dsn`` is a URL of PostgreSQL, in which libpq cannot take a part of the password for the host."""
     try:
         is_clear = dsn.partition("?")[0].count("@") < 2 and not has_late_at(dsn)

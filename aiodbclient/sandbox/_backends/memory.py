@@ -1,79 +1,19 @@
-"""``Backend``: the interface of the server behind a cluster. ``MemoryBackend``: users and dbs in dictionaries."""
+"""``MemoryBackend``: users and dbs in dictionaries."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from ..engines import MYSQL, POSTGRESQL, Engine
-from ..models import MySQLAuthPlugin, UserRole
-from ._embedded import EmbeddedPostgres
-from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
+from ...engines import MYSQL, POSTGRESQL, Engine
+from ...models import MySQLAuthPlugin, UserRole
+from .._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
+from . import DEFAULT_DB, PRIMARY, Backend, Primary, new_ca, new_password
 
-PRIMARY = "doadmin"
-DEFAULT_DB = "defaultdb"
 MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
 
 
-class Primary(NamedTuple):
-    """Where ``doadmin`` logs in."""
-
-    scheme: str
-    host: str | None  # None for this machine
-    port: int
-    database: str
-    password: str | None
-    ssl: bool
-
-
-class Backend(Protocol):
-    """The server behind one cluster, whose methods raise Refusal and return users as the API does."""
-
-    # The caller refuses invalid names, and the deletion of the primary user.
-
-    version: str  # of the server, once it has started
-    embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
-
-    async def start(self) -> None:
-        """Start the server, or connect to it; its caller calls ``stop``, also if that fails."""
-        return  # nothing to do in memory
-
-    async def stop(self) -> None:
-        """Stop what ``start`` started, also if it failed."""
-        return
-
-    def primary(self) -> Primary: ...
-    def ca(self) -> str | None:
-        """The certificates that verify the server, or new ones if it has no TLS, as PEM; None if none are known."""
-
-    async def users(self) -> list[JSON]: ...
-    async def user(self, name: str) -> JSON: ...
-    async def create_user(self, new: RequestedUser) -> JSON: ...
-    async def update_user(self, name: str, settings: JSON) -> JSON: ...
-    async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
-    async def delete_user(self, name: str) -> None: ...
-    async def dbs(self) -> list[str]: ...
-    async def create_db(self, name: str) -> None: ...
-    async def delete_db(self, name: str) -> None: ...
-
-
-def new_password() -> str:
-    """A password in the provider's style, which the MEDIUM policy of MySQL's validate_password accepts."""
-    while True:
-        drawn = secrets.token_urlsafe(15)
-        if any(map(str.isdigit, drawn)) and any(map(str.islower, drawn)):
-            return "AVNS_" + drawn
-
-
-def derived_password(user: str, password: str) -> str:
-    """The password of ``doadmin`` on the server of a DSN, which is the same each time."""
-    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
-    return f"AVNS_{digest.hexdigest()[:20]}x0"
-
-
-class Shown(NamedTuple):
+class Defaults(NamedTuple):
     """What the API returns of a cluster in memory."""
 
     version: str
@@ -82,26 +22,17 @@ class Shown(NamedTuple):
     port: int = 25060
 
 
-_SHOWN: dict[str, Shown] = {
-    Engine.PG: Shown("18.0", "postgresql", DEFAULT_DB),
-    Engine.ADVANCED_PG: Shown("18.0", "postgresql", DEFAULT_DB),
-    Engine.MYSQL: Shown("8.0.36", "mysql", DEFAULT_DB),
-    Engine.ADVANCED_MYSQL: Shown("8.0.36", "mysql", DEFAULT_DB),
-    Engine.REDIS: Shown("7.0.15", "rediss"),
-    Engine.VALKEY: Shown("8.0.0", "rediss"),
-    Engine.MONGODB: Shown("8.0.0", "mongodb+srv", "admin", 27017),
-    Engine.KAFKA: Shown("3.8.0", "kafka"),
-    Engine.OPENSEARCH: Shown("2.19.0", "https"),
+_DEFAULTS: dict[str, Defaults] = {
+    Engine.PG: Defaults("18.0", "postgresql", DEFAULT_DB),
+    Engine.ADVANCED_PG: Defaults("18.0", "postgresql", DEFAULT_DB),
+    Engine.MYSQL: Defaults("8.0.36", "mysql", DEFAULT_DB),
+    Engine.ADVANCED_MYSQL: Defaults("8.0.36", "mysql", DEFAULT_DB),
+    Engine.REDIS: Defaults("7.0.15", "rediss"),
+    Engine.VALKEY: Defaults("8.0.0", "rediss"),
+    Engine.MONGODB: Defaults("8.0.0", "mongodb+srv", "admin", 27017),
+    Engine.KAFKA: Defaults("3.8.0", "kafka"),
+    Engine.OPENSEARCH: Defaults("2.19.0", "https"),
 }
-
-
-def make_ca() -> str:
-    """Make the certificate of an authority, for a server without TLS: the provider has one for each cluster."""
-    try:
-        import trustme
-    except ModuleNotFoundError:
-        raise Refusal(501, "this needs trustme: pip install 'aiodbclient[sandbox]'") from None
-    return trustme.CA(organization_name="aiodbclient sandbox").cert_pem.bytes().decode()
 
 
 class MemoryBackend(Backend):
@@ -112,21 +43,21 @@ class MemoryBackend(Backend):
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
         self._users: dict[str, JSON] = {}
         self._dbs: dict[str, None] = {}
-        self._shown = _SHOWN.get(engine, Shown("1.0", engine))
-        self.version = self._shown.version
+        self._defaults = _DEFAULTS.get(engine, Defaults("1.0", engine))
+        self.version = self._defaults.version
         settings = {"pg_allow_replication": True} if self.engine in POSTGRESQL else {}
         self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, settings))
         if self.engine == Engine.MONGODB:
             self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
-        if self._shown.database:
-            self._dbs[self._shown.database] = None
+        if self._defaults.database:
+            self._dbs[self._defaults.database] = None
 
     def primary(self) -> Primary:
-        shown, password = self._shown, self._users[PRIMARY].get("password")
-        return Primary(shown.scheme, self._host, shown.port, shown.database, password, ssl=True)
+        defaults, password = self._defaults, self._users[PRIMARY].get("password")
+        return Primary(defaults.scheme, self._host, defaults.port, defaults.database, password, ssl=True)
 
     def ca(self) -> str:
-        return make_ca()
+        return new_ca()
 
     async def users(self) -> list[JSON]:
         return list(self._users.values())
@@ -177,7 +108,7 @@ class MemoryBackend(Backend):
     async def delete_db(self, name: str) -> None:
         if name not in self._dbs:
             raise not_found()
-        if self.engine == Engine.MONGODB and name == self._shown.database:
+        if self.engine == Engine.MONGODB and name == self._defaults.database:
             raise Refusal(422, f"the database {name} cannot be deleted")
         del self._dbs[name]
 

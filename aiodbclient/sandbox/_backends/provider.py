@@ -20,18 +20,19 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-OWN_DATABASE = "_dodb"
+MAINTENANCE_DATABASE = "_dodb"
 """The name of ``postgres`` on the provider's servers, which have no database ``postgres``."""
 
 SYSTEM_ROLES = ("_dodb", "_dodb_repl", "_dodb_rewind", "_doadmin_monitor", "_doadmin_auditing")
 """PostgreSQL logins of the provider. The API does not list them."""
 
-MAKE_SYSTEM_ROLES: LiteralString = (
+CREATE_SYSTEM_ROLES: LiteralString = (
     "CREATE ROLE _dodb SUPERUSER LOGIN; CREATE ROLE _dodb_repl REPLICATION LOGIN; CREATE ROLE _dodb_rewind LOGIN;"
     "CREATE ROLE _doadmin_monitor LOGIN IN ROLE pg_monitor; CREATE ROLE _doadmin_auditing LOGIN"
 )
-HIDE_DATABASE: LiteralString = (
-    f"ALTER DATABASE postgres RENAME TO {OWN_DATABASE}; REVOKE ALL ON DATABASE {OWN_DATABASE} FROM PUBLIC"
+RENAME_DATABASE: LiteralString = (
+    f"ALTER DATABASE postgres RENAME TO {MAINTENANCE_DATABASE};"
+    f"REVOKE ALL ON DATABASE {MAINTENANCE_DATABASE} FROM PUBLIC"
 )
 """Run in another database than ``postgres``."""
 
@@ -52,12 +53,12 @@ _LOGIN: LiteralString = "CREATE ROLE {login} LOGIN {attributes} PASSWORD {verifi
 _LOGIN_16: LiteralString = "; GRANT {login} TO {primary} WITH ADMIN TRUE, INHERIT TRUE, SET TRUE"
 
 
-def make_primary(version: int) -> tuple[LiteralString, LiteralString]:
+def create_primary(version: int) -> tuple[LiteralString, LiteralString]:
     """The statements that create the groups of ``doadmin``, and ``doadmin`` itself, on this version of PostgreSQL."""
     return (_GROUPS + _GROUPS_16, _PRIMARY + _PRIMARY_16) if version >= 16 else (_GROUPS, _PRIMARY)
 
 
-def make_login(version: int) -> LiteralString:
+def create_login(version: int) -> LiteralString:
     """The statements in which the API creates a login on this version of PostgreSQL."""
     return _LOGIN + _LOGIN_16 if version >= 16 else _LOGIN
 
@@ -72,5 +73,5 @@ MYSQL_SERVER_RIGHTS = frozenset(
 )
 MYSQL_DYNAMIC_RIGHTS = "REPLICATION_APPLIER, ROLE_ADMIN"
 # In these schemas they may only read, where the server has partial revokes.
-MYSQL_GUARDED = ("mysql", "sys")
-MYSQL_READS = frozenset({"SELECT", "SHOW VIEW"})
+MYSQL_READ_ONLY_SCHEMAS = ("mysql", "sys")
+MYSQL_READ_RIGHTS = frozenset({"SELECT", "SHOW VIEW"})

@@ -18,11 +18,10 @@ import pymysql
 from attrs import frozen
 from pymysql.constants import ER
 
-from .._dsn import mysql_parts
-from ..models import MySQLAuthPlugin, UserRole
-from . import _provider as provider
-from ._backends import PRIMARY, Backend, Primary, derived_password, new_password
-from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
+from ..._dsn import mysql_parts
+from ...models import MySQLAuthPlugin, UserRole
+from .._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
+from . import PRIMARY, Backend, Primary, derived_password, new_password, provider
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,9 +112,9 @@ class MySQLBackend(Backend):
         self._is_primary = login == PRIMARY
         self._password = password if self._is_primary else derived_password(login, password)  # of ``doadmin``
         self._reserved = _SYSTEM_USERS | {login}  # accounts of the server or the sandbox itself
-        self._secrets: dict[str, tuple[str, str]] = {}  # the server's secret and the password of each user
+        self._passwords: dict[str, tuple[str, str]] = {}  # the server's secret and the password of each user
         self._context: ssl.SSLContext | None = None
-        self._changes = Lock()  # of users: each stores a password beside what the server has of it
+        self._user_lock = Lock()  # of users: each stores a password beside what the server has of it
 
     async def start(self) -> None:
         try:
@@ -182,7 +181,7 @@ class MySQLBackend(Backend):
         _check_characters(new.name, "user")
         if new.name in self._reserved:
             raise name_taken("user")
-        with self._changes:
+        with self._user_lock:
             password = new_password()
             _rows(session, f"CREATE USER %s@'%%' {_identified(new.auth_plugin)}", new.name, password)
             self._grant(session, new.name)
@@ -193,7 +192,7 @@ class MySQLBackend(Backend):
 
     @_in_session
     def reset_auth(self, session: Session, name: str, auth_plugin: str | None) -> JSON:
-        with self._changes:
+        with self._user_lock:
             account = self._account(session, name)
             if name == PRIMARY:
                 raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
@@ -204,11 +203,11 @@ class MySQLBackend(Backend):
 
     @_in_session
     def delete_user(self, session: Session, name: str) -> None:
-        with self._changes:
+        with self._user_lock:
             self._account(session, name)
             _rows(session, "DROP USER %s@'%%'", name)
             _kill(session, "USER", name)
-            self._secrets.pop(name, None)
+            self._passwords.pop(name, None)
 
     @_in_session
     def dbs(self, session: Session) -> list[str]:
@@ -245,7 +244,7 @@ class MySQLBackend(Backend):
         user: JSON = {"name": name, "role": (UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL).value}
         if plugin in list(MySQLAuthPlugin):
             user["mysql_settings"] = {"auth_plugin": plugin}
-        secret, password = self._secrets.get(name, ("", None))
+        secret, password = self._passwords.get(name, ("", None))
         if name == PRIMARY:
             user["password"] = self._password
         elif password is not None and account.secret == secret:  # otherwise SQL has set another one
@@ -254,7 +253,7 @@ class MySQLBackend(Backend):
 
     def _remember(self, session: Session, name: str, password: str) -> JSON:
         account = self._account(session, name)
-        self._secrets[name] = account.secret, password
+        self._passwords[name] = account.secret, password
         return {**self._user(account), "password": password}
 
     def _grant(self, session: Session, name: str) -> None:
@@ -266,8 +265,8 @@ class MySQLBackend(Backend):
             _rows(session, f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
         if not self._partial_revokes or self._is_primary:
             return  # what ``doadmin`` grants has its own restrictions
-        withheld = ", ".join(sorted((in_schemas | {"EVENT"}) - provider.MYSQL_READS))
-        for schema in provider.MYSQL_GUARDED:
+        withheld = ", ".join(sorted((in_schemas | {"EVENT"}) - provider.MYSQL_READ_RIGHTS))
+        for schema in provider.MYSQL_READ_ONLY_SCHEMAS:
             _rows(session, f"REVOKE {withheld} ON {schema}.* FROM %s@'%%'", name)
 
 
