@@ -59,8 +59,8 @@ class Tenants(TenantRole):
     """The tenants of one or more clusters: each has a database, and a login with all rights in it alone.
 
     It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
-    safe to cancel, and each but ``rotate`` is safe to repeat: if a process dies or is cancelled, the next call for the
-    same name continues. Any number of processes may work with the same store at once.
+    safe to cancel, and each is safe to repeat but ``rotate``, and ``move`` without ``to``: if a process dies or is
+    cancelled, the next call for the same name continues. Any number of processes may work with the same store at once.
 
     A method that takes ``names`` takes any iterable, also an async one; for another argument it raises
     InvalidArgumentError. Most return a run: it works on several tenants at once, and yields an outcome for each. One
@@ -256,7 +256,8 @@ class Tenants(TenantRole):
 
         Args:
             names: The tenants.
-            to: The cluster, or its id. None: ``choose_cluster`` chooses among the others, as for a new tenant.
+            to: The cluster, or its id. None: ``choose_cluster`` chooses among the others, as for a new tenant. A second
+                call moves the tenant again, so pass ``to``, or the ``names`` that are still on the old cluster.
             max_frozen: Leave a tenant where it is if no login could enter for longer: if its size says so, it is KEPT,
                 and if the copy takes longer, it fails and is opened again.
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
 
 import psycopg
@@ -205,11 +205,11 @@ class Copier:
         """Restore a dump, which may be hostile."""
         entries = await self._entries(target, file)
         file.seek(0)
-        with NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed:
-            listed.writelines(f"{each}\n" for each in entries)
-            listed.flush()
-            options = "--no-owner", "--exit-on-error", f"--use-list={listed.name}"
-            await self._run(self.tools.restore, target, *options, stdin=file)
+        with TemporaryFile() as listed:  # without a name, so a process that dies leaves nothing
+            listed.writelines(f"{each}\n".encode(errors="surrogateescape") for each in entries)
+            listed.seek(0)
+            options = "--no-owner", "--exit-on-error", f"--use-list=/dev/fd/{listed.fileno()}"
+            await self._run(self.tools.restore, target, *options, stdin=file, inherited=listed)
         async with self._session(target) as ask:
             await ask(SQL("ANALYZE"))
 

@@ -81,7 +81,9 @@ class MoveTenants(ChangeTenants[TenantMoved]):
                 f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
                 advice="revoke it first",
             )
-        if state is TenantState.MOVING or record.leftover is not None or record.cluster != self._to:
+        was_moved = before is not None and record.cluster != before.cluster  # meanwhile, by another process
+        is_there = was_moved if self._to is None else record.cluster == self._to
+        if state is TenantState.MOVING or record.leftover is not None or not is_there:
             return None
         return TenantMoved(name=name, action=TenantAction.KEPT, credential=credential_of(record), record=record)
 
@@ -100,7 +102,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
             return outcome
         try:
             await drop_leftover(tenant)
-        except (MoveError, ClaimLostError) as error:  # the tenant works, and ``check`` says what is left
+        except (MoveError, StoreError) as error:  # the tenant works, and ``check`` says what is left
             outcome = evolve(outcome, left=str(error))
         return evolve(outcome, record=tenant.stored)
 

@@ -94,19 +94,21 @@ async def run(
     *,
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
+    inherited: IO[bytes] | None = None,
 ) -> None:
     """Run a program, which may read or write a file, and raise GrantError if it fails."""
     name = Path(command[0]).name
-    inherited = {each: os.environ[each] for each in _INHERITED if each in os.environ}
+    variables = {each: os.environ[each] for each in _INHERITED if each in os.environ}
     process, reason = None, ""
     try:
         process = await create_subprocess_exec(
             *command,
-            env={"LC_ALL": "C.UTF-8", **inherited, **environment},
+            env={"LC_ALL": "C.UTF-8", **variables, **environment},
             stdin=stdin or DEVNULL,
             stdout=stdout or DEVNULL,
             stderr=PIPE,
             start_new_session=True,
+            pass_fds=[] if inherited is None else [inherited.fileno()],
         )
     except OSError as error:  # its frames show the environment
         reason = str(error)

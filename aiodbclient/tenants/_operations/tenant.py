@@ -85,18 +85,15 @@ class Tenant(BaseTenant):
             except StoreError:
                 continue  # the store may be back before the lease expires
 
-    async def end_claim(self, failure: BaseException | None) -> None:
-        """End the claim, unless ``save`` has, after work that succeeded or ended with ``failure``."""
+    async def end_claim(self) -> None:
+        """End the claim, unless ``save`` has. If the store fails, it ends with its lease."""
         if self._has_ended:
             return
-        try:
+        with suppress(StoreError):
             if self.record is None:  # nothing was begun, so the name need not stay in the store
                 await self.save(None, release=True)
             else:
                 await self.context.store.release(self.claim)
-        except StoreError as error:
-            if failure is None or (isinstance(error, ClaimLostError) and isinstance(failure, Exception)):
-                raise  # otherwise ``failure`` has the reason, and the claim ends with its lease
 
     @property
     def stored(self) -> TenantRecord:
@@ -281,13 +278,11 @@ async def claimed(context: Context, cluster: str, name: str, reporter: Reporter)
     )
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:
+        context.check_ours(claim.record)
+        yield tenant
+    finally:
         try:
-            context.check_ours(claim.record)
-            yield tenant
-        finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-    except BaseException as error:
-        await tenant.end_claim(error)
-        raise
-    await tenant.end_claim(None)
+        finally:
+            await tenant.end_claim()

@@ -25,7 +25,7 @@ from ..errors import StoreError
 
 T = TypeVar("T")
 
-_LEASE = 60.0  # s, of a claim that ends as soon as one record is written
+_LEASE = 10.0  # s, of a claim that ends as soon as one record is written. Shorter than operations wait for one
 
 
 @frozen(kw_only=True)

@@ -47,6 +47,7 @@ from aiodbclient.tenants.errors import (
 from ...call_path import path_of
 from ..conftest import only, present
 from ..moves import Two, connected, left_on
+from ..own_stores import expire
 from ..problems import kinds
 from ..programs import admin_of, ask, enters, run
 
@@ -197,6 +198,41 @@ async def test_commit_whose_answer_was_lost(two: Two, tenants: Tenants, alpha: C
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
     assert await ask(present(await tenants.get("alpha")), "SELECT count(*) FROM t") == [(2,)]
     assert await left_on(tenants, two.old, "alpha") == (False, [])
+
+
+@pytest.mark.parametrize("call", ["save", "release"])
+async def test_store_that_fails_after_commit(
+    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The tenant is moved, and says so; the next operation drops the leftover."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    async def then_fail(_: Claim, record: TenantRecord | None, release: bool) -> None:
+        if record is not None and record.cluster == two.new.id and (record.leftover is None) == (call == "release"):
+            monkeypatch.setattr(two.store, call, fail)
+
+    two.store.after_save = then_fail
+    moved = await only(two.tenants().move(["alpha"], to=two.new))
+    assert (moved.error, moved.action) == (None, TenantAction.MOVED)
+    assert moved.left == ("the disk is full" if call == "save" else "")
+
+    monkeypatch.undo()
+    two.store.after_save = None
+    expire(two.path)
+    tenants = two.tenants()
+    assert await tenants.get("alpha") == moved.credential
+    assert (await only(tenants.repair(["alpha"]))).problems == (kinds(ProblemKind.LEFTOVER) if moved.left else ())
+    assert await left_on(tenants, two.old, "alpha") == (False, [])
+
+
+async def test_two_processes_that_move_the_same_tenant(two: Two, alpha: Credential) -> None:
+    """Without ``to``, the second one does not move it back."""
+    moves = await asyncio.gather(*(only(two.tenants().move(["alpha"])) for _ in range(2)))
+
+    assert sorted(each.action for each in moves) == [TenantAction.KEPT, TenantAction.MOVED]
+    assert {each.credential and each.credential.cluster for each in moves} == {two.new.id}
 
 
 async def test_commit_that_was_cancelled(two: Two, tenants: Tenants, alpha: Credential) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, TenantAction, Tenants
+from aiodbclient.tenants._move import programs
 
 from ...thorough import first_of
 from ..conftest import only, present
@@ -56,3 +61,24 @@ async def test_repair_after_killed_move(two: Two, part: float, steps: int) -> No
     for each in (tenants, tenants.role("reader")):
         assert (await only(each.check(["alpha"]))).problems == ()
     assert [each.problems async for each in tenants.check()] == [()]
+
+
+async def test_no_file_names_what_a_tenant_has(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A killed process leaves no files but those of certificates: a dump and the list of its entries have no names."""
+    started, files, folder = list[str](), set[str](), tmp_path / "temporary"
+    folder.mkdir()
+    start = asyncio.create_subprocess_exec
+
+    async def starting(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(" ".join(command))
+        files.update(each.suffix for each in folder.iterdir())
+        return await start(*command, **options)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(programs, "create_subprocess_exec", starting)
+    await ask(alpha, "CREATE TABLE t (n int)")
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
+    assert [each for each in started if "--use-list" in each]
+    assert files <= {".pem"}

@@ -19,6 +19,8 @@ from cryptography.fernet import Fernet
 
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Claim, SQLiteStore, Store, TenantRecord, copy_records, rewrite_records
+from aiodbclient.tenants._operations.tenant import LEASE
+from aiodbclient.tenants._stores import is_claimed
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from ..own_stores import Stores, password
@@ -209,6 +211,21 @@ async def test_claimed_name_is_refused(stores: Stores) -> None:
                 await run
         await worker.release(claim)
         assert await copy_records(source, target) == 1
+
+
+async def test_killed_reader_of_claims_blocks_no_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tenants check`` claims a name to see whether somebody works on it. Its claim ends before others give up."""
+    leases = list[float]()
+    async with SQLiteStore(tmp_path / "a") as store:
+        claim = store.claim
+
+        async def claiming(name: str, lease: float) -> Claim | None:
+            leases.append(lease)
+            return await claim(name, lease)
+
+        monkeypatch.setattr(store, "claim", claiming)
+        assert not await is_claimed(store, "alpha")
+    assert 0 < leases[0] < LEASE
 
 
 async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store], number: int) -> None:
