@@ -9,13 +9,13 @@ from attrs import Attribute
 
 from .errors import InvalidArgumentError
 
-_LONGEST = 100  # characters of a value in an error
+_MAX_SHOWN = 100  # characters of a value in an error
 
 
 def shown(value: object) -> str:
     """Return the beginning of the repr of ``value``, for an error."""
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def is_async(function: object) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from .errors import ConfigurationError
 
 MASK = "***"
-_SHORTEST = 8  # characters of a token. The provider's have 71
+_MIN_MASKED = 8  # characters of a token. The provider's have 71
 
 # A password of the provider, and the value of ``password``: in JSON (also in a JSON string), a form, a DSN or a line of
 # text. Every repetition is possessive, so the search never backtracks: its time grows with the text alone.
@@ -91,7 +91,7 @@ class Secrets:
 
     def add_token(self, token: str) -> None:
         """Mask ``token`` from now on, unless it is so short that it would also be a part of words."""
-        if len(token) >= _SHORTEST:
+        if len(token) >= _MIN_MASKED:
             self._tokens.append(token)
 
     def line(self, text: str, limit: int) -> str:

@@ -364,7 +364,7 @@ class Resets:
 @pytest.fixture
 async def client(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseClient]:
     """A client that waits 0.3 s for a reset that timed out."""
-    monkeypatch.setattr("aiodbclient._http.resets._LONGEST", 0.3)
+    monkeypatch.setattr("aiodbclient._http.resets._MAX_PAUSE", 0.3)
     async with aiohttp.ClientSession(middlewares=[time_out_if_late]) as session:
         yield make_client(session=session, retry=RetryPolicy(max_tries=2, base_delay=0.001))
 

@@ -16,12 +16,12 @@ import pytest
 from aiohttp import web
 
 from aiodbclient import Cluster, ClusterInfo, Connection, errors
-from aiodbclient._http.transport import LONGEST
+from aiodbclient._http.transport import MAX_BODY
 
 from .conftest import MakeClient, MakeCluster
 from .server import CLUSTER, Reply, Server, says
 
-MOST_MEMORY, MOST_CPU = 2 * LONGEST, 0.2  # bytes, seconds
+MOST_MEMORY, MOST_CPU = 2 * MAX_BODY, 0.2  # bytes, seconds
 DATABASE = {"id": CLUSTER, "name": "n", "engine": "pg"}
 USERS = json.dumps({"users": [{"name": f"user{n}", "role": "normal", "password": f"AVNS_{n}"} for n in range(100_000)]})
 
@@ -122,7 +122,7 @@ async def test_bomb_is_refused(server: Server, make_client: MakeClient) -> None:
 
 async def test_watch_notices_bomb(server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: a body of 256 MiB needs more memory, and to parse 100,000 users blocks the loop for longer."""
-    monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 256 << 20)
+    monkeypatch.setattr("aiodbclient._http.transport.MAX_BODY", 256 << 20)
     server.will(sends(bomb(), "gzip"))
     async with Watch() as watch:
         with pytest.raises(errors.InvalidResponseError, match="larger than 256 MiB"):
@@ -230,7 +230,7 @@ async def test_a_tag_that_cannot_be_is_refused(tag: Any, server: Server, make_cl
 
 async def test_body_in_one_piece_is_bounded(server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that arrives together with the headers is bounded too."""
-    monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 10)
+    monkeypatch.setattr("aiodbclient._http.transport.MAX_BODY", 10)
     server.will(says(200, {"dbs": []}))
 
     with pytest.raises(errors.InvalidResponseError, match="is larger"):

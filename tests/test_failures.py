@@ -71,7 +71,7 @@ async def test_lost_answer_is_asked_for_again(
     case: Case, loss: Reply, server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that is safe to repeat is repeated when its answer is lost."""
-    monkeypatch.setattr("aiodbclient._http.resets._LONGEST", 0.01)  # the wait for a reset that timed out
+    monkeypatch.setattr("aiodbclient._http.resets._MAX_PAUSE", 0.01)  # the wait for a reset that timed out
     read_back = case is ALL["reset_auth"]  # either of its two requests may be the last one performed
     server.will(loss, returns_the_user("another") if read_back else case.reply)
     server.otherwise = case.reply

@@ -216,7 +216,7 @@ PEM = trustme.CA().cert_pem.bytes().decode()
 
 @pytest.fixture
 def quick_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._http.maintenance._SHORTEST", 0.01)
+    monkeypatch.setattr("aiodbclient._http.maintenance._MIN_INTERVAL", 0.01)
 
 
 def document(**members: Any) -> dict[str, Any]:

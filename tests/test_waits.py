@@ -95,7 +95,7 @@ async def test_close_or_cancel_ends_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A call that waits fails at once when its client is closed, and ends at once when it is cancelled."""
-    for name in ("_SHORTEST", "_LONGEST"):
+    for name in ("_MIN_INTERVAL", "_MAX_INTERVAL"):
         monkeypatch.setattr(f"aiodbclient._http.maintenance.{name}", 1000.0)
     begun, first = asyncio.Event(), list[asyncio.Task[User]]()
 

@@ -110,14 +110,14 @@ def failed_without_answer(call: Call, host: str | None, error: BaseException, se
         text = f"the connection broke before the whole answer: {secrets.line(_text_of(error), 500)}"
         return FailedTry(Failure.LOST, ConnectionLostError(text), is_unclear=True)
     if isinstance(error, InvalidResponseError):  # the body is too large
-        return FailedTry(Failure.REFUSED, error, is_unclear=True)
+        return FailedTry(Failure.FINAL, error, is_unclear=True)
     if "AUTHORIZATION header" in str(error):  # aiohttp found this out before it sent anything
         text = (
             "the given aiohttp.ClientSession has credentials of its own, from a netrc file: make it without trust_env"
         )
-        return FailedTry(Failure.REFUSED, ConfigurationError(text), was_tried=False)
+        return FailedTry(Failure.FINAL, ConfigurationError(text), was_tried=False)
     text = f"aiohttp refused the request or the answer ({type(error).__name__})"
-    return FailedTry(Failure.REFUSED, ConfigurationError(text), is_unclear=True)
+    return FailedTry(Failure.FINAL, ConfigurationError(text), is_unclear=True)
 
 
 def _text_of(error: BaseException) -> str:

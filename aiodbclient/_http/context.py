@@ -21,7 +21,7 @@ from ..models import ClusterInfo, Connection
 from .call import Call, Options, RequestStats, WriteLocks
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, GET_USER, Idempotency, Operation
+from .operations import CREATE_USER, DELETE_USER, GET_CA, GET_CLUSTER, GET_USER, Operation
 from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
@@ -90,7 +90,7 @@ class ClusterContext(NamedTuple):
             engine=engine,
             body=encoded,
             write_locks=locks,
-            not_found=_NEW_CLUSTER if operation.idempotency is Idempotency.CREATE else "",
+            not_found="" if operation.idempotent else _NEW_CLUSTER,
         )
         if self.maintenance is not None:
             response = await self.maintenance.send(call, self.transport, self.read_cluster)

@@ -16,21 +16,20 @@ from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFo
 from ..models import ClusterInfo, ClusterStatus
 from .call import Call
 from .events import logger
-from .operations import Idempotency
 from .response import Response
 from .retry import FailedTry, Failure, error_of
 from .transport import Transport
 
 Read = Callable[[], Awaitable[ClusterInfo]]
 
-_SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
-_PATIENCE = 900.0  # seconds that a run waits, as ``wait_online``
+_MIN_INTERVAL, _MAX_INTERVAL = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
+_MAX_WAIT = 900.0  # seconds that a run waits, as ``wait_online``
 _NEW = 60.0  # seconds for which a cluster that is online may answer 404 to creates
 
 
 def until_online() -> Iterator[float]:
     """Yield the seconds to wait before each further read of a cluster that is not online yet."""
-    return expo(base=1.5, factor=_SHORTEST, max_value=_LONGEST)
+    return expo(base=1.5, factor=_MIN_INTERVAL, max_value=_MAX_INTERVAL)
 
 
 class _ClusterState:
@@ -49,7 +48,7 @@ class _ClusterState:
         except PreconditionFailedError as error:
             return error
         except NotFoundError as error:
-            if call.operation.idempotency is not Idempotency.CREATE:
+            if call.operation.idempotent:  # not a create
                 raise
             self.first_404 = self.first_404 or monotonic()
             if monotonic() - self.first_404 >= _NEW:
@@ -62,7 +61,7 @@ class _ClusterState:
         self, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
     ) -> Response:
         """Under the caller's lock, send the refused ``call`` when the cluster is online, until it is not refused."""
-        deadline = monotonic() + _PATIENCE
+        deadline = monotonic() + _MAX_WAIT
         logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)
         for wait in until_online():
             try:
@@ -83,7 +82,7 @@ class _ClusterState:
                 break
             await transport.sleep(min(wait, left))
         self.failure = (
-            f"the cluster {call.cluster_id} has refused changes for {_PATIENCE:g} s ({refusal.status}), and its status "
+            f"the cluster {call.cluster_id} has refused changes for {_MAX_WAIT:g} s ({refusal.status}), and its status "
             f"is {self.status or 'not known'}: run it again when the cluster is online"
         )
         raise self.not_online(call, failed, transport.secrets)
@@ -91,7 +90,7 @@ class _ClusterState:
     def not_online(self, call: Call, failed: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
         """Return the error of a call for which the run does not wait any longer."""
         error = ClusterNotOnlineError(self.failure or "", status=self.status)
-        return error_of(call, (*failed, FailedTry(Failure.REFUSED, error, was_tried=False)), secrets)
+        return error_of(call, (*failed, FailedTry(Failure.FINAL, error, was_tried=False)), secrets)
 
 
 class MaintenanceWait:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import re
-from enum import Enum, auto
 from types import EllipsisType
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from .._checks import shown
 from ..errors import InvalidArgumentError
-
-
-class Idempotency(Enum):
-    """The kinds of operation, by how ``retry.RETRIED`` treats their failures."""
-
-    READ = auto()
-    UPDATE = auto()
-    DELETE = auto()
-    RESET_AUTH = auto()
-    CREATE = auto()
 
 
 @frozen(eq=False)
@@ -31,19 +20,15 @@ class Operation:
     name: str  # in errors, logs and events
     method: str
     template: str  # the path, with the placeholders ``{cluster}`` and ``{name}``
-    idempotency: Idempotency
     key: str = ""  # the member of the answer that holds the result; empty if the answer has no body
     key_alias: str = ""  # another name of that member, which the API description has too
+    idempotent: bool = True  # whether it is sent again after a lost answer; False for creates
+    writes: bool = field(init=False, default=Factory(lambda self: self.method not in ("GET", "HEAD"), takes_self=True))
 
     @property
     def on(self) -> str:
         """What it is about: ``clusters``, ``users`` or ``dbs``."""
         return self.name.partition(".")[0]
-
-    @property
-    def writes(self) -> bool:
-        """Whether it may change something."""
-        return self.idempotency is not Idempotency.READ
 
     def path(self, cluster_id: str = "", name: str | EllipsisType = ...) -> str:
         """Return the path. Raise InvalidArgumentError if ``name`` is not a valid segment of it."""
@@ -59,19 +44,19 @@ _CLUSTER = CLUSTERS + "/{cluster}"
 _USERS, _USER = _CLUSTER + "/users", _CLUSTER + "/users/{name}"
 _DBS, _DB = _CLUSTER + "/dbs", _CLUSTER + "/dbs/{name}"
 
-LIST_CLUSTERS = Operation("clusters.list", "GET", CLUSTERS, Idempotency.READ, "databases")
-GET_CLUSTER = Operation("clusters.get", "GET", _CLUSTER, Idempotency.READ, "database")
-GET_CA = Operation("clusters.ca", "GET", _CLUSTER + "/ca", Idempotency.READ, "ca")
-LIST_USERS = Operation("users.list", "GET", _USERS, Idempotency.READ, "users")
-CREATE_USER = Operation("users.create", "POST", _USERS, Idempotency.CREATE, "user")
-GET_USER = Operation("users.get", "GET", _USER, Idempotency.READ, "user")
-UPDATE_USER = Operation("users.update", "PUT", _USER, Idempotency.UPDATE, "user")
-DELETE_USER = Operation("users.delete", "DELETE", _USER, Idempotency.DELETE)
-RESET_AUTH = Operation("users.reset_auth", "POST", _USER + "/reset_auth", Idempotency.RESET_AUTH, "user")
-LIST_DBS = Operation("dbs.list", "GET", _DBS, Idempotency.READ, "dbs", "databases")
-CREATE_DB = Operation("dbs.create", "POST", _DBS, Idempotency.CREATE, "db")
-GET_DB = Operation("dbs.get", "GET", _DB, Idempotency.READ, "db")
-DELETE_DB = Operation("dbs.delete", "DELETE", _DB, Idempotency.DELETE)
+LIST_CLUSTERS = Operation("clusters.list", "GET", CLUSTERS, "databases")
+GET_CLUSTER = Operation("clusters.get", "GET", _CLUSTER, "database")
+GET_CA = Operation("clusters.ca", "GET", _CLUSTER + "/ca", "ca")
+LIST_USERS = Operation("users.list", "GET", _USERS, "users")
+CREATE_USER = Operation("users.create", "POST", _USERS, "user", idempotent=False)
+GET_USER = Operation("users.get", "GET", _USER, "user")
+UPDATE_USER = Operation("users.update", "PUT", _USER, "user")
+DELETE_USER = Operation("users.delete", "DELETE", _USER)
+RESET_AUTH = Operation("users.reset_auth", "POST", _USER + "/reset_auth", "user")  # the password is read back
+LIST_DBS = Operation("dbs.list", "GET", _DBS, "dbs", "databases")
+CREATE_DB = Operation("dbs.create", "POST", _DBS, "db", idempotent=False)
+GET_DB = Operation("dbs.get", "GET", _DB, "db")
+DELETE_DB = Operation("dbs.delete", "DELETE", _DB)
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

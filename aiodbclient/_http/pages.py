@@ -10,7 +10,7 @@ from ..models import ClusterInfo, Database, User
 from .call import Call, Options
 from .operations import Operation
 from .response import Response
-from .transport import LONGEST, Transport
+from .transport import MAX_BODY, Transport
 
 ListedT = TypeVar("ListedT", ClusterInfo, User, Database)
 
@@ -37,8 +37,8 @@ async def read_all(
         if len(items) == before:
             raise response.invalid("names a next page, but this one has nothing that was not on an earlier one")
         size += len(response.body)
-        if size > LONGEST:
-            raise response.invalid(f"makes the list longer than {LONGEST >> 20} MiB")
+        if size > MAX_BODY:
+            raise response.invalid(f"makes the list longer than {MAX_BODY >> 20} MiB")
         pages += 1
         if pages == _MOST_PAGES:
             raise response.invalid(f"names a next page after {_MOST_PAGES} of them")

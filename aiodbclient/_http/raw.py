@@ -10,28 +10,20 @@ from urllib.parse import unquote, urlencode
 from .._checks import shown
 from ..errors import InvalidArgumentError
 from .call import Call, Options
-from .operations import Idempotency, Operation
+from .operations import Operation
 
 JSON = Mapping[str, "JSON"] | Sequence["JSON"] | str | int | float | bool | None
 Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
 
-# A PATCH may not be idempotent, so it follows the retry rules of a create.
 _OPERATIONS = {
-    method: Operation("request", method, "", kind)
-    for method, kind in {
-        "GET": Idempotency.READ,
-        "HEAD": Idempotency.READ,
-        "PUT": Idempotency.UPDATE,
-        "DELETE": Idempotency.DELETE,
-        "POST": Idempotency.CREATE,
-        "PATCH": Idempotency.CREATE,
-    }.items()
+    method: Operation("request", method, "", idempotent=method not in ("POST", "PATCH"))
+    for method in ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH")
 }
 # RFC 3986 (3.3): a path of non-empty segments.
 _PATH = re.compile(r"/v2(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
 _TRICK = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
-_LONGEST_PATH = 8 << 10  # characters, with the query
-_LONGEST_BODY = 1 << 20  # bytes
+_MAX_PATH = 8 << 10  # characters, with the query
+_MAX_BODY = 1 << 20  # bytes
 
 
 def raw_call(options: Options, method: str, path: str, params: Params | None = None, json: JSON = None) -> Call:
@@ -42,8 +34,8 @@ def raw_call(options: Options, method: str, path: str, params: Params | None = N
             f"method must be one of {', '.join(_OPERATIONS)}, not {shown(method)}; nothing was sent"
         )
     target = _checked_path(path) + _query(params)
-    if len(target) > _LONGEST_PATH:
-        raise InvalidArgumentError(f"path and params are longer than {_LONGEST_PATH:,} characters; nothing was sent")
+    if len(target) > _MAX_PATH:
+        raise InvalidArgumentError(f"path and params are longer than {_MAX_PATH:,} characters; nothing was sent")
     return Call(operation, target, options, body=None if json is None else _encoded(json))
 
 
@@ -90,7 +82,7 @@ def _encoded(json: JSON) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         problem = f"cannot be represented in JSON: {error}"
     else:
-        if len(encoded) <= _LONGEST_BODY:
+        if len(encoded) <= _MAX_BODY:
             return encoded
-        problem = f"is longer than {_LONGEST_BODY >> 20} MiB"
+        problem = f"is longer than {_MAX_BODY >> 20} MiB"
     raise InvalidArgumentError(f"json {problem}; nothing was sent")

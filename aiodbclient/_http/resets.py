@@ -15,7 +15,7 @@ from .context import ClusterContext
 from .operations import GET_USER, RESET_AUTH
 from .retry import was_lost
 
-_LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
+_MAX_PAUSE = 10.0  # seconds to wait for a lost reset that the server may still perform
 _READING = 7  # times ``base_delay``: how long to read the password, which can be empty right after a reset
 
 
@@ -29,7 +29,7 @@ async def reset_auth(context: ClusterContext, name: str, mysql_settings: MySQLSe
     # noticed.
     options, delay = response.call.options, response.call.options.retry.base_delay
     timed_out = any(each.timed_out for each in response.earlier)
-    await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
+    await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _MAX_PAUSE))
     user = evolve(user, password=None)
     if capabilities_of(context.engine).returns_passwords:
         user = await with_password(context, user, _READING * delay, first=delay)

@@ -27,7 +27,6 @@ from ..errors import (
 )
 from ..models import ClusterInfo, Database, User
 from .call import Call
-from .operations import Idempotency
 from .retry import LOST_STATUSES, FailedTry, Failure, error_of, was_lost
 
 T = TypeVar("T")
@@ -50,8 +49,8 @@ _BY_STATUS: dict[int, type[APIError]] = {
 # pool "pool name is not available" (terraform-provider-digitalocean #925).
 _TAKEN = ("already exists", "name is not available")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_LINE = 500  # characters of an id, a message or a request id
-_LONGEST_ERROR = 1 << 16  # bytes of an error that the client decodes
+_MAX_LINE = 500  # characters of an id, a message or a request id
+_MAX_ERROR = 1 << 16  # bytes of an error that the client decodes
 
 
 class Response(NamedTuple):
@@ -73,7 +72,7 @@ class Response(NamedTuple):
     def request_id(self) -> str | None:
         """The id that the provider's support asks for, or None: an error's own wins over the one in the headers."""
         given = self._error_members().get("request_id") if self.status >= 400 else None
-        return self.secrets.line(given or self.headers.get("x-request-id", ""), _LINE) or None
+        return self.secrets.line(given or self.headers.get("x-request-id", ""), _MAX_LINE) or None
 
     def read(self, model: type[T]) -> T:
         """Return the ``model`` in the response, and refuse one that is about something else."""
@@ -129,16 +128,15 @@ class Response(NamedTuple):
         status = self.status
         if 200 <= status < 300:
             return None
-        if status == 404 and self.call.operation.idempotency is Idempotency.DELETE and was_lost(self.earlier):
+        if status == 404 and self.call.operation.method == "DELETE" and was_lost(self.earlier):
             return None  # an earlier try, whose answer was lost, deleted it
         if status < 400:
             return self._undocumented()
         members, asked = self._error_members(), retry_after(self.headers)
-        id, message = (self.secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
+        id, message = (self.secrets.line(members.get(key, ""), _MAX_LINE) for key in ("id", "message"))
         kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
         says_taken = any(text in f"{id} {message}".lower() for text in _TAKEN)
-        is_create = self.call.operation.idempotency is Idempotency.CREATE
-        if is_create and says_taken and kind in (ConflictError, UnprocessableEntityError):
+        if not self.call.operation.idempotent and says_taken and kind in (ConflictError, UnprocessableEntityError):
             kind = NameTakenError
         error = kind(
             f"{status} {': '.join(filter(None, (id, message))) or _PHRASES.get(status, 'an unknown status')}",
@@ -148,7 +146,7 @@ class Response(NamedTuple):
             request_id=self.request_id,
             retry_after=(wait if asked is None else asked) if kind in (RateLimitError, ServerError) else None,
         )
-        failure = Failure.REFUSED
+        failure = Failure.FINAL
         if status == 429:
             failure = Failure.THROTTLED
         elif status in LOST_STATUSES:
@@ -166,11 +164,11 @@ class Response(NamedTuple):
         return self._unusable(f"answered {self.status}, {said}")
 
     def _unusable(self, text: str) -> FailedTry:
-        return FailedTry(Failure.REFUSED, InvalidResponseError(text, status=self.status), is_unclear=True)
+        return FailedTry(Failure.FINAL, InvalidResponseError(text, status=self.status), is_unclear=True)
 
     def _error_members(self) -> dict[str, str]:
         """Return the texts of an error's JSON, unmasked."""
-        if len(self.body) > _LONGEST_ERROR:
+        if len(self.body) > _MAX_ERROR:
             return {}
         try:
             members = parse(self.body)

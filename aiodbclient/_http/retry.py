@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import backoff
@@ -17,33 +15,22 @@ from .._masking import Secrets, Token
 from .._pacing.limiter import Slot
 from ..errors import APIError, DatabaseClientError, ServerError
 from .call import Call, RetryPolicy
-from .operations import Idempotency
 
 ErrorT = TypeVar("ErrorT", bound=DatabaseClientError)
 
-_LONGEST_NAME = 300  # characters of the name of a call in an error
-_LONGEST_AFTER_5XX = 60.0  # seconds, if its answer names a wait
+_MAX_NAME = 300  # characters of the name of a call in an error
+_MAX_RETRY_AFTER = 60.0  # seconds, if its answer names a wait
 
 
 class Failure(Enum):
     """The kinds of failure that the retry rules distinguish."""
 
-    NOT_SENT = auto()  # the client could not connect
-    THROTTLED = auto()  # a 429
-    LOST = auto()  # the connection broke or timed out after sending, or one of ``LOST_STATUSES``
-    REFUSED = auto()  # anything else: another error, no slot in time, a closed client, an unreadable body
+    NOT_SENT = auto()  # the client could not connect: sent again
+    THROTTLED = auto()  # a 429: sent again
+    LOST = auto()  # the connection broke or timed out after sending, or one of ``LOST_STATUSES``: only if idempotent
+    FINAL = auto()  # anything else: another error, no slot in time, a closed client, an unreadable body
 
 
-# What is sent again. A lost create is not: nothing would show which of the two made the name. A lost reset_auth is, and
-# users.reset_auth then reads the password back. After a lost delete, a 404 means that it was done.
-RETRIED: Mapping[Failure, AbstractSet[Idempotency]] = MappingProxyType(
-    {
-        Failure.NOT_SENT: frozenset(Idempotency),
-        Failure.THROTTLED: frozenset(Idempotency),
-        Failure.LOST: frozenset(Idempotency) - {Idempotency.CREATE},
-        Failure.REFUSED: frozenset(),
-    }
-)
 # 408: a gateway gave up, as with 504. 520 to 524: Cloudflare, in front of the API, got no valid answer (godo #142).
 LOST_STATUSES = frozenset({408, 500, 502, 503, 504, *range(520, 525)})
 
@@ -82,8 +69,10 @@ def answer_was_lost(error: DatabaseClientError) -> bool:
 def why_not_retried(call: Call, failure: Failure, counted: int) -> str | None:
     """Return the reason not to send another try after so many ``counted`` ones; None if there is none."""
     stats, most = call.options.stats, call.options.retry.max_tries
-    if call.operation.idempotency not in RETRIED[failure]:
-        return "it may have been applied" if failure is Failure.LOST else "another try would not help"
+    if failure is Failure.FINAL:
+        return "another try would not help"
+    if failure is Failure.LOST and not call.operation.idempotent:  # nothing would show which of two creates counts
+        return "it may have been applied"
     if most in (1, counted):
         return f"max_tries is {most}"
     return "its run was stopped" if stats is not None and stats.gives_up else None
@@ -96,14 +85,14 @@ def retry_waits(policy: RetryPolicy) -> Iterator[float]:
 
 def next_wait(waits: Iterator[float], asked: float | None) -> float:
     """Return the next of ``waits``, or the wait that the answer ``asked`` for if that is longer."""
-    return max(next(waits), min(asked or 0.0, _LONGEST_AFTER_5XX))
+    return max(next(waits), min(asked or 0.0, _MAX_RETRY_AFTER))
 
 
 def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
     """Return the error of a call whose last try failed for good, which describes the whole call."""
     last = tries[-1].error
     changes: dict[str, Any] = {"tries": sum(each.was_tried for each in tries)}
-    text = f"{secrets.line(call.what, _LONGEST_NAME)}: {last}"
+    text = f"{secrets.line(call.what, _MAX_NAME)}: {last}"
     request_ids = [each.error.request_id for each in tries if isinstance(each.error, APIError)]
     if request_id := next(filter(None, reversed(request_ids)), None):
         text = f"{text} (request id {request_id})"

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
@@ -19,7 +19,7 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets, Token
-from .._pacing.limiter import RateLimiter, Slot, no_slot
+from .._pacing.limiter import RateLimiter, Slot
 from .._version import __version__
 from ..errors import (
     APIError,
@@ -41,7 +41,7 @@ _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohtt
 _ACCEPTED = "gzip, deflate"  # the Accept-Encoding of every request
 
 # The largest body in bytes, after decompression: enough for 10,000 Kafka users, each with a certificate and a key.
-LONGEST = 32 << 20
+MAX_BODY = 32 << 20
 
 TokenProvider = Callable[[], Awaitable[str]]
 
@@ -105,7 +105,7 @@ class Transport:
                 await self._closed.wait()
 
     async def send(self, call: Call, failed: list[FailedTry] | None = None) -> Response:
-        """Send ``call``, retry it as ``RETRIED`` and its retry policy say, and return the success."""
+        """Send ``call``, retry it as ``why_not_retried`` says, and return the success."""
         failed = [] if failed is None else failed  # those of the call so far, to which this adds its own
         waits: Iterator[float] | None = None
         counted = 0
@@ -142,7 +142,11 @@ class Transport:
         """Open connections and get a token that the API has not just refused, or return how that failed."""
         last = failed[-1] if failed else None
         try:
-            self._open_connections()
+            self._check_usable()
+            if self._connections is None:
+                if self._given_session is not None:
+                    check_session(self._given_session, self.base_url)
+                self._connections = Connections(self._given_session, self._proxy)
             if self._token is None or (last is not None and isinstance(last.error, AuthenticationError)):
                 await self._renew_token(call, None if last is None else last.token)
         except (ConfigurationError, RequestTimeoutError) as error:
@@ -156,56 +160,48 @@ class Transport:
         return None
 
     async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
-        """Send one request, once it has its locks and its slot, and return its success, or how it failed."""
-        options, locks, connections = call.options, call.write_locks, self._connections
-        assert connections is not None
-        patience = None
-        if options.max_wait is not None and not options.bulk:
-            patience = max(0.0, options.max_wait - sum([each.waited for each in failed]))
+        """Send one request, once it has its slot and its locks, and return its success, or how it failed."""
+        kept, waited, slot = failed[-1].slot if failed else None, _AT_ONCE, None
+        if call.write_locks is None:
+            slot = self.limiter._take(kept, bulk=call.options.bulk)  # pyright: ignore[reportPrivateUsage]
+        with ExitStack() as held:
+            try:
+                if slot is None:
+                    slot, waited = await self._wait_for_slot(call, failed, held)
+                tried = await self._exchange(call, failed, slot, waited)
+            except asyncio.CancelledError as error:
+                # Without the traceback, because the local variables of ``_exchange`` hold the answer.
+                raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            except (ConfigurationError, MaxWaitError) as error:
+                return _unsent(error)
+        return tried if isinstance(tried, Response) else evolve(tried, waited=sum(waited), slot=slot)
+
+    async def _wait_for_slot(self, call: Call, failed: Sequence[FailedTry], held: ExitStack) -> tuple[Slot, Waited]:
+        """Wait for a slot and, on MongoDB, for other writes on the cluster. ``held`` releases what the call holds."""
+        options, locks, asked = call.options, call.write_locks, perf_counter()
         kept = failed[-1].slot if failed else None
-        slot, sent, waited = None, False, _AT_ONCE
-        held: list[asyncio.Lock] = []
+        waited_before = sum([each.waited for each in failed])
+
+        def left() -> float | None:
+            if options.max_wait is None or options.bulk:
+                return None
+            return max(0.0, options.max_wait - waited_before - (perf_counter() - asked))
+
         try:
-            if locks is None:
-                slot = self.limiter._take(kept, bulk=options.bulk)  # pyright: ignore[reportPrivateUsage]
-            if slot is None:
-                asked = perf_counter()
-                async with self._ended_by_close(asyncio.timeout(None if locks is None else patience)):
-                    if locks is not None:
-                        await _hold(locks.queues[options.bulk], held)
-                    queued = perf_counter()
-                    left = None if patience is None else max(0.0, patience - (queued - asked))
-                    slot = await self.limiter.acquire(kept, bulk=options.bulk, max_wait=left)
-                    for_slot = perf_counter() - queued
-                    if locks is not None:
-                        await _hold(locks.writing, held)
-                waited = Waited(for_slot, perf_counter() - asked - for_slot)
-            if self._closed.is_set():
-                raise _closed()
-            if connections.session.closed:
-                raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
-            sent = True
-            tried = await self._exchange(call, failed, connections, slot, waited)
-            if isinstance(tried, Response):
-                return tried
-            sent = tried.failure is not Failure.NOT_SENT
-            return evolve(tried, waited=sum(waited), slot=slot)
-        except asyncio.CancelledError as error:
-            # Without the traceback, because the local variables of ``_exchange`` hold the answer.
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except (ConfigurationError, MaxWaitError) as error:
-            return _unsent(error)
-        except TimeoutError:
-            if self._closed.is_set():
-                return _unsent(_closed())
-            if held and slot is None:
-                return _unsent(no_slot(self.limiter.estimate_wait(0)))
-            return _unsent(MaxWaitError("another user write on this cluster takes longer than max_wait allows"))
-        finally:
-            for lock in held:
-                lock.release()
-            if slot is not None:
-                self.limiter.release(slot, sent=sent)
+            async with self._ended_by_close(asyncio.timeout(None)):
+                if locks is not None:
+                    await _hold(locks.queues[options.bulk], left(), held)
+                queued = perf_counter()
+                slot = await self.limiter.acquire(kept, bulk=options.bulk, max_wait=left())
+                held.callback(self.limiter.release, slot, sent=False)  # unless ``_exchange`` sends a request in it
+                for_slot = perf_counter() - queued
+                if locks is not None:
+                    await _hold(locks.writing, left(), held)
+        except TimeoutError:  # ``aclose`` ended the wait
+            self._check_usable()
+            raise
+        self._check_usable()
+        return slot, Waited(for_slot, perf_counter() - asked - for_slot)
 
     @asynccontextmanager
     async def _ended_by_close(self, limit: asyncio.Timeout) -> AsyncGenerator[None]:
@@ -217,10 +213,12 @@ class Transport:
         finally:
             self._waits.discard(limit)
 
-    def _open_connections(self) -> Connections:
-        """Return the connections of the session, which the first call makes unless it was given."""
+    def _check_usable(self) -> None:
+        """Refuse a closed client or session, another event loop, and another process."""
         if self._closed.is_set():
-            raise _closed()
+            raise ConfigurationError("this DatabaseClient is closed")
+        if self._given_session is not None and self._given_session.closed:
+            raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._process = loop, os.getpid()
@@ -231,11 +229,6 @@ class Transport:
             )
         if self._loop is not loop:
             raise ConfigurationError("this DatabaseClient was first used on another event loop: make one for each loop")
-        if self._connections is None:
-            if self._given_session is not None:
-                check_session(self._given_session, self.base_url)
-            self._connections = Connections(self._given_session, self._proxy)
-        return self._connections
 
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
         """Get a token other than ``stale``: ask the provider, unless another call has done so."""
@@ -252,8 +245,7 @@ class Transport:
         except TimeoutError:
             if not limit.expired():  # the provider raised it
                 raise
-        if self._closed.is_set():
-            raise _closed()
+        self._check_usable()
         if limit.expired():
             raise RequestTimeoutError(f"the token provider returned no token within {call.options.timeout:g} s")
 
@@ -264,15 +256,16 @@ class Transport:
         self.secrets.add_token(token.value)
 
     async def _exchange(
-        self, call: Call, failed: Sequence[FailedTry], connections: Connections, slot: Slot, waited: Waited
+        self, call: Call, failed: Sequence[FailedTry], slot: Slot, waited: Waited
     ) -> Response | FailedTry:
         """Send one request now, and read the whole response."""
-        token, started, stats = self._token, perf_counter(), call.options.stats
+        token, connections, started, stats = self._token, self._connections, perf_counter(), call.options.stats
         assert token is not None
+        assert connections is not None
         if stats is not None:
             stats.requests += 1
             stats.writes += call.operation.writes
-        response: Response | None = None
+        response, sent = None, True
         try:
             async with connections.session.request(
                 call.operation.method,
@@ -288,7 +281,9 @@ class Transport:
                 close = connections.closer_of(answer)
                 body = await _whole_body(answer)
         except FAILURES as error:
-            tried: Response | FailedTry = failed_without_answer(call, self.base_url.host, error, self.secrets)
+            broken = failed_without_answer(call, self.base_url.host, error, self.secrets)
+            tried: Response | FailedTry = broken
+            sent = broken.failure is not Failure.NOT_SENT
         else:
             response = Response(call, answer.status, answer.headers, body, tuple(failed), self.secrets, close)
             wait = None
@@ -298,6 +293,8 @@ class Transport:
                 self.limiter.release(slot, accepted=True)
             self._newest_headers = response.headers
             tried = response.failed_try(wait) or response
+        finally:
+            self.limiter.release(slot, sent=sent)
         if isinstance(tried, FailedTry):
             tried = evolve(tried, token=token)
             if stats is not None and not tried.is_unclear:
@@ -330,16 +327,17 @@ class Transport:
 
 def _unsent(error: DatabaseClientError) -> FailedTry:
     """Return the try that ``error`` ended before a request was sent."""
-    return FailedTry(Failure.REFUSED, error, was_tried=False)
+    return FailedTry(Failure.FINAL, error, was_tried=False)
 
 
-def _closed(what: str = "this DatabaseClient") -> ConfigurationError:
-    return ConfigurationError(f"{what} is closed")
-
-
-async def _hold(lock: asyncio.Lock, held: list[asyncio.Lock]) -> None:
-    await lock.acquire()
-    held.append(lock)
+async def _hold(lock: asyncio.Lock, seconds: float | None, held: ExitStack) -> None:
+    """Wait for the lock of other writes."""
+    try:
+        async with asyncio.timeout(seconds):
+            await lock.acquire()
+    except TimeoutError:
+        raise MaxWaitError("another user write on this cluster takes longer than max_wait allows") from None
+    held.callback(lock.release)
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
@@ -348,8 +346,8 @@ async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
     while piece := await response.content.readany():
         pieces.append(piece)
         size += len(piece)
-        if size > LONGEST:
-            text = f"the answer ({response.status}) is larger than {LONGEST >> 20} MiB"
+        if size > MAX_BODY:
+            text = f"the answer ({response.status}) is larger than {MAX_BODY >> 20} MiB"
             raise InvalidResponseError(text, status=response.status)
     return b"".join(pieces)
 

@@ -16,17 +16,18 @@ from backoff import full_jitter
 from .._backoff import expo
 
 # Chosen by ``benchmarks/pacing_table.py``, which compares times and 429s on 22 limiters with those of a plain loop.
-_GROWTH = 1.2  # of the waits if a 429 names none: each is a fifth of the time since the first
-_PART = 0.22  # of the time since a row of 429s began: the least wait if the waits that they named were too short
-_DOUBLING = 8.0  # seconds in which what may be in flight doubles again
-_FEWEST = 2  # one would wait for each answer
-# A limiter may ban for a minute, and renew the ban with each request that it refuses. Only a longer wait ends that.
-_SOON, _LATER_GROWTH, _LONGEST = 10, 1.5, 300.0  # waits, their growth after these, and seconds
+_FACTOR = 1.2  # each wait is so much longer than the one before, if the 429s name no wait
+_MIN_PART = 0.22  # of the time since the first 429 of a row: the least wait, if those that they named were too short
+_DOUBLING = 8.0  # seconds in which the allowed requests in flight double
+_MIN_IN_FLIGHT = 2  # with one, each request would wait for the answer to the one before
+# A limiter may ban for a minute, and renew the ban with each request. A longer wait ends that: so after ten waits they
+# grow faster.
+_FIRST_WAITS, _LATER_FACTOR, _MAX_WAIT = 10, 1.5, 300.0  # the last in seconds
 
 
 def _make_waits() -> Iterator[float]:
-    yield from islice(expo(base=_GROWTH), _SOON)
-    yield from expo(base=_LATER_GROWTH, factor=_GROWTH**_SOON, max_value=_LONGEST)
+    yield from islice(expo(base=_FACTOR), _FIRST_WAITS)
+    yield from expo(base=_LATER_FACTOR, factor=_FACTOR**_FIRST_WAITS, max_value=_MAX_WAIT)
 
 
 def _jittered(wait: float) -> float:
@@ -56,7 +57,7 @@ class Cooldown:
         if named is not None:
             wait = named
             if fresh and self.in_row > 2:  # what was named before was too short
-                wait = max(named, _jittered(min(_LONGEST, _PART * (now - self._began_at))))
+                wait = max(named, _jittered(min(_MAX_WAIT, _MIN_PART * (now - self._began_at))))
         elif fresh or self.in_row == 1:
             wait = _jittered(next(self._waits))
         else:  # it was in flight when the cooldown started
@@ -88,7 +89,7 @@ class ConcurrencyLimit:
         if self._succeeded_at is None:
             return self._allowed
         doublings = min(64.0, (now - self._succeeded_at) / _DOUBLING)
-        return min(self._allowed, max(_FEWEST, self._window) * math.exp2(doublings))
+        return min(self._allowed, max(_MIN_IN_FLIGHT, self._window) * math.exp2(doublings))
 
     def refuse(self, sent_at: float, in_flight: int, now: float) -> None:
         """Count a 429 in its burst: the 429s of requests that were sent before the first of them came."""

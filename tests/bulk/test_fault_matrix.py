@@ -40,7 +40,7 @@ NEW = ["new-lost", "new-cut", "new"]
 @pytest.fixture(autouse=True)
 def enough_time(quick_polls: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
-    monkeypatch.setattr("aiodbclient._http.resets._LONGEST", 0.05)
+    monkeypatch.setattr("aiodbclient._http.resets._MAX_PAUSE", 0.05)
 
 
 class Case:

@@ -21,7 +21,7 @@ from .test_stopping import stopped_when
 
 @pytest.fixture(autouse=True)
 def quick_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "_SHORTEST", 0.05)
+    monkeypatch.setattr(maintenance, "_MIN_INTERVAL", 0.05)
 
 
 def refused(sandbox: Sandbox) -> int:
@@ -84,7 +84,7 @@ async def test_mongodb_waits_with_one_write(sandbox: Sandbox, mongodb: Cluster) 
 
 async def test_names_fail_after_patience(sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them gets an error of its own, and nothing more is sent."""
-    monkeypatch.setattr(maintenance, "_PATIENCE", 0.2)
+    monkeypatch.setattr(maintenance, "_MAX_WAIT", 0.2)
     sandbox.set_status(pg.id, "forking")
 
     outcomes = await pg.users.provision(f"t{n}" for n in range(300))
