@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -23,12 +23,34 @@ def test_unusable_store_is_4(command: Command, names: list[str]) -> None:
     assert (bracket.code, bracket.err.startswith("aiodbclient: cannot use the store")) == (4, True), bracket.err
 
 
-def test_store_of_another_package(command: Command, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+class OwnStore:
+    """A store of another package, which has only the methods of ``Store``, or ``discard`` too."""
+
+    def __init__(self, store: SQLiteStore, optional: tuple[str, ...]) -> None:
+        self._store, self._optional = store, optional
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("entries", "discard") and name not in self._optional:
+            raise AttributeError(name)
+        return getattr(self._store, name)
+
+    async def __aenter__(self) -> Self:
+        await self._store.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._store.__aexit__()
+
+
+@pytest.mark.parametrize("optional", [(), ("discard",)])
+def test_store_of_another_package(
+    command: Command, monkeypatch: pytest.MonkeyPatch, names: list[str], optional: tuple[str, ...]
+) -> None:
     opened: list[tuple[str, list[str] | None]] = []
 
-    def make(url: str, key: list[str] | None) -> SQLiteStore:
+    def make(url: str, key: list[str] | None) -> OwnStore:
         opened.append((url, key))
-        return SQLiteStore(command.store)
+        return OwnStore(SQLiteStore(command.store), optional)
 
     def entry_points(*, group: str, name: str) -> list[Any]:
         return [SimpleNamespace(load=lambda: make)] if (group, name) == ("aiodbclient.stores", "vault") else []
@@ -38,3 +60,10 @@ def test_store_of_another_package(command: Command, monkeypatch: pytest.MonkeyPa
     assert command("tenants", "provision", names[0], *place).code == 0
     assert names[0] in command("tenants", "list", *place).out
     assert opened[0] == ("vault://secret/tenants", None)
+
+    forgotten = command("store", "forget", names[0], *place[-2:], "--yes")
+    if optional:
+        assert (forgotten.code, command("tenants", "list", "--json", *place).out) == (0, "")
+    else:
+        assert forgotten.code == 2
+        assert "the store vault://... does not support removing a record" in forgotten.err

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from ...errors import ConfigurationError, InvalidArgumentError
 from ...tenants import Role
-from ...tenants._stores.base import BaseStore
 from ..plumbing.asking import confirm_destructive
 from ..plumbing.failures import Exit
 from ..plumbing.files import read_names
@@ -63,7 +63,8 @@ async def forget_records(
     """
     wanted = read_names(names, file)
     async with open_store(store) as opened:
-        if not isinstance(opened, BaseStore):
+        discard: Callable[[str], Awaitable[None]] | None = getattr(opened, "discard", None)
+        if discard is None:
             raise InvalidArgumentError(f"{shown(store)} does not support removing a record")
         entries = await read_entries(opened)
         known = {*(record.name for record in entries.records), *entries.damaged}
@@ -76,7 +77,7 @@ async def forget_records(
         question += ", the logins and databases stay."
         confirm_destructive(question, len(wanted), Selection(names=names, file=file), confirmation)
         for name in wanted:
-            await opened.discard(name)
+            await discard(name)
             output.done(f"{printable(name)}: forgotten", name=name, action="forgotten")
     return Exit.DONE
 

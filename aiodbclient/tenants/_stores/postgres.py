@@ -12,8 +12,8 @@ from typing import Any, LiteralString
 from ..._masking import hidden
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
-from .base import PARAMETERS, BaseStore, Rows, Value
 from .codec import Key
+from .sql import PARAMETERS, Rows, SQLStore, Value
 
 try:
     import psycopg
@@ -64,7 +64,7 @@ WHERE pg_namespace.oid = coalesce(
 """
 
 
-class PostgresStore(BaseStore):
+class PostgresStore(SQLStore):
     """Credentials in a table of PostgreSQL, for processes on any number of machines.
 
     It is an async context manager: entering it connects, and creates the table if there is none. When a method returns,
@@ -151,12 +151,7 @@ class PostgresConnection:
 
     async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""
-        if self._connection is not None and _is_readable(self._connection):
-            try:
-                await self._connection.execute("")
-            except psycopg.Error:
-                await self._disconnect()
-        if self._connection is None or self._connection.closed:
+        if self._connection is None or not _is_usable(self._connection):
             await self._disconnect()
             self._connection = await AsyncConnection.connect(self._dsn, autocommit=True)
             try:
@@ -202,13 +197,13 @@ async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
     raise _unusable(f"another session drops the table {name}, or there is a type of that name")
 
 
-def _is_readable(connection: AsyncConnection[Any]) -> bool:
-    """Whether there is unexpected data to read: the server closed the connection, or is about to."""
+def _is_usable(connection: AsyncConnection[Any]) -> bool:
+    """Whether the connection is open, and nothing that nobody asked for can be read, such as the reason for its end."""
     if connection.closed:
-        return True
+        return False
     with selectors.DefaultSelector() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
-        return bool(selector.select(0))
+        return not selector.select(0)
 
 
 def _unusable(reason: str) -> StoreError:

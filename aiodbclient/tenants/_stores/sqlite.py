@@ -20,8 +20,8 @@ from typing import LiteralString, Self
 from ..._masking import hidden
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
-from .base import PARAMETERS, BaseStore, Rows, Value
 from .codec import Key
+from .sql import PARAMETERS, Rows, SQLStore, Value
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()
@@ -47,7 +47,7 @@ _ADVICE = {
 }
 
 
-class SQLiteStore(BaseStore):
+class SQLiteStore(SQLStore):
     """Credentials in a SQLite file of mode 0600, for several processes of one machine.
 
     It is an async context manager: entering it opens the file, in its own thread. When a method returns, its change is

@@ -1,4 +1,4 @@
-"""``BaseStore``: the methods of ``Store`` by SQL, for ``SQLiteStore`` and ``PostgresStore``. Each adds a connection."""
+"""``SQLStore``: a ``Store`` in a table, by SQL. ``SQLiteStore`` and ``PostgresStore`` add a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..._masking import Secret
 from ...errors import ConfigurationError
 from .._records import TenantRecord
 from ..errors import ClaimLostError, StoreError
-from . import Claim, readable
+from . import Claim, Store, readable
 from .codec import Key, RecordCodec, check_storable
 
 Value: TypeAlias = str | int | float
@@ -57,8 +57,8 @@ class StoreConnection(Protocol):
         """Finish what was submitted, and disconnect."""
 
 
-class BaseStore:
-    """A store that has one connection while it is open."""
+class SQLStore(Store):
+    """A store in one table, with one connection while it is open. ``Store`` says what each method does."""
 
     def __init__(self, key: Key, connect: Callable[[], StoreConnection]) -> None:
         self._codec = RecordCodec(key)
@@ -66,7 +66,6 @@ class BaseStore:
         self._connection: StoreConnection | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the store. Raises as documented for the class."""
         if self._connection is not None:
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._connect()
@@ -84,16 +83,14 @@ class BaseStore:
             await connection.aclose()
 
     async def get(self, name: str) -> TenantRecord | None:
-        """Return the record of ``name``, or None. Raises StoreError, or InvalidArgumentError for an invalid name."""
         rows = await self._read(_GET, name=check_storable(name))
         return self._codec.decode(*rows[0]) if rows else None
 
     def records(self) -> AsyncIterator[TenantRecord]:
-        """Yield all records in the order of their names. Raises StoreError, after the others if some are unreadable."""
         return readable(self.entries())
 
     async def entries(self) -> AsyncIterator[TenantRecord | StoreError]:
-        """Yield what ``records`` does, and the error of each unreadable record in its place. Raises StoreError."""
+        """Yield what ``records`` does, and the error of each unreadable record in its place."""
         after = ""
         while page := await self._read(_PAGE, after=after, limit=_PER_PAGE):
             for name, text in page:
@@ -105,17 +102,10 @@ class BaseStore:
             after = page[-1][0]
 
     async def now(self) -> datetime:
-        """Return the time in UTC, by the clock that decides when a lease expires. Raises StoreError."""
         ((seconds,),) = await self._run("SELECT {now}")
         return datetime.fromtimestamp(seconds, UTC)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name``, as ``Store.claim`` describes.
-
-        Raises:
-            StoreError: The store cannot be read or written.
-            InvalidArgumentError: No store can hold this name, or ``lease`` is not a positive number.
-        """
         token = secrets.token_hex(16)
         check_storable(name)
         check_seconds("lease", lease)
@@ -130,12 +120,10 @@ class BaseStore:
             raise
 
     async def renew(self, claim: Claim, lease: float) -> None:
-        """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         check_seconds("lease", lease)
         await self._change(claim, "UPDATE {table} SET expires = {now} + {lease}", lease=lease)
 
     async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:
-        """Store or delete the record, as ``Store.save`` describes. Raises ClaimLostError or StoreError."""
         if record is not None:
             statement, values = "UPDATE {table} SET record = {record}", {"record": Secret(self._codec.encode(record))}
             await self._change(claim, f"{statement}, token = NULL" if release else statement, **values)
@@ -143,7 +131,6 @@ class BaseStore:
             await self._change(claim, "DELETE FROM {table}" if release else "UPDATE {table} SET record = NULL")
 
     async def release(self, claim: Claim) -> None:
-        """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
         await self._run(_RELEASE, name=claim.name, token=claim.token)
 
     async def discard(self, name: str) -> None:
