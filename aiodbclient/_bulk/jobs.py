@@ -65,8 +65,8 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[SpecT, DoneT_co]):
             return await send_until_readable(partial(self.cluster.list, operation, model), self.retry)
         return None
 
-    def failed(self, name: str, error: Exception, tries: int) -> Failed:
-        return Failed(name=name, error=error, tries=tries)
+    def failed(self, name: str, error: Exception, requests: int) -> Failed:
+        return Failed(name=name, error=error, requests=requests)
 
 
 class UserJob(ClusterJob[NewUser, UserDone]):
@@ -125,7 +125,7 @@ class ProvisionUsers(UserJob):
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
         action, user = await self._provision(self.cluster.with_stats(stats), spec)
-        return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
+        return UserDone(name=spec.name, action=action, user=user, requests=stats.requests)
 
     async def ensure(self, cluster: ClusterContext, spec: NewUser) -> User:
         """Do the work on one name with single calls of ``cluster``, without a run."""
@@ -199,7 +199,7 @@ class RotateUsers(UserJob):
 
     async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
         user = await self.reset(self.cluster.with_stats(stats), spec)
-        return UserDone(name=spec.name, action=Action.RESET, user=user, tries=stats.requests)
+        return UserDone(name=spec.name, action=Action.RESET, user=user, requests=stats.requests)
 
 
 class ProvisionDatabases(ClusterJob[str, DatabaseDone]):
@@ -221,7 +221,7 @@ class ProvisionDatabases(ClusterJob[str, DatabaseDone]):
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
         is_new, db = await create_db(self.cluster.with_stats(stats), spec)
         action = Action.CREATED if is_new else Action.KEPT
-        return DatabaseDone(name=spec, action=action, db=db, tries=stats.requests)
+        return DatabaseDone(name=spec, action=action, db=db, requests=stats.requests)
 
 
 class Deprovision(ClusterJob[str, Removed]):
@@ -257,7 +257,7 @@ class Deprovision(ClusterJob[str, Removed]):
                 raise with_message(error, text) from None
             if not error.may_have_applied:
                 action = Action.ABSENT
-        return Removed(name=spec, action=action, tries=stats.requests)
+        return Removed(name=spec, action=action, requests=stats.requests)
 
 
 async def create_db(cluster: ClusterContext, name: str) -> tuple[bool, Database]:

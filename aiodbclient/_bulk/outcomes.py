@@ -46,13 +46,13 @@ class Outcome:
         name: The given name, or the repr of the given value if it has no name.
         action: The result.
         error: Why it failed, or None.
-        tries: How many requests were sent for it.
+        requests: How many requests were sent for it.
     """
 
     name: str
     action: StrEnum
     error: Exception | None
-    tries: int = 0
+    requests: int = 0
 
 
 @frozen(kw_only=True)

@@ -59,7 +59,7 @@ class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
         """Process one name, with calls that count their requests in ``stats``; an error becomes a failed outcome."""
 
     @abstractmethod
-    def failed(self, name: str, error: Exception, tries: int) -> FailedT_co:
+    def failed(self, name: str, error: Exception, requests: int) -> FailedT_co:
         """Return the outcome of a name that failed."""
 
     def ends_run(self, error: Exception) -> bool:
@@ -285,7 +285,7 @@ class Run(Generic[OutcomeT_co]):
     def _note(self, outcome: Outcome) -> None:
         """Count an outcome. Stop the run if every other name would fail in the same way."""
         error = outcome.error
-        if outcome.tries:
+        if outcome.requests:
             self._unanswered = self._unanswered + 1 if isinstance(error, UNANSWERED) else 0
         if error is None or self._failure is not None:
             return

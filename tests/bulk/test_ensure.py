@@ -120,7 +120,7 @@ async def test_update_sends_settings(
 
     for sent in (1, 2):
         outcome = await provision_one(cluster, NewUser("alice", settings=settings))
-        assert (outcome.action, outcome.tries) == (Action.UPDATED, 1)
+        assert (outcome.action, outcome.requests) == (Action.UPDATED, 1)
         assert requests(sandbox, "users.update") == sent
     assert outcome.user == await cluster.users.get("alice")
     assert outcome.user.password == password
@@ -134,7 +134,7 @@ async def test_update_lost_response(sandbox: Sandbox, pg: Cluster) -> None:
 
     outcome = await provision_one(pg, NewUser("alice", settings=REPLICATING))
 
-    assert (outcome.action, outcome.tries) == (Action.UPDATED, 3)
+    assert (outcome.action, outcome.requests) == (Action.UPDATED, 3)
     assert (await pg.users.get("alice")).settings == REPLICATING
 
 
@@ -215,7 +215,7 @@ async def test_settings_of_other_engine_refused(sandbox: Sandbox, pg: Cluster, i
         spec = NewUser("alice", MySQLSettings("mysql_native_password"), settings)
         outcome = await provision_one(pg, spec, if_exists)
         assert isinstance(outcome.error, errors.UnsupportedOperationError)
-        assert outcome.tries == 0
+        assert outcome.requests == 0
     assert not truth.reset
     assert (await pg.users.get("alice")).settings == UserSettings(pg_allow_replication=False)
 
@@ -248,8 +248,8 @@ async def test_user_that_is_there_after_deletion_is_kept(sandbox: Sandbox, pg: C
     again = by_name(await pg.users.provision(names))
 
     assert {each.action for each in again.values()} == {Action.KEPT}
-    tries = {name: outcome.tries for name, outcome in again.items()}
-    assert tries == {"ours": 0, "theirs": 1, "refused": 1}  # the list may be wrong for a minute after a deletion
+    sent = {name: outcome.requests for name, outcome in again.items()}
+    assert sent == {"ours": 0, "theirs": 1, "refused": 1}  # the list may be wrong for a minute after a deletion
     assert again["theirs"].user == theirs
 
 

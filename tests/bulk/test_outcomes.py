@@ -162,7 +162,7 @@ async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: Cluster) -> 
     assert len(failed) == len(specs)
     for outcome in failed:
         assert isinstance(outcome.error, errors.InvalidArgumentError | errors.UnsupportedOperationError)
-        assert outcome.tries == 0
+        assert outcome.requests == 0
     assert requests(sandbox, "users.create") == sent + 1
 
     [database] = await pg.dbs.provision([NewUser("a")])  # type: ignore[list-item]
@@ -180,7 +180,7 @@ async def test_second_run_only_lists(sandbox: Sandbox, pg: Cluster) -> None:
 
     second = by_name(await pg.users.provision(names))
 
-    assert all(outcome.action is Action.KEPT and outcome.tries == 0 for outcome in second.values())
+    assert all(outcome.action is Action.KEPT and outcome.requests == 0 for outcome in second.values())
     assert {name: each.user for name, each in second.items()} == {name: each.user for name, each in first.items()}
     assert [request.operation for request in sandbox.requests[sent:]] == ["users.list"]
 
@@ -214,13 +214,13 @@ async def test_settings_of_new_users_are_sent(sandbox: Sandbox, pg: Cluster, mon
     assert sandbox.requests[-1].json == {"name": "m", "readonly": True}
 
 
-async def test_tries_count_requests(sandbox: Sandbox, pg: Cluster) -> None:
+async def test_outcome_counts_requests(sandbox: Sandbox, pg: Cluster) -> None:
     sandbox.faults.add("users.create", name="twice", nth=1, status=429)
     sandbox.faults.add("users.create", name="lost", nth=1, cut=True, after=True)
 
     outcomes = await pg.users.provision(["once", "twice", "lost"])
 
-    assert {outcome.name: outcome.tries for outcome in outcomes} == {"once": 1, "twice": 2, "lost": 2}
+    assert {outcome.name: outcome.requests for outcome in outcomes} == {"once": 1, "twice": 2, "lost": 2}
 
 
 async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: Cluster) -> None:

@@ -136,8 +136,8 @@ class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
             )
         return record
 
-    def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
-        return TenantFailed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
+    def failed(self, name: str, error: Exception, requests: int) -> TenantFailed:
+        return TenantFailed(name=name, error=error, requests=requests, cluster=self._clusters.get(name))
 
     def ends_run(self, error: Exception) -> bool:
         """Whether the store cannot be used, since an error of ``work`` ends no run."""

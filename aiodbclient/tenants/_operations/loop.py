@@ -49,8 +49,8 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
     def parse(self, given: object) -> str:
         return parse_name(given)
 
-    def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
-        return TenantFailed(name=name, error=error, tries=tries)
+    def failed(self, name: str, error: Exception, requests: int) -> TenantFailed:
+        return TenantFailed(name=name, error=error, requests=requests)
 
     async def prepare(self) -> int:
         """Read a cluster that can be reached, or raise the first error, and return how many names to begin at once."""
@@ -78,7 +78,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Do the work on one tenant, and report it to ``on_event``."""
         reporter = Reporter(stats, self.context.role, self.context.on_event)
         try:
-            done = evolve(await self.do_one(check_tenant(spec), reporter), tries=stats.requests)
+            done = evolve(await self.do_one(check_tenant(spec), reporter), requests=stats.requests)
         except Exception as error:
             reporter.report(spec, TenantAction.FAILED, error)
             raise
@@ -95,7 +95,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     @abstractmethod
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:
-        """Do the work on one tenant, and return its outcome, without ``tries``."""
+        """Do the work on one tenant, and return its outcome, without ``requests``."""
 
 
 class ChangeTenants(TenantJob[DoneT]):

@@ -100,7 +100,7 @@ async def test_new_tenants_fill_the_emptiest_cluster(fleet: Fleet) -> None:
     made = await outcomes_of(fleet.tenants(a, max_tenants=4).provision(names(6)))
 
     full = [outcome for outcome in made.values() if outcome.error is not None]
-    assert [(type(outcome.error), outcome.tries) for outcome in full] == [(CapacityError, 0)] * 2
+    assert [(type(outcome.error), outcome.requests) for outcome in full] == [(CapacityError, 0)] * 2
     assert [await fleet.store.get(outcome.name) for outcome in full] == [None, None]
     assert await fleet.counts(a, b) == [4, 0]
 

@@ -187,7 +187,7 @@ async def test_each_returns_values_without_requests(six: Place) -> None:
     before = len(six.sent())
     outcomes = {each.name: each async for each in six.tenants().each(work)}
     assert {name: each.value for name, each in outcomes.items()} == {name: six.prefix + name for name in "abcdef"}
-    assert {(each.action, each.error is None, each.error, each.tries) for each in outcomes.values()} == {
+    assert {(each.action, each.error is None, each.error, each.requests) for each in outcomes.values()} == {
         (TenantAction.DONE, True, None, 0)
     }
     assert [each.name async for each in six.tenants().each(work, ["c", "a"], concurrency=1)] == ["c", "a"]
