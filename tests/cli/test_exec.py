@@ -192,7 +192,9 @@ def test_signal_is_passed_on(secure: Command, names: list[str], number: signal.S
     """One program gets the signals of this process, and no file is left."""
     command, a = secure, names[0]
     command.provision(a)
-    program = "import os, time; print(os.environ['PGSSLROOTCERT'], flush=True); time.sleep(600)"
+    # Python handles a signal between two statements: it would begin a long sleep nevertheless.
+    sleep = "print(os.environ['PGSSLROOTCERT'], flush=True)\nwhile True: time.sleep(0.05)"
+    program = f"import os, time\n{sleep}"
     process = command.start("tenants", "exec", a, *command.place, "--", sys.executable, "-c", program)
     assert process.stdout is not None
     ca_file = Path(process.stdout.readline().strip())
