@@ -378,7 +378,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 @pytest.mark.parametrize("message", LEADS_TO)
 def test_a_message_leads_to_its_advice(found: dict[str, list[str]], message: str) -> None:
     section = next(link for link in found[message] if "#" in link)
-    assert section == f"/how-to/troubleshooting.html#{LEADS_TO[message]}"
+    page, _, anchor = section.partition("#")
+    assert page == "/how-to/troubleshooting.html"
+    assert LEADS_TO[message] in anchor  # a heading can have several messages
 
 
 def test_copied_terminal_has_no_prompt_or_output(site: Path) -> None:

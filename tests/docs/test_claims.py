@@ -116,7 +116,7 @@ def test_mysql_rights_are_the_sandboxes() -> None:
 
 
 PAGE = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
-MESSAGES = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
+MESSAGES = "; ".join(re.findall(r"^### (.+)$", PAGE, re.MULTILINE)).split("; ")
 # Messages of PostgreSQL, MySQL, OpenSSL, the C library and aiohttp.
 OF_OTHERS = {
     "412: the cluster is not online",
