@@ -163,7 +163,7 @@ USER_SECRETS = tuple(attribute.name for attribute in fields(User) if attribute.r
 
 @frozen
 class NewUser:
-    """A user to create: the arguments of ``users.create`` as one value, for ``users.provision``."""
+    """The arguments of ``users.create`` as one value, for ``users.ensure`` and the bulk runs."""
 
     name: str
     """The username with which it will log in."""

@@ -82,7 +82,7 @@ class UsersAPI:
         and creates it again if it is missing. If the API does not return the password of the new user, it resets it.
 
         Args:
-            name: The user, or a NewUser with settings.
+            name: The user, or a NewUser: the arguments of ``create`` as one value.
             if_exists: As for ``provision``.
 
         Returns:
@@ -156,7 +156,8 @@ class UsersAPI:
         API does not return its password, the run resets it.
 
         Args:
-            specs: Names, or NewUsers with settings. The run reads the iterable as it goes. A duplicate name fails.
+            specs: Names, or NewUsers: the arguments of ``create`` as one value. The run reads the iterable as it goes.
+                A duplicate name fails.
             if_exists: What to do with a user that existed before the run.
                 ``"keep"``: it is KEPT as it is.
                 ``"reset"``: it is RESET, with a new password.
