@@ -77,15 +77,6 @@ async def test_a_lost_post_is_not_sent_again(
     assert len(server.requests) == 2
 
 
-async def test_delete_of_path_404_after_lost_answer(server: Server, make_client: MakeClient) -> None:
-    client = make_client()
-    server.will(hangs_up, fails(404), fails(404))
-
-    assert await client.request("DELETE", f"/v2/databases/{CLUSTER}/topics/events") is None
-    with pytest.raises(errors.NotFoundError):
-        await client.request("DELETE", f"/v2/databases/{CLUSTER}/topics/events")
-
-
 OTHER_PATHS: list[Any] = [
     "https://elsewhere.example/v2/databases",
     "//elsewhere.example/v2/databases",

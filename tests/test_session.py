@@ -248,9 +248,27 @@ async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_cluster
     assert vault.asked == 2
 
 
-async def test_token_callable_must_be_async(server: Server, make_cluster: MakeCluster) -> None:
-    with pytest.raises(errors.ConfigurationError, match="async"):
-        await make_cluster(lambda: "token").dbs.list()
+async def timing_out() -> str:
+    raise TimeoutError("the vault took too long")
+
+
+async def returning_none() -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("provider", "error", "said"),
+    [
+        (lambda: "token", errors.ConfigurationError, "async"),
+        (timing_out, TimeoutError, "the vault took too long"),
+        (returning_none, errors.ConfigurationError, "the token must be"),
+    ],
+)
+async def test_token_provider_fails(
+    provider: Any, error: type[Exception], said: str, server: Server, make_cluster: MakeCluster
+) -> None:
+    with pytest.raises(error, match=said):
+        await make_cluster(provider).dbs.list()
 
     assert server.requests == []
 
@@ -269,14 +287,6 @@ async def test_token_provider_timeout_ends_calls(server: Server, make_cluster: M
         assert re.search(r"the token provider returned no token within 0.1 s; it was not sent", str(error))
         assert not error.may_have_applied
     assert server.requests == []
-
-
-async def test_own_timeout_of_token_provider(make_cluster: MakeCluster) -> None:
-    async def timing_out() -> str:
-        raise TimeoutError("the vault took too long")
-
-    with pytest.raises(TimeoutError, match="the vault took too long"):
-        await make_cluster(timing_out).dbs.list()
 
 
 class Failing(Vault):

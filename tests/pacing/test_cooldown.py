@@ -32,9 +32,6 @@ def test_the_documented_headers_are_read_whatever_their_case() -> None:
     assert RateLimitStatus.from_headers(headers) == RateLimitStatus(
         limit=5000, remaining=4816, reset=datetime(2015, 10, 15, 17, 57, 13, tzinfo=UTC)
     )
-
-
-def test_no_headers_say_nothing() -> None:
     assert RateLimitStatus.from_headers({"content-type": "application/json"}) is None
 
 
