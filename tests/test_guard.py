@@ -186,28 +186,17 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
     assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
 
 
-async def test_patient_read_holds_up_nobody(server: Server, make_client: MakeClient) -> None:
-    server.otherwise = is_engine("pg")
-    limiter = RateLimiter([Window(1, 60.0)])
-    client = make_client(rate_limiter=limiter)
-    await client.request("GET", "/v2/account")
-    patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
-    await until(lambda: limiter.snapshot().waiting)
-
-    with pytest.raises(errors.MaxWaitError):
-        await asyncio.wait_for(client.with_options(max_wait=1).cluster(CLUSTER).users.list(), HANG)
-
-    patient.cancel()
-
-
-async def test_read_with_longer_timeout_holds_up_nobody(server: Server, make_client: MakeClient) -> None:
+@pytest.mark.parametrize("options", [{"max_wait": 0.0}, {"timeout": 0.1}])
+async def test_patient_read_holds_up_nobody(options: dict[str, Any], server: Server, make_client: MakeClient) -> None:
+    """A call with another ``max_wait`` or ``timeout`` does not wait for the read of a patient one."""
     server.otherwise = stalls()
-    client = make_client(retry=RetryPolicy(max_tries=1))
+    limiter = RateLimiter([Window(2 - len({"max_wait"} & options.keys()), 60.0)])
+    client = make_client(retry=RetryPolicy(max_tries=1), rate_limiter=limiter)
     patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
     await until(lambda: server.requests)
 
-    with pytest.raises(errors.RequestTimeoutError):
-        await client.with_options(timeout=0.1).cluster(CLUSTER).users.list()
+    with pytest.raises((errors.MaxWaitError, errors.RequestTimeoutError)):
+        await asyncio.wait_for(client.with_options(**options).cluster(CLUSTER).users.list(), HANG)
     assert not patient.done()
 
     patient.cancel()

@@ -80,13 +80,9 @@ async def test_share_times_the_window(loop: VirtualLoop, limit: int, share: floa
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, "1/4", None, True, float("nan")])
 def test_invalid_share_refused(share: Any) -> None:
-    """A share is above 0 and at most 1."""
+    """A share is above 0 and at most 1. One that leaves a window without a request would wait for ever."""
     with pytest.raises(InvalidArgumentError, match="share must be a number above 0 and at most 1"):
         RateLimiter(share=share)
-
-
-def test_share_without_request_refused() -> None:
-    """A share that leaves a window without a request would wait for ever."""
     with pytest.raises(InvalidArgumentError, match=r"share=0.1 leaves no request of 9 in 60 s"):
         RateLimiter([Window(9, 60.0)], share=0.1)
 
