@@ -273,7 +273,7 @@ async def test_create_is_a_short_path(server: Server, make_cluster: MakeCluster)
 
 @pytest.mark.parametrize("kind", ["Done", "Repaired", "Checked", "Result", "Skipped", "Moved", "Removed"])
 def test_failed_tenant_has_attributes_of_success(kind: str) -> None:
-    """So ``outcome.left`` needs no check of the error before."""
+    """So ``outcome.leftover`` needs no check of the error before."""
     success = getattr(tenants, f"Tenant{kind}")
     assert [field.name for field in fields(success) if not hasattr(tenants.TenantFailed, field.name)] == []
 

@@ -213,13 +213,13 @@ class TenantMoved(TenantDone):
     Attributes:
         frozen: How long no login of the tenant could enter.
         bytes: The size of the database before.
-        left: Why the earlier database is not dropped yet, such as that its cluster is unreachable; "" if it is.
+        leftover: Why the earlier database is not dropped yet, such as that its cluster is unreachable; "" if it is.
             ``repair`` drops it. Nobody can log in to it.
     """
 
     frozen: timedelta = timedelta(0)
     bytes: int = 0
-    left: str = ""
+    leftover: str = ""
 
 
 @frozen(kw_only=True)
@@ -229,14 +229,14 @@ class TenantRemoved(Done):
     Attributes:
         credential: Always None.
         record: Always None.
-        left: Other databases that have objects of the tenant, such as a copy that you made. They stay, and belong to a
-            role ``aiodbclient_gone_...``.
+        leftover: Other databases that have objects of the tenant, such as a copy that you made. The objects stay, and
+            belong to a role ``aiodbclient_gone_...``.
     """
 
     action: TenantAction
     credential: ClassVar[None] = None
     record: ClassVar[None] = None
-    left: tuple[str, ...] = ()
+    leftover: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -247,7 +247,7 @@ class TenantFailed(Failed):
         cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
 
     Attributes that only a success has are None, empty or 0: ``credential``, ``record``, ``problems``,
-    ``sessions``, ``value``, ``frozen``, ``bytes``, ``left``.
+    ``sessions``, ``value``, ``frozen``, ``bytes``, ``leftover``.
     """
 
     action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]  # is equal
@@ -260,7 +260,7 @@ class TenantFailed(Failed):
     value: ClassVar[None] = None
     frozen: ClassVar[None] = None
     bytes: ClassVar[int] = 0
-    left: ClassVar[tuple[str, ...]] = ()
+    leftover: ClassVar[tuple[str, ...]] = ()
 
 
 TenantCheckOutcome: TypeAlias = TenantChecked | TenantFailed

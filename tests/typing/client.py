@@ -185,10 +185,10 @@ async def tenants(a: Cluster, b: Cluster) -> None:
         async for removed in tenants.remove(["alpha"]):
             assert_type(removed, TenantRemoved | TenantFailed)
             assert_type(removed.credential, None)
-            assert_type(removed.left, tuple[str, ...])
+            assert_type(removed.leftover, tuple[str, ...])
         async for moved in tenants.move(["alpha"]):
             assert_type(moved, TenantMoved | TenantFailed)
-            assert_type(moved.left, str | tuple[str, ...])
+            assert_type(moved.leftover, str | tuple[str, ...])
         async for check in tenants.check():
             assert_type(check, TenantChecked | TenantFailed)
         async for repair in tenants.repair(["alpha"]):

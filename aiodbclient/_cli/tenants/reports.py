@@ -88,7 +88,7 @@ class ChangeReport(TenantReport):
         row["credential_changed"] = bool(self._delivery(outcome, role))
         if sessions := getattr(outcome, "sessions", 0):
             row["sessions"] = sessions
-        row |= {"left": outcome.left} if getattr(outcome, "left", ()) else {}
+        row |= {"leftover": outcome.leftover} if getattr(outcome, "leftover", ()) else {}
         return row | ({"problems": list(map(str, outcome.problems))} if hasattr(outcome, "problems") else {})
 
     def text(self, outcome: Any, role: str) -> str:
@@ -100,7 +100,7 @@ class ChangeReport(TenantReport):
         elif sessions := getattr(outcome, "sessions", 0):
             lines.append(f"{who}: {outcome.action}, {sessions} sessions of the previous login are open")
         elif outcome.action == "deleted" or (outcome.action in ("repaired", "resumed") and end):
-            lines.append(f"{who}: {outcome.action}{end}{_describe_left(outcome)}")
+            lines.append(f"{who}: {outcome.action}{end}{_describe_leftover(outcome)}")
         if self.show and outcome.credential is not None:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)
@@ -136,14 +136,14 @@ class MoveReport(ChangeReport):
     target: str = ""
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
-        moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "left": outcome.left or None}
+        moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "leftover": outcome.leftover or None}
         return super().row(outcome, role) | moved | {"reason": self._why_kept(outcome)}
 
     def text(self, outcome: Any, role: str) -> str:
         if why := self._why_kept(outcome):
             return f"{outcome.name}: kept, {why}"
         end = " (new credential: deliver it)" if outcome.record.suspended is None else " (suspended)"
-        left = f"; {outcome.left}" if outcome.left else ""
+        left = f"; {outcome.leftover}" if outcome.leftover else ""
         frozen = took(outcome.frozen.total_seconds())
         operation = self.context.records[Role.OWNER][outcome.name].operation
         if operation is not None and operation.kind is OperationKind.MOVE:
@@ -157,9 +157,9 @@ class MoveReport(ChangeReport):
         return None if outcome.action == "moved" else "it is there already"
 
 
-def _describe_left(outcome: Any) -> str:
+def _describe_leftover(outcome: Any) -> str:
     """Name the databases that a removal left, since they are not the tenant's own."""
-    left = getattr(outcome, "left", ())
+    left = getattr(outcome, "leftover", ())
     what = f"the tenant's objects in {', '.join(left)} stay, such as in a copy that you made"
     return f" ({what}. They belong to a role aiodbclient_gone_...)" if left else ""
 

@@ -103,7 +103,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         try:
             await drop_leftover(tenant)
         except (MoveError, StoreError) as error:  # the tenant works, and ``check`` says what is left
-            outcome = evolve(outcome, left=str(error))
+            outcome = evolve(outcome, leftover=str(error))
         return evolve(outcome, record=tenant.stored)
 
 

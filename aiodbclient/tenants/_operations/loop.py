@@ -80,6 +80,8 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         try:
             done = evolve(await self.do_one(check_tenant(spec), reporter), requests=stats.requests)
         except Exception as error:
+            if isinstance(error, GrantError):
+                error.__class__ = GrantError  # the steps alone know its subclasses
             reporter.report(spec, TenantAction.FAILED, error)
             raise
         reporter.report(spec, TenantAction(done.action))

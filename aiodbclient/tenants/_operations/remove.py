@@ -39,7 +39,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
             left = await remove(tenant)
         else:
             await tenant.remove_role(tenant.role)
-        return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, left=left)
+        return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, leftover=left)
 
 
 async def remove(tenant: Tenant, *, release: bool = True) -> tuple[str, ...]:

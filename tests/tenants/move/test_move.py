@@ -216,14 +216,14 @@ async def test_store_that_fails_after_commit(
     two.store.after_save = then_fail
     moved = await only(two.tenants().move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, TenantAction.MOVED)
-    assert moved.left == ("the disk is full" if call == "save" else "")
+    assert moved.leftover == ("the disk is full" if call == "save" else "")
 
     monkeypatch.undo()
     two.store.after_save = None
     expire(two.path)
     tenants = two.tenants()
     assert await tenants.get("alpha") == moved.credential
-    assert (await only(tenants.repair(["alpha"]))).problems == (kinds(ProblemKind.LEFTOVER) if moved.left else ())
+    assert (await only(tenants.repair(["alpha"]))).problems == (kinds(ProblemKind.LEFTOVER) if moved.leftover else ())
     assert await left_on(tenants, two.old, "alpha") == (False, [])
 
 
@@ -270,7 +270,7 @@ async def test_move_after_administrator_password_change(two: Two, monkeypatch: p
     monkeypatch.setattr(_Move, "_commit", then_reset)
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
-    assert moved.left == ""  # the session of the move is still open
+    assert moved.leftover == ""  # the session of the move is still open
     assert (await only(tenants.repair(["alpha"]))).error is None
     assert await left_on(two.tenants(), two.old, "alpha") == (False, [])
 
@@ -535,7 +535,7 @@ async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pyt
         patched.setattr(Tenant, "save", other)
         moved = await only(tenants.move(["alpha"], to=two.new))
     assert not isinstance(moved, Failed)
-    assert moved.left.endswith(
+    assert moved.leftover.endswith(
         f"what is left of it on the cluster {unknown} is still there: run repair with that cluster too"
     )
     for operation in (tenants.repair(["alpha"]), tenants.remove(["alpha"])):

@@ -232,8 +232,8 @@ async def test_source_dies_after_commit(two: Two, servers: tuple[Any, ...]) -> N
     two.store.after_save = None
     assert moved.error is None
     assert moved.action is TenantAction.MOVED
-    assert f"what is left of it on the cluster {two.old.id} could not be dropped" in moved.left
-    assert moved.left.endswith("run repair when that cluster can be reached")
+    assert f"what is left of it on the cluster {two.old.id} could not be dropped" in moved.leftover
+    assert moved.leftover.endswith("run repair when that cluster can be reached")
 
     # It is whole, and what needs no other cluster goes on.
     again, reader = await tenants.get("alpha"), await tenants.role("reader").get("alpha")
