@@ -105,19 +105,19 @@ def failed_without_answer(call: Call, host: str | None, error: BaseException, se
         return FailedTry(Failure.NOT_SENT, ConnectError(f"no connection: {secrets.line(_text_of(error), 500)}"))
     if isinstance(error, TimeoutError):
         late = RequestTimeoutError(f"no whole answer within {call.options.timeout:g} s from {host}")
-        return FailedTry(Failure.LOST, late, is_unclear=True, timed_out=True)
+        return FailedTry(Failure.LOST, late, may_have_applied=True, timed_out=True)
     if isinstance(error, aiohttp.ClientError | OSError):
         text = f"the connection broke before the whole answer: {secrets.line(_text_of(error), 500)}"
-        return FailedTry(Failure.LOST, ConnectionLostError(text), is_unclear=True)
+        return FailedTry(Failure.LOST, ConnectionLostError(text), may_have_applied=True)
     if isinstance(error, InvalidResponseError):  # the body is too large
-        return FailedTry(Failure.FINAL, error, is_unclear=True)
+        return FailedTry(Failure.FINAL, error, may_have_applied=True)
     if "AUTHORIZATION header" in str(error):  # aiohttp found this out before it sent anything
         text = (
             "the given aiohttp.ClientSession has credentials of its own, from a netrc file: make it without trust_env"
         )
         return FailedTry(Failure.FINAL, ConfigurationError(text), was_tried=False)
     text = f"aiohttp refused the request or the answer ({type(error).__name__})"
-    return FailedTry(Failure.FINAL, ConfigurationError(text), is_unclear=True)
+    return FailedTry(Failure.FINAL, ConfigurationError(text), may_have_applied=True)
 
 
 def _text_of(error: BaseException) -> str:

@@ -151,8 +151,8 @@ class Response(NamedTuple):
             failure = Failure.THROTTLED
         elif status in LOST_STATUSES:
             failure = Failure.LOST
-        unclear = failure is Failure.LOST or kind is ServerError
-        return FailedTry(failure, error, is_unclear=unclear, timed_out=status in _TIMED_OUT_STATUSES)
+        applied = failure is Failure.LOST or kind is ServerError
+        return FailedTry(failure, error, may_have_applied=applied, timed_out=status in _TIMED_OUT_STATUSES)
 
     def _undocumented(self) -> FailedTry:
         """Return the failure of a response that is neither a success nor an error, such as a redirect."""
@@ -164,7 +164,7 @@ class Response(NamedTuple):
         return self._unusable(f"answered {self.status}, {said}")
 
     def _unusable(self, text: str) -> FailedTry:
-        return FailedTry(Failure.FINAL, InvalidResponseError(text, status=self.status), is_unclear=True)
+        return FailedTry(Failure.FINAL, InvalidResponseError(text, status=self.status), may_have_applied=True)
 
     def _error_members(self) -> dict[str, str]:
         """Return the texts of an error's JSON, unmasked."""

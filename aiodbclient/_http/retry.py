@@ -48,7 +48,7 @@ class FailedTry:
 
     failure: Failure
     error: DatabaseClientError  # of this try alone
-    is_unclear: bool = False  # whether the server may have done the work
+    may_have_applied: bool = False  # whether the server may have done the work
     timed_out: bool = False  # whether the server may still be at work
     was_tried: bool = True  # otherwise it ended before a request
     waited: float = 0.0  # seconds, for its slot and for other writes
@@ -100,7 +100,7 @@ def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> Databa
             changes["request_id"] = request_id
     if isinstance(last, APIError) and last.status == 404 and call.not_found:
         text = f"{text}; {call.not_found}"
-    if call.operation.writes and any(each.is_unclear for each in tries):
+    if call.operation.writes and any(each.may_have_applied for each in tries):
         text = f"{text}; it may have been applied"
         changes |= {"may_have_applied": True, "advice": _SETTLE.get(call.operation.name, "")}
     elif all(each.failure is Failure.NOT_SENT or not each.was_tried for each in tries):

@@ -153,28 +153,28 @@ class Transport:
             return _unsent(error)
         except Exception as error:  # the token provider's
             problem = DatabaseClientError(f"the token provider raised {type(error).__name__}")
-            unclear = error_of(call, (*failed, _unsent(problem)), self.secrets)
-            if not unclear.may_have_applied:
+            described = error_of(call, (*failed, _unsent(problem)), self.secrets)
+            if not described.may_have_applied:
                 raise
-            raise unclear from error
+            raise described from error
         return None
 
     async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
         """Send one request, once it has its slot and its locks, and return its success, or how it failed."""
-        kept, waited, slot = failed[-1].slot if failed else None, _AT_ONCE, None
+        kept, slot = failed[-1].slot if failed else None, None
         if call.write_locks is None:
             slot = self.limiter._take(kept, bulk=call.options.bulk)  # pyright: ignore[reportPrivateUsage]
-        with ExitStack() as held:
-            try:
-                if slot is None:
-                    slot, waited = await self._wait_for_slot(call, failed, held)
-                tried = await self._exchange(call, failed, slot, waited)
-            except asyncio.CancelledError as error:
-                # Without the traceback, because the local variables of ``_exchange`` hold the answer.
-                raise error.with_traceback(None)  # noqa: B904 - it is the same error
-            except (ConfigurationError, MaxWaitError) as error:
-                return _unsent(error)
-        return tried if isinstance(tried, Response) else evolve(tried, waited=sum(waited), slot=slot)
+        try:
+            if slot is not None:
+                return await self._exchange(call, failed, slot, _AT_ONCE)
+            with ExitStack() as held:
+                slot, waited = await self._wait_for_slot(call, failed, held)
+                return await self._exchange(call, failed, slot, waited)
+        except asyncio.CancelledError as error:
+            # Without the traceback, because the local variables of ``_exchange`` hold the answer.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        except (ConfigurationError, MaxWaitError) as error:
+            return _unsent(error)
 
     async def _wait_for_slot(self, call: Call, failed: Sequence[FailedTry], held: ExitStack) -> tuple[Slot, Waited]:
         """Wait for a slot and, on MongoDB, for other writes on the cluster. ``held`` releases what the call holds."""
@@ -296,8 +296,8 @@ class Transport:
         finally:
             self.limiter.release(slot, sent=sent)
         if isinstance(tried, FailedTry):
-            tried = evolve(tried, token=token)
-            if stats is not None and not tried.is_unclear:
+            tried = evolve(tried, token=token, waited=sum(waited), slot=slot)
+            if stats is not None and not tried.may_have_applied:
                 stats.writes -= call.operation.writes
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             attempt = 1 + sum(each.was_tried for each in failed)
