@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -145,6 +145,14 @@ class StoreContract:
                 claims = await asyncio.gather(*(each.claim(name, LONG) for each in (store, other) * 8))
                 (claim,) = [claim for claim in claims if claim is not None]
                 await store.release(claim)
+
+    async def test_stores_opened_at_once_share_their_records(self) -> None:
+        """Also the first ones, each of which finds an empty place."""
+        for _ in range(5):
+            async with self.place() as make, AsyncExitStack() as opened:
+                stores = await asyncio.gather(*(opened.enter_async_context(make()) for _ in range(10)))
+                await asyncio.gather(*(keep(store, f"tenant-{number}") for number, store in enumerate(stores)))
+                assert len(await all_of(stores[0])) == len(stores)
 
     async def test_saved_record_is_seen_by_other_stores(self) -> None:
         async with self.place() as make:

@@ -32,39 +32,18 @@ KEYS = pytest.mark.parametrize("key", [None, NEW], ids=["plain", "encrypted"])
 DAMAGE = "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE name IN ('beta', 'delta')"
 
 
-@pytest.mark.parametrize(
-    ("written", "read", "why"),
-    [
-        (OLD, NEW, "was encrypted with another key"),
-        (OLD, None, "is encrypted: open the store with its key="),
-        (None, NEW, "is not encrypted"),
-    ],
-    ids=["another", "none", "not encrypted"],
-)
-async def test_other_key_is_refused(stores: Stores, written: bytes | None, read: bytes | None, why: str) -> None:
-    async with stores.store("a", written) as store:
-        await keep(store, "alpha")
-    assert ("hunter2" in str(stores.execute("a", "SELECT record FROM {}"))) == (written is None)
-    with pytest.raises(StoreError, match=why):
-        await stores.store("a", read).__aenter__()
-
-
-async def test_invalid_lease_is_refused(stores: Stores) -> None:
+async def test_invalid_name_or_lease_is_refused(stores: Stores) -> None:
     async with stores.store("a") as store:
+        for name in ("", "a\0b", "\ud800"):
+            with pytest.raises(InvalidArgumentError, match="must be unicode without NUL"):
+                await store.claim(name, LONG)
         claim = await claimed(store, "alpha")
         wrong: list[Any] = [nan, inf, -1, 0, "x", None]
         for lease in wrong:
             for call in (store.claim("beta", lease), store.renew(claim, lease)):
                 with pytest.raises(InvalidArgumentError, match="lease must be a positive number of seconds"):
                     await call
-        assert await store.get("beta") is None
-
-
-async def test_invalid_name_is_refused(stores: Stores) -> None:
-    async with stores.store("a") as store:
-        for name in ("", "a\0b", "\ud800"):
-            with pytest.raises(InvalidArgumentError, match="must be unicode without NUL"):
-                await store.claim(name, LONG)
+        assert await store.claim("beta", LONG) is not None
 
 
 async def test_store_is_opened_once(stores: Stores) -> None:
@@ -76,8 +55,10 @@ async def test_store_is_opened_once(stores: Stores) -> None:
         assert await password(store, "alpha") == "hunter2"
 
 
-async def test_damaged_records_are_listed_last_and_discarded(stores: Stores) -> None:
-    async with stores.store("a") as store:
+async def test_damaged_records_stop_no_others(stores: Stores) -> None:
+    """The others are listed, rewritten and copied, then the error names the damaged ones. They can be discarded."""
+    both = r"record of 'beta' is damaged.* nor can the records of 'delta' be read"
+    async with stores.store("a") as store, stores.store("b") as target:
         for name in ("alpha", "beta", "gamma", "delta"):
             await keep(store, name)
         stores.execute("a", DAMAGE)
@@ -90,10 +71,11 @@ async def test_damaged_records_are_listed_last_and_discarded(stores: Stores) -> 
         assert [each.damaged for each in seen if isinstance(each, StoreError)] == [("beta",), ("delta",)]
         listed = store.records()
         assert [(await anext(listed)).name, (await anext(listed)).name] == ["alpha", "gamma"]
-        both = r"record of 'beta' is damaged.* nor can the records of 'delta' be read"
-        with pytest.raises(StoreError, match=both) as error:
-            await anext(listed)
-        assert error.value.damaged == ("beta", "delta")
+        for rest in (anext(listed), copy_records(store, target), rewrite_records(store)):
+            with pytest.raises(StoreError, match=both) as error:
+                await rest
+            assert error.value.damaged == ("beta", "delta")
+        assert [record.name for record in await all_of(target)] == ["alpha", "gamma"]
 
     async with stores.store("a") as store:
         for name in ("beta", "delta"):
@@ -164,12 +146,14 @@ async def test_rewrite_changes_key(stores: Stores) -> None:
         assert await all_of(store) == EVERY_SHAPE
         for record in EVERY_SHAPE:  # no claim remains
             await store.release(await claimed(store, record.name))
-    with pytest.raises(StoreError, match="encrypted with another key"):
-        await stores.store("a", OLD).__aenter__()
+    for key, why in ((OLD, "encrypted with another key"), (None, "is encrypted: open the store with its key=")):
+        with pytest.raises(StoreError, match=why):
+            await stores.store("a", key).__aenter__()
 
 
 async def test_records_are_copied_once(stores: Stores) -> None:
-    async with stores.store("a", OLD) as source, stores.store("b", NEW) as target:
+    """Also to another key. A record that the target has already is kept."""
+    async with stores.store("a", OLD) as source, stores.store("b") as target:
         for record in EVERY_SHAPE:
             await put(source, record)
         assert await copy_records(source, target) == 4
@@ -178,28 +162,17 @@ async def test_records_are_copied_once(stores: Stores) -> None:
         for store in (source, target):
             for record in EVERY_SHAPE:
                 await store.release(await claimed(store, record.name))
+        shown = ["hunter2" in str(stores.execute(name, "SELECT record FROM {}")) for name in ("a", "b")]
+        assert shown == [False, True]
 
-
-async def test_other_record_of_target_is_kept(stores: Stores) -> None:
-    async with stores.store("a") as source, stores.store("b") as target:
-        await keep(source, "alpha", "old")
-        await keep(target, "alpha", "new")
+        changed = a_record("alpha", "new")
+        await target.save(await claimed(target, "alpha"), changed, release=True)
         with pytest.raises(StoreError, match="the target already has another record of 'alpha'"):
             await copy_records(source, target)
-        assert await all_of(target) == [a_record("alpha", "new")]
+        assert await target.get("alpha") == changed
         await target.release(await claimed(target, "alpha"))
-
-
-async def test_damaged_record_is_left_out(stores: Stores) -> None:
-    """The others are copied and rewritten, and the error names it."""
-    async with stores.store("a") as source, stores.store("b") as target:
-        for name in ("alpha", "beta", "gamma"):
-            await keep(source, name)
-        stores.execute("a", "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE name = 'beta'")
-        for run in (copy_records(source, target), rewrite_records(source)):
-            with pytest.raises(StoreError, match="record of 'beta' is damaged"):
-                await run
-        assert [record.name for record in await all_of(target)] == ["alpha", "gamma"]
+    with pytest.raises(StoreError, match="is not encrypted"):
+        await stores.store("b", NEW).__aenter__()
 
 
 async def test_claimed_name_is_refused(stores: Stores) -> None:

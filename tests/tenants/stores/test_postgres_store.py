@@ -180,16 +180,6 @@ async def test_now_is_the_servers_time(restartable: RestartablePostgres) -> None
             await store.now()
 
 
-async def test_table_is_created_once(postgres: str) -> None:
-    async def opened(table: str) -> None:
-        async with PostgresStore(postgres, table) as store:
-            assert await store.get("alpha") is None
-
-    for _ in range(5):
-        table = f"at_once_{secrets.token_hex(4)}"
-        await asyncio.gather(*(opened(table) for _ in range(20)))
-
-
 class Planted:
     """A database of the login ``app``, in which the login ``tenant`` may create anything."""
 
