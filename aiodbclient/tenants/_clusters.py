@@ -92,14 +92,14 @@ class TenantClusters:
     _read: dict[str, TenantCluster] = field(factory=dict[str, TenantCluster])
     _reading: defaultdict[str, asyncio.Lock] = field(factory=partial(defaultdict, asyncio.Lock))  # held by who reads it
     # Of one job:
-    _pause: MaintenanceWait | None = None  # of a run; None: requests do not wait in the bulk lane
+    _maintenance: MaintenanceWait | None = None  # of a run; None: a single call, which does not wait for a cluster
     limits: Limits = field(factory=_new_limits)  # all single calls of a ``Tenants`` share them
     _unreachable: dict[str, tuple[DatabaseClientError, float]] = field(init=False, factory=dict)
     _unanswered: defaultdict[str, set[str]] = field(init=False, factory=partial(defaultdict, set))  # tenants in a row
 
-    def for_run(self, pause: MaintenanceWait | None, limits: Limits | None = None) -> TenantClusters:
-        """Return these clusters, all assumed reachable, for one job, which has its own limits if it is given none."""
-        return evolve(self, pause=pause, limits=_new_limits() if limits is None else limits)
+    def for_job(self, maintenance: MaintenanceWait | None, limits: Limits | None = None) -> TenantClusters:
+        """Return these clusters, all assumed reachable, for a run or a single call, by default with its own limits."""
+        return evolve(self, maintenance=maintenance, limits=_new_limits() if limits is None else limits)
 
     def name(self, cluster: str) -> str | None:
         return self._read[cluster].name if cluster in self._read else None
@@ -113,7 +113,7 @@ class TenantClusters:
                     raise copy(error)  # each outcome has its own, since raising it adds to its traceback
             if cluster not in self._read:
                 try:
-                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self._pause))
+                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self._maintenance))
                 except UNREACHABLE as error:
                     self.mark_unreachable(cluster, error)
                     raise

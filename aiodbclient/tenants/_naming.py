@@ -36,7 +36,7 @@ class Role(StrEnum):
     READER = "reader"
 
 
-ROLES = tuple(role for role in Role if role is not Role.OWNER)  # those that a tenant may have besides its owner
+LIMITED_ROLES = tuple(role for role in Role if role is not Role.OWNER)  # a tenant always has an owner
 OF_A_GROUP = f"_[0-9a-f]{{12}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
 _DERIVED = re.compile(rf"_[0-9a-f]{{12}}_([0-9a-f]{{8}}|{'|'.join(Role)})\Z")  # the end of logins' and roles' names
 _LAST_NUMBER = 0xFFFF
@@ -72,7 +72,7 @@ class Names:
     @property
     def groups(self) -> tuple[str, ...]:
         """PostgreSQL: the roles without LOGIN that have the rights of its writers and readers."""
-        return tuple(map(self.group, ROLES))
+        return tuple(map(self.group, LIMITED_ROLES))
 
     def group(self, role: Role) -> str:
         """PostgreSQL: the role without LOGIN whose members are the logins of ``role``."""

@@ -280,9 +280,9 @@ def newer_logins(record: TenantRecord, names: Names, logins: Iterable[str]) -> l
 
 
 def rotated(record: TenantRecord, login: Login) -> TenantRecord:
-    """Return the record with a newer login of a role, whose current one becomes the previous one."""
+    """Return the record after a rotation: a role has a newer login, and its current one becomes the previous one."""
     replaced = [evolve(each, replaced=login.created) if each.role is login.role else each for each in record.logins]
-    return evolve(record, logins=(*replaced, login))
+    return evolve(record, operation=None, logins=(*replaced, login))
 
 
 def state_of(record: TenantRecord | None, role: Role) -> TenantState:

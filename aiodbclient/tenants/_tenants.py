@@ -21,7 +21,7 @@ from ..errors import DatabaseClientError, InvalidArgumentError
 from ._clusters import TenantClusters
 from ._context import Context, Setup
 from ._move.job import MoveTenants
-from ._naming import ROLES, Role, check_tenant, names_of
+from ._naming import LIMITED_ROLES, Role, check_tenant, names_of
 from ._operations.repair import RepairTenants
 from ._operations.suspend import ResumeTenants, SuspendTenants
 from ._options import DatabaseOptions
@@ -169,8 +169,8 @@ class Tenants(TenantRole):
         Raises:
             InvalidArgumentError: There is no such role.
         """
-        if role not in ROLES:
-            raise InvalidArgumentError(f"role must be one of {', '.join(ROLES)}, not {role!r}")
+        if role not in LIMITED_ROLES:
+            raise InvalidArgumentError(f"role must be one of {', '.join(LIMITED_ROLES)}, not {role!r}")
         return TenantRole(evolve(self._context, role=Role(role)))
 
     async def capacity(self) -> list[ClusterCapacity]:
@@ -329,12 +329,12 @@ async def _read_sizes(
     context: Context, clusters: Iterable[str]
 ) -> tuple[dict[str, _Sizes], dict[str, DatabaseClientError]]:
     """Ask all servers at the same time how large their databases are, and return sizes and errors by cluster."""
-    run_clusters = context.clusters.for_run(MaintenanceWait())
+    clusters_of_job = context.clusters.for_job(MaintenanceWait())
     sizes, errors = dict[str, _Sizes](), dict[str, DatabaseClientError]()
 
     async def read(cluster: str) -> None:
         try:
-            sizes[cluster] = await (await run_clusters.get(cluster, RequestStats())).server.usage()
+            sizes[cluster] = await (await clusters_of_job.get(cluster, RequestStats())).server.usage()
         except DatabaseClientError as error:
             errors[cluster] = error
 

@@ -173,7 +173,7 @@ async def _count_sessions(context: CommandContext, due: list[tuple[TenantRecord,
     from ..._http.maintenance import MaintenanceWait
 
     clusters = context.tenants._context.clusters  # pyright: ignore[reportPrivateUsage]  # of this package
-    clusters, count = clusters.for_run(MaintenanceWait()), 0
+    clusters, count = clusters.for_job(MaintenanceWait()), 0
     try:
         for record, login in due:
             found = await clusters.get(record.cluster, RequestStats())

@@ -111,7 +111,7 @@ class CommandContext(Records):
         if name in self.entries.damaged:
             return "fail: its record is damaged"
         try:
-            kept = job.noop_outcome(name, self.records[Role.OWNER].get(name), None)
+            kept = job.precheck(name, self.records[Role.OWNER].get(name), None)
         except DatabaseClientError as error:
             return f"fail: {report.reason(error).removesuffix('; nothing was sent')}"
         return "" if kept is None else "keep"

@@ -64,7 +64,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
         await super().prepare()
         return _AT_A_TIME
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantMoved | None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantMoved | None:
         state = state_of(record, Role.OWNER)
         if record is None or state not in (TenantState.USABLE, TenantState.SUSPENDED, TenantState.MOVING):
             raise unusable(record, name, Role.OWNER)
@@ -81,7 +81,7 @@ class MoveTenants(ChangeTenants[TenantMoved]):
                 f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
                 advice="revoke it first",
             )
-        was_moved = before is not None and record.cluster != before.cluster  # meanwhile, by another process
+        was_moved = at_start is not None and record.cluster != at_start.cluster  # meanwhile, by another process
         is_there = was_moved if self._to is None else record.cluster == self._to
         if state is TenantState.MOVING or record.leftover is not None or not is_there:
             return None
@@ -220,7 +220,7 @@ class _Move:
             is_set_up=record.is_set_up,
             version=record.version,
             leftover=record.cluster,
-            logins=await tenant.on(self._target, self._on_target).add_logins(logins),
+            logins=await tenant.add_logins(logins, steps=self._on_target),
         )
         await copier.try_copy(info, source, credential_of(prepared))
         await self._on_target.copy_settings(info.connection_limit, info.settings)

@@ -128,10 +128,10 @@ async def examine(cluster: TenantCluster, names: Names, record: TenantRecord) ->
         case TenantState.ABSENT | TenantState.PROVISIONING:
             return (Problem(ProblemKind.UNFINISHED, operation),)
         case TenantState.SUSPENDING | TenantState.RESUMING:
-            # Neither can be finished while the database is misplaced.
-            found = (await cluster.server.inspect(names)).misplaced
-            misplaced = [Problem(ProblemKind.DATABASE_MISSING, found)] if found else []
-            return (Problem(ProblemKind.UNFINISHED, operation), *misplaced)
+            # Neither can be finished while another database has the name of the tenant's.
+            found = (await cluster.server.inspect(names)).mismatch
+            missing = [Problem(ProblemKind.DATABASE_MISSING, found)] if found else []
+            return (Problem(ProblemKind.UNFINISHED, operation), *missing)
         case _:
             async with cluster.server.sessions.shared():
                 return in_order(await _compare(cluster, names, record))
@@ -143,8 +143,8 @@ async def _compare(cluster: TenantCluster, names: Names, record: TenantRecord) -
         problems.add(Problem(ProblemKind.UNFINISHED, str(operation.kind)))
     if record.leftover is not None:
         problems.add(Problem(ProblemKind.LEFTOVER, record.leftover))
-    if found.misplaced:
-        return problems | {Problem(ProblemKind.DATABASE_MISSING, found.misplaced)}
+    if found.mismatch:
+        return problems | {Problem(ProblemKind.DATABASE_MISSING, found.mismatch)}
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if record.state() is TenantState.SUSPENDED:

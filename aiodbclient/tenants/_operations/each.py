@@ -19,7 +19,7 @@ from .._context import Context
 from .._credential import Credential
 from .._outcomes import Reporter, TenantFailed, TenantResult, TenantSkipped
 from .._records import TenantRecord, known_logins, required, unusable
-from .._stores import Claim, claiming
+from .._stores import Claim, try_claim
 from ..errors import ClaimLostError, StoreError
 from .loop import TenantJob
 from .tenant import LEASE, clock
@@ -116,7 +116,7 @@ class EachTenant(TenantJob[TenantResult[T] | TenantSkipped]):
     async def _save_version(self, credential: Credential) -> None:
         """Store the version, unless the tenant was taken over since ``work`` began."""
         while True:
-            async with claiming(self.context.store, credential.name, LEASE) as claim:
+            async with try_claim(self.context.store, credential.name, LEASE) as claim:
                 record = await self.context.record(credential.name) if claim is None else claim.record
                 record = self._unchanged(record, credential)
                 if claim is not None:

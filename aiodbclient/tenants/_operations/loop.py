@@ -25,14 +25,14 @@ from .._outcomes import Reporter, TenantAction, TenantFailed
 from .._records import OperationKind, TenantRecord, TenantState
 from ..errors import ClaimLostError, GrantError, StoreError, TenantBusyError
 from .recover import recover
-from .tenant import LEASE, Tenant, claimed, clock
+from .tenant import LEASE, AlreadyClaimedError, Tenant, claim_tenant, clock
 
 DoneT = TypeVar("DoneT", bound=Done)
 
 _HANGS = 2.0  # s for which a cluster may be read until another one is read too
 _NAMES_PER_SLOT = 4  # in progress for each slot. Most wait for a slot, or for another process's claim
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0  # s between two reads of a record that another process has claimed
-_LOSSES = 5  # lost claims of one name before it fails
+_MOST_LOST_CLAIMS = 5  # of one name before it fails
 
 
 class TenantJob(Job[str, DoneT, TenantFailed]):
@@ -40,11 +40,11 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = evolve(context, clusters=context.clusters.for_run(self.maintenance))
+        self.context = evolve(context, clusters=context.clusters.for_job(self.maintenance))
 
     def foreground(self, limits: Limits | None = None) -> None:
         """Work for a caller who waits for one name, so ``max_wait`` applies, with the ``limits`` of other calls."""
-        self.context = evolve(self.context, clusters=self.context.clusters.for_run(None, limits))
+        self.context = evolve(self.context, clusters=self.context.clusters.for_job(None, limits))
 
     def parse(self, given: object) -> str:
         return parse_name(given)
@@ -101,7 +101,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
 
 class ChangeTenants(TenantJob[DoneT]):
-    """A job that changes tenants; each operation is a subclass with ``noop_outcome`` and ``change``."""
+    """A job that changes tenants; each operation is a subclass with ``precheck`` and ``change``."""
 
     continues: ClassVar[OperationKind | None] = None  # what ``change`` continues itself, also of one role
     ends_logins: ClassVar[bool] = False  # whether it ends all logins of the tenant
@@ -120,33 +120,33 @@ class ChangeTenants(TenantJob[DoneT]):
         if self.age is not None:
             self._now = await self.context.store.now()
 
-    def is_young(self, since: datetime) -> bool:
+    def is_too_young(self, since: datetime) -> bool:
         """Whether ``since`` is less than the age ago."""
         return self.age is not None and self._now is not None and self._now - since < self.age
 
     async def do_one(self, name: str, reporter: Reporter) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
-        losses, wait, waits_until = 0, _FIRST_POLL, None
-        record = await self.context.record(name)
-        before = record
-        while (outcome := self.noop_outcome(name, record, before)) is None:
+        lost_claims, busy_since, wait = 0, None, _FIRST_POLL
+        record = at_start = await self.context.record(name)
+        while (outcome := self.precheck(name, record, at_start)) is None:
             cluster = await self.cluster_for(name, record, reporter)
-            async with self.context.clusters.limits[cluster]:
-                try:
-                    async with claimed(self.context, cluster, name, reporter) as tenant:
-                        if tenant is None:
-                            waits_until = _wait_for_claim(name, waits_until)
-                        else:
-                            waits_until = None
-                            reporter.stats.writes += 1  # ``Run.stop`` lets it finish
-                            now = tenant.record
-                            if now is None or cluster == await self.cluster_for(name, now, reporter):
-                                return await self._do_claimed(tenant, before)
-                            # Another process has put it on another cluster meanwhile.
-                except ClaimLostError:
-                    losses += 1
-                    if losses >= _LOSSES:
-                        raise
+            try:
+                async with (
+                    self.context.clusters.limits[cluster],
+                    claim_tenant(self.context, cluster, name, reporter) as tenant,
+                ):
+                    busy_since = None
+                    reporter.stats.writes += 1  # ``Run.stop`` lets it finish
+                    record = tenant.record
+                    if record is None or cluster == await self.cluster_for(name, record, reporter):
+                        return await self._do_claimed(tenant, at_start)
+                    # Another process has put it on another cluster meanwhile.
+            except AlreadyClaimedError:
+                busy_since = _check_patience(name, busy_since)
+            except ClaimLostError:
+                lost_claims += 1
+                if lost_claims >= _MOST_LOST_CLAIMS:
+                    raise
             await asyncio.sleep(full_jitter(wait))
             wait = min(2 * wait, _LONGEST_POLL)
             record = await self.context.record(name)
@@ -157,7 +157,7 @@ class ChangeTenants(TenantJob[DoneT]):
         assert record is not None  # without one, there is nothing to do but to provision
         return record.cluster
 
-    async def _do_claimed(self, tenant: Tenant, before: TenantRecord | None) -> DoneT:
+    async def _do_claimed(self, tenant: Tenant, at_start: TenantRecord | None) -> DoneT:
         """Recover what a dead process left, then do the work, unless there is nothing to do any more."""
         name, cluster, record = tenant.names.tenant, tenant.cluster, tenant.record
         is_unfinished = record is not None and (record.operation is not None or record.leftover is not None)
@@ -167,7 +167,7 @@ class ChangeTenants(TenantJob[DoneT]):
                     await tenant.inspect(ends_logins=self.ends_logins)
                     if is_unfinished and await recover(tenant, self.continues):
                         await tenant.inspect(ends_logins=self.ends_logins)
-                    outcome = self.noop_outcome(name, tenant.record, before)
+                    outcome = self.precheck(name, tenant.record, at_start)
                     return await self.change(tenant) if outcome is None else outcome
         except GrantError as error:
             error.on_record = error.on_record or _describe(tenant)
@@ -176,21 +176,24 @@ class ChangeTenants(TenantJob[DoneT]):
             raise
 
     @abstractmethod
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> DoneT | None:
-        """Return the outcome if there is nothing to do, by the record now and the one at the start."""
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> DoneT | None:
+        """Return the outcome if there is nothing to do, None if there is, or raise why the operation is refused.
+
+        Called with the record now, and with the one when the call began: another process may have changed it.
+        """
 
     @abstractmethod
     async def change(self, tenant: Tenant) -> DoneT:
         """Work on a claimed tenant, and return the outcome."""
 
 
-def _wait_for_claim(name: str, until: float | None) -> float:
-    """Return until when to wait for another process's claim, or raise TenantBusyError after one lease."""
-    if until is None:
+def _check_patience(name: str, busy_since: float | None) -> float:
+    """Return since when another process has the claim, or raise TenantBusyError after one lease."""
+    if busy_since is None:
         logger.info("another process works on the tenant %r: waiting up to %.0f s", name, LEASE)
-        return clock() + LEASE
-    if clock() < until:
-        return until
+        return clock()
+    if clock() - busy_since < LEASE:
+        return busy_since
     raise TenantBusyError(
         f"another process works on the tenant {name!r} for over {LEASE:.0f} s; nothing was changed",
         retry_after=LEASE,

@@ -83,7 +83,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             self._chosen[name] = (await self.context.placement.choose(name, clusters, reporter.stats)).id
         return self._chosen[name]
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantDone | None:
         role = self.context.role
         state = state_of(record, role)
         if state in LOCKED_OUT or (record is None and role is not Role.OWNER):
@@ -106,7 +106,7 @@ class ProvisionTenants(ChangeTenants[TenantDone]):
             await _set_up(tenant)
         else:
             if tenant.state is TenantState.REMOVING:
-                await remove(tenant, release=False)
+                await remove(tenant)
                 await tenant.inspect(ends_logins=False)
             action = await provision(tenant, self._if_exists)
         return done(action, tenant.stored, role)
@@ -118,7 +118,7 @@ async def _set_up(tenant: Tenant) -> None:
         raise await tenant.no_database()
     record, login = tenant.stored, tenant.stored.current()
     if not record.is_set_up and login is not None:
-        await tenant.finish(await tenant.set_up(record, login))
+        await tenant.save(await tenant.set_up(record, login))
 
 
 async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantAction:
@@ -127,7 +127,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
     if record is not None and record.operation is not None and record.cluster == cluster.id:  # what exists is ours
         kind = record.operation.kind
         if kind is OperationKind.PROVISION and tenant.found.not_ours:  # but this was made after a process died
-            await tenant.save(None, release=True)
+            await tenant.save(None)
             raise conflict(tenant, cluster, tenant.found)
         await tenant.drop_unfinished_logins()
     else:
@@ -149,11 +149,11 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         if template is not None:
             await remove(tenant)
         else:
-            await tenant.save(None, release=True)
+            await tenant.save(None)
         raise
     is_continued = template is None and tenant.found.database
     if kind is OperationKind.PROVISION and not is_new and not is_continued:  # somebody made it a moment ago
-        await tenant.save(None, release=True)
+        await tenant.save(None)
         raise conflict(tenant, cluster, ServerState(database=True))
     await tenant.steps.restore_extensions(is_new=kind is OperationKind.PROVISION)
     logins = list[Login]()
@@ -161,7 +161,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> TenantActi
         now = await tenant.context.store.now()
         logins.append(Login(username=adopted, password=None, created=now, replaced=now))
     logins.append(await tenant.add_login(login, Role.OWNER))
-    await tenant.finish(await tenant.set_up(evolve(tenant.stored, logins=tuple(logins)), logins[-1]))
+    await tenant.save(await tenant.set_up(evolve(tenant.stored, operation=None, logins=tuple(logins)), logins[-1]))
     return TenantAction.ADOPTED if kind is OperationKind.ADOPT else TenantAction.CREATED
 
 
@@ -208,7 +208,7 @@ async def provision_role(tenant: Tenant) -> None:
     """Make the first login of a tenant's readers or writers, and store it."""
     [login] = tenant.next_logins()
     await tenant.start(OperationKind.PROVISION, [login], role=tenant.role)
-    await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, tenant.role)))
+    await tenant.save(rotated(tenant.stored, await tenant.add_login(login, tenant.role)))
 
 
 async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
@@ -226,10 +226,8 @@ async def _kind_for(tenant: Tenant, if_exists: IfExists) -> OperationKind:
         )
     if not tenant.found:
         return OperationKind.PROVISION
-    if tenant.found.misplaced and not tenant.found.database:
-        raise ConflictError(
-            f"tenant {tenant.names.tenant!r}: {tenant.found.misplaced}; nothing was changed", status=409
-        )
+    if tenant.found.mismatch and not tenant.found.database:
+        raise ConflictError(f"tenant {tenant.names.tenant!r}: {tenant.found.mismatch}; nothing was changed", status=409)
     if if_exists == "error":
         raise conflict(tenant, tenant.cluster, tenant.found)
     return OperationKind.ADOPT

@@ -14,35 +14,42 @@ from .._servers import Server, TenantSteps
 from ..errors import MoveError
 from .tenant import Tenant
 
+# Only the same operation, or ``repair``, finishes what these left of a whole tenant.
+_NOT_RECOVERED = (
+    OperationKind.PROVISION,
+    OperationKind.ADOPT,
+    OperationKind.SUSPEND,
+    OperationKind.RESUME,
+    OperationKind.REMOVE,
+)
+
 
 async def recover(tenant: Tenant, continued: OperationKind | None) -> bool:
     """Finish or undo what a dead process left, but not what is ``continued``. Return whether the record changed."""
     before = tenant.stored
     operation = before.operation
     if operation is not None and (operation.kind is not continued or operation.role not in (None, tenant.role)):
-        await _finish_operation(tenant, operation)
+        await _end_operation(tenant, operation)
     with suppress(MoveError):  # its cluster is unreachable
         await drop_leftover(tenant)
     return tenant.record is not before
 
 
-async def _finish_operation(tenant: Tenant, operation: Operation) -> None:
-    """Finish or undo the operation on record, but those that only an operation on the whole tenant continues."""
-    match operation.kind:
-        case OperationKind.PREPARE | OperationKind.MOVE:
-            with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
-                await undo_move(tenant)
-        case OperationKind.REVOKE:
-            await tenant.revoke_previous(operation.role or Role.OWNER, release=False)
-        case OperationKind.REMOVE if operation.role is not None:
-            await tenant.remove_role(operation.role, release=False)
-        case OperationKind.PROVISION if operation.role is None:
-            pass
-        case OperationKind.ROTATE | OperationKind.REPAIR | OperationKind.PROVISION:
-            await tenant.drop_unfinished_logins()
-            await tenant.finish(tenant.stored, release=False)
-        case _:
-            pass
+async def _end_operation(tenant: Tenant, operation: Operation) -> None:
+    """Finish an operation that revokes something, and undo one that makes something."""
+    role = operation.role or Role.OWNER
+    if operation.role is None and operation.kind in _NOT_RECOVERED:
+        return
+    if operation.kind in (OperationKind.PREPARE, OperationKind.MOVE):
+        with suppress(MoveError):  # the other cluster is unreachable, and on record as the leftover
+            await undo_move(tenant)
+    elif operation.kind is OperationKind.REVOKE:
+        await tenant.revoke_previous(role)
+    elif operation.kind is OperationKind.REMOVE:
+        await tenant.remove_role(role)
+    else:  # a rotation, a repair, or the first login of readers or writers
+        await tenant.drop_unfinished_logins()
+        await tenant.save(evolve(tenant.stored, operation=None))
 
 
 # Before the commit of a move, the tenant is on its cluster, and another cluster may have a copy. The commit stores the
@@ -65,12 +72,13 @@ async def undo_move(tenant: Tenant) -> None:
     if is_frozen:  # the other cluster may be unreachable, and need not be there to use the tenant
         await tenant.start(OperationKind.PREPARE, target=operation.target)
     await tenant.drop_unfinished_logins()  # the one that dumps
+    undone = evolve(record, operation=None)
     try:
         await _drop_on(tenant, operation.target)
     except MoveError:
-        await tenant.finish(evolve(record, leftover=operation.target), release=False)
+        await tenant.save(evolve(undone, leftover=operation.target))
         raise
-    await tenant.finish(record, release=False)
+    await tenant.save(undone)
 
 
 async def drop_leftover(tenant: Tenant) -> None:
@@ -107,14 +115,14 @@ async def _drop_on(tenant: Tenant, cluster: str) -> None:
 async def _drop_all(tenant: Tenant, other: Server, steps: TenantSteps) -> None:
     """Drop everything that a server has of the tenant, unless others made it."""
     found, operation, logins = await other.inspect(tenant.names), tenant.stored.operation, tenant.every_login()
-    is_ours = not found.not_ours
+    is_another_stores = False
     if operation is None or operation.target is None:
         logins |= {*found.logins}
-    elif not {*found.logins} <= {*operation.logins}:  # another store knows a tenant of that name
-        is_ours = False
+    else:  # the copy of a move that is undone. Meanwhile another store may have made a tenant of that name
+        is_another_stores = not {*found.logins} <= {*operation.logins}
     await steps.end_logins(logins)
-    if is_ours:
+    if not (found.not_ours or is_another_stores):
         await steps.drop_database()
     await steps.drop_logins({*logins, *found.disabled})
-    if is_ours or found.not_ours:  # otherwise they are the other store's
+    if not is_another_stores:
         await steps.drop_roles()

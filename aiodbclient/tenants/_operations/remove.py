@@ -16,7 +16,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
     continues = OperationKind.REMOVE
     ends_logins = True
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantRemoved | None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantRemoved | None:
         role = self.context.role
         state = state_of(record, role)
         if record is None or (state is TenantState.ABSENT and role is not Role.OWNER):
@@ -28,12 +28,12 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
             raise unusable(record, name, role)
         if self.age is None or state is TenantState.REMOVING:
             return None
-        if state is not TenantState.SUSPENDED or record.suspended is None or self.is_young(record.suspended):
+        if state is not TenantState.SUSPENDED or record.suspended is None or self.is_too_young(record.suspended):
             return TenantRemoved(name=name, action=TenantAction.KEPT)
         return None
 
     async def change(self, tenant: Tenant) -> TenantRemoved:
-        tenant.check_place()
+        tenant.check_database()
         left: tuple[str, ...] = ()
         if tenant.role is Role.OWNER:
             left = await remove(tenant)
@@ -42,7 +42,7 @@ class RemoveTenants(ChangeTenants[TenantRemoved]):
         return TenantRemoved(name=tenant.names.tenant, action=TenantAction.DELETED, leftover=left)
 
 
-async def remove(tenant: Tenant, *, release: bool = True) -> tuple[str, ...]:
+async def remove(tenant: Tenant) -> tuple[str, ...]:
     """Remove a tenant: end its logins, so that nothing of it works, drop its database, its logins, and its record.
 
     Return the other databases that have objects of it.
@@ -58,5 +58,5 @@ async def remove(tenant: Tenant, *, release: bool = True) -> tuple[str, ...]:
     await tenant.drop_disabled(*logins)
     if not is_anothers:
         left = await tenant.steps.drop_roles()
-    await tenant.save(None, release=release)
+    await tenant.save(None)
     return left

@@ -23,7 +23,7 @@ _REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind
 class RepairTenants(ChangeTenants[TenantRepaired]):
     """``Tenants.repair``: repair each tenant."""
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> None:
         if record is None:
             raise unusable(record, name, Role.OWNER)
 
@@ -63,7 +63,7 @@ async def _repair(tenant: Tenant) -> tuple[TenantAction, tuple[Problem, ...]]:
     if found and tenant.state is TenantState.SUSPENDED:
         await tenant.start(OperationKind.SUSPEND)
         await tenant.steps.repair({})  # this opens the database to the tenant, which has no login that works
-        await suspend(tenant, release=False)
+        await suspend(tenant)
         action = TenantAction.SUSPENDED
     elif found:
         await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
@@ -99,4 +99,4 @@ async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     await tenant.steps.end_logins(ended)
     await tenant.steps.repair({each.username: each.role for each in kept})
     await tenant.drop_disabled(*ended)
-    await tenant.finish(evolve(tenant.stored, logins=tuple(kept)), release=False)
+    await tenant.save(evolve(tenant.stored, operation=None, logins=tuple(kept)))

@@ -18,16 +18,16 @@ from .tenant import Tenant
 class _ChangeLogins(ChangeTenants[TenantDone]):
     """What a rotation and a revocation have in common: what is young, or was rotated meanwhile, is left alone."""
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantDone | None:
         role = self.context.role
         login = None if record is None else record.current(role)
         if record is None or login is None or record.state(role) not in (TenantState.USABLE, TenantState.SUSPENDED):
             raise unusable(record, name, role)
         # After a rotation by another process, programs still use the previous login: leave it for a later run.
-        was_rotated = before is not None and login.username not in [each.username for each in before.logins]
+        was_rotated = at_start is not None and login.username not in [each.username for each in at_start.logins]
         # What a process began that died is finished, however young the login is.
-        is_young = self.is_young(login.created) and not _is_unfinished(record, role, self.continues)
-        is_settled = record.state(role) is TenantState.SUSPENDED or was_rotated or is_young
+        is_too_young = self.is_too_young(login.created) and not _is_unfinished(record, role, self.continues)
+        is_settled = record.state(role) is TenantState.SUSPENDED or was_rotated or is_too_young
         return done(TenantAction.KEPT, record, role) if is_settled else None
 
 
@@ -40,8 +40,8 @@ class RotateTenants(_ChangeLogins):
         super().__init__(context, older_than)
         self._force = force
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
-        kept, role = super().noop_outcome(name, record, before), self.context.role
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantDone | None:
+        kept, role = super().precheck(name, record, at_start), self.context.role
         if record is None or kept is not None or record.previous(role) is None or self._force:
             return kept
         if not _is_unfinished(record, role, OperationKind.REVOKE):
@@ -56,10 +56,10 @@ class RotateTenants(_ChangeLogins):
         role = tenant.role
         await tenant.drop_unfinished_logins()  # of an earlier process
         if tenant.stored.previous(role) is not None:
-            await tenant.revoke_previous(role, release=False)
+            await tenant.revoke_previous(role)
         [login] = tenant.next_logins()
         await tenant.start(OperationKind.ROTATE, [login], role=role)
-        await tenant.finish(rotated(tenant.stored, await tenant.add_login(login, role)))
+        await tenant.save(rotated(tenant.stored, await tenant.add_login(login, role)))
         return done(TenantAction.ROTATED, tenant.stored, role)
 
 
@@ -72,8 +72,8 @@ class RevokePrevious(_ChangeLogins):
         super().__init__(context, older_than)
         self._unused = unused
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
-        kept, role = super().noop_outcome(name, record, before), self.context.role
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantDone | None:
+        kept, role = super().precheck(name, record, at_start), self.context.role
         if record is not None and record.previous(role) is None and record.operation is None:
             return done(TenantAction.KEPT, record, role)
         return kept

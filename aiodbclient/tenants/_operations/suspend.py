@@ -17,7 +17,7 @@ class SuspendTenants(ChangeTenants[TenantDone]):
 
     ends_logins = True
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantDone | None:
         state = state_of(record, self.context.role)
         if record is None or state in (TenantState.ABSENT, TenantState.PROVISIONING, TenantState.REMOVING):
             raise unusable(record, name, self.context.role)
@@ -28,24 +28,24 @@ class SuspendTenants(ChangeTenants[TenantDone]):
         return done(TenantAction.SUSPENDED, tenant.stored, tenant.role)
 
 
-async def suspend(tenant: Tenant, *, release: bool = True) -> None:
+async def suspend(tenant: Tenant) -> None:
     """End all logins of a tenant and of its roles, and lock its database."""
     logins = tenant.every_login()
     await tenant.start(OperationKind.SUSPEND)  # from now on ``get`` returns None, and no role can be made
     await tenant.steps.end_logins(logins)
-    tenant.check_place("its logins are disabled, but its database was not locked")
+    tenant.check_database("its logins are disabled, but its database was not locked")
     await tenant.drop_disabled(*logins)
     await tenant.steps.lock_out()
     record = tenant.stored
     kept = tuple(each for each in record.logins if each.replaced is None)
     since = record.suspended or await tenant.context.store.now()
-    await tenant.finish(evolve(record, logins=kept, suspended=since), release=release)
+    await tenant.save(evolve(record, operation=None, logins=kept, suspended=since))
 
 
 class ResumeTenants(ChangeTenants[TenantDone]):
     """``Tenants.resume``: give each suspended tenant, with its readers and writers, new logins."""
 
-    def noop_outcome(self, name: str, record: TenantRecord | None, before: TenantRecord | None) -> TenantDone | None:
+    def precheck(self, name: str, record: TenantRecord | None, at_start: TenantRecord | None) -> TenantDone | None:
         state = state_of(record, self.context.role)
         if record is not None and state is TenantState.USABLE:
             return done(TenantAction.KEPT, record, self.context.role)
@@ -55,7 +55,7 @@ class ResumeTenants(ChangeTenants[TenantDone]):
 
     async def change(self, tenant: Tenant) -> TenantDone:
         if tenant.state is TenantState.SUSPENDING:
-            await suspend(tenant, release=False)
+            await suspend(tenant)
         await resume(tenant)
         return done(TenantAction.RESUMED, tenant.stored, tenant.role)
 
@@ -66,4 +66,5 @@ async def resume(tenant: Tenant) -> None:
     roles = roles_of(tenant.stored)
     logins = dict(zip(roles, tenant.next_logins(len(roles)), strict=True))
     await tenant.start(OperationKind.RESUME, logins.values())
-    await tenant.finish(evolve(tenant.stored, logins=await tenant.add_logins(logins), suspended=None))
+    new = await tenant.add_logins(logins)
+    await tenant.save(evolve(tenant.stored, operation=None, logins=new, suspended=None))

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from copy import copy
 from functools import partial
 
 from attrs import define, evolve, field
@@ -32,7 +31,7 @@ from .._records import (
     state_of,
     unfinished_logins,
 )
-from .._servers import BaseTenant, ServerState, TenantSteps, new_password, of_tenant
+from .._servers import BaseTenant, ServerState, TenantSteps, new_password
 from .._stores import Claim
 from ..errors import ClaimLostError, StoreError
 
@@ -41,6 +40,10 @@ LEASE = 30.0  # s for which a claim holds unless it is renewed. A working proces
 
 # The time in seconds, by a clock that runs while the process is stopped or the machine is suspended.
 clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+
+
+class AlreadyClaimedError(Exception):
+    """Another process works on the tenant."""
 
 
 @define(eq=False, repr=False)
@@ -54,7 +57,6 @@ class Tenant(BaseTenant):
     claim: Claim
     record: TenantRecord | None  # as this claim has changed it
     _until: float  # when the lease runs out
-    _has_ended: bool = field(init=False, default=False)  # the claim
     found: ServerState = field(init=False, default=ServerState())  # on the server, when work began
     steps: TenantSteps = field(init=False)  # while a job works
 
@@ -85,16 +87,6 @@ class Tenant(BaseTenant):
             except StoreError:
                 continue  # the store may be back before the lease expires
 
-    async def end_claim(self) -> None:
-        """End the claim, unless ``save`` has. If the store fails, it ends with its lease."""
-        if self._has_ended:
-            return
-        with suppress(StoreError):
-            if self.record is None:  # nothing was begun, so the name need not stay in the store
-                await self.save(None, release=True)
-            else:
-                await self.context.store.release(self.claim)
-
     @property
     def stored(self) -> TenantRecord:
         """The record of a tenant that has one."""
@@ -110,10 +102,10 @@ class Tenant(BaseTenant):
     def state(self) -> TenantState:
         return state_of(self.record, self.role)
 
-    async def save(self, record: TenantRecord | None, *, release: bool = False) -> None:
-        """Store or delete the record, and ``release`` the claim in the same write."""
-        await self.context.store.save(self.claim, record, release=release)
-        before, self.record, self._has_ended = self.record, record, release
+    async def save(self, record: TenantRecord | None) -> None:
+        """Store or delete the record. An operation that has ended is not in its record any more."""
+        await self.context.store.save(self.claim, record)
+        before, self.record = self.record, record
         if before is None or record is None or before.cluster != record.cluster:
             self.context.placement.note(self.claim.name, before, record)
 
@@ -139,10 +131,6 @@ class Tenant(BaseTenant):
         operation = Operation(kind=kind, role=role, logins=known, target=target, template=template)
         await self.save(evolve(base, operation=operation))
 
-    async def finish(self, record: TenantRecord, *, release: bool = True) -> None:
-        """Store the result of an operation, which ends it, and by default the claim."""
-        await self.save(evolve(record, operation=None), release=release)
-
     # The server.
 
     async def inspect(self, *, ends_logins: bool) -> None:
@@ -160,7 +148,7 @@ class Tenant(BaseTenant):
                 'if_exists="adopt"',
             )
         if not ends_logins:
-            self.check_place()
+            self.check_database()
         if self.found.is_locked_out and not ends_logins and lacks_login(self.record, self.found):
             raise ConflictError(
                 f"the tenant {self.names.tenant!r} was suspended after this store was copied: its database is locked, "
@@ -169,11 +157,11 @@ class Tenant(BaseTenant):
                 advice="suspend it in this store too, and then resume it if it is to work",
             )
 
-    def check_place(self, consequence: str = "nothing was changed") -> None:
+    def check_database(self, consequence: str = "nothing was changed") -> None:
         """Raise ConflictError if the tenant's own database has another name."""
-        if self.found.misplaced and self.has_login:
+        if self.found.mismatch and self.has_login:
             raise ConflictError(
-                f"the tenant {self.names.tenant!r} has another database than the record says: {self.found.misplaced}; "
+                f"the tenant {self.names.tenant!r} has another database than the record says: {self.found.mismatch}; "
                 f"{consequence}",
                 status=409,
             )
@@ -191,24 +179,18 @@ class Tenant(BaseTenant):
         """Names for new logins, after all that the tenant had, on its cluster or ``also`` on another cluster."""
         return self.names.next_logins([*self.every_login(), *self.found.disabled, *also], count)
 
-    def on(self, cluster: TenantCluster, steps: TenantSteps) -> Tenant:
-        """The same tenant with the steps on another server, of its copy, for ``add_logins`` alone."""
-        target = copy(self)
-        target.cluster, target.steps = cluster, steps
-        return target
-
-    async def add_login(self, login: str, role: Role, password: str | None = None) -> Login:
-        """Make the login, by default with a new password, and test it."""
+    async def add_login(
+        self, login: str, role: Role, password: str | None = None, *, steps: TenantSteps | None = None
+    ) -> Login:
+        """Make the login, by default with a new password, on the tenant's server, or by the ``steps`` on another."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
-        await self.steps.add_login(login, secret, role)
-        if refused := await self.cluster.server.log_in(self.names, login, secret):
-            raise of_tenant(self.names, f"the server refuses the new login {login!r}: {refused}")
+        await (steps or self.steps).add_login(login, secret, role)
         return Login(username=login, role=role, password=secret, created=await self.context.store.now())
 
-    async def add_logins(self, logins: Mapping[Role, str]) -> tuple[Login, ...]:
+    async def add_logins(self, logins: Mapping[Role, str], *, steps: TenantSteps | None = None) -> tuple[Login, ...]:
         """Make a login for each role."""
-        return tuple([await self.add_login(login, role) for role, login in logins.items()])
+        return tuple([await self.add_login(login, role, steps=steps) for role, login in logins.items()])
 
     async def drop_unfinished_logins(self) -> None:
         """End and drop the logins that an unfinished operation made, which no program has."""
@@ -227,7 +209,7 @@ class Tenant(BaseTenant):
                 with suppress(PermissionDeniedError):  # it stays in the list
                     await none_if_not_found(client.users.delete(each.username))
 
-    async def revoke_previous(self, role: Role, *, release: bool = True) -> None:
+    async def revoke_previous(self, role: Role) -> None:
         """End the previous login of a role, and try to drop all that are ended."""
         previous = self.stored.previous(role)
         assert previous is not None
@@ -235,9 +217,9 @@ class Tenant(BaseTenant):
         await self.steps.end_logins([previous.username])
         await self.drop_disabled(previous.username)
         kept = tuple(each for each in self.stored.logins if each != previous)
-        await self.finish(evolve(self.stored, logins=kept), release=release)
+        await self.save(evolve(self.stored, operation=None, logins=kept))
 
-    async def remove_role(self, role: Role, *, release: bool = True) -> None:
+    async def remove_role(self, role: Role) -> None:
         """End and drop the logins of a tenant's readers or writers, then their role."""
         its = [each.username for each in self.stored.logins if each.role is role]
         await self.start(OperationKind.REMOVE, its, role=role)
@@ -246,7 +228,7 @@ class Tenant(BaseTenant):
         await self.drop_disabled(*logins)
         await self.steps.drop_roles(role)
         kept = tuple(each for each in self.stored.logins if each.role is not role)
-        await self.finish(evolve(self.stored, logins=kept), release=release)
+        await self.save(evolve(self.stored, operation=None, logins=kept))
 
     async def set_up(self, record: TenantRecord, login: Login) -> TenantRecord:
         """Call ``setup`` with the credential of ``login``, before that is stored, and return the record afterwards."""
@@ -264,15 +246,14 @@ def lacks_login(record: TenantRecord | None, found: ServerState) -> bool:
 
 
 @asynccontextmanager
-async def claimed(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant | None]:
-    """Claim a tenant while the block runs, or yield None if another process has claimed it."""
+async def claim_tenant(context: Context, cluster: str, name: str, reporter: Reporter) -> AsyncGenerator[Tenant]:
+    """Claim a tenant while the block runs, or raise AlreadyClaimedError."""
     at = await context.clusters.get(cluster, reporter.stats)
     names = names_of(name, at.engine, context.prefix)
     since = clock()
     claim = await context.store.claim(name, LEASE)
     if claim is None:
-        yield None
-        return
+        raise AlreadyClaimedError
     tenant = Tenant(
         names, context, context.role, at, reporter, claim, claim.record, since + LEASE, others_ended=reporter.ended
     )
@@ -285,4 +266,8 @@ async def claimed(context: Context, cluster: str, name: str, reporter: Reporter)
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
         finally:
-            await tenant.end_claim()
+            with suppress(StoreError):  # the end of the lease frees the claim
+                if tenant.record is None:  # so the name need not stay in the store
+                    await context.store.save(claim, None, release=True)
+                else:
+                    await context.store.release(claim)

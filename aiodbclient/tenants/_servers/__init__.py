@@ -74,10 +74,10 @@ class ServerState:
     same_name_login: bool = False  # whether a login that others made has the name of the database, and may log in
     not_ours: bool = False  # whether the database shows that ``create`` did not make it
     is_locked_out: bool = False  # PostgreSQL: whether ``lock_out`` was its last step. MySQL cannot know it
-    misplaced: str = ""  # PostgreSQL: the tenant's database has another name, and the one of its name is another's
+    mismatch: str = ""  # PostgreSQL: why the database of the tenant's name, if there is one, is not the tenant's own
 
     def __bool__(self) -> bool:
-        return self.database or self.same_name_login or bool(self.logins) or bool(self.misplaced)
+        return self.database or self.same_name_login or bool(self.logins) or bool(self.mismatch)
 
 
 @define(eq=False, repr=False)
@@ -118,6 +118,11 @@ class Server(ABC):
         """Log in to the tenant's database, and return why the server refuses the login or its password, or None."""
         # A full database or a reached limit is no refusal: the password was right.
 
+    async def test_login(self, names: Names, login: str, password: Secret) -> None:
+        """Raise GrantError if the server refuses a new login."""
+        if refused := await self.log_in(names, login, password):
+            raise of_tenant(names, f"the server refuses the new login {login!r}: {refused}")
+
     @abstractmethod
     async def count_sessions(self, login: str) -> int:
         """Return how many sessions of a login are open."""
@@ -156,7 +161,7 @@ class TenantSteps(ABC):
 
     @abstractmethod
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        """Create a login with the rights of its role, and its role. Opens a locked database."""
+        """Create a login with the rights of its role, and its role, and test it. Opens a locked database."""
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
         """PostgreSQL: create a login that can read and dump the whole database, also after ``freeze``."""

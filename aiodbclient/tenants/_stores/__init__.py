@@ -3,11 +3,11 @@
 A process claims a name to work on it, and only the holder of the claim can change the record. To provision a tenant,
 the methods are called in this order::
 
-    claim(name)                        stores the name, before anything is done for it
-    save(claim, record)                the operation in progress, before the first statement that changes the server
-    renew(claim)                       while the statements run; it raises if the claim was lost
-    save(claim, record, release=True)  the login, before the caller gets it; this ends the claim
-    release(claim)                     instead, after an error or a cancellation; the record stays as it was saved
+    claim(name)          stores the name, before anything is done for it
+    save(claim, record)  the operation in progress, before the first statement that changes the server
+    renew(claim)         while the statements run; it raises if the claim was lost
+    save(claim, record)  the login, without the operation, before the caller gets it
+    release(claim)       in the end, also after an error or a cancellation; the record stays as it was saved
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ async def rewrite_records(store: Store) -> int:
     """
     written = 0
     async for record in readable(entries_of(store)):
-        async with _claimed(store, record.name) as claim:
+        async with _claim(store, record.name) as claim:
             await store.save(claim, claim.record)  # this encrypts it again
         written += 1
     return written
@@ -178,7 +178,7 @@ async def copy_records(source: Store, target: Store) -> int:
     written = 0
     async for record in readable(entries_of(source)):
         name = record.name
-        async with _claimed(source, name) as original, _claimed(target, name) as claim:
+        async with _claim(source, name) as original, _claim(target, name) as claim:
             if claim.record == original.record:
                 continue
             if claim.record is not None:
@@ -192,20 +192,21 @@ async def copy_records(source: Store, target: Store) -> int:
 
 async def is_claimed(store: Store, name: str) -> bool:
     """Whether a process works on the name."""
-    async with claiming(store, name) as claim:
+    async with try_claim(store, name) as claim:
         return claim is None
 
 
 @asynccontextmanager
-async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
-    async with claiming(store, name) as claim:
+async def _claim(store: Store, name: str) -> AsyncGenerator[Claim]:
+    """Claim a name while the block runs, or raise StoreError if a process has claimed it."""
+    async with try_claim(store, name) as claim:
         if claim is None:
             raise StoreError(f"a process works on {name!r}: run this again when it is done")
         yield claim
 
 
 @asynccontextmanager
-async def claiming(store: Store, name: str, lease: float = _LEASE) -> AsyncGenerator[Claim | None]:
+async def try_claim(store: Store, name: str, lease: float = _LEASE) -> AsyncGenerator[Claim | None]:
     """Claim a name while the block runs, or yield None if a process has claimed it."""
     claim = await store.claim(name, lease)
     try:

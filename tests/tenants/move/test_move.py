@@ -499,7 +499,7 @@ async def die(*_: object) -> None:
 async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Move the tenant in a process that dies before a step."""
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_LOSSES", 1)  # it does not begin again
+        patched.setattr(loop, "_MOST_LOST_CLAIMS", 1)  # it does not begin again
         patched.setattr(_Move if step == "_transfer" else PostgresSteps, step, die)
         assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
 
@@ -526,8 +526,8 @@ async def test_left_behind_until_dropped_or_destroyed(two: Two, monkeypatch: pyt
     unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
     save = Tenant.save
 
-    async def other(tenant: Tenant, record: Any, **release: Any) -> None:
-        await save(tenant, evolve(record, leftover=record.leftover and unknown), **release)
+    async def other(tenant: Tenant, record: Any) -> None:
+        await save(tenant, evolve(record, leftover=record.leftover and unknown))
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
@@ -597,7 +597,7 @@ async def test_move_leaves_late_database_of_others(
     with monkeypatch.context() as patched:
         patched.setattr(PostgresSteps, "create", meanwhile)
         if dies:
-            patched.setattr(loop, "_LOSSES", 1)
+            patched.setattr(loop, "_MOST_LOST_CLAIMS", 1)
             patched.setattr(PostgresSteps, "end_logins", die)
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, ClaimLostError if dies else NameTakenError)

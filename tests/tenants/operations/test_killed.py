@@ -292,8 +292,8 @@ async def test_claim_lost_during_rotation(place: Place, tenants: Tenants, alpha:
     """The login in use works on."""
     store = place.store
 
-    async def lose(claim: Claim, _: TenantRecord | None, release: bool) -> None:
-        if release:
+    async def lose(claim: Claim, record: TenantRecord | None, _: bool) -> None:
+        if record is not None and record.operation is None:
             store.before_save = None
             await store.release(claim)
             raise ClaimLostError("somebody else took it over")
@@ -385,7 +385,7 @@ async def test_login_made_during_check_is_no_problem(
     """A rotation makes its login after the check has read the logins, and before it reads their memberships."""
 
     async def fail_at_end(_: Claim, record: TenantRecord | None, release: bool) -> None:
-        if release:
+        if record is not None and record.operation is None:
             raise StoreError("the store is unreachable")
 
     place.store.before_save = fail_at_end

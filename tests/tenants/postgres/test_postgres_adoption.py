@@ -88,7 +88,7 @@ async def test_adopted_login_keeps_its_rights(
         managed.api(f"ALTER DATABASE {old} OWNER TO {old}")
     can(managed, older, old)
     found, before = await server.inspect(older.names), owners(managed)
-    assert evolve(found, misplaced="") == ServerState(database=True, same_name_login=True, not_ours=True)
+    assert evolve(found, mismatch="") == ServerState(database=True, same_name_login=True, not_ours=True)
     with (
         closing(managed.open(evil.logins[0], older.database)) as neighbour,
         closing(managed.open(old, older.database)) as its,

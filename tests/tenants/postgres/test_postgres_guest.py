@@ -203,7 +203,7 @@ async def test_another_administrators_database_stays(managed: Managed, server: P
     try:
         managed.as_admin(f"ALTER DATABASE {evil.database} OWNER TO another_admin")
         found = await server.inspect(evil.names)
-        assert (found.not_ours, found.misplaced) == (False, "")
+        assert (found.not_ours, found.mismatch) == (False, "")
         assert ProblemKind.RIGHTS_MISSING in {each.kind for each in await evil.problems()}
         for step in (evil.steps.lock_out, evil.steps.drop_database):
             with pytest.raises(GrantError, match=r"belongs to 'another_admin', not to .* 'doadmin': run ALTER"):

@@ -203,6 +203,7 @@ class MySQLSteps(TenantSteps):
             limits = accounts.LIMITS.format(schema.most)
             await schema.run(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
             await rights.set_rights(schema, login, rights.RIGHTS[role])
+        await self._server.test_login(self._tenant.names, login, password)
 
     async def end_logins(self, ending: Collection[str], /) -> None:
         await self._release_views(ending)  # before, so that they work all the time

@@ -145,7 +145,7 @@ class PostgresServer(Server):
             present = await rights.read_logins(session, known)
             steps = await rights.missing_database_rights(session, wanted, present)
             excess = await ownership.problems(session, known, [login.name for login in present])
-            unknown = [login.name for login in present if login.enters and login.name not in known]
+            unknown = [login.name for login in present if login.can_log_in and login.name not in known]
             others = {problem for problem, _ in excess} | {Problem(ProblemKind.UNKNOWN_LOGIN, each) for each in unknown}
             return others.union(*(step.problems for step in steps))
 
@@ -209,6 +209,7 @@ class PostgresSteps(TenantSteps):
             group = {names.group(role): role}
             await self._step(partial(object_rights.apply_object_rights, wanted=group), inside=True)
         await self._step(partial(logins.create_login, login=login, stored=stored, role=role))
+        await self._server.test_login(names, login, password)
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
         stored = await scram.verifier(password)

@@ -49,16 +49,16 @@ async def inspect(names: Names, server: AsyncConnection[Any]) -> ServerState:
     not_ours = database is not None and not database.is_ours
     return ServerState(
         database=database is not None,
-        logins=tuple([each.name for each in logins if each.enters and each.name != names.database]),
-        disabled=tuple([each.name for each in logins if not each.enters and each.name != names.database]),
-        same_name_login=names.database in [each.name for each in logins if each.enters],
+        logins=tuple([each.name for each in logins if each.can_log_in and each.name != names.database]),
+        disabled=tuple([each.name for each in logins if not each.can_log_in and each.name != names.database]),
+        same_name_login=names.database in [each.name for each in logins if each.can_log_in],
         not_ours=not_ours,
         is_locked_out="CREATE" in has and "CONNECT" not in has,
-        misplaced=await _misplaced(session, database) if database is None or not_ours else "",
+        mismatch=await _mismatch(session, database) if database is None or not_ours else "",
     )
 
 
-async def _misplaced(session: Session, database: Database | None) -> str:
+async def _mismatch(session: Session, database: Database | None) -> str:
     """Say whose the database of the tenant's name is, if there is one, and where the tenant's own is."""
     names, reasons = session.names, list[str]()
     renamed = [name for (name,) in await session.run(_RENAMED, owner=names.owner, database=names.database)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
-from ..._naming import ROLES, Role
+from ..._naming import LIMITED_ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .connection import Session, verbatim
 from .rights import GrantStep, apply
@@ -106,7 +106,7 @@ async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) ->
     for (schema,) in await session.run(_ADMINISTRATORS_SCHEMAS):
         change = SQL("ALTER SCHEMA {} OWNER TO {}").format(verbatim(schema), owner)
         steps.append(GrantStep(change, needs=names.owner))
-    roles = [role for role in ROLES if role in wanted.values()]
+    roles = [role for role in LIMITED_ROLES if role in wanted.values()]
     if not roles:
         return steps
     for (schema,) in await session.run(_OPEN_SCHEMAS, names.owner):  # as in a database upgraded from 14

@@ -30,7 +30,7 @@ from typing import LiteralString
 from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._naming import ROLES, Role
+from ..._naming import LIMITED_ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .. import SHARE_OF_CONNECTIONS
 from .connection import Session, Statement, as_role, verbatim
@@ -113,7 +113,7 @@ class Login:
     """A login of a role. Those of the owner that ``create_login`` made have NOINHERIT, an adopted one has not."""
 
     name: str
-    enters: bool  # it has LOGIN
+    can_log_in: bool
     inherits: bool
     limit: int
     starts_as_owner: bool
@@ -200,7 +200,7 @@ async def missing_database_rights(
     database = await read_database(session) or await need_database(session)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
-    groups = [role for role in ROLES if role in wanted.values()]
+    groups = [role for role in LIMITED_ROLES if role in wanted.values()]
     steps = await role_steps(session, names.owner, logins[Role.OWNER], unknown)
     for role in groups:
         steps += await role_steps(session, names.group(role), logins[role], unknown)
