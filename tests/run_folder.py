@@ -28,7 +28,7 @@ def temporary_folder(parent: str) -> str:
     around = os.environ.get("TMPDIR", "")
     if Path(around).name.startswith(_PREFIX):
         return around
-    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
     Path(folder).chmod(0o1777)  # the servers of root are nobody's
     command = [sys.executable, "-I", __file__, folder, str(os.getpid())]
     # Ctrl-C does not reach it.
@@ -69,8 +69,16 @@ def _end(process: int, *, at_once: bool) -> None:
 
 def main() -> None:
     folder, run = Path(sys.argv[1]), int(sys.argv[2])
+    for other in folder.parent.glob(f"{_PREFIX}*-*"):
+        if not Path("/proc", other.name.split("-")[2]).exists():  # that run was killed together with this process of it
+            _remove(other)
     while os.getppid() == run and not select.select([sys.stdin], [], [], 0.5)[0]:
         pass
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """End the programs of a run, and remove its folder."""
     deadline, told = time.monotonic() + _STOP_SECONDS, set[int]()
     while found := set(programs_of(folder)):
         is_late = time.monotonic() > deadline

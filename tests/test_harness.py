@@ -83,7 +83,7 @@ def test_it(tmp_path):
 
 
 def test_terminated_run_leaves_nothing(tmp_path: Path) -> None:
-    """As when somebody stops `make test`, or CI cancels it."""
+    """As when somebody stops `make test`, or CI cancels it. It also removes what an earlier, killed run left."""
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "test_it.py").write_text(RUNNING)
     options: list[str | Path] = [
@@ -98,11 +98,14 @@ def test_terminated_run_leaves_nothing(tmp_path: Path) -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="terminated-") as outer:
         Path(outer).chmod(0o1777)
+        left = Path(outer) / f"aiodbclient-run-{2**22 + 1}-left"  # no process has this number
+        left.joinpath("data").mkdir(parents=True)
         command: list[str | Path] = [sys.executable, "-m", "pytest", *options]
         with subprocess.Popen(
             command, cwd=ROOT, env=os.environ | {"TMPDIR": outer}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as run:
             wait_until(lambda: run.poll() is not None or list(Path(outer).glob("*/ready")))
+            wait_until(lambda: not left.exists())
             [folder] = Path(outer).iterdir()
             assert len(list(programs_of(folder))) > 4
             run.terminate()

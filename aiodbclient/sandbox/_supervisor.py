@@ -183,6 +183,8 @@ def _initialize(programs: Path, base: Path, superuser: str, options: dict[str, A
     method = options["settings"].get("password_encryption", "scram-sha-256")
     command = [f"{programs}/initdb", "-D", f"{base}/data", "-U", superuser, f"--pwfile={secret}", "-A", method]
     command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=4"]
+    if major >= 16:  # a killed initdb would leave segments in /dev/shm
+        command += ["--set=dynamic_shared_memory_type=mmap"]
     if major >= 17:
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     if major >= 18:  # older versions have none by default

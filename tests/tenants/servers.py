@@ -87,6 +87,8 @@ def initialized(programs: Path) -> Path:
     (base / "password").write_text(PASSWORD)
     for_a_server(base / "password")
     initdb = [f"{programs}/initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password"]
+    if ") 15." not in subprocess.check_output([programs / "initdb", "--version"], text=True, **as_a_server()):
+        initdb += ["--set=dynamic_shared_memory_type=mmap"]  # a killed initdb would leave segments in /dev/shm
     subprocess.run([*initdb, "--no-sync"], cwd=base, check=True, capture_output=True, **as_a_server())
     return base / "data"
 
