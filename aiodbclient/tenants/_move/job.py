@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 _AT_A_TIME = 4  # tenants
 _PREPARATION_SECONDS = 120.0  # and for each table. A tenant's function may run for ever in a restore
 _SLACK = 10  # how much longer than estimated what has no ``max_frozen`` may take
-T = TypeVar("T")
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
 
@@ -135,54 +135,61 @@ class _Move:
         logins = dict(zip(roles, names, strict=True))
         await tenant.start(OperationKind.PREPARE, [dump_login, *names], target=target.id)
         try:
-            return await self._prepare_copy_commit(copier, dump_login, logins)
+            return await self._move(copier, dump_login, logins)
         except ClaimLostError:
             raise
         except BaseException as error:
             await self._undo(error)
             raise
 
-    async def _prepare_copy_commit(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
+    async def _move(self, copier: Copier, dump_login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, record = self._tenant, self._tenant.stored
-        current = credential_of(record)
+        current, is_suspended = credential_of(record), record.suspended is not None
+
+        # Prepare: the tenant works.
         password = new_password()
         await tenant.steps.add_dump_login(dump_login, password)
         dumping = Login(username=dump_login, role=Role.READER, password=password, created=current.created)
         source = credential_of(record, dumping)
-        info = await self._within(_PREPARATION_SECONDS, "inspected", copier.inspect(source, current.username))
-        kept = TenantMoved(
+        async with self._time_limit(_PREPARATION_SECONDS, "inspected"):
+            info = await copier.inspect(source, current.username)
+        schema_seconds = info.tables / _TABLES_PER_SECOND  # as a machine of two processors copies
+        copy_seconds = schema_seconds + info.bytes / _BYTES_PER_SECOND
+        outcome = TenantMoved(
             name=record.name, action=TenantAction.KEPT, credential=current, record=record, bytes=info.bytes
         )
-        # As a machine of two processors copies.
-        seconds = info.bytes / _BYTES_PER_SECOND + info.tables / _TABLES_PER_SECOND
-        if record.suspended is None and seconds > self._max_frozen:
+        if copy_seconds > self._max_frozen and not is_suspended:
             await undo_move(tenant)
-            return evolve(kept, record=tenant.stored)
-        allowed = _PREPARATION_SECONDS + _SLACK * info.tables / _TABLES_PER_SECOND
-        preparing = self._prepare(copier, info, source, logins)
+            return evolve(outcome, record=tenant.stored)
         why = ": does a function of an index or constraint run for long, or a transaction of the tenant lock a table?"
-        prepared = await self._within(allowed, "copied without its rows", preparing, why)
-        frozen_at = monotonic()
+        async with self._time_limit(_PREPARATION_SECONDS + _SLACK * schema_seconds, "copied without its rows", why):
+            prepared = await self._prepare(copier, info, source, logins)
+
+        # Copy: the tenant is frozen.
+        frozen_at, seconds = monotonic(), self._max_frozen
         await tenant.start(OperationKind.MOVE, target=self._target.id)  # ``get`` returns None
         await tenant.steps.freeze([each for each in tenant.every_login() if each != dump_login])
-        allowed = self._max_frozen
-        if record.suspended is not None:
-            allowed = max(allowed, _PREPARATION_SECONDS + _SLACK * seconds)
-        await self._within(allowed, "copied", self._transfer(copier, source, credential_of(prepared)))
-        await self._commit(prepared)
-        frozen = timedelta(seconds=0 if record.suspended else monotonic() - frozen_at)
-        credential = credential_of(tenant.stored)
-        return evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen)
+        if is_suspended:
+            seconds = max(seconds, _PREPARATION_SECONDS + _SLACK * copy_seconds)
+        async with self._time_limit(seconds, "copied"):
+            await self._copy(copier, source, credential_of(prepared))
 
-    async def _within(self, seconds: float, done: str, doing: Awaitable[T], why: str = "") -> T:
+        await self._commit(prepared)
+        frozen = timedelta(seconds=0 if is_suspended else monotonic() - frozen_at)
+        return evolve(outcome, action=TenantAction.MOVED, credential=credential_of(tenant.stored), frozen=frozen)
+
+    @asynccontextmanager
+    async def _time_limit(self, seconds: float, what: str, why: str = "") -> AsyncGenerator[None]:
+        """Raise MoveError, that the tenant was not ``what``, if the block takes longer."""
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                return await doing
+                yield
+            return
         except TimeoutError:
             if not limit.expired():
                 raise
-        raise self._error(f"it was not {done} within {seconds:.3g} s{why}")
+        raise self._error(f"it was not {what} within {seconds:.3g} s{why}")
 
     async def _undo(self, error: BaseException) -> None:
         """Undo what was begun, unless it is committed, and raise the error that says where the tenant is."""
@@ -234,7 +241,8 @@ class _Move:
             raise conflict(self._tenant, self._target, ServerState(database=True))
         await self._on_target.add_extensions(info.extensions)
 
-    async def _transfer(self, copier: Copier, source: Credential, target: Credential) -> None:
+    async def _copy(self, copier: Copier, source: Credential, target: Credential) -> None:
+        """Copy the frozen database, and compare the copy."""
         # Again, since the tenant changed things until now.
         info = await copier.inspect(source, credential_of(self._tenant.stored).username)
         with TemporaryFile() as file:  # without a name, so nothing is left of it

@@ -451,7 +451,7 @@ async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.M
     """It opens the tenant, and names that cluster."""
     tenants, alone = two.tenants(), Tenants(two.old, two.store, prefix=two.prefix)
     alpha = await tenants.ensure("alpha")
-    await moving_until(two, "_transfer", monkeypatch)
+    await moving_until(two, "_copy", monkeypatch)
     assert await tenants.get("alpha") is None
 
     repaired = await only(alone.repair(["alpha"]))
@@ -500,7 +500,7 @@ async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> 
     """Move the tenant in a process that dies before a step."""
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_MOST_LOST_CLAIMS", 1)  # it does not begin again
-        patched.setattr(_Move if step == "_transfer" else PostgresSteps, step, die)
+        patched.setattr(_Move if step == "_copy" else PostgresSteps, step, die)
         assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
 
 
