@@ -14,7 +14,6 @@ import pytest
 from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 
-from aiodbclient.tenants import Problem, ProblemKind
 from aiodbclient.tenants._servers import BaseTenant, ServerState
 
 from ...mysql import run
@@ -206,66 +205,54 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
         assert run(own, "SELECT a FROM t") == [(1,)]
 
 
-async def test_member_of_role_with_rights_is_out(server: Server) -> None:
-    """Also a member of a member. Its session keeps the rights that ``repair`` revokes from the role."""
-    tenant, *_, own = await server.enter(TABLE)
-    _, neighbour, secret = await server.make()
-    outer, inner = f"o{neighbour[-8:]}", f"i{neighbour[-8:]}"
-    server.as_root(f"CREATE ROLE {outer}, {inner}")
-    server.grant("ALL", tenant.names, outer)
-    server.as_root(f"GRANT {outer} TO {inner}")
-    server.as_root(f"GRANT {inner} TO '{neighbour}'")
-    inside = server.connect(neighbour, secret)
-    for each in ("SET ROLE ALL", f"USE `{tenant.database}`", "INSERT INTO t VALUES (1)"):
-        run(inside, each)
-
-    await tenant.repair()
-
-    assert refused(inside, "INSERT INTO t VALUES (2)")
-    assert run(own, "SELECT a FROM t") == [(1,)]
-    server.as_root(f"DROP ROLE {outer}, {inner}")
+# How a neighbour was let in, what took that from it while its session was open, and whom ``check`` names.
+WAYS = {
+    "a role of a role": (
+        "GRANT ALL ON {schema} TO {outer}; GRANT {outer} TO {inner}; GRANT {inner} TO {to}",
+        "",
+        "outer",
+    ),
+    "the login as a role": ("GRANT {login} TO {to}", "", "to"),
+    "rights that were revoked": ("GRANT ALL ON {schema} TO {to}", "REVOKE ALL ON {schema} FROM {to}", ""),
+}
 
 
-async def test_member_of_login_is_out(server: Server) -> None:
-    """MySQL takes any login as a role. Who administers the server may grant it."""
+@pytest.mark.parametrize("way", WAYS)
+async def test_neighbour_that_was_let_in_is_out(server: Server, way: str) -> None:
+    """MySQL keeps the rights of a session. One that may read every schema goes on, also if it may by a role."""
     tenant, login, _, own = await server.enter(TABLE)
     _, neighbour, secret = await server.make()
-    server.as_root(f"GRANT '{login}' TO '{neighbour}'")
-    inside = server.connect(neighbour, secret)
-    for each in ("SET ROLE ALL", f"USE `{tenant.database}`", "INSERT INTO t VALUES (1)"):
-        run(inside, each)
-    assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, neighbour)}
-
-    await tenant.repair()
-
-    assert refused(inside, "INSERT INTO t VALUES (2)")
-    assert refused(server.connect(neighbour, secret), f"SET ROLE '{login}'")
-    assert await tenant.problems() == frozenset()
-    assert run(own, "SELECT a FROM t") == [(1,)]
-
-
-async def test_session_that_outlived_its_rights_is_out(server: Server) -> None:
-    """As after a ``repair`` that failed. Who has rights on every schema goes on, also by a role."""
-    tenant, *_, own = await server.enter(TABLE)
-    _, neighbour, secret = await server.make()
     _, reader, password = await server.make()
-    server.grant("ALL", tenant.names, neighbour)
-    server.as_root(f"CREATE ROLE r{reader}")
-    server.as_root(f"GRANT SELECT ON *.* TO r{reader}")
-    server.as_root(f"GRANT r{reader} TO '{reader}'")
-    inside = server.connect(neighbour, secret, tenant.database)
-    reads = server.connect(reader, password)
-    for each in ("SET ROLE ALL", f"USE `{tenant.database}`"):
-        run(reads, each)
-    server.as_root(f"REVOKE ALL ON `{server.in_grant(tenant.names)}`.* FROM '{neighbour}'")
-    run(inside, "INSERT INTO t VALUES (1)")  # the control: it keeps them
+    names = {"login": login, "to": neighbour, "outer": f"o{neighbour[-8:]}", "inner": f"i{neighbour[-8:]}"}
+    schema = f"`{server.in_grant(tenant.names)}`.*"
+
+    def as_root(statements: str) -> None:
+        for each in filter(None, statements.split("; ")):
+            server.as_root(each.format(schema=schema, **names))
+
+    grants, revoke, named = WAYS[way]
+    as_root(
+        f"CREATE ROLE {{outer}}, {{inner}}, r{reader}; GRANT SELECT ON *.* TO r{reader}; GRANT r{reader} TO {reader}"
+    )
+    as_root(grants)
+    inside, reads = server.connect(neighbour, secret), server.connect(reader, password)
+    for session in (inside, reads):
+        for each in ("SET ROLE ALL", f"USE `{tenant.database}`"):
+            run(session, each)
+    as_root(revoke)
+    run(inside, "INSERT INTO t VALUES (1)")  # the control
+    assert {each.detail for each in await tenant.problems()} == ({names[named]} if named else set())
 
     await tenant.repair()
 
     assert refused(inside, "INSERT INTO t VALUES (2)")
+    late = server.connect(neighbour, secret)
+    run(late, "SET ROLE ALL")
+    assert refused(late, f"SELECT a FROM `{tenant.database}`.t") in DENIED
     for session in (own, reads):
         assert run(session, "SELECT a FROM t") == [(1,)]
-    server.as_root(f"DROP ROLE r{reader}")
+    assert await tenant.problems() == frozenset()
+    as_root(f"DROP ROLE {{outer}}, {{inner}}, r{reader}")
 
 
 @pytest.mark.parametrize("step", ["repair", "lock_out", "drop_database"])

@@ -26,6 +26,8 @@ from ..mysql_servers import DENIED, IGNORES_KILL, Server, background, refused, s
 
 __all__ = ["server"]
 
+TABLE = "CREATE TABLE t (a INT PRIMARY KEY, b VARCHAR(9))"
+
 
 class SlowLogin(pymysql.connections.Connection):
     """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set."""
@@ -120,31 +122,30 @@ async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
     assert await server.sql.inspect(tenant.names) == ServerState(database=True, disabled=(first, second))
 
 
-async def test_sessions_of_dropped_login_are_ended(server: Server) -> None:
-    """They would make the schema again, and plant tables for the next tenant."""
+@pytest.mark.parametrize("step", ["adopt", "remove", "create"])
+async def test_session_of_dropped_login_is_ended(server: Server, step: str) -> None:
+    """Somebody dropped the login by hand. MySQL keeps the rights of its session in the schema, also in the next one."""
     tenant, login, _, own = await server.enter()
+    left, _ = await server.add(tenant)
     server.as_root("DROP USER %s@'%%'", login)
-    assert run(own, "SELECT 1") == [(1,)]
-    server.as_root(f"DROP DATABASE `{tenant.database}`")
+    if step != "adopt":
+        server.as_root(f"DROP DATABASE `{tenant.database}`")
+        server.as_root(f"CREATE DATABASE `{tenant.database}`")
+    run(own, TABLE)  # the control: it could plant tables for the next tenant
 
-    await tenant.remove()
+    if step == "adopt":
+        assert await tenant.steps.adopt() == left
+    elif step == "remove":
+        await tenant.remove()
+        assert server.as_root("SELECT Host FROM mysql.user WHERE User IN (%s, %s)", login, left) == []
+    else:
+        server.as_root(f"DROP DATABASE `{tenant.database}`")
+        assert await tenant.steps.create()
 
     assert server.sessions(login) == []
     assert refused(own, "SELECT 1")
-    assert server.as_root("SELECT Host FROM mysql.user WHERE User = %s", login) == []
-    assert server.as_root("SELECT User FROM mysql.db WHERE %s LIKE Db", tenant.database) == []
-
-
-async def test_adoption_ends_sessions_of_dropped_login(server: Server) -> None:
-    """Somebody dropped it by hand. A session in the schema keeps its rights there."""
-    tenant, login, _, own = await server.enter("CREATE TABLE t (a INT PRIMARY KEY)")
-    left, _ = await server.add(tenant)
-    server.as_root("DROP USER %s@'%%'", login)
-    run(own, "INSERT INTO t VALUES (1)")
-
-    assert await tenant.steps.adopt() == left
-
-    assert refused(own, "INSERT INTO t VALUES (2)")
+    if step != "adopt":
+        assert server.as_root("SELECT User FROM mysql.db WHERE %s LIKE Db", tenant.database) == []
 
 
 async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
@@ -249,9 +250,6 @@ async def test_open_session_may_run_one_statement(server: Server, monkeypatch: p
         run(session, "SELECT 1")
     assert refused_by_limit.value.args[0] == 1226
     session.close()
-
-
-TABLE = "CREATE TABLE t (a INT PRIMARY KEY, b VARCHAR(9))"
 
 
 async def test_views_of_ended_login_go_on(server: Server) -> None:

@@ -202,21 +202,6 @@ async def test_rights_given_before_schema_open_nothing(server: Server) -> None:
     assert refused(session, f"CREATE TABLE `{tenant.database}`.t (a INT PRIMARY KEY)") in DENIED
 
 
-async def test_session_in_earlier_schema_of_name_is_ended(server: Server) -> None:
-    """Somebody dropped the schema by hand, and the login. MySQL keeps the rights of a session in its schema."""
-    tenant, login, _, own = await server.enter()
-    server.as_root("DROP USER %s@'%%'", login)
-    schema, planting = f"`{tenant.database}`", "CREATE TABLE {} (a INT PRIMARY KEY)"
-    server.as_root(f"DROP DATABASE {schema}")
-    server.as_root(f"CREATE DATABASE {schema}")
-    run(own, planting.format("early"))  # the control
-    server.as_root(f"DROP DATABASE {schema}")
-
-    await tenant.steps.create()
-
-    assert refused(own, planting.format("late"))
-
-
 @pytest.mark.parametrize("is_early", [True, False], ids=["before", "after"])
 async def test_pattern_for_other_schemas_is_refused_and_named(server: Server, is_early: bool) -> None:
     """Also each time before the schema is made: the second try would find the one of the first, and leave it open."""
