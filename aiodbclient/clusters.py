@@ -22,7 +22,7 @@ from .errors import ClusterNotOnlineError, InvalidArgumentError, NotFoundError
 from .models import ClusterInfo, ClusterStatus, Connection, User
 from .users import UsersAPI
 
-_MAY_BE_MISSING = 60.0  # seconds for which reads of a new cluster may be a 404 (terraform-provider-digitalocean #361)
+_NEW_CLUSTER = 60.0  # seconds for which reads of a new cluster may be a 404 (terraform-provider-digitalocean #361)
 
 
 class ClustersAPI:
@@ -182,7 +182,7 @@ class Cluster:
                     try:
                         cluster = await self.info()
                     except NotFoundError:
-                        if self._context.was_read or monotonic() - start > _MAY_BE_MISSING:
+                        if self._context.was_read or monotonic() - start > _NEW_CLUSTER:
                             raise
                     else:
                         status = cluster.status

@@ -230,7 +230,7 @@ async def test_calls_without_read_scope_warn_once(
     assert cluster.engine is None
     assert len(server.requests) == 1 + 6
 
-    monkeypatch.setattr("aiodbclient._http.context._FORBIDDEN", 0.0)
+    monkeypatch.setattr("aiodbclient._http.context._FORBIDDEN_TTL", 0.0)
     server.will(is_engine("redis"))
     with pytest.raises(errors.UnsupportedOperationError):
         await cluster.users.list()

@@ -320,7 +320,7 @@ async def test_404_of_known_cluster_is_raised(server: Server, make_client: MakeC
 async def test_404_is_raised_after_a_minute(
     server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiodbclient.clusters._MAY_BE_MISSING", 0.5)
+    monkeypatch.setattr("aiodbclient.clusters._NEW_CLUSTER", 0.5)
     server.otherwise = fails(404)
     started = time.monotonic()
 

@@ -84,7 +84,7 @@ class UserJob(ClusterJob[NewUser, UserDone]):
     async def reset(self, cluster: ClusterContext, spec: NewUser) -> User:
         """Give the user a new password, and return the user with the valid one."""
         # The server may perform a reset after its unreadable answer, and the one that is read has to be the last.
-        pause = max(settle.PERFORMED, 2 * self.retry.base_delay)
+        pause = max(settle.RESET_DELAY, 2 * self.retry.base_delay)
         reset = partial(reset_auth, cluster, spec.name, spec.mysql_settings)
         user = await self.read_password(cluster, await send_until_readable(reset, self.retry, pause))
         if user.password is None:
@@ -99,7 +99,7 @@ class UserJob(ClusterJob[NewUser, UserDone]):
         """Return ``user`` with its password, or as it was if the API returns none."""
         if not self.returns_passwords:
             return user
-        return await with_password(cluster, user, settle.FRESH, first=settle.FIRST_POLL)
+        return await with_password(cluster, user, settle.READ_DELAY, first=settle.FIRST_POLL)
 
 
 class ProvisionUsers(UserJob):

@@ -32,11 +32,11 @@ DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
 FailedT_co = TypeVar("FailedT_co", bound=Failed, covariant=True)
 OutcomeT_co = TypeVar("OutcomeT_co", bound=Outcome, covariant=True)
 
-_END = object()
+_EXHAUSTED = object()
 
 # If this many names in a row fail without a usable answer, it is an outage: the next name would most likely fail too.
-OUTAGE = 5
-UNANSWERED = (TransportError, ServerError, InvalidResponseError)
+OUTAGE_AFTER = 5
+NO_USABLE_ANSWER = (TransportError, ServerError, InvalidResponseError)
 
 
 class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
@@ -236,26 +236,26 @@ class Run(Generic[OutcomeT_co]):
             stats = self._tasks[task] = RequestStats()
             await self._permits.acquire()
             place, given = await self._next_spec()
-            if given is _END:
+            if given is _EXHAUSTED:
                 return
             self._begun[place] = given, stats
             self._outcomes[place] = outcome = await self._outcome_of(given, stats)
             self._tasks[task] = None
             del self._begun[place]
             self._queue.put_nowait(outcome)
-            self._note(outcome)
+            self._stop_if_all_would_fail(outcome)
 
     async def _next_spec(self) -> tuple[int, Any]:
-        """Return the place of the next name, and what the caller gave for it, or ``_END``."""
+        """Return the place of the next name, and what the caller gave for it, or ``_EXHAUSTED``."""
         async with self._pulling:
             if self._stopped or self._specs_ended:
-                return self._pulled, _END
+                return self._pulled, _EXHAUSTED
             self._specs_ended = True  # also if the iterable raises
             if isinstance(self._specs, AsyncIterator):
-                given = await anext(self._specs, _END)
+                given = await anext(self._specs, _EXHAUSTED)
             else:
-                given = next(self._specs, _END)
-            if given is _END:
+                given = next(self._specs, _EXHAUSTED)
+            if given is _EXHAUSTED:
                 self._total = self._pulled
             else:
                 self._specs_ended = False
@@ -282,14 +282,14 @@ class Run(Generic[OutcomeT_co]):
             error = _cancelled_elsewhere(stats.requests)
         return self._job.failed(name, error, stats.requests)
 
-    def _note(self, outcome: Outcome) -> None:
+    def _stop_if_all_would_fail(self, outcome: Outcome) -> None:
         """Count an outcome. Stop the run if every other name would fail in the same way."""
         error = outcome.error
         if outcome.requests:
-            self._unanswered = self._unanswered + 1 if isinstance(error, UNANSWERED) else 0
+            self._unanswered = self._unanswered + 1 if isinstance(error, NO_USABLE_ANSWER) else 0
         if error is None or self._failure is not None:
             return
-        if self._unanswered >= max(OUTAGE, self._concurrency or 0):
+        if self._unanswered >= max(OUTAGE_AFTER, self._concurrency or 0):
             self._failure = _error_of_run(error, f"{self._unanswered} names in a row got no usable answer")
         elif self._job.ends_run(error):
             self._failure = _error_of_run(error, "every other name would fail in the same way")

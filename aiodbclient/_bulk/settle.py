@@ -49,9 +49,9 @@ T = TypeVar("T")
 
 # Seconds for which a new user or db may answer 404 (terraform-provider-digitalocean #493) or return an empty password
 # (documentation of Aiven, who runs the databases for the provider).
-FRESH = 10.0
+READ_DELAY = 10.0
 FIRST_POLL = 0.25  # seconds until the second read
-PERFORMED = 1.0  # seconds after which the server has performed a reset whose answer could not be read
+RESET_DELAY = 1.0  # seconds after which the server has performed a reset whose answer could not be read
 
 REFUSED = ConflictError, UnprocessableEntityError
 Request = Callable[[], Awaitable[T]]
@@ -66,7 +66,7 @@ async def create_and_settle(create: Request[T], read: Request[T], retry: RetryPo
     if answer_was_lost(failure):
         return True, await _settle(create, read, failure, retry)
     if isinstance(failure, REFUSED) and not failure.may_have_applied:
-        seconds = FRESH if isinstance(failure, NameTakenError) else 0.0  # 0: read it once
+        seconds = READ_DELAY if isinstance(failure, NameTakenError) else 0.0  # 0: read it once
         return False, await _await_visible(read, failure, retry, seconds)
     raise failure
 
@@ -107,7 +107,7 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
             try:
                 return await create()
             except REFUSED as refusal:
-                return await _await_visible(read, refusal, retry, FRESH)
+                return await _await_visible(read, refusal, retry, READ_DELAY)
             except DatabaseClientError as error:
                 if not answer_was_lost(error):
                     raise

@@ -28,13 +28,13 @@ from .transport import Transport
 
 T = TypeVar("T")
 
-_FORBIDDEN = 60.0  # seconds for which a cluster that the token may not read is not read again
+_FORBIDDEN_TTL = 60.0  # seconds for which a cluster that the token may not read is not read again
 _REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
 _NO_CLUSTER = "no cluster has this id"
 _NEW_CLUSTER = "a cluster that has just come online may not be ready yet"
 
 # Twice the 30 s for which the API may still list a deleted user (Aiven's documentation; Aiven runs the databases).
-_LISTED = 60.0
+_DELETED_TTL = 60.0
 
 
 @define(eq=False)
@@ -102,7 +102,7 @@ class ClusterContext(NamedTuple):
 
     def may_be_listed_still(self, name: str) -> bool:
         """Whether the API may still list the user although this client deleted it less than a minute ago."""
-        return monotonic() - self.cache.deleted.get((self.cluster_id, name), -inf) < _LISTED
+        return monotonic() - self.cache.deleted.get((self.cluster_id, name), -inf) < _DELETED_TTL
 
     async def call(self, operation: Operation, name: str, model: type[T], body: Body | None = None) -> T:
         """Send an operation on the user or db ``name``, and return the model that its answer holds."""
@@ -136,7 +136,7 @@ class ClusterContext(NamedTuple):
     async def learn_engine(self) -> Engine | str | None:
         """Return the engine, reading it once per client if it is unknown, or None if the token may not read it."""
         while (engine := self.cache.engines.get(self.cluster_id) or self.given_engine) is None:
-            if monotonic() - self.cache.forbidden.get(self.cluster_id, -inf) < _FORBIDDEN:
+            if monotonic() - self.cache.forbidden.get(self.cluster_id, -inf) < _FORBIDDEN_TTL:
                 return None
             await self._share(GET_CLUSTER, self._read_engine)
         return engine
@@ -199,7 +199,7 @@ def note_deletion(deleted: dict[tuple[str, str], float], user: tuple[str, str], 
     deleted[user] = now
     # Each call drops at most two old entries: this bounds both the size and the time of a call.
     for old in tuple(islice(deleted, 2)):
-        if deleted[old] <= now - _LISTED:
+        if deleted[old] <= now - _DELETED_TTL:
             del deleted[old]
 
 

@@ -24,7 +24,7 @@ Read = Callable[[], Awaitable[ClusterInfo]]
 
 _MIN_INTERVAL, _MAX_INTERVAL = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
 _MAX_WAIT = 900.0  # seconds that a run waits, as ``wait_online``
-_NEW = 60.0  # seconds for which a cluster that is online may answer 404 to creates
+_NEW_CLUSTER = 60.0  # seconds for which a cluster that is online may answer 404 to creates
 
 
 def until_online() -> Iterator[float]:
@@ -51,7 +51,7 @@ class _ClusterState:
             if call.operation.idempotent:  # not a create
                 raise
             self.first_404 = self.first_404 or monotonic()
-            if monotonic() - self.first_404 >= _NEW:
+            if monotonic() - self.first_404 >= _NEW_CLUSTER:
                 raise
             return error
         self.first_404 = None

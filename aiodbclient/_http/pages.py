@@ -15,7 +15,7 @@ from .transport import MAX_BODY, Transport
 ListedT = TypeVar("ListedT", ClusterInfo, User, Database)
 
 _PER_PAGE = 200  # the most that the API accepts (terraform-provider-digitalocean)
-_MOST_PAGES = 200  # fewer than the requests of a minute
+_MAX_PAGES = 200  # fewer than the requests of a minute
 
 
 async def read_all(
@@ -40,8 +40,8 @@ async def read_all(
         if size > MAX_BODY:
             raise response.invalid(f"makes the list longer than {MAX_BODY >> 20} MiB")
         pages += 1
-        if pages == _MOST_PAGES:
-            raise response.invalid(f"names a next page after {_MOST_PAGES} of them")
+        if pages == _MAX_PAGES:
+            raise response.invalid(f"names a next page after {_MAX_PAGES} of them")
         path = _path_of(transport.base_url, following, response)
 
 

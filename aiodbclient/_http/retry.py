@@ -102,7 +102,7 @@ def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> Databa
         text = f"{text}; {call.not_found}"
     if call.operation.writes and any(each.may_have_applied for each in tries):
         text = f"{text}; it may have been applied"
-        changes |= {"may_have_applied": True, "advice": _SETTLE.get(call.operation.name, "")}
+        changes |= {"may_have_applied": True, "advice": _ADVICE.get(call.operation.name, "")}
     elif all(each.failure is Failure.NOT_SENT or not each.was_tried for each in tries):
         text = f"{text}; it was not sent"
     return with_message(last, text, **changes)
@@ -116,7 +116,7 @@ def with_message(error: ErrorT, message: str, **changes: Any) -> ErrorT:
     return copied
 
 
-_SETTLE = {
+_ADVICE = {
     "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
     "it again",
     "users.reset_auth": "the old password may be revoked, so reset_auth it again",

@@ -47,7 +47,7 @@ TokenProvider = Callable[[], Awaitable[str]]
 
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that,
 # and not as a request that timed out.
-_CONNECTING = 0.9
+_CONNECT_SHARE = 0.9
 _AT_ONCE = Waited(for_slot=0.0, for_writes=0.0)
 
 
@@ -354,4 +354,4 @@ async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
 
 @lru_cache(maxsize=64)
 def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECTING)
+    return aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECT_SHARE)

@@ -22,17 +22,17 @@ from .windows import DOCUMENTED, SlidingWindowLog, Window, sort_windows
 
 logger = logging.getLogger("aiodbclient")
 
-_WORTH_LOGGING = 5.0  # seconds of waiting
-_TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
-_NO_WAIT = 0.05  # seconds: the windows have room
-_HANGING = 1.0  # seconds without an answer, after which a request does not hold up others
+_LOGGED_WAIT = 5.0  # seconds of waiting
+_MIN_TIMER = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
+_NEGLIGIBLE_WAIT = 0.05  # seconds: the windows have room
+_STALLED_AFTER = 1.0  # seconds without an answer, after which a request does not hold up others
 _order = attrgetter("is_bulk", "number")
 
 # Chosen by simulation, which ``benchmarks/limiters.py`` prints.
-_REMEMBERED = 600.0  # seconds of single calls, by which the reserve for them is sized
-_LEAST_SEEN = 60.0  # seconds, in which the first ones came
-_MOST_REMEMBERED = 10_000  # calls
-_LOOK_AGAIN = 60.0  # seconds: the reserve shrinks without an event
+_RESERVE_PERIOD = 600.0  # seconds of single calls, by which the reserve for them is sized
+_MIN_RESERVE_PERIOD = 60.0  # seconds: the period after the first single call is no shorter
+_MAX_SINGLE_CALLS = 10_000  # of the period that are counted
+_RESERVE_REFRESH = 60.0  # seconds: the reserve shrinks without an event
 
 
 @define(eq=False)
@@ -57,7 +57,7 @@ class Slots:
         self._logs = [SlidingWindowLog(window, share) for window in windows]  # the shortest first
         self._bulk_logs = [SlidingWindowLog(window, share) for window in windows]  # only the requests of bulk calls
         self._bulk_in_flight = 0
-        self._single = deque[float](maxlen=_MOST_REMEMBERED)  # when the last single calls began
+        self._single = deque[float](maxlen=_MAX_SINGLE_CALLS)  # when the last single calls began
         self._first_single = math.inf  # when the first of all did
         self._concurrency = ConcurrencyLimit()
         self._recent: dict[Slot, None] = {}  # in flight, in order, without those that hang
@@ -74,9 +74,10 @@ class Slots:
 
     def reserve(self, log: SlidingWindowLog, now: float) -> int:
         """Return how many slots of a window bulk calls leave to single calls, which may hold some of them already."""
-        while self._single and self._single[0] <= now - _REMEMBERED:
+        while self._single and self._single[0] <= now - _RESERVE_PERIOD:
             self._single.popleft()
-        expected = len(self._single) * log.seconds / min(_REMEMBERED, max(_LEAST_SEEN, now - self._first_single))
+        period = min(_RESERVE_PERIOD, max(_MIN_RESERVE_PERIOD, now - self._first_single))
+        expected = len(self._single) * log.seconds / period
         return min(log.limit // 2, math.ceil(1.25 * expected + 5)) if expected >= 1 else 0
 
     def take(self, slot: Slot, now: float) -> bool:
@@ -144,7 +145,7 @@ class Slots:
         """Return when a slot may be free, if no answer comes before."""
         wait = self.estimate_wait(0, now, bulk=bulk)
         if wait <= 0 and self._recent:  # too many are in flight
-            return next(iter(self._recent)).sent_at + _HANGING
+            return next(iter(self._recent)).sent_at + _STALLED_AFTER
         return now + wait
 
     def explain(self, next_at: float, now: float) -> str:
@@ -159,7 +160,7 @@ class Slots:
     def _count_recent(self, now: float) -> int:
         """Count the requests in flight that hold up others."""
         recent = self._recent
-        while recent and (first := next(iter(recent))).sent_at <= now - _HANGING:
+        while recent and (first := next(iter(recent))).sent_at <= now - _STALLED_AFTER:
             del recent[first]
         return len(recent)
 
@@ -320,7 +321,7 @@ class RateLimiter:
             first = self._queue[0]
             if not first.woken.done():  # otherwise it was cancelled, and has not run yet
                 if not self._slots.take(first, now):
-                    latest = now + _LOOK_AGAIN if first.is_bulk else math.inf
+                    latest = now + _RESERVE_REFRESH if first.is_bulk else math.inf
                     next_at = min(next_at, self._next_slot_at(first, now), latest)
                     break
                 first.woken.set_result(None)
@@ -329,13 +330,13 @@ class RateLimiter:
             self._timer.cancel()
             self._timer = None
         if next_at < math.inf:
-            delay = max(next_at - now, _TIMER_STEP)
+            delay = max(next_at - now, _MIN_TIMER)
             self._timer = asyncio.get_running_loop().call_later(delay, lambda: self._serve(monotonic()))
 
     def _next_slot_at(self, first: Slot, now: float) -> float:
         """Return when a slot may be free for the ``first`` call in the queue, and log a long wait."""
         next_at = self._slots.next_at(now, bulk=first.is_bulk)
-        if next_at - now > _WORTH_LOGGING and next_at > self._announced + _WORTH_LOGGING:
+        if next_at - now > _LOGGED_WAIT and next_at > self._announced + _LOGGED_WAIT:
             self._announced = next_at
             why, count = self._slots.explain(next_at, now), self._count_waiting()
             calls = "1 call waits" if count == 1 else f"{count} calls wait"
@@ -372,6 +373,6 @@ class RateLimiter:
 def no_slot(wait: float) -> MaxWaitError:
     """Make the error of a call that would wait another ``wait`` seconds."""
     how_long = f"for another {wait:.1f} s, longer than max_wait allows"
-    if wait < _NO_WAIT:
+    if wait < _NEGLIGIBLE_WAIT:
         how_long = "within max_wait: calls in flight have all of them"
     return MaxWaitError(f"the rate limit has no slot {how_long}", retry_after=wait)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
 
-from .._bulk.run import OUTAGE, UNANSWERED
+from .._bulk.run import NO_USABLE_ANSWER, OUTAGE_AFTER
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from ..clusters import Cluster, for_work
@@ -177,9 +177,9 @@ class TenantClusters:
             if not error.tenant:  # of no tenant: the primary user may have another password, for example
                 self._read.pop(cluster, None)
             raise
-        except UNANSWERED as error:
+        except NO_USABLE_ANSWER as error:
             self._unanswered[cluster].add(tenant)
-            if len(self.clients) > 1 and len(self._unanswered[cluster]) >= OUTAGE:
+            if len(self.clients) > 1 and len(self._unanswered[cluster]) >= OUTAGE_AFTER:
                 self.mark_unreachable(cluster, error)
             raise
         self._unanswered[cluster].clear()

@@ -24,5 +24,5 @@ async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> Cluster:
 @pytest.fixture
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read what a lost answer left again and again within half a second, not within minutes."""
-    for name, seconds in {"FIRST_POLL": 0.02, "FRESH": 0.5, "PERFORMED": 0.02}.items():
+    for name, seconds in {"FIRST_POLL": 0.02, "READ_DELAY": 0.5, "RESET_DELAY": 0.02}.items():
         monkeypatch.setattr(f"aiodbclient._bulk.settle.{name}", seconds)

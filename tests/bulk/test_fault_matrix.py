@@ -39,7 +39,7 @@ NEW = ["new-lost", "new-cut", "new"]
 
 @pytest.fixture(autouse=True)
 def enough_time(quick_polls: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
+    monkeypatch.setattr("aiodbclient._bulk.settle.READ_DELAY", 10 * UNSEEN)  # the rest is margin for a busy machine
     monkeypatch.setattr("aiodbclient._http.resets._MAX_PAUSE", 0.05)
 
 
@@ -139,7 +139,7 @@ async def test_passing_faults_leave_no_failure(sandbox: Sandbox, operation: str)
 
 @pytest.mark.parametrize("operation", first_of(OPERATIONS, 2))
 async def test_lasting_faults_are_reported(sandbox: Sandbox, operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", UNSEEN)  # no time is enough
+    monkeypatch.setattr("aiodbclient._bulk.settle.READ_DELAY", UNSEEN)  # no time is enough
 
     async def one(engine: str, fault: str) -> None:
         async with prepared(sandbox, engine, operation, fault, times=None, max_tries=2) as (case, cluster):

@@ -205,7 +205,7 @@ async def test_create_404_that_lasts_is_raised(
     sandbox: Sandbox, pg: Cluster, monkeypatch: pytest.MonkeyPatch, is_gone: bool
 ) -> None:
     """It lasts a minute although the cluster is online, or the cluster is gone. Later names do not wait again."""
-    monkeypatch.setattr(maintenance, "_NEW", HANG if is_gone else 0.3)
+    monkeypatch.setattr(maintenance, "_NEW_CLUSTER", HANG if is_gone else 0.3)
     await pg.info()
     sandbox.faults.add("users.create", status=404)
     if is_gone:

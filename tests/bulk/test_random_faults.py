@@ -153,4 +153,5 @@ Operator.TestCase.settings = settings(
 class TestOperator(Operator.TestCase):  # type: ignore[valid-type, misc]
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(patch.multiple("aiodbclient._bulk.settle", FRESH=0.3, FIRST_POLL=0.005, PERFORMED=0.005))
+        quick: dict[str, Any] = {"READ_DELAY": 0.3, "FIRST_POLL": 0.005, "RESET_DELAY": 0.005}
+        self.enterContext(patch.multiple("aiodbclient._bulk.settle", **quick))

@@ -253,7 +253,7 @@ async def wrong(
 async def test_run_reports_the_valid_password(
     server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    monkeypatch.setattr("aiodbclient._bulk.settle.PERFORMED", 2 * LATEST)
+    monkeypatch.setattr("aiodbclient._bulk.settle.RESET_DELAY", 2 * LATEST)
     assert await wrong(server, make_cluster, engine, RetryPolicy(base_delay=LATEST)) == []
 
 
@@ -261,6 +261,6 @@ async def test_run_without_waiting_reports_dead_passwords(
     server: Server, make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: resets are repeated before the server has performed the earlier ones."""
-    monkeypatch.setattr("aiodbclient._bulk.settle.PERFORMED", 0.0)
+    monkeypatch.setattr("aiodbclient._bulk.settle.RESET_DELAY", 0.0)
     found = await wrong(server, make_cluster, "pg", RetryPolicy(base_delay=LATEST / 8), late=[])
     assert {("202",), ("HTML",)} <= {*found}
