@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString, Protocol, Self, TypeAlias
 
-from ..._checks import check_seconds
 from ..._masking import Secret
 from ...errors import ConfigurationError
 from .._records import TenantRecord
@@ -108,7 +107,6 @@ class SQLStore(Store):
     async def claim(self, name: str, lease: float) -> Claim | None:
         token = secrets.token_hex(16)
         check_storable(name)
-        check_seconds("lease", lease)
         try:
             for _, text in await self._read(_CLAIM, name=name, token=token, lease=lease):
                 return Claim(name=name, token=token, record=self._codec.decode(name, text) if text else None)
@@ -120,7 +118,6 @@ class SQLStore(Store):
             raise
 
     async def renew(self, claim: Claim, lease: float) -> None:
-        check_seconds("lease", lease)
         await self._change(claim, "UPDATE {table} SET expires = {now} + {lease}", lease=lease)
 
     async def save(self, claim: Claim, record: TenantRecord | None, *, release: bool = False) -> None:

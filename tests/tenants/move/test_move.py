@@ -101,8 +101,8 @@ async def test_move_path(two: Two, tenants: Tenants, alpha: Credential) -> None:
 
     functions, files = await path_of(only(tenants.move(["alpha"], to=two.new)))
 
-    assert len(functions) <= 222
-    assert len(files) <= 32
+    assert len(functions) <= 220
+    assert len(files) <= 31
 
 
 async def test_move_refused_before_sending(two: Two, tenants: Tenants) -> None:

@@ -100,7 +100,7 @@ async def test_unknown_tenant_fails_every_operation(place: Place, operation: str
     assert [outcome async for outcome in place.tenants().check()] == []
 
 
-@pytest.mark.parametrize(("operation", "functions", "files"), [("rotate", 113, 21), ("ensure", 125, 24)])
+@pytest.mark.parametrize(("operation", "functions", "files"), [("rotate", 111, 20), ("ensure", 123, 23)])
 async def test_path_of_operation(tenants: Tenants, operation: str, functions: int, files: int) -> None:
     """On a cluster that is known, as a person who reads it counts: each function once."""
     await tenants.ensure("acme")
