@@ -25,7 +25,8 @@ from .threads import repeating
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
-IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 30000), 'b'), REPEAT('a', 60000))"
+IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 30000), 'b'), REPEAT('a', 60000))"  # for seconds
+IGNORES_KILL_BRIEFLY = "SELECT LOCATE(CONCAT(REPEAT('a', 12000), 'b'), REPEAT('a', 24000))"
 
 
 @frozen

@@ -22,7 +22,7 @@ from aiodbclient.tenants.errors import GrantError
 
 from ...mysql import administrator, run
 from ...waiting import until
-from ..mysql_servers import DENIED, IGNORES_KILL, Server, background, refused, server, suppressed
+from ..mysql_servers import DENIED, IGNORES_KILL, IGNORES_KILL_BRIEFLY, Server, background, refused, server, suppressed
 
 __all__ = ["server"]
 
@@ -301,7 +301,7 @@ async def test_view_works_while_its_login_ends(server: Server) -> None:
     tenant, login, password, _ = await server.enter(TABLE, "CREATE VIEW v AS SELECT a FROM t")
     current, secret = await server.add(tenant)
     with server.repeated("SELECT * FROM v", current, secret, tenant.database) as (reads, failures):
-        resists = background(partial(run, server.connect(login, password), IGNORES_KILL))
+        resists = background(partial(run, server.connect(login, password), IGNORES_KILL_BRIEFLY))
         await until(lambda: reads[0] and server.sessions(login))
         await tenant.end(login)
         after = reads[0]
