@@ -314,7 +314,7 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     text = (
         f"the run ended here because {why}; names without an outcome were not changed; the last error: {error.args[0]}"
     )
-    return with_message(error, text)
+    return with_message(error, text, advice="run.outcomes has the outcomes so far")
 
 
 def check_iterable(specs: object, taker: str) -> None:

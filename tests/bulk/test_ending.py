@@ -41,6 +41,7 @@ async def test_refused_token_ends_run(sandbox: Sandbox, pg: Cluster) -> None:
     assert isinstance(error, errors.AuthenticationError)
     assert "the run ended here" in str(error)
     assert "names without an outcome were not changed" in str(error)
+    assert str(error).endswith(": run.outcomes has the outcomes so far")
     assert requests(sandbox, "users.create") <= 20 + 4
     assert len(outcomes) == requests(sandbox, "users.create")
     assert set(truth.created) == {outcome.name for outcome in outcomes if outcome.error is None}
