@@ -92,7 +92,7 @@ async def aiodbclient_tenants(
     aiodbclient_setup: Setup | None,
     tmp_path: Path,
 ) -> AsyncIterator[Tenants]:
-    """``Tenants`` on a real PostgreSQL of ``aiodbclient_sandbox``, with a store in ``tmp_path``.
+    """``Tenants`` on a new cluster of ``aiodbclient_sandbox``, a real PostgreSQL, with a store in ``tmp_path``.
 
     Needs the extra ``sandbox``, and pytest-asyncio or anyio.
 
@@ -104,14 +104,17 @@ async def aiodbclient_tenants(
     ```
 
     To pass other options to ``Sandbox.add_cluster``, use
-    ``@pytest.mark.parametrize("aiodbclient_tenants", [{"connections": 22}], indirect=True)``.
+    ``@pytest.mark.parametrize("aiodbclient_tenants", [{"connections": 22}], indirect=True)``. On your own MySQL:
+    ``[{"engine": "mysql", "server": "mysql://root:..."}]``.
 
     Yields:
         The tenants. When the test ends, the store is closed and the database server emptied.
     """
     from .tenants import SQLiteStore, Tenants
 
-    options: dict[str, Any] = {"backend": "postgres"} | getattr(request, "param", {})
-    cluster_id = await aiodbclient_sandbox.add_cluster("pg", **options)
+    given: dict[str, Any] = getattr(request, "param", {})
+    options: dict[str, Any] = given if "engine" in given else {"engine": "pg", "backend": "postgres"} | given
+    cluster_id = await aiodbclient_sandbox.add_cluster(**options)
     async with SQLiteStore(tmp_path / "tenants.db") as store:
-        yield Tenants(aiodbclient_client.cluster(cluster_id, engine="pg"), store, setup=aiodbclient_setup)
+        cluster = aiodbclient_client.cluster(cluster_id, engine=options["engine"])
+        yield Tenants(cluster, store, setup=aiodbclient_setup)

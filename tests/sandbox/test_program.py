@@ -235,6 +235,13 @@ async def test_the_cluster_has_the_options_of_the_test(aiodbclient_tenants):
         rows = await connection.execute("SELECT current_setting('max_connections')::int < 40")
         assert await rows.fetchone() == (True,)
 """
+MYSQL_TEST = """
+import pytest
+
+@pytest.mark.parametrize("aiodbclient_tenants", [{"engine": "mysql", "server": "DSN"}], indirect=True)
+async def test_tenant_of_own_mysql(aiodbclient_tenants):
+    assert (await aiodbclient_tenants.ensure("of_the_fixture")).uri.startswith("mysql://")
+"""
 SYNC_TEST = """
 import asyncio, urllib.request
 
@@ -284,3 +291,8 @@ def test_the_fixtures_work_with(tmp_path: Path, tests: list[str], mark: str, opt
     passed, printed = passed_in(tmp_path, *options)
     assert passed == sum(test.count("def test_") for test in tests) + 2 * (TENANTS_TEST in tests)
     assert "warning" not in printed
+
+
+def test_tenants_on_own_mysql(tmp_path: Path, mysql_dsn: str) -> None:
+    (tmp_path / "test_it.py").write_text(MYSQL_TEST.replace("DSN", mysql_dsn))
+    assert passed_in(tmp_path, *ONLY_ASYNCIO, *AUTO)[0] == 1
