@@ -91,9 +91,12 @@ class BaseTenant:
         """Called before each statement. Raises ClaimLostError if the lease of the claim has expired."""
 
 
-# Each method is bounded in time, safe to repeat and to cancel, closes its connections, and fails with GrantError.
 class Server(ABC):
-    """The server of one cluster: what it reads needs no claim, and ``session`` has the steps that change a tenant."""
+    """The server of one cluster: what it reads needs no claim, and ``session`` has the steps that change a tenant.
+
+    Each method, also of the steps, is bounded in time, safe to cancel, closes its connections, and raises GrantError if
+    it fails.
+    """
 
     sessions: SharedSessions[Any]  # of the administrator
 
@@ -115,8 +118,10 @@ class Server(ABC):
 
     @abstractmethod
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
-        """Log in to the tenant's database, and return why the server refuses the login or its password, or None."""
-        # A full database or a reached limit is no refusal: the password was right.
+        """Log in to the tenant's database, and return why the server refuses the login or its password, or None.
+
+        A full database or a reached limit is no refusal: the password was right.
+        """
 
     async def test_login(self, names: Names, login: str, password: Secret) -> None:
         """Raise GrantError if the server refuses a new login."""
@@ -129,12 +134,17 @@ class Server(ABC):
 
     @abstractmethod
     async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
-        """Compare the database, its logins and their rights with ``wanted``, the role of each login by its name."""
-        # ``wanted`` is None for a suspended tenant. Another login that may log in is UNKNOWN_LOGIN. Tests no password.
+        """Compare the database, its logins and their rights with ``wanted``, but test no password.
+
+        Args:
+            names: The names of the tenant.
+            wanted: The role of each login on record, by its name. Another login that may log in is UNKNOWN_LOGIN. None
+                for a suspended tenant.
+        """
 
     @abstractmethod
     def steps(self, tenant: BaseTenant) -> TenantSteps:
-        """The steps that change one tenant. Connects to nothing yet."""
+        """Return the steps that change one tenant. This connects to nothing yet."""
 
     @asynccontextmanager
     async def session(self, tenant: BaseTenant, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSteps]:
@@ -146,9 +156,12 @@ class Server(ABC):
             yield steps
 
 
-# Each step can be repeated, except ``add_login`` and ``add_dump_login``: after a crash, an operation makes new logins.
 class TenantSteps(ABC):
-    """The steps that change one tenant on its server, as the administrator: an operation is a list of them."""
+    """The steps that change one tenant on its server, as the administrator: an operation is a list of them.
+
+    Each can be repeated, except ``add_login`` and ``add_dump_login``: after a crash, an operation makes new logins.
+    Steps with a body here are PostgreSQL's: MySQL has no moves, templates and extensions, and no roles to drop.
+    """
 
     @abstractmethod
     async def end_stale_sessions(self) -> None:
@@ -156,73 +169,89 @@ class TenantSteps(ABC):
 
     @abstractmethod
     async def create(self, source: Names | None = None) -> bool:
-        """Create the database, which no login may enter yet. Return whether it is new. Does nothing if it exists."""
-        # PostgreSQL: as a copy of the database of ``source``, a suspended tenant. Raise ConflictError if it cannot be.
+        """Create the database, which no login may enter yet, and return whether it is new.
+
+        An existing database stays. On PostgreSQL, a new one can be a copy of the database of ``source``, a suspended
+        tenant. Raise ConflictError if that cannot be copied.
+        """
 
     @abstractmethod
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
-        """Create a login with the rights of its role, and its role, and test it. Opens a locked database."""
+        """Create a login with the rights of its role, and its role, and test it. This opens a locked database."""
 
     async def add_dump_login(self, login: str, password: Secret) -> None:
-        """PostgreSQL: create a login that can read and dump the whole database, also after ``freeze``."""
+        """Create a login that can read and dump the whole database, also after ``freeze``."""
         raise NotImplementedError
 
     @abstractmethod
     async def end_logins(self, logins: Collection[str], /) -> None:
-        """End logins for good: none has a session or can open one, and nothing runs as them."""
-        # First revoke the rights of all, because a session may resist. A login that is gone is no error.
+        """End logins for good: none has a session or can open one, and nothing runs as them.
+
+        The rights of all are revoked first, because a session may resist. A login that is gone is no error.
+        """
 
     @abstractmethod
     async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
-        """Drop ended logins, give the tenant what they own in its database, and return those that others hold up."""
-        # One that owns something elsewhere stays. Ends no session of others. Tries for ``DROP_LOGINS_SECONDS`` in all.
+        """Drop ended logins, give the tenant what they own in its database, and return those that others hold up.
+
+        A login that owns something elsewhere stays. No session of others is ended. This tries for
+        ``DROP_LOGINS_SECONDS`` in all.
+        """
 
     @abstractmethod
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
-        """Repair what ``problems`` finds, but no password, and raise GrantError for what cannot be repaired."""
-        # Without an error, all that ``problems`` found is reported as repaired.
+        """Repair all that ``problems`` finds, or raise GrantError for what cannot be repaired."""
 
     @abstractmethod
     async def lock_out(self) -> None:
-        """Revoke all access to the database of a tenant whose logins are ended, and end all sessions in it."""
-        # Until ``add_login``, no code of the tenant may let anybody in.
+        """Revoke all access to the database of a tenant whose logins are ended, and end all sessions in it.
+
+        Until ``add_login``, no code of the tenant may let anybody in.
+        """
 
     async def freeze(self, logins: Collection[str], /) -> None:
-        """PostgreSQL: revoke the rights of ``logins`` and of all others on the database, and end all sessions in it."""
-        # Passwords stay, for ``unfreeze``. Raise GrantError for a prepared transaction: somebody could commit it.
+        """Revoke the rights of ``logins`` and of all others on the database, and end all sessions in it.
+
+        Passwords stay, for ``unfreeze``. Raise GrantError for a prepared transaction, because somebody could commit it.
+        """
         raise NotImplementedError
 
     async def unfreeze(self, wanted: Mapping[str, Role], /) -> None:
-        """PostgreSQL: undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
+        """Undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
         raise NotImplementedError
 
     @abstractmethod
     async def adopt(self) -> str | None:
-        """Make a database the tenant's, and return the login that stays: the newest, or the one named like it."""
-        # End its other logins. Raise ConflictError, before any change, for what is not the tenant's to take.
+        """Make a database the tenant's, end its logins but one, and return that.
+
+        It is the newest one, or the one named like the database. Raise ConflictError, before any change, for what is
+        not the tenant's to take.
+        """
 
     @abstractmethod
     async def drop_database(self) -> None:
         """Drop the database, and end every session in it, whosever it is."""
 
     async def drop_roles(self, role: Role | None = None) -> tuple[str, ...]:
-        """PostgreSQL: drop the group of readers or writers, or all roles of a tenant whose database is dropped.
+        """Drop the group of readers or writers, or all roles of a tenant whose database is dropped.
 
         Return the databases in which they own something: they are left, under other names.
         """
         return ()
 
     async def copy_settings(self, limit: int, settings: Sequence[tuple[str, str]]) -> None:
-        """PostgreSQL: give the database a limit of connections and settings, each a name and a value."""
-        return
+        """Give the database a limit of connections and settings, each a name and a value."""
+        raise NotImplementedError
 
     async def add_extensions(self, wanted: Sequence[tuple[str, str]]) -> None:
-        """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
-        return
+        """Make extensions, each a name and its schema, in the new and empty database of ``create``."""
+        raise NotImplementedError
 
     async def restore_extensions(self, *, is_new: bool) -> None:
-        """PostgreSQL: make the missing extensions of ``Tenants``: in a new database as the administrator."""
-        # Otherwise as the owner role. Raise GrantError for one that is not trusted.
+        """Make the missing extensions of ``Tenants``: in a new database as the administrator, else as the owner role.
+
+        The owner role makes trusted ones alone. Raise GrantError for others.
+        """
         return
 
 

@@ -19,7 +19,7 @@ from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._operations import loop, tenant
 from aiodbclient.tenants._operations.tenant import clock
 from aiodbclient.tenants._servers import ServerState
-from aiodbclient.tenants._servers.postgres import PostgresServer, rights
+from aiodbclient.tenants._servers.postgres import PostgresServer, ownership
 from aiodbclient.tenants._servers.postgres.connection import Session
 from aiodbclient.tenants._servers.postgres.rights import Login, read_logins
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, StoreError, TenantBusyError
@@ -395,7 +395,7 @@ async def test_login_made_during_check_is_no_problem(
     async def read_before(session: Session, wanted: Collection[str] = ()) -> list[Login]:
         return [login for login in await read_logins(session, wanted) if login.name == alpha.username]
 
-    monkeypatch.setattr(rights, "read_logins", read_before)
+    monkeypatch.setattr(ownership, "read_logins", read_before)
     checked = await only(tenants.check(["alpha"]))
 
     assert [str(each) for each in checked.problems] == ["unfinished: rotate"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 
 import psycopg
 import pytest
@@ -32,17 +32,23 @@ STEPS: dict[str, Callable[[Tenant, TenantSteps], Awaitable[object]]] = {
 }
 
 
+@contextmanager
+def locked(managed: Managed, evil: Tenant, database: str) -> Iterator[None]:
+    """A tenant locks a database, by a setting of its login there."""
+    with closing(managed.open(evil.logins[0], "defaultdb")) as session:
+        session.execute("SET ROLE NONE; BEGIN")
+        session.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET work_mem = '1MB'".encode())
+        yield
+
+
 @pytest.mark.parametrize("step", first_of(STEPS))
 @pytest.mark.usefixtures("impatient")
 async def test_lock_on_database_delays_no_step(
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, step: str
 ) -> None:
-    """A neighbour locks the database, by a setting of its login there."""
     managed.as_admin(f"GRANT TEMPORARY ON DATABASE {victim.database} TO PUBLIC")
     on = BaseTenant(victim.names)
-    with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
-        theirs.execute("SET ROLE NONE; BEGIN")
-        theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
+    with locked(managed, evil, victim.database):
         await STEPS[step](victim, server.steps(on))
     if step == "drop_database":
         assert on.others_ended == {evil.logins[0]}
@@ -55,10 +61,8 @@ async def test_ended_neighbour_is_named_after_quick_step(
 ) -> None:
     slow = SQL("SELECT * FROM ({} OFFSET 0) ended WHERE pg_sleep(1) IS NOT NULL").format(connection._END_BLOCKING)
     monkeypatch.setattr(connection, "_END_BLOCKING", slow)
-    with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
-        theirs.execute("SET ROLE NONE; BEGIN")
-        theirs.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {victim.database} SET work_mem = '1MB'")
-        on = BaseTenant(victim.names)
+    on = BaseTenant(victim.names)
+    with locked(managed, evil, victim.database):
         await server.steps(on).drop_database()
     assert on.others_ended == {evil.logins[0]}
 
@@ -104,33 +108,22 @@ async def test_housekeeping_ends_nobodys_session(
 
 
 async def test_four_lock_holders_stop_nobody_else(
-    managed: Managed, server: PostgresServer, locks: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "PATIENCE_SECONDS", 25.0)
     hostile = [await managed.tenant(f"holder{number}", server, logins=1) for number in range(4)]
-    for tenant in hostile:
-        session = managed.open(tenant.logins[0], "defaultdb")
-        session.execute("SET ROLE NONE; BEGIN")
-        session.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {tenant.database} SET work_mem = '1MB'".encode())
-        locks(session)
-
-    blocked = [asyncio.create_task(tenant.steps.drop_database()) for tenant in hostile]
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'doadmin' AND wait_event_type = 'Lock'"
-    await until(lambda: managed.api(waiting) == [(4,)])
-    other = await managed.tenant("not-held", server, logins=1)
-    assert not any(each.done() for each in blocked)
-    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
-    await asyncio.gather(*blocked)
+    with ExitStack() as held:
+        for tenant in hostile:
+            held.enter_context(locked(managed, tenant, tenant.database))
+        blocked = [asyncio.create_task(tenant.steps.drop_database()) for tenant in hostile]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'doadmin' AND wait_event_type = 'Lock'"
+        await until(lambda: managed.api(waiting) == [(4,)])
+        other = await managed.tenant("not-held", server, logins=1)
+        assert not any(each.done() for each in blocked)
+        monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
+        await asyncio.gather(*blocked)
     for tenant in [*hostile, other]:
         await tenant.remove()
-
-
-@pytest.fixture
-def locks() -> Iterator[Callable[[Connection], None]]:
-    sessions: list[Connection] = []
-    yield sessions.append
-    for session in sessions:
-        session.close()
 
 
 async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, victim: Tenant) -> None:

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from aiodbclient._masking import Secret
 from aiodbclient.tenants import ProblemKind, Role
-from aiodbclient.tenants._servers.postgres import connection as sessions
+from aiodbclient.tenants._servers.postgres import connection
 from aiodbclient.tenants.errors import GrantError
 
 from ...waiting import until
@@ -347,7 +347,7 @@ async def test_half_open_login_stops_no_removal(
     managed.reload()
     try:
         with half_open(managed, evil.logins[0]), monkeypatch.context() as patched:
-            patched.setitem(sessions._SETTINGS, "statement_timeout", "200ms")
+            patched.setitem(connection._SETTINGS, "statement_timeout", "200ms")
             with pytest.raises(GrantError, match="for one that begins a login"):  # the control
                 await victim.steps.drop_database()
         with half_open(managed, evil.logins[0]):

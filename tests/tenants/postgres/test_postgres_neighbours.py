@@ -368,7 +368,7 @@ async def test_strangers_objects_are_taken_or_named(managed: Managed, victim: Te
 
 async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """Many at once would otherwise wait for each other."""
-    server.limits = asyncio.Semaphore(1)
+    server.session_limit = asyncio.Semaphore(1)
     managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO doadmin", victim.database)
     await victim.repair()
     await victim.add()

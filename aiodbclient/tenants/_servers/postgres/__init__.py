@@ -1,9 +1,13 @@
 """``PostgresServer``: what ``Server`` reads, on PostgreSQL. ``PostgresSteps`` has the steps, a method each.
 
-``connection`` has a session of the administrator, and ends who blocks it. ``scram`` tests passwords.
-``databases`` has the life of a tenant's database, ``template`` makes a copy the tenant's, ``extensions`` adds
-extensions. ``logins`` has the life of its logins, ``rights`` the rights that both lack, ``object_rights`` those of the
-readers and writers. ``ownership`` knows what roles own, takes what is others', and drops a role with it.
+========================= ==========================================================================================
+``connection``            a session of the administrator, and the sessions of others that are ended
+``databases``             the life of a tenant's database
+``template``              makes a copy of another database the tenant's; ``extensions`` adds extensions
+``logins``                the life of its logins; ``scram`` their passwords
+``rights``                the rights of its database and logins; ``object_rights`` those of readers and writers
+``ownership``             what roles own; what is wrong with a tenant, and its repair
+========================= ==========================================================================================
 """
 
 from __future__ import annotations
@@ -42,21 +46,22 @@ from .. import (
 )
 from . import databases, extensions, logins, object_rights, ownership, rights, scram, template
 from .connection import (
-    STEP_SECONDS,
+    SESSION_SECONDS,
     BlockedError,
     CAFile,
     LockWatcher,
     Session,
-    begin_step,
+    begin_session,
     clear,
     connect,
+    end_stale_sessions,
     options_from,
     rows,
 )
 
-_CONNECTIONS = 4  # for the steps and the tests of logins, to one server at a time; most need one for some milliseconds
+_SESSION_LIMIT = 4  # for steps and tests of logins, on one server at a time; most need one for some milliseconds
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
-_COPIES = 2  # of a template at a time: were all made at once, all would be ready late
+_COPY_LIMIT = 2  # of a template at a time: were all made at once, all would be ready late
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the work on others goes on
 
@@ -97,11 +102,11 @@ class PostgresServer(Server):
     ) -> None:
         self._admin = options_from(admin)
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
-        self._context = scram.unverified_context() if ca is None else verifying_context(ca)
-        self.limit = connection_limit
+        self._tls = scram.unverified_context() if ca is None else verifying_context(ca)
+        self.connection_limit = connection_limit  # of a login; None for a part of the server's
         self.options = options
-        self.limits = asyncio.Semaphore(_CONNECTIONS)  # a step that holds one takes no second one
-        self.copies = asyncio.Semaphore(_COPIES)
+        self.session_limit = asyncio.Semaphore(_SESSION_LIMIT)  # a step that holds one takes no second one
+        self.copy_limit = asyncio.Semaphore(_COPY_LIMIT)
         self.sessions = SharedSessions(self.open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
@@ -130,33 +135,24 @@ class PostgresServer(Server):
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         address = self._admin["host"], int(self._admin.get("port", 5432))
-        async with self.limits:
-            return await scram.log_in(address, self._context, names, login, password)
+        async with self.session_limit:
+            return await scram.log_in(address, self._tls, names, login, password)
 
     async def count_sessions(self, login: str) -> int:
         [(number,)] = await self.ask(_SESSIONS, login)
         return int(number)
 
     async def problems(self, names: Names, wanted: Mapping[str, Role] | None) -> frozenset[Problem]:
-        known = wanted or {}
-
-        async def outside(server: AsyncConnection[Any]) -> set[Problem]:
-            session = Session(names, server, self.limit, self.options)
-            present = await rights.read_logins(session, known)
-            steps = await rights.missing_database_rights(session, wanted, present)
-            excess = await ownership.problems(session, known, [login.name for login in present])
-            unknown = [login.name for login in present if login.can_log_in and login.name not in known]
-            others = {problem for problem, _ in excess} | {Problem(ProblemKind.UNKNOWN_LOGIN, each) for each in unknown}
-            return others.union(*(step.problems for step in steps))
-
-        found = await self.sessions.read(outside)
-        looks_inside = self.options.extensions or any(role is not Role.OWNER for role in known.values())
-        if wanted is None or not looks_inside or Problem(ProblemKind.RIGHTS_MISSING) in found:
-            return frozenset(found)
-        async with self.limits, self.steps(BaseTenant(names)).connected_to(names.database) as session:
-            inside = await object_rights.missing_object_rights(session, known)
-            lacks = [Problem(ProblemKind.EXTENSION_MISSING, name) for name, _ in await extensions.missing(session)]
-        return frozenset(found).union(lacks, *(step.problems for step in inside))
+        found = await self.sessions.read(
+            lambda server: ownership.problems_outside(
+                Session(names, server, self.connection_limit, self.options), wanted
+            )
+        )
+        looks_inside = wanted is not None and (self.options.extensions or {*wanted.values()} - {Role.OWNER})
+        if wanted is not None and looks_inside and Problem(ProblemKind.RIGHTS_MISSING) not in found:
+            async with self.session_limit, self.steps(BaseTenant(names)).connected_to(names.database) as session:
+                found |= await ownership.problems_inside(session, wanted)
+        return frozenset(found)
 
     def steps(self, tenant: BaseTenant) -> PostgresSteps:
         return PostgresSteps(self, tenant)
@@ -187,7 +183,7 @@ class PostgresSteps(TenantSteps):
     _tenant: BaseTenant
 
     async def end_stale_sessions(self) -> None:
-        await self._step(logins.end_stale_sessions)
+        await self._step(end_stale_sessions)
 
     async def create(self, source: Names | None = None) -> bool:
         if source is None:
@@ -196,7 +192,7 @@ class PostgresSteps(TenantSteps):
             if await self._step(databases.open_new):
                 await self._step(partial(object_rights.apply_object_rights, wanted={}), inside=True)
             return is_new
-        async with self._server.copies:
+        async with self._server.copy_limit:
             await self._step(partial(template.refuse_sessions, source=source))
             if is_new := await self._step(partial(databases.create, source=source.database)):
                 await self._step(databases.open_new)
@@ -220,7 +216,7 @@ class PostgresSteps(TenantSteps):
 
     async def drop_logins(self, ended: Collection[str], /) -> tuple[str, ...]:
         left = sorted(ended, key=self._tenant.names.number, reverse=True)  # first the one that was ended last
-        async with self._server.limits:
+        async with self._server.session_limit:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DROP_LOGINS_SECONDS):
                     for login in [*left]:
@@ -284,9 +280,9 @@ class PostgresSteps(TenantSteps):
     @asynccontextmanager
     async def connected_to(self, database: str | None = None) -> AsyncGenerator[Session]:
         """Yield a session for the work on the tenant, in the administrator's database or in ``database``."""
-        begin = partial(begin_step, label=self._tenant.names.owner)  # by which ``end_stale_sessions`` finds it
+        begin = partial(begin_session, label=self._tenant.names.owner)  # by which ``end_stale_sessions`` finds it
         try:
-            async with asyncio.timeout(STEP_SECONDS), AsyncExitStack() as ending:  # closes it, even if cancelled
+            async with asyncio.timeout(SESSION_SECONDS), AsyncExitStack() as ending:  # closes it, even if cancelled
                 if database is None:
                     connection, _ = await ending.enter_async_context(self._server.sessions.session(begin))
                 else:
@@ -294,7 +290,7 @@ class PostgresSteps(TenantSteps):
                     ending.push_async_callback(connection.close)
                     await begin(connection)
                 server, tenant = self._server, self._tenant
-                yield Session(tenant.names, connection, server.limit, server.options, tenant.check_lease)
+                yield Session(tenant.names, connection, server.connection_limit, server.options, tenant.check_lease)
             return
         except TimeoutError:
             pass
@@ -306,7 +302,7 @@ class PostgresSteps(TenantSteps):
         watch, until = LockWatcher(self._tenant, self.connected_to), monotonic() + ENDING_SECONDS
         while True:
             try:
-                async with self._server.limits, self.connected_to(database) as session, watch.over(session):
+                async with self._server.session_limit, self.connected_to(database) as session, watch.over(session):
                     return await do(session)
             except BlockedError as error:
                 blocked = error

@@ -41,13 +41,13 @@ from .. import BaseTenant, SessionLostError, of_tenant
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
 _WITH_TRANSACTION_TIMEOUT = 17_00_00
-STEP_SECONDS = 120.0  # for everything in one session
+SESSION_SECONDS = 120.0  # for everything in one session
 _IDLE_SECONDS = 60
-_END_AGAIN_SECONDS = 0.02
-_OPENING_SECONDS = 2.0  # after which a session that is being opened is ended
 PATIENCE_SECONDS = 5.0  # with a tenant's login that holds a lock
 _FIRST_POLL_SECONDS = 0.3  # most steps are done by then
 _POLL_SECONDS = 0.2
+_END_AGAIN_SECONDS = 0.02
+_OPENING_SECONDS = 2.0  # after which a session that is being opened is ended
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
 _VERIFIER = re.compile("PASSWORD '[^']*'")
 
@@ -70,6 +70,11 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
+# What a process that lost its claim still does: its sessions have the name of the owner role.
+_END_STALE = SQL("""
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
+""")
 # From before the server looks at CONNECT until ``pg_stat_activity`` has a session, it holds or awaits this lock.
 _OPENING: LiteralString = """
 FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
@@ -115,10 +120,6 @@ class BlockedError(GrantError):
     """Another session is in the way of the statement: it holds a lock, for example."""
 
 
-class ExistsError(BlockedError):
-    """The role or database exists. Another session may have just created it: the next try finds it."""
-
-
 class DeniedError(GrantError):
     """The administrator lacks a right that the statement needs."""
 
@@ -132,8 +133,7 @@ _ERRORS: Mapping[str | None, type[GrantError]] = {
     "55P03": BlockedError,  # a lock timeout
     "40001": BlockedError,  # a serialization failure
     "40P01": BlockedError,  # a deadlock
-    "42710": ExistsError,  # a role
-    "42P04": ExistsError,  # a database
+    "42P04": BlockedError,  # another session has just created the database: the next try finds it
     "42501": DeniedError,
     "57014": StatementTimeoutError,
 }
@@ -195,7 +195,7 @@ def clear(error: BaseException) -> None:
         error = error.__cause__ or error.__context__ or error
 
 
-async def begin_step(server: AsyncConnection[Any], label: str) -> None:
+async def begin_session(server: AsyncConnection[Any], label: str) -> None:
     """Name a session after its work, and set what an older server does not know. The server may have ended it."""
     version = server.info.server_version
     statements = list[Statement]([SQL("SET application_name = {}").format(Literal(label))])
@@ -233,47 +233,13 @@ def as_role(role: str, *statements: Statement) -> list[Statement]:
     return [SQL("SET LOCAL ROLE {}").format(Identifier(role)), *statements, SQL("SET LOCAL ROLE NONE")]
 
 
-async def end_opening(session: Session, database: str | None = None) -> None:
-    """Wait for the sessions that others are opening, in ``database`` or in any, and end those that take too long."""
-    # They may have passed all checks, and nothing shows whose they are. ``post_auth_delay`` hides one for half an hour.
-    until = monotonic() + _OPENING_SECONDS
-    opening = set(await session.run(_FIND_OPENING, database=database))
-    while opening and monotonic() < until:
-        await asyncio.sleep(_END_AGAIN_SECONDS)
-        opening &= set(await session.run(_FIND_OPENING, database=database))
-    for (pid,) in opening:
-        with suppress(DeniedError):  # a superuser's, such as the provider's
-            await session.run(_END_OPENING, pid)
-
-
-async def end_sessions(
-    session: Session,
-    seconds: float = 0.0,
-    *,
-    database: str | None = None,
-    logins: Collection[str] = (),
-    keep: Collection[str] = (),
-) -> list[str]:
-    """End the sessions in ``database`` but those of ``keep``, and those of ``logins`` in all.
-
-    Look again until there are none, or for ``seconds``. Return those that were left.
-    """
-    until = monotonic() + seconds
-    while True:
-        await end_opening(session, None if logins else database)
-        left = await session.run(_END, [*logins], database, [*keep])
-        if not left or monotonic() > until:
-            return [f"process {pid} of {login!r}" for pid, login in left]
-        await asyncio.sleep(_END_AGAIN_SECONDS)
-
-
 @frozen
 class Session:
     """A session of the administrator, at work for one tenant."""
 
     names: Names
     server: AsyncConnection[Any]
-    limit: int | None = None  # of the connections of a login; None for a part of the server's
+    connection_limit: int | None = None  # of a login; None for a part of the server's
     options: DatabaseOptions = DatabaseOptions()
     check_lease: Callable[[], None] | None = None  # before each statement: whether the claim still holds
 
@@ -318,6 +284,50 @@ class Session:
 
 # Opens a session for one tenant, in the administrator's database, or in the one that is its argument.
 Connector: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
+
+
+# The sessions of others.
+
+
+async def end_stale_sessions(session: Session) -> None:
+    """End the sessions of an earlier process, which has the same names for them."""
+    if await session.run(_END_STALE, session.names.owner):  # until the next try
+        reason = f"tenant {session.names.tenant!r}: the sessions of an earlier process do not end: run it again"
+        raise BlockedError(reason, tenant=session.names.tenant)
+
+
+async def end_opening(session: Session, database: str | None = None) -> None:
+    """Wait for the sessions that others are opening, in ``database`` or in any, and end those that take too long."""
+    # They may have passed all checks, and nothing shows whose they are. ``post_auth_delay`` hides one for half an hour.
+    until = monotonic() + _OPENING_SECONDS
+    opening = set(await session.run(_FIND_OPENING, database=database))
+    while opening and monotonic() < until:
+        await asyncio.sleep(_END_AGAIN_SECONDS)
+        opening &= set(await session.run(_FIND_OPENING, database=database))
+    for (pid,) in opening:
+        with suppress(DeniedError):  # a superuser's, such as the provider's
+            await session.run(_END_OPENING, pid)
+
+
+async def end_sessions(
+    session: Session,
+    seconds: float = 0.0,
+    *,
+    database: str | None = None,
+    logins: Collection[str] = (),
+    keep: Collection[str] = (),
+) -> list[str]:
+    """End the sessions in ``database`` but those of ``keep``, and those of ``logins`` in all.
+
+    Look again until there are none, or for ``seconds``. Return those that were left.
+    """
+    until = monotonic() + seconds
+    while True:
+        await end_opening(session, None if logins else database)
+        left = await session.run(_END, [*logins], database, [*keep])
+        if not left or monotonic() > until:
+            return [f"process {pid} of {login!r}" for pid, login in left]
+        await asyncio.sleep(_END_AGAIN_SECONDS)
 
 
 @define

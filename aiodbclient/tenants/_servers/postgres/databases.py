@@ -14,15 +14,15 @@ from ..._naming import OF_A_GROUP, Names
 from ..._outcomes import ProblemKind
 from .. import ServerState
 from .connection import BlockedError, DeniedError, Session, StatementTimeoutError, end_sessions
-from .ownership import problems
+from .ownership import excess
 from .rights import (
     ALL,
     Database,
     apply,
     apply_database_rights,
     check_owner,
-    database_steps,
-    need_database,
+    database_remedies,
+    find_database,
     read_database,
     read_logins,
     set_on_database,
@@ -37,13 +37,14 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
   AND classid = 'pg_database'::regclass AND deptype = 'a' AND datname <> %(database)s AND datconnlimit <> -2
   AND EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = refobjid AND privilege_type = 'CREATE') ORDER BY 1
 """)
+_DROP = SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
 
 
 async def inspect(names: Names, server: AsyncConnection[Any]) -> ServerState:
     """Find what exists with the names of the tenant."""
     session = Session(names, server)
-    database = await read_database(session)
+    database = await find_database(session)
     logins = await read_logins(session, [names.database])
     has = [] if database is None else [each.rstrip("*") for each in database.privileges.get(names.owner, ())]
     not_ours = database is not None and not database.is_ours
@@ -82,7 +83,7 @@ async def _mismatch(session: Session, database: Database | None) -> str:
 
 async def lock_out(session: Session) -> None:
     """Revoke all rights but one, by which the database stays the tenant's, and end all sessions in it."""
-    if (database := await read_database(session)) is not None:
+    if (database := await find_database(session)) is not None:
         check_owner(session, database)
         await apply_database_rights(session, None)
         await _empty(session)
@@ -91,9 +92,10 @@ async def lock_out(session: Session) -> None:
 async def freeze(session: Session, logins: Collection[str]) -> None:
     """Revoke all rights on the database except those of the login that dumps it, and end all sessions in it."""
     await refuse_prepared(session)
-    names, database = session.names, await need_database(session)
+    names, database = session.names, await read_database(session)
+    check_owner(session, database)
     dumping = [login.name for login in await read_logins(session) if login.inherits and login.name not in logins]
-    await apply(session, [*database_steps(session, database, {names.owner: ALL}, dumping)])
+    await apply(session, [*database_remedies(session, database, {names.owner: ALL}, dumping)])
     await _empty(session, logins)
     await refuse_prepared(session)
 
@@ -115,21 +117,21 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
         raise session.error(f"sessions in the database {database!r} do not end: {', '.join(left)}; run it again")
 
 
-async def drop(session: Session, *, is_left: bool = False) -> None:
-    """Lock all out of a database that is open, and drop it, or what ``is_left`` of an interrupted DROP DATABASE."""
-    # DROP DATABASE waits for each process of the server. A client that does not finish its login holds it up until the
-    # server ends the connection, after ``authentication_timeout``: 60 s by default. ``statement_timeout`` is longer.
-    name, database = Identifier(session.names.database), None if is_left else await read_database(session)
-    if database is not None:
+async def drop(session: Session) -> None:
+    """Drop the database. Before, lock all out of one that is open."""
+    if (database := await find_database(session)) is not None:
         check_owner(session, database)
         if not database.is_ours:
             raise session.error(f"the database {session.names.database!r} is not the tenant's, and was not dropped")
-        if database.connections:
+        if database.allows_connections:
             await lock_out(session)
             await refuse_prepared(session)
-            await session.run(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+            closing = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false")
+            await session.run(closing.format(Identifier(session.names.database)))
+    # DROP DATABASE waits for each process of the server. A client that does not finish its login holds it up until the
+    # server ends the connection, after ``authentication_timeout``: 60 s by default. ``statement_timeout`` is longer.
     try:
-        await session.run(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+        await session.run(_DROP.format(Identifier(session.names.database)))
     except DeniedError as error:  # to end the session of a superuser, which may be about to end by itself
         raise BlockedError(error.args[0], tenant=error.tenant, statement=error.statement) from None
     except StatementTimeoutError as error:
@@ -141,9 +143,9 @@ async def drop(session: Session, *, is_left: bool = False) -> None:
 
 async def create(session: Session, source: str = "template0") -> bool:
     """Create the database, closed to all, as a copy of ``source``. Return whether it is new."""
-    if await read_database(session) is not None:
+    if await find_database(session) is not None:
         return False
-    await drop(session, is_left=True)
+    await session.run(_DROP.format(Identifier(session.names.database)))  # what is left of an interrupted one
     copy = SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false")
     await session.run(copy.format(Identifier(session.names.database), Identifier(source)))
     return True
@@ -151,8 +153,8 @@ async def create(session: Session, source: str = "template0") -> bool:
 
 async def open_new(session: Session) -> bool:
     """Give a database that no login may enter yet its rights and settings. Return whether it is the tenant's."""
-    database = await read_database(session) or await need_database(session)
-    may_enter = database.connections and database.privileges.keys() - {session.names.owner}
+    database = await read_database(session)
+    may_enter = database.allows_connections and database.privileges.keys() - {session.names.owner}
     if database.is_ours and database.owner == session.admin and not may_enter:
         await apply_database_rights(session, {})
     return database.is_ours
@@ -189,7 +191,7 @@ SELECT FROM pg_namespace WHERE nspname = %s AND NOT EXISTS (
 
 async def login_to_adopt(session: Session) -> str | None:
     """Return the login that goes on. Raise ConflictError if it or the database is not the tenant's to take."""
-    names, database = session.names, await read_database(session) or await need_database(session)
+    names, database = session.names, await read_database(session)
     logins = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
     login, reasons = logins[0][0] if logins else None, list[str]()
     ours = [] if login is None else [login]
@@ -203,7 +205,7 @@ async def login_to_adopt(session: Session) -> str | None:
             reasons.append(f"the database {names.database!r} is another tenant's: {role!r} may create in it")
     if login in unalterable:
         reasons.append(f"the login {login!r} cannot be adopted: the administrator may not alter it")
-    for problem, _ in await problems(session, {}, ours):
+    for problem, _ in await excess(session, {}, ours):
         if problem.kind is ProblemKind.TOO_MANY_RIGHTS:
             reasons.append(f"the login {login!r} cannot be adopted: {problem.detail}")
     if reasons:

@@ -11,8 +11,7 @@ from functools import partial
 
 from psycopg.sql import SQL, Identifier
 
-from ...errors import GrantError
-from .connection import ExistsError, Session, Statement
+from .connection import Session, Statement
 
 _PRESENT = SQL("SELECT extname::text FROM pg_extension")
 _OWNS = SQL("""
@@ -46,10 +45,7 @@ async def add(session: Session, extensions: Iterable[tuple[str, str | None]], *,
             if not schema.startswith("pg_"):  # those of the server
                 await session.run_as(owner, SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
             statements = [SQL("{} SCHEMA {}").format(*statements, Identifier(schema))]
-        try:
-            await run(*statements)
-        except ExistsError as error:  # one of its objects: another try would fail too
-            raise GrantError(error.args[0], tenant=error.tenant, statement=error.statement) from None
+        await run(*statements)
 
 
 async def restore(session: Session, *, is_new: bool) -> None:

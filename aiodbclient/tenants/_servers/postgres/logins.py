@@ -18,38 +18,26 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ...._masking import Secret
 from ..._naming import Role
 from ...errors import GrantError
-from .connection import BlockedError, ExistsError, Session, Statement, end_sessions, verbatim
+from .connection import BlockedError, Session, Statement, end_sessions, verbatim
 from .rights import (
     ALL,
     CONNECT,
     REVOKE,
     START_AS,
+    find_database,
     grant_membership,
     grant_on_database,
     limit_of,
-    read_database,
 )
 
 _DUMP_CONNECTIONS = 4  # of the login that dumps a database
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
-# What a process that lost its claim still does: its sessions have the name of the owner role.
-_END_STALE = SQL("""
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
-""")
 # The administrator keeps ADMIN, which it needs.
 _MEMBERSHIPS = SQL(f"""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), {REVOKE}
 FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
 _BRIEFLY = SQL("SET LOCAL lock_timeout = '200ms'")  # before the end of a login ends the sessions of this login
-
-
-async def end_stale_sessions(session: Session) -> None:
-    """End the sessions of an earlier process, which has the same names for them."""
-    if await session.run(_END_STALE, session.names.owner):  # until the next try
-        reason = f"tenant {session.names.tenant!r}: the sessions of an earlier process do not end: run it again"
-        raise BlockedError(reason, tenant=session.names.tenant)
 
 
 async def prepare_group(session: Session, role: Role) -> bool:
@@ -80,10 +68,7 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
         statements += [grant_on_database(session, names.owner, ALL), grant_on_database(session, login, CONNECT)]
     # A server without the options of memberships wants the administrator to be a member, for ``SET role``.
     joins = [] if session.knows_options or inherits else [names.owner]
-    try:
-        await session.run_with(joins, *statements)
-    except ExistsError:  # no other try would make it
-        raise session.error(f"the login {login!r} exists already: run it again") from None
+    await session.run_with(joins, *statements)
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:
@@ -94,7 +79,7 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     await revoke_memberships(session, present, ours)
     lock = SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL")
     changes = [lock.format(Identifier(login)) for login in present]
-    database = await read_database(session)
+    database = await find_database(session)
     rights = {} if database is None or database.owner != session.admin else database.privileges
     if connecting := [Identifier(login) for login in present if login in rights]:
         revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ").join(connecting)

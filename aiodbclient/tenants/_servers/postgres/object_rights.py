@@ -21,7 +21,7 @@ from psycopg.sql import SQL, Identifier
 from ..._naming import LIMITED_ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .connection import Session, verbatim
-from .rights import GrantStep, apply
+from .rights import Remedy, apply
 
 _AT_ONCE = 500  # how many objects one statement names
 
@@ -96,19 +96,19 @@ SELECT quote_ident(nspname) FROM pg_namespace WHERE pg_get_userbyid(nspowner) = 
 
 
 async def apply_object_rights(session: Session, wanted: Mapping[str, Role]) -> None:
-    """Apply the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
+    """Apply what ``missing_object_rights`` returns."""
     await apply(session, await missing_object_rights(session, wanted))
 
 
-async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) -> list[GrantStep]:
-    """Return the missing steps of its schemas, and of the groups of the ``wanted`` logins."""
-    steps, names, owner = list[GrantStep](), session.names, Identifier(session.names.owner)
+async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) -> list[Remedy]:
+    """Return what the owner role lacks, and what the groups of the ``wanted`` logins lack or have too much."""
+    remedies, names, owner = list[Remedy](), session.names, Identifier(session.names.owner)
     for (schema,) in await session.run(_ADMINISTRATORS_SCHEMAS):
         change = SQL("ALTER SCHEMA {} OWNER TO {}").format(verbatim(schema), owner)
-        steps.append(GrantStep(change, needs=names.owner))
+        remedies.append(Remedy(change, needs=names.owner))
     roles = [role for role in LIMITED_ROLES if role in wanted.values()]
     if not roles:
-        return steps
+        return remedies
     for (schema,) in await session.run(_OPEN_SCHEMAS, names.owner):  # as in a database upgraded from 14
         raise session.error(
             f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
@@ -136,10 +136,10 @@ async def missing_object_rights(session: Session, wanted: Mapping[str, Role]) ->
         for some in (its[start : start + _AT_ONCE] for start in range(0, len(its), _AT_ONCE)):
             what = f"{privileges} ON {word} {', '.join(some)}"
             if is_missing:
-                steps.append(GrantStep(verbatim(f"{default}GRANT {what} TO {who}"), as_owner=True))
+                remedies.append(Remedy(verbatim(f"{default}GRANT {what} TO {who}"), as_owner=True))
                 continue
             revoke = verbatim(f"{default}REVOKE {what} FROM {who} CASCADE")
             beyond = [f"{who} has {privileges} on {kind} {name}".rstrip() for name in some]
             problems = [Problem(ProblemKind.TOO_MANY_RIGHTS, each) for each in beyond]
-            steps.append(GrantStep(revoke, problems, as_owner=not needs, needs=needs))
-    return steps
+            remedies.append(Remedy(revoke, problems, as_owner=not needs, needs=needs))
+    return remedies

@@ -1,4 +1,6 @@
-"""What PostgreSQL's roles own: find it, hand it over to a tenant, and drop a role with it.
+"""What PostgreSQL's roles own, and what is wrong with a tenant.
+
+What a role owns is given to the tenant, or dropped with the role. What is wrong is found by ``check``, and repaired.
 
 A function runs with the rights of its owner if that says so, a view always does. So an object of the administrator in a
 tenant's database, where the tenant may call it, is a way out of the database.
@@ -23,21 +25,14 @@ from psycopg.sql import SQL, Identifier
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .connection import (
-    CLIENTS,
-    BlockedError,
-    Connector,
-    Session,
-    Statement,
-    end_sessions,
-    verbatim,
-)
+from . import extensions
+from .connection import CLIENTS, BlockedError, Connector, Session, Statement, end_sessions, verbatim
 from .logins import revoke_memberships
-from .object_rights import apply_object_rights
-from .rights import REVOKE, read_logins
+from .object_rights import apply_object_rights, missing_object_rights
+from .rights import REVOKE, missing_database_rights, read_logins
 
 _AT_ONCE = 500  # how many objects one transaction alters
-_END_SECONDS = 5.0  # for sessions and transactions of others
+_END_SECONDS = 5.0  # for sessions of others
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
@@ -135,16 +130,16 @@ async def _alter(session: Session, members: Collection[str], statements: Sequenc
     with suppress(GrantError):
         await session.run_with(members, *statements)
         return
-    refused = list[GrantError]()
+    refused: GrantError | None = None
     for statement in statements:
         try:
             await session.run_with(members, statement)
         except BlockedError:  # it waited a second for a lock of others, and so may the next one
             raise
         except GrantError as error:
-            refused.append(error)
-    for refusal in refused:
-        raise refusal
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 async def drop(connected_to: Connector, role: str) -> list[str]:
@@ -181,15 +176,14 @@ async def drop_or_rename(connected_to: Connector, role: str) -> list[str]:
         left = await drop(connected_to, role)
         if not left:
             return left
-    gone = Identifier(
-        f"aiodbclient_gone_{secrets.token_hex(16)}"
-    )  # so that no grant reaches the next tenant of the name
+    # So that no grant reaches the next tenant of the name.
+    gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
     async with connected_to() as session:
         await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))
     return left
 
 
-# What others own in a tenant's database, and the rights of its logins beyond their role.
+# What is wrong with a tenant: what it lacks, what others have of it, and what its logins have beyond their role.
 
 # Who can become a login of the tenant. Whoever made the login has ADMIN alone. The index of ``roleid`` finds it: a
 # server has some memberships for each of its tenants.
@@ -222,25 +216,43 @@ WHERE rolname = ANY (%(ours)s) AND has
 """)
 
 
-async def problems(
-    session: Session, logins: Mapping[str, Role], present: Sequence[str]
+async def problems_outside(session: Session, wanted: Mapping[str, Role] | None) -> set[Problem]:
+    """From another database: find what is wrong, except inside the database."""
+    known = wanted or {}
+    logins = await read_logins(session, known)
+    missing = await missing_database_rights(session, wanted, logins)
+    others = await excess(session, known, [login.name for login in logins])
+    unknown = [login.name for login in logins if login.can_log_in and login.name not in known]
+    found = {problem for problem, _ in others} | {Problem(ProblemKind.UNKNOWN_LOGIN, name) for name in unknown}
+    return found.union(*(remedy.problems for remedy in missing))
+
+
+async def problems_inside(session: Session, wanted: Mapping[str, Role]) -> set[Problem]:
+    """In the tenant's database: find what readers and writers lack or have too much, and missing extensions."""
+    missing = await missing_object_rights(session, wanted)
+    lacks = {Problem(ProblemKind.EXTENSION_MISSING, name) for name, _ in await extensions.missing(session)}
+    return lacks.union(*(remedy.problems for remedy in missing))
+
+
+async def excess(
+    session: Session, wanted: Mapping[str, Role], logins: Sequence[str]
 ) -> list[tuple[Problem, str | None]]:
-    """Return what is others' in the database, and what the ``present`` logins have beyond their role, with remedies."""
+    """Find what is others' in the database, and what these logins have beyond their role, each with its remedy."""
     names = session.names
     found: list[tuple[Problem, str | None]] = [
         (Problem(ProblemKind.OWNED_BY_OTHERS, name), None)
         for name in await owners(session)
-        if name not in (names.owner, *present) or logins.get(name, Role.OWNER) is not Role.OWNER
+        if name not in (names.owner, *logins) or wanted.get(name, Role.OWNER) is not Role.OWNER
     ]
-    ours = [names.owner, *names.groups, *present]
-    rest = await session.run(_PROBLEMS, present=present, ours=ours, database=names.database)
+    ours = [names.owner, *names.groups, *logins]
+    rest = await session.run(_PROBLEMS, present=logins, ours=ours, database=names.database)
     return found + [(Problem(ProblemKind(kind), detail), remedy) for kind, detail, remedy in rest]
 
 
 async def revoke_excess(session: Session, logins: Mapping[str, Role]) -> list[str]:
     """Revoke what the tenant's roles have beyond their role, let others out, and return what needs a superuser."""
     present, refused = [login.name for login in await read_logins(session, logins)], list[str]()
-    for _, remedy in await problems(session, logins, present):
+    for _, remedy in await excess(session, logins, present):
         try:
             if remedy is not None:
                 await session.run(verbatim(remedy))
@@ -273,7 +285,7 @@ async def reassign_all(session: Session, wanted: Mapping[str, Role]) -> list[str
 async def refuse_problems(session: Session, logins: Mapping[str, Role], refused: Sequence[str]) -> None:
     """Raise GrantError for what is still others', or too much."""
     present = [login.name for login in await read_logins(session, logins)]
-    if left := {str(problem) for problem, _ in await problems(session, logins, present)}:
+    if left := {str(problem) for problem, _ in await excess(session, logins, present)}:
         raise session.error(
             f"the administrator cannot change all that is others' in the database {session.names.database!r}: "
             f"{'; '.join([*sorted(left), *refused])}: a superuser has to, or the owner of these objects"

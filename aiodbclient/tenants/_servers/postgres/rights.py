@@ -1,4 +1,4 @@
-"""The rights of a tenant's database and roles on PostgreSQL: what they are, and the steps that are missing.
+"""The rights of a tenant's database and roles on PostgreSQL: what they are, and the remedies for what is missing.
 
 The administrator (the cluster's primary user) owns the database, so nobody else lets anybody in. A role without login,
 the *owner role*, may create in it, and owns what is in it::
@@ -19,7 +19,8 @@ whose it is.
 A *group*, a role without login, has the rights of readers or of writers, and their logins are its members:
 ``object_rights`` gives them.
 
-``missing_database_rights`` returns what is missing: ``repair`` runs it, ``problems`` reports it.
+``missing_database_rights`` compares them with what the server has: ``repair`` applies what it returns, and ``check``
+reports it.
 """
 
 from __future__ import annotations
@@ -88,13 +89,12 @@ _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which i
 
 
 @frozen
-class GrantStep:
-    """A missing statement, and the problems until it has run."""
+class Remedy:
+    """A statement that is missing, and the problems until it has run."""
 
     statement: Statement
     problems: Sequence[Problem] = (Problem(ProblemKind.RIGHTS_MISSING),)
     as_owner: bool = False  # run it as the owner role, not as the administrator
-    creates: bool = False  # a role, before all others
     needs: str = ""  # another role whose rights the administrator needs for it
 
 
@@ -103,7 +103,7 @@ class Database:
     """The state of a tenant's database on the server."""
 
     owner: str
-    connections: bool  # whether it allows them
+    allows_connections: bool  # whether it allows them
     is_ours: bool  # whether it is the tenant's
     privileges: dict[str, list[str]]  # of each role but its owner. PUBLIC is ""
 
@@ -121,8 +121,8 @@ class Login:
 
 async def limit_of(session: Session) -> int:
     """Return the limit of a login. A tenth of the server's connections: one tenant with some logins cannot fill it."""
-    if session.limit is not None:
-        return session.limit
+    if session.connection_limit is not None:
+        return session.connection_limit
     [(connections,)] = await session.run(_CONNECTIONS)
     return max(2, int(connections * SHARE_OF_CONNECTIONS))
 
@@ -154,18 +154,17 @@ def set_value(of: Composed, name: str, value: str) -> Composed:
     return SQL("{}; {} FROM CURRENT").format(config, change)
 
 
-async def read_database(session: Session) -> Database | None:
+async def find_database(session: Session) -> Database | None:
     """Read the tenant's database. One that is left of an interrupted DROP DATABASE is none."""
     rows = await session.run(_DATABASE, database=session.names.database, owner=session.names.owner)
     return Database(*rows[0]) if rows else None
 
 
-async def need_database(session: Session) -> Database:
-    """Read the tenant's database, of which the administrator may change the rights."""
-    database = await read_database(session)
+async def read_database(session: Session) -> Database:
+    """Read the tenant's database, or raise GrantError if it does not exist."""
+    database = await find_database(session)
     if database is None:
         raise session.error(f"the database {session.names.database!r} does not exist")
-    check_owner(session, database)
     return database
 
 
@@ -188,81 +187,84 @@ async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Lo
 
 
 async def apply_database_rights(session: Session, wanted: Mapping[str, Role] | None) -> None:
-    """Take the steps of ``missing_database_rights``."""
+    """Apply what ``missing_database_rights`` returns."""
     await apply(session, await missing_database_rights(session, wanted, await read_logins(session, wanted or ())))
 
 
 async def missing_database_rights(
     session: Session, wanted: Mapping[str, Role] | None, found: Sequence[Login]
-) -> list[GrantStep]:
-    """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database."""
+) -> list[Remedy]:
+    """From another database: return what the database, its roles and the ``wanted`` logins lack, and others have of it.
+
+    ``wanted`` is None for a suspended tenant. ``found`` are the logins that ``read_logins`` returns.
+    """
     names, is_locked_out, wanted = session.names, wanted is None, wanted or {}
-    database = await read_database(session) or await need_database(session)
+    database = await read_database(session)
     unknown = [login.name for login in found if login.name not in wanted]
     logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
     groups = [role for role in LIMITED_ROLES if role in wanted.values()]
-    steps = await role_steps(session, names.owner, logins[Role.OWNER], unknown)
+    remedies = await role_remedies(session, names.owner, logins[Role.OWNER], unknown)
     for role in groups:
-        steps += await role_steps(session, names.group(role), logins[role], unknown)
+        remedies += await role_remedies(session, names.group(role), logins[role], unknown)
     if database.owner != session.admin:
         own = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(names.database))
-        steps.append(GrantStep(own, needs=database.owner))
+        remedies.append(Remedy(own, needs=database.owner))
     if is_locked_out:
-        return [*steps, *database_steps(session, database, {names.owner: CREATE})]
+        return [*remedies, *database_remedies(session, database, {names.owner: CREATE})]
     entering = [*map(names.group, groups), *[login.name for login in logins[Role.OWNER]]]
     rights = {names.owner: ALL, **dict.fromkeys(entering, CONNECT)}
-    steps += database_steps(session, database, rights, [*names.groups, *unknown])
+    remedies += database_remedies(session, database, rights, [*names.groups, *unknown])
     for login in found:
         if login.name in wanted:
-            steps += await _login_steps(session, login, wanted[login.name])
+            remedies += await _login_remedies(session, login, wanted[login.name])
     if session.options.settings:
         has = dict(await session.run(_SETTINGS, names.database))
         for name, value in session.options.settings:
             if has.get(name.lower()) != value:
                 change = set_on_database(session, name, value)
-                steps.append(GrantStep(change, [Problem(ProblemKind.SETTING_DIFFERS, name)]))
-    if not database.connections:  # last, so that nobody enters before others are locked out
+                remedies.append(Remedy(change, [Problem(ProblemKind.SETTING_DIFFERS, name)]))
+    if not database.allows_connections:  # last, so that nobody enters before others are locked out
         opening = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(names.database))
-        steps.append(GrantStep(opening))
-    return steps
+        remedies.append(Remedy(opening))
+    return remedies
 
 
-async def role_steps(session: Session, role: str, logins: Sequence[Login], unknown: Collection[str]) -> list[GrantStep]:
-    """Return what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
+async def role_remedies(session: Session, role: str, logins: Sequence[Login], unknown: Collection[str]) -> list[Remedy]:
+    """Return what is missing so that ``role`` exists, and has only these ``logins`` and ``unknown`` ones as members."""
     found = await session.run(_MEMBERS, role)
-    steps = [] if found else [GrantStep(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=True)]
+    remedies = [] if found else [Remedy(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)))]
     members = [row for row in found if row[0] is not None]
     for login in logins:
         options = {(may_inherit, may_set) for name, _, _, may_inherit, may_set in members if name == login.name}
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
         if not options or (session.knows_options and options != {wanted}):
-            steps.append(GrantStep(grant_membership(session, role, login.name, *wanted)))
+            remedies.append(Remedy(grant_membership(session, role, login.name, *wanted)))
     keep = {session.admin, *unknown, *[login.name for login in logins]}
     for name, revoke, may_admin, *_ in members:
         if not may_admin and name not in keep:
-            steps.append(GrantStep(verbatim(revoke), [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
-    return steps
+            remedies.append(Remedy(verbatim(revoke), [Problem(ProblemKind.OPEN_TO_OTHERS, name)]))
+    return remedies
 
 
-async def _login_steps(session: Session, login: Login, role: Role) -> list[GrantStep]:
+async def _login_remedies(session: Session, login: Login, role: Role) -> list[Remedy]:
     if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
         return []
-    steps = list[GrantStep]()
+    remedies = list[Remedy]()
     if role is Role.OWNER and not login.starts_as_owner:  # an older server wants the administrator to be a member
         start = START_AS.format(Identifier(login.name), Literal(session.names.owner))
-        steps.append(GrantStep(start, needs="" if session.knows_options else session.names.owner))
-    if login.limit in _NO_LIMIT or session.limit not in {None, login.limit}:
+        remedies.append(Remedy(start, needs="" if session.knows_options else session.names.owner))
+    if login.limit in _NO_LIMIT or session.connection_limit not in {None, login.limit}:
         change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
-        steps.append(GrantStep(change.format(Identifier(login.name), Literal(await limit_of(session)))))
-    return steps
+        remedies.append(Remedy(change.format(Identifier(login.name), Literal(await limit_of(session)))))
+    return remedies
 
 
-def database_steps(
+def database_remedies(
     session: Session,
     database: Database,
     rights: Mapping[str, Sequence[LiteralString]],
     may_connect: Collection[str] = (),
-) -> Iterator[GrantStep]:
+) -> Iterator[Remedy]:
     """Yield what is missing so that these roles have these ``rights`` on the database, and others none."""
     allowed = {session.admin: ALL, database.owner: ALL, **dict.fromkeys(may_connect, CONNECT), **rights}
     too_much = sorted([who for who, has in database.privileges.items() if not {*has} <= {*allowed.get(who, ())}])
@@ -270,24 +272,22 @@ def database_steps(
         revoke, of = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE"), SQL(", ")
         roles = of.join(Identifier(each) if each else SQL("PUBLIC") for each in too_much)
         problems = [Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC") for each in too_much]
-        yield GrantStep(revoke.format(Identifier(session.names.database), roles), problems)
+        yield Remedy(revoke.format(Identifier(session.names.database), roles), problems)
     for who, wanted in rights.items():
         lacks = not {*wanted} <= {*database.privileges.get(who, ())}
         if lacks or who in too_much:
             missing = [Problem(ProblemKind.RIGHTS_MISSING)] if lacks and who not in too_much else []
-            yield GrantStep(grant_on_database(session, who, wanted), missing)
+            yield Remedy(grant_on_database(session, who, wanted), missing)
 
 
-async def apply(session: Session, steps: Sequence[GrantStep]) -> None:
-    """Create the roles, then run the other statements in one transaction: as the administrator, then as the owner."""
-    if not steps:
+async def apply(session: Session, remedies: Sequence[Remedy]) -> None:
+    """Run the statements in one transaction: those of the administrator, then those of the owner role."""
+    if not remedies:
         return
     owner = session.names.owner
-    if created := [step.statement for step in steps if step.creates]:  # the administrator joins no role before
-        await session.run_with([], *created)
-    statements: list[Statement] = [step.statement for step in steps if not (step.creates or step.as_owner)]
-    joins = {step.needs for step in steps if step.needs}
-    if as_owner := [step.statement for step in steps if step.as_owner]:
+    statements: list[Statement] = [each.statement for each in remedies if not each.as_owner]
+    joins = {each.needs for each in remedies if each.needs}
+    if as_owner := [each.statement for each in remedies if each.as_owner]:
         statements += as_role(owner, *as_owner)
         joins.add(owner)
     await session.run_with(joins, *statements)

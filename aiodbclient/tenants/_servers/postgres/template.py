@@ -12,13 +12,12 @@ database, which says whose that is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
 from ....errors import ConflictError
 from ..._naming import Names
-from .connection import CLIENTS, Session, Statement, as_role, verbatim
+from .connection import CLIENTS, Session, as_role, verbatim
 from .logins import PRESENT
 from .ownership import reassign_owned
 
@@ -48,16 +47,24 @@ _LEFT = SQL(f"""
 SELECT DISTINCT format('%%s names %%s', pg_describe_object(classid, objid, objsubid), rolname)
 FROM pg_shdepend s JOIN pg_roles r ON r.oid = refobjid WHERE {_HERE} AND rolname = ANY (%s) ORDER BY 1
 """)
-# A row without a schema replaces what PostgreSQL gives: ALL to the owner and, on routines and types, also to PUBLIC.
+# The statements that give the owner role the default privileges of the template's, but for readers and writers. A row
+# without a schema replaces what PostgreSQL gives: ALL to the owner and, on routines and types, also to PUBLIC.
 _DEFAULTS = SQL("""
-SELECT CASE defaclnamespace WHEN 0 THEN '' ELSE format(' IN SCHEMA %%I', nspname) END,
-       CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES'
-           WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
-       CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee)::text END, is_grantable,
-       string_agg(privilege_type, ', ')
-FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
-LEFT JOIN LATERAL aclexplode(defaclacl) ON true
-WHERE pg_get_userbyid(defaclrole) = %s GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+WITH defaults (place, kind, grantee, privileges, option) AS (
+    SELECT CASE defaclnamespace WHEN 0 THEN '' ELSE format(' IN SCHEMA %%I', nspname) END,
+        CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES'
+            WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
+        CASE grantee WHEN 0 THEN 'PUBLIC' WHEN defaclrole THEN quote_ident(%(owner)s)
+            ELSE quote_ident(pg_get_userbyid(grantee)) END,
+        string_agg(privilege_type, ', '), CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+    FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
+    LEFT JOIN LATERAL aclexplode(defaclacl) ON true
+    WHERE pg_get_userbyid(defaclrole) = %(source)s GROUP BY 1, 2, 3, 5)
+SELECT DISTINCT 1, format('ALTER DEFAULT PRIVILEGES REVOKE ALL ON %%s FROM PUBLIC, %%I', kind, %(owner)s::text)
+FROM defaults WHERE place = ''
+UNION ALL
+SELECT 2, format('ALTER DEFAULT PRIVILEGES%%s GRANT %%s ON %%s TO %%s%%s', place, privileges, kind, grantee, option)
+FROM defaults WHERE grantee <> ALL (%(groups)s) ORDER BY 1, 2
 """)
 
 
@@ -78,7 +85,8 @@ async def take_over(session: Session, source: Names) -> None:
     names, roles = session.names, [source.owner, *source.groups]
     if found := await session.run(_OBSTACLES, owners=[source.owner, names.owner], roles=roles):
         raise refusal(source, (reason for (reason,) in found))
-    defaults = await session.run(_DEFAULTS, source.owner)
+    groups = [Identifier(group).as_string(None) for group in source.groups]
+    defaults = await session.run(_DEFAULTS, source=source.owner, owner=names.owner, groups=groups)
     present = [role for (role,) in await session.run(PRESENT, roles)]
     of = SQL(", ").join(map(Identifier, present))
     options = SQL(" WITH INHERIT TRUE, SET FALSE" if session.knows_options else "")
@@ -87,7 +95,7 @@ async def take_over(session: Session, source: Names) -> None:
     as_owner = as_role(
         names.owner,
         SQL("REASSIGN OWNED BY {} TO {}").format(Identifier(source.owner), Identifier(names.owner)),  # extensions
-        *_defaults(names, source, defaults),
+        *(verbatim(statement) for _, statement in defaults),
         # Of the owner role first: what is left without it is not looked for twice.
         *(SQL("DROP OWNED BY {}").format(Identifier(role)) for role in roles if role in present),
     )
@@ -95,22 +103,3 @@ async def take_over(session: Session, source: Names) -> None:
     await session.run_with([names.owner], *as_owner, revoke)
     if left := await session.run(_LEFT, roles):
         raise refusal(source, (reason for (reason,) in left))
-
-
-def _defaults(names: Names, source: Names, defaults: Iterable[tuple[Any, ...]]) -> list[Statement]:
-    """Give the owner role the default privileges of the template's, but for readers and writers."""
-    statements = list[Statement]()
-
-    def alter(place: str, change: str, grantee: str, end: str = "") -> None:
-        whom = SQL("PUBLIC") if grantee == "PUBLIC" else Identifier(grantee)
-        text = SQL("ALTER DEFAULT PRIVILEGES{} {} {}{}")
-        statements.append(text.format(verbatim(place), verbatim(change), whom, verbatim(end)))
-
-    for place, kind in dict.fromkeys((place, kind) for place, kind, *_ in defaults if not place):
-        for grantee in (names.owner, "PUBLIC"):
-            alter(place, f"REVOKE ALL ON {kind} FROM", grantee)
-    for place, kind, grantee, is_grantable, privileges in defaults:
-        if grantee is not None and grantee not in source.groups:  # None: nobody has any
-            to = names.owner if grantee == source.owner else grantee
-            alter(place, f"GRANT {privileges} ON {kind} TO", to, " WITH GRANT OPTION" * is_grantable)
-    return statements
