@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pymysql
 import pytest
@@ -23,6 +23,8 @@ from ..mysql import administrator, in_grant, run
 from .tenant import Tenant
 from .threads import repeating
 
+ConnectionT = TypeVar("ConnectionT", bound="pymysql.Connection[Cursor]")
+
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
 IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 30000), 'b'), REPEAT('a', 60000))"  # for seconds
@@ -38,7 +40,9 @@ class Server:
     doadmin: str = field(repr=False)
     root: str = field(repr=False)
     limit: int
-    _held: ExitStack
+    host: str
+    port: int
+    held: ExitStack
 
     async def make(
         self, role: Role = Role.OWNER, *, like: Tenant | None = None, name: str = ""
@@ -81,18 +85,15 @@ class Server:
         self, login: str, password: str, db: str | None = None, address: str | None = None
     ) -> pymysql.Connection[Cursor]:
         """A session, from another ``address`` than the administrator's, which is closed at the end of the test."""
-        options = self.sql._admin
-        session = pymysql.connect(
-            host=options["host"],
-            port=options["port"],
-            user=login,
-            password=password,
-            database=db,
-            bind_address=address,
-            autocommit=True,
-            ssl={"check_hostname": False},
-        )
-        self._held.callback(suppressed, session.close)
+        return self.hold(pymysql.Connection(**self.options(login, password), database=db, bind_address=address))
+
+    def options(self, login: str, password: str) -> dict[str, Any]:
+        address = {"host": self.host, "port": self.port, "ssl": {"check_hostname": False}}
+        return {**address, "user": login, "password": password, "autocommit": True}
+
+    def hold(self, session: ConnectionT) -> ConnectionT:
+        """Close the session at the end of the test."""
+        self.held.callback(suppressed, session.close)
         return session
 
     @contextmanager
@@ -148,10 +149,11 @@ async def server(mysql_cluster: tuple[Sandbox, str], mysql_root: str) -> AsyncIt
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         doadmin = await cluster.users.get("doadmin")
-        uri = (await cluster.info()).connection.uri_for(doadmin)
+        connection = (await cluster.info()).connection
+        uri = connection.uri_for(doadmin)
         sql = MySQLServer(uri, await cluster.ca(), connection_limit=12)
         with ExitStack() as held:
-            yield Server(cluster, sql, uri, mysql_root, 12, held)
+            yield Server(cluster, sql, uri, mysql_root, 12, connection.host or "", connection.port or 0, held)
 
 
 def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:

@@ -22,7 +22,7 @@ from aiodbclient.tenants.errors import GrantError
 
 from ...mysql import administrator, run
 from ...waiting import until
-from ..mysql_servers import DENIED, IGNORES_KILL, IGNORES_KILL_BRIEFLY, Server, background, refused, server, suppressed
+from ..mysql_servers import DENIED, IGNORES_KILL, IGNORES_KILL_BRIEFLY, Server, background, refused, server
 
 __all__ = ["server"]
 
@@ -49,15 +49,8 @@ class SlowLogin(pymysql.connections.Connection):
 @asynccontextmanager
 async def half_open(server: Server, login: str, password: str) -> AsyncIterator[SlowLogin]:
     """A login for which the server has read the account, and which is finished after the block."""
-    slow = SlowLogin(
-        host=server.sql._admin["host"],
-        port=server.sql._admin["port"],
-        user=login,
-        password=password,
-        ssl={"check_hostname": False},
-        autocommit=None,  # it needs no statement
-        defer_connect=True,
-    )
+    # Without ``autocommit`` it needs no statement.
+    slow = server.hold(SlowLogin(**server.options(login, password) | {"autocommit": None, "defer_connect": True}))
     connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
     try:
         assert await asyncio.to_thread(slow.began.wait, 60)
@@ -65,7 +58,6 @@ async def half_open(server: Server, login: str, password: str) -> AsyncIterator[
     finally:
         slow.go.set()
     await connecting
-    server._held.callback(suppressed, slow.close)
 
 
 @pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "control"])
@@ -87,7 +79,7 @@ async def test_half_open_login_has_no_rights_afterwards(server: Server, is_ended
 async def test_silent_connection_delays_no_end(server: Server) -> None:
     """One that never says who it is: the server keeps it, whatever ``connect_timeout`` says."""
     tenant, login, _ = await server.make()
-    reader, writer = await asyncio.open_connection(server.sql._admin["host"], server.sql._admin["port"])
+    reader, writer = await asyncio.open_connection(server.host, server.port)
     await reader.read(4)
     writer.write(b"\x20\0\0\x01" + struct.pack("<IIB23x", 0x81AAAA05, 1 << 24, 45))  # an SSLRequest
     await writer.drain()

@@ -163,7 +163,7 @@ NAMES = names_of("alpha", "mysql")
 
 
 def dsn(server: Server, login: str, password: str) -> str:
-    return f"mysql://{login}:{password}@{server.sql._admin['host']}:{server.sql._admin['port']}/"
+    return f"mysql://{login}:{password}@{server.host}:{server.port}/"
 
 
 async def test_administrator_without_rights_is_refused_with_statement(server: Server) -> None:
