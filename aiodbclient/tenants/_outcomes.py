@@ -281,7 +281,7 @@ class TenantEvent:
         duration: Seconds in all.
         requests: The number of requests to the API.
         error: The name of the exception's class; None if the work did not fail.
-        ended: Logins of others whose sessions were ended, because they were in the way.
+        terminated: Logins of others whose sessions were terminated, because they were in the way.
     """
 
     name: str
@@ -290,7 +290,7 @@ class TenantEvent:
     duration: float
     requests: int
     error: str | None
-    ended: tuple[str, ...] = ()
+    terminated: tuple[str, ...] = ()
 
 
 @define(eq=False)
@@ -300,7 +300,7 @@ class Reporter:
     stats: RequestStats
     role: Role
     on_event: Callable[[TenantEvent], object] | None
-    ended: set[str] = field(init=False, factory=set[str])  # others whose sessions were ended
+    terminated: set[str] = field(init=False, factory=set[str])  # as in the event
     _start: float = field(init=False, factory=lambda: monotonic())
 
     def report(self, name: str, action: TenantAction, error: Exception | None = None) -> None:
@@ -314,7 +314,7 @@ class Reporter:
             duration=monotonic() - self._start,
             requests=self.stats.requests,
             error=None if error is None else type(error).__name__,
-            ended=tuple(sorted(self.ended)),
+            terminated=tuple(sorted(self.terminated)),
         )
         try:
             self.on_event(event)

@@ -255,7 +255,7 @@ async def claim_tenant(context: Context, cluster: str, name: str, reporter: Repo
     if claim is None:
         raise AlreadyClaimedError
     tenant = Tenant(
-        names, context, context.role, at, reporter, claim, claim.record, since + LEASE, others_ended=reporter.ended
+        names, context, context.role, at, reporter, claim, claim.record, since + LEASE, terminated=reporter.terminated
     )
     renewing = asyncio.create_task(tenant.keep_renewing())
     try:

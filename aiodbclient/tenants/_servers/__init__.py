@@ -85,7 +85,7 @@ class BaseTenant:
     """What a server needs to know of a tenant. ``Tenant`` adds the claim."""
 
     names: Names
-    others_ended: set[str] = field(factory=set[str], kw_only=True)  # whose sessions were in the way
+    terminated: set[str] = field(factory=set[str], kw_only=True)  # logins of others whose sessions were in the way
 
     def check_lease(self) -> None:
         """Called before each statement. Raises ClaimLostError if the lease of the claim has expired."""

@@ -193,7 +193,7 @@ async def test_neighbour_whose_rights_are_revoked_is_out(server: Server, step: s
         await tenant.steps.end_logins(tenant.on_record)
         await server.sql.steps(on).lock_out()
 
-    assert on.others_ended == {neighbour}
+    assert on.terminated == {neighbour}
     assert refused(inside, "INSERT INTO t VALUES (3)")
     assert refused(holds, "COMMIT")
     assert run(elsewhere, "SELECT 1") == [(1,)]

@@ -97,7 +97,7 @@ async def test_locked_template0(place: Place, evil: Credential) -> None:
     events = list[TenantEvent]()
     async with idle(evil, "template0"):
         await place.tenants(on_event=events.append).ensure("beta")
-    assert events[-1].ended == (evil.username,)
+    assert events[-1].terminated == (evil.username,)
 
 
 @pytest.mark.thorough

@@ -51,7 +51,7 @@ async def test_lock_on_database_delays_no_step(
     with locked(managed, evil, victim.database):
         await STEPS[step](victim, server.steps(on))
     if step == "drop_database":
-        assert on.others_ended == {evil.logins[0]}
+        assert on.terminated == {evil.logins[0]}
         assert not (await server.inspect(victim.names)).database
 
 
@@ -64,7 +64,7 @@ async def test_ended_neighbour_is_named_after_quick_step(
     on = BaseTenant(victim.names)
     with locked(managed, evil, victim.database):
         await server.steps(on).drop_database()
-    assert on.others_ended == {evil.logins[0]}
+    assert on.terminated == {evil.logins[0]}
 
 
 @pytest.mark.usefixtures("brief", "impatient")
@@ -99,7 +99,7 @@ async def test_housekeeping_ends_nobodys_session(
         assert not managed.lets_in(login, victim.database)
         on = BaseTenant(victim.names)
         assert await server.steps(on).drop_logins([login]) == (login,)
-        assert on.others_ended == set()
+        assert on.terminated == set()
         assert (await server.inspect(victim.names)).disabled == (login,)
         del victim.on_record[login]
         assert await victim.problems() == frozenset()

@@ -167,7 +167,7 @@ async def _end_threads(
                         await _kill(schema.session, of_user)
                     else:
                         if not schema.names.is_ours(user) and user not in logins:
-                            schema.tenant.others_ended.add(user)
+                            schema.tenant.terminated.add(user)
                         if user not in passwords:
                             passwords[user] = await kill_accounts.enter_async_context(kill_account(schema, user))
                         async with aclosing(await schema.log_in(user, passwords[user])) as own:

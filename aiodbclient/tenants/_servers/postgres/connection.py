@@ -371,6 +371,6 @@ class LockWatcher:
             self._since.setdefault(login, now)
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
             if was_ended is not None and not self.tenant.names.is_ours(login):
-                self.tenant.others_ended.add(login)
+                self.tenant.terminated.add(login)
         for database, gid, owner in await session.run(_BLOCKING_PREPARED, pid=pid):
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
