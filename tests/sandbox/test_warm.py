@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -100,14 +100,6 @@ async def test_next_cluster_looks_new() -> None:
         await session.close()
 
 
-async def test_changed_template1_is_not_used_again() -> None:
-    async with cluster() as (call, server):
-        folder = server.folder
-        async with await log_in(call, database="template1") as session:
-            await session.execute("SELECT lo_create(4242)")
-    assert not folder.exists()
-
-
 @pytest.mark.thorough
 async def test_settings_have_their_servers() -> None:
     """Servers of other programs, or with other settings, are not mixed up."""
@@ -119,22 +111,30 @@ async def test_settings_have_their_servers() -> None:
         assert (again.port, plain_again.port) == (secure.port, plain.port)
 
 
-async def test_killed_server_is_not_used_again() -> None:
-    async with cluster() as (_, server):
-        supervisor = server._supervisor
-        assert supervisor is not None
-        supervisor.kill()
-        supervisor.wait()
-    async with cluster() as (_, server):
-        assert server._supervisor is not supervisor
+async def change_template1(call: Call, _: EmbeddedPostgres) -> None:
+    async with await log_in(call, database="template1") as session:
+        await session.execute("SELECT lo_create(4242)")
 
 
-async def test_stopped_server_is_not_used_again() -> None:
-    async with cluster() as (_, server):
-        await server.shut_down(graceful=False)
+async def kill(_: Call, server: EmbeddedPostgres) -> None:
+    assert server._supervisor is not None
+    server._supervisor.kill()
+    server._supervisor.wait()
+
+
+async def stop(_: Call, server: EmbeddedPostgres) -> None:
+    await server.shut_down(graceful=False)
+
+
+@pytest.mark.parametrize("spoil", [change_template1, kill, stop])
+async def test_spoiled_server_is_not_used_again(spoil: Callable[[Call, EmbeddedPostgres], Awaitable[None]]) -> None:
+    async with cluster() as (call, server):
         folder = server.folder
+        await spoil(call, server)
         assert folder.exists()
     assert not folder.exists()
+    async with cluster() as (_, server):
+        assert server.folder != folder
 
 
 def test_closed_pool_leaves_nothing() -> None:

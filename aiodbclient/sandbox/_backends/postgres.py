@@ -121,7 +121,7 @@ class PostgresBackend(Backend):
         if embedded is None:
             return
         try:
-            if POOL.is_open and self._dsn and not embedded.has_failed():
+            if POOL.is_open and self._dsn:
                 kept = await _empty(self._dsn) and POOL.release(embedded)
         finally:
             if not kept:
