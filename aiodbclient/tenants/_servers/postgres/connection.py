@@ -216,11 +216,12 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
         kind = _ERRORS.get(error.sqlstate, SessionLostError if server.closed else GrantError)
         if kind is BlockedError or reason.startswith(_SAME_ROW):
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-    of, shown = "", ""
-    if tenant:
-        of = f"tenant {tenant!r}: "
-        shown = _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
+    of, shown = (f"tenant {tenant!r}: ", _shown(statement)) if tenant else ("", "")
     raise kind(f"{of}PostgreSQL refused a statement: {reason}", tenant=tenant, statement=shown)
+
+
+def _shown(statement: Statement) -> str:
+    return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
 
 
 def verbatim(text: Any) -> SQL:
@@ -276,7 +277,8 @@ class Session:
             end.insert(0, SQL("REVOKE {} FROM CURRENT_USER{}").format(names, by))
         try:
             await self.run(SQL("; ").join([*begin, *statements, *end]))
-        except GrantError:
+        except GrantError as error:
+            error.statement = _shown(SQL("; ").join(statements))  # without the transaction around them
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
             raise
