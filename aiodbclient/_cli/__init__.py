@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 
@@ -14,5 +15,10 @@ def main() -> None:
         if error.name not in ("typer", "rich", "yaml"):
             raise
         sys.exit("aiodbclient: the command needs its extra: pip install 'aiodbclient[cli]'")
+    if sys.stderr is None:  # `2>&-`; print would take the standard output
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it stays open
+    if sys.stdout is None:
+        sys.stderr.write("aiodbclient: the standard output is closed\n")
+        sys.exit(2)
     logging.getLogger("aiodbclient.store").setLevel(logging.ERROR)  # of a store in plain text it says more itself
     sys.exit(run(sys.argv[1:]))

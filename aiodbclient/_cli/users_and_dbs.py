@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from attrs import asdict, define
+from attrs import asdict, define, field
 
 from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
@@ -15,7 +15,7 @@ from ..tenants._naming import is_derived, is_reserved, names_of
 from .plumbing.asking import confirm, confirm_destructive
 from .plumbing.completion import cluster_names
 from .plumbing.failures import Exit
-from .plumbing.files import read_names, read_users
+from .plumbing.files import listed, read_names, read_users
 from .plumbing.opening import find_cluster, is_missing, limiter_of, open_client, open_store, patiently, shown
 from .plumbing.options import (
     CLUSTER_VARIABLE,
@@ -40,6 +40,7 @@ from .plumbing.running import runs
 
 if TYPE_CHECKING:
     from .. import Cluster, ClusterInfo, User
+    from ..bulk import Failed
 
 _KINDS = {"db": "database", "user": "user"}
 _UserName = Annotated[str, argument("NAME", "The user.")]
@@ -235,7 +236,7 @@ async def delete_users(
         question = f"Delete {counted(going, 'users')} of {options.cluster}?"
         confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         runs = [("", found.users.deprovision(wanted))]
-        report = _UserReport(output, options.verbose, again="")
+        report = _UserReport(output, options.verbose, options=options, again="")
         code = await follow(runs, report, names=wanted, limiter=limiter_of(client))
     return Exit.SOME_FAILED if code == Exit.DONE and len(going) < len(wanted) else code
 
@@ -269,14 +270,26 @@ async def reset_user(
 
 @define
 class _UserReport(Report):
+    options: OneClusterOptions = field(kw_only=True)
     show: bool = False
+    unknown: list[str] = field(factory=list[str])  # whose passwords the API does not return again
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
-        return {"password": outcome.user.password} if self.show and outcome.user is not None else {}
+        if not self.show or outcome.user is None:
+            return {}
+        if outcome.user.password is None:
+            self.unknown.append(outcome.name)
+        return {"password": outcome.user.password}
 
     def text(self, outcome: Any, role: str) -> str:
         password = self.row(outcome, role).get("password")
         return "" if password is None else f"name: {outcome.name}\npassword: {password}\n"
+
+    def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
+        if not self.unknown:
+            return []
+        reset = suggest(self.options, "users", "provision", *listed(self.unknown), "--if-exists", "reset", "--show")
+        return [f"{some(self.unknown)}: the API does not return the password again. If it is lost: {reset}"]
 
 
 @runs
@@ -317,7 +330,7 @@ async def provision_users(
             question = f"Give {counted(going, 'users')} new passwords? The old ones stop working at once."
             confirm_destructive(question, len(going), Selection(names=names, file=file), confirmation)
         runs = [("", found.users.provision(users, if_exists=if_exists))]
-        report = _UserReport(output, options.verbose, show=show)
+        report = _UserReport(output, options.verbose, options=options, show=show)
         if if_exists == "reset":  # again, it would reset the passwords that are printed
             has_settings = any(user != NewUser(user.name) for user in users)
             report.again = "run the same command again without the users that are done" if has_settings else ""

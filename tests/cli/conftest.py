@@ -172,13 +172,13 @@ class Command:
         assert "Traceback" not in err
         return Done(process.returncode, out, err)
 
-    def interrupt_twice(self, process: subprocess.Popen[str]) -> Done:
+    def interrupt_twice(self, process: subprocess.Popen[str], *, shows: bool = False) -> Done:
         """Interrupt it, and again when it has said that this stops it at once."""
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert "again, to stop at once" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        return self.end(process)
+        return self.end(process, shows=shows)
 
     def __call__(self, *arguments: str, given: str | None = None, shows: bool = False) -> Done:
         """Run the command in this process, which is fast. ``start`` runs it as a process."""

@@ -70,6 +70,20 @@ def test_closed_standard_input_is_no_terminal(command: Command, names: list[str]
     assert command("tenants", "check", names[0], *command.place).code == 0
 
 
+def test_closed_outputs(command: Command, names: list[str]) -> None:
+    """Without a standard output nothing is done. Without a standard error, no note is in the output."""
+    command.provision(names[0])
+    for closed, found in (
+        (">&-", (2, "", "aiodbclient: the standard output is closed\n")),
+        ("2>&-", (0, "", "")),
+    ):
+        line = f"{COMMAND} tenants list --store {command.store} --cluster {command.cluster} --prefix none_ {closed}"
+        ended = subprocess.run(
+            ["sh", "-c", line], env=command.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert (ended.returncode, ended.stdout, ended.stderr) == found
+
+
 def test_every_code_is_documented() -> None:
     for code in {*Exit} - {Exit.NOT_RUN, Exit.NOT_FOUND}:  # those of `exec`
         assert f" {code.value} " in EXIT_CODES, code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 from pathlib import Path
@@ -11,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from aiodbclient import RateLimiter
+from aiodbclient._bulk.outcomes import Action, Done, Failed
+from aiodbclient._bulk.run import Job, Run
 from aiodbclient._cli.plumbing import running
-from aiodbclient._cli.plumbing.progress import Bar
+from aiodbclient._cli.plumbing.output import Output
+from aiodbclient._cli.plumbing.progress import Bar, Report, follow
+from aiodbclient._http.call import RequestStats
 
 from ..pacing.world import VirtualLoop, virtual
 from ..thorough import first_of
@@ -85,7 +91,50 @@ def test_second_signal_ends_at_once(memory: Command) -> None:
     hanging = memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
     process = memory.start("users", "provision", *MANY)
     wait_until(lambda: hanging.fired)
-    memory.interrupt_twice(process).fails(3, f"0 done, {len(MANY)} left")
+    memory.interrupt_twice(process).fails(3, "0 done, 16 begun and not finished (u0, u1, ")
+
+
+def test_lost_password_is_named(command: Command) -> None:
+    """MongoDB returns a password once. A second Ctrl-C names the user, and the next run the command that resets it."""
+    command.in_memory("mongodb", "mongo")
+    command.environment["AIODBCLIENT_CLUSTER"] = "mongo"
+    provision = ["users", "provision", *MANY[:4], "--show"]
+    hanging = command.sandbox.faults.add("users.create", delay=300.0, after=True, nth=3)
+    process = command.start(*provision)
+    wait_until(lambda: hanging.fired)
+    first = command.interrupt_twice(process, shows=True)
+    assert re.search(r"2 done, 1 begun and not finished \(u\d\), 1 left", first.err), first
+    command.sandbox.faults.clear()
+    second = command(*provision)
+    assert "1 created, 3 kept" in second.out
+    assert (first.out + second.out).count("password: ") == 3
+    assert ": the API does not return the password again. If it is lost: " in second.err
+    assert "3 reset" in command.paste(second.err)
+
+
+async def test_outcome_that_came_with_the_signal_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a password."""
+    task = asyncio.current_task()
+    assert task is not None
+    interrupt = task.cancel
+
+    class Signalled(Job[str, Done, Failed]):
+        def parse(self, given: object) -> str:
+            return str(given)
+
+        async def prepare(self) -> int:
+            return 1
+
+        async def do(self, spec: str, stats: RequestStats) -> Done:
+            interrupt()
+            return Done(name=spec, action=Action.CREATED)
+
+        def failed(self, name: str, error: Exception, tries: int) -> Failed:
+            return Failed(name=name, error=error)
+
+    run = Run(["a"], Signalled())
+    code = await follow([("", run)], Report(Output(form="json")), names=["a"], limiter=RateLimiter())
+    assert (code, json.loads(capsys.readouterr().out)["name"]) == (0, "a")
 
 
 def test_closed_terminal_stops(memory: Command) -> None:
@@ -117,7 +166,7 @@ def test_timeout_finishes_what_is_in_flight(memory: Command, monkeypatch: pytest
     memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
     stopped = memory("users", "provision", *MANY, "--timeout", "1s")
     assert (stopped.code, "stopping: --timeout is over" in stopped.err) == (3, True)
-    assert f"stopped early: 0 done, {len(MANY)} left" in stopped.err
+    assert "stopped early: 0 done, 16 begun and not finished (u0, u1, " in stopped.err
 
 
 def test_rate_limit_is_named_at_stop(memory: Command) -> None:

@@ -83,9 +83,10 @@ class Report:
         """Check an outcome once more."""
         return outcome
 
-    async def unfinished(self) -> Sequence[str]:
-        """List the names that are begun and not finished."""
-        return ()
+    async def unfinished(self, run: Run[Any] | None) -> Sequence[str]:
+        """List the names that are begun and not finished, when ``run`` has ended."""
+        begun = () if run is None else run._begun.values()  # pyright: ignore[reportPrivateUsage]  # of this package
+        return [getattr(given, "name", given) for given, stats in begun if stats.writes]
 
 
 def called(name: str, role: str) -> str:
@@ -115,7 +116,7 @@ async def follow(
                 if work.stopped or work.error is not None or (report.runs_programs and work.failed):
                     run.stop()  # it does not begin
                     break
-                work.run = run
+                work.run, work.role = run, role
                 async with aclosing(run):
                     try:
                         async for outcome in run:
@@ -124,10 +125,13 @@ async def follow(
                         work.error = error
     except asyncio.CancelledError:
         work.stopped = True
+        for outcome in () if work.run is None else work.run.outcomes:  # the last of them may not be printed yet
+            if called(outcome.name, work.role) not in work.ended:
+                work.add(outcome, work.role)
     if work.left:
         with suppress(StoreError, TimeoutError, asyncio.CancelledError):  # a signal ends the look, and not the report
             async with asyncio.timeout(_LOOKING):
-                unfinished = await report.unfinished()
+                unfinished = await report.unfinished(work.run)
     return work.end([name for name in work.left if name in unfinished], limiter)
 
 
@@ -161,6 +165,7 @@ class _Work:
     groups: FailureGroups = field(factory=FailureGroups)
     error: DatabaseClientError | None = None  # ended the whole run
     run: Run[Any] | None = None
+    role: str = ""  # of the run
     stopped: bool = False
 
     @property

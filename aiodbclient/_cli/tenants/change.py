@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from attrs import evolve
 
-from ...errors import DatabaseClientError
+from ...errors import DatabaseClientError, InvalidArgumentError
 from ...tenants import Role
 from ...tenants._records import Login, TenantRecord
 from ..plumbing.asking import confirm
@@ -64,6 +64,8 @@ async def provision_tenants(
     selection = Selection(names=names, file=file)
     wanted = names_in(selection, takes_all=False) or []
     is_owner = role is Role.OWNER
+    if adopt and not is_owner:
+        raise InvalidArgumentError(f"--adopt takes over databases: leave it out with --role {role.value}")
     new = wanted if is_owner else ()
     async with open_tenants(
         options, make=is_owner, new=new, dry_run=confirmation.dry_run, max_tenants=max_tenants

@@ -32,7 +32,7 @@ from .credentials import environment_of
 from .reports import TenantReport
 
 if TYPE_CHECKING:
-    from ...bulk import Action, Failed
+    from ...bulk import Action, Failed, Run
     from ...tenants import Credential, TenantRecord
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -143,7 +143,7 @@ class _ProgramReport(TenantReport):
             [name for role, its in self.context.names.items() for name in its if called(name, role) in left]
         )
 
-    async def unfinished(self) -> Sequence[str]:
+    async def unfinished(self, run: Run[Any] | None) -> Sequence[str]:
         return self.begun
 
 

@@ -21,7 +21,7 @@ from .context import CommandContext
 from .credentials import lines_of, row_of
 
 if TYPE_CHECKING:
-    from ...bulk import Action, Failed
+    from ...bulk import Action, Failed, Run
     from ...tenants import Problem
 
 _UNDONE = {"rotate": "rotate", "provision": "provision", "prepare": "move", "move": "move"}  # what ``repair`` undoes
@@ -71,7 +71,7 @@ class TenantReport(Report):
         clusters = self.context.cluster_names_of(left) if known else self.context.cluster
         return f"{clusters}, or from another process that works on them"
 
-    async def unfinished(self) -> Sequence[str]:
+    async def unfinished(self, run: Run[Any] | None) -> Sequence[str]:
         records = (await read_entries(self.context.store)).records
         return [called(each.name, each.operation.role or Role.OWNER) for each in records if each.operation is not None]
 
