@@ -153,7 +153,10 @@ class Run(Generic[OutcomeT_co]):
 
     @property
     def outcomes(self) -> Outcomes[OutcomeT_co]:
-        """The outcomes so far, in the order of the names. Use it after an exception or a cancellation."""
+        """The outcomes so far, in the order of the names. Use it after an exception or a cancellation.
+
+        A run keeps all its outcomes, also those that the loop has taken.
+        """
         return Outcomes(self._outcomes[place] for place in sorted(self._outcomes))
 
     @property
