@@ -85,9 +85,9 @@ class Run(Generic[OutcomeT_co]):
       answer.
 
     Names without an outcome are then unchanged, as they are after ``stop()``. Leaving the loop in another way cancels
-    all names: ``break``, an exception in its body, a cancelled task, ``aclose()``. Then up to twice ``concurrency``
-    names without an outcome may have been changed. ``run.outcomes`` has the outcomes in both cases. Run it again to
-    continue.
+    all names: ``break``, an exception in its body, a cancelled task, ``aclose()``. Then up to ``concurrency`` names
+    without an outcome may have been changed. ``run.outcomes`` has the outcomes in both cases, also those that the loop
+    has not taken. Run it again to continue.
 
     If the cluster refuses changes with a 412, because it is being resized or made, the run waits until it is online.
     After 15 minutes, its names fail with ClusterNotOnlineError.
