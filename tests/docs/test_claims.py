@@ -10,7 +10,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -193,7 +192,6 @@ def test_commands_of_page_run(page: str, least: int, tmp_path: Path, monkeypatch
 
 
 ARCHITECTURE = (ROOT / "docs" / "contributing" / "architecture.md").read_text()
-SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
 
@@ -225,14 +223,6 @@ def test_architecture_names_what_is_there() -> None:
     assert [place for place in places if place[1] not in names_in(ROOT / "aiodbclient" / place[0])] == []
     files = re.findall(r"`([\w/]+\.py)`", ARCHITECTURE)
     assert [file for file in files if not any((at / file).is_file() for at in (ROOT / "aiodbclient", ROOT))] == []
-
-
-def test_settings_of_mutants_name_what_is_there() -> None:
-    selected = [line.removeprefix("--deselect=") for line in (ROOT / "tests" / "mutants.txt").read_text().splitlines()]
-    tests = [line.partition("[")[0].partition("::") for line in selected]
-    assert [name for file, _, name in tests if name and name.replace("::", ".") not in names_in(ROOT / file)] == []
-    assert [file for file, _, _ in tests if not (ROOT / file).is_file()] == []
-    assert [pattern for pattern in SETTINGS["only_mutate"] if not list(ROOT.glob(pattern))] == []
 
 
 def rows_of(text: str) -> list[list[str]]:

@@ -87,7 +87,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.thorough
 def test_the_demo_shows_it_all() -> None:
-    command, environment = [sys.executable, f"{EXAMPLES}/demo.py"], {"COLUMNS": "200", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, f"{EXAMPLES}/demo.py"]
+    environment = {"COLUMNS": "200", "PATH": "/usr/bin:/bin", "TMPDIR": os.environ["TMPDIR"]}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     printed = done.stdout
 
