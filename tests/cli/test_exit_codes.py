@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from aiodbclient import errors
-from aiodbclient._cli.plumbing.failures import EXIT_CODES, Exit, code_of
+from aiodbclient._cli.plumbing.failures import EXIT_CODES, Exit, code_of, message_of
 from aiodbclient.tenants import OperationKind
+from aiodbclient.tenants.errors import StoreError
 
 from .conftest import COMMAND, PATIENCE, Command
 
@@ -54,6 +55,13 @@ def test_rate_limit_that_lasts_is_the_apis_failure() -> None:
     limited = errors.RateLimitError("429", status=429)
     assert (code_of(limited), code_of(errors.MaxWaitError("no slot"))) == (Exit.UNUSABLE, Exit.UNUSABLE)
     assert code_of(errors.NotFoundError("404", status=404)) == Exit.SOME_FAILED
+
+
+def test_only_a_store_with_another_key_is_about_keys() -> None:
+    """To adopt all tenants into a new store is no advice where the disk is full."""
+    full = StoreError("the disk is full", advice="run.outcomes has the outcomes so far")
+    assert message_of(full) == "the disk is full"
+    assert "its key is lost" in message_of(StoreError("encrypted", advice="open the store with its key="))
 
 
 def test_closed_standard_input_is_no_terminal(command: Command, names: list[str]) -> None:

@@ -83,7 +83,7 @@ def advice_for(error: Exception) -> str:
             )
         case errors.PermissionDeniedError():
             return f"{_SCOPES}. Change the token's scopes in the control panel, under API"
-        case tenant_errors.StoreError(advice=advice) if advice:
+        case tenant_errors.StoreError(advice=advice) if "key=" in advice:
             return _NO_KEY if "without key=" in advice else _OTHER_KEY
         case _:
             return ""
