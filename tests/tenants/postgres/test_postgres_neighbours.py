@@ -127,8 +127,8 @@ GRANTS = [
     # Granted on by the login itself:
     "CREATE TABLE t2 (x int); GRANT SELECT ON t2 TO {login} WITH GRANT OPTION; SET ROLE NONE;"
     " GRANT SELECT ON t2 TO {victim}; SET ROLE {owner}",
+    "SET ROLE NONE; SELECT lo_create(4712); GRANT SELECT ON LARGE OBJECT 4712 TO {victim}",
 ]
-BY_LOGIN = "SET ROLE NONE; SELECT lo_create(4712); GRANT SELECT ON LARGE OBJECT 4712 TO {victim}"
 
 
 def gone(managed: Managed) -> list[Any]:
@@ -140,7 +140,7 @@ async def test_another_tenant_cannot_keep_one_from_being_removed(
     managed: Managed, victim: Tenant, evil: Tenant
 ) -> None:
     names = {"evil": evil.database, "owner": evil.owner, "login": evil.logins[0], "victim": victim.owner}
-    statements = [statement.format(**names) for statement in [*GRANTS, BY_LOGIN]]
+    statements = [statement.format(**names) for statement in GRANTS]
     managed.run(evil, *statements)
     managed.run(evil, statements[5], database="defaultdb")
 

@@ -227,12 +227,12 @@ class PostgresSteps(TenantSteps):
 
     async def repair(self, wanted: Mapping[str, Role], /) -> None:
         refused = await self._apply_all(wanted)
-        await self._step(partial(ownership.refuse_problems, logins=wanted, refused=refused))
+        await self._step(partial(ownership.refuse_problems, wanted=wanted, refused=refused))
 
     async def _apply_all(self, wanted: Mapping[str, Role]) -> list[str]:
         """Give the tenant and its logins what is theirs, lock all others out, and return what was refused."""
         await self._step(partial(rights.apply_database_rights, wanted=wanted))
-        refused = await self._step(partial(ownership.revoke_excess, logins=wanted))
+        refused = await self._step(partial(ownership.revoke_excess, wanted=wanted))
         return refused + await self._step(partial(ownership.reassign_all, wanted=wanted), inside=True)
 
     async def lock_out(self) -> None:

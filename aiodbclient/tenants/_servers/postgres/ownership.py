@@ -249,17 +249,16 @@ async def excess(
     return found + [(Problem(ProblemKind(kind), detail), remedy) for kind, detail, remedy in rest]
 
 
-async def revoke_excess(session: Session, logins: Mapping[str, Role]) -> list[str]:
-    """Revoke what the tenant's roles have beyond their role, let others out, and return what needs a superuser."""
-    present, refused = [login.name for login in await read_logins(session, logins)], list[str]()
-    for _, remedy in await excess(session, logins, present):
+async def revoke_excess(session: Session, wanted: Mapping[str, Role]) -> list[str]:
+    """Revoke what the tenant's logins have beyond their role, end sessions of others, and return what was refused."""
+    logins, refused = [login.name for login in await read_logins(session, wanted)], list[str]()
+    for _, remedy in await excess(session, wanted, logins):
         try:
             if remedy is not None:
                 await session.run(verbatim(remedy))
         except GrantError:
             refused.append(f"run {remedy} as a superuser")
-    database, keep = session.names.database, [*present, session.admin]
-    await end_sessions(session, _END_SECONDS, database=database, keep=keep)
+    await end_sessions(session, _END_SECONDS, database=session.names.database, keep=[*logins, session.admin])
     return refused
 
 
@@ -282,10 +281,10 @@ async def reassign_all(session: Session, wanted: Mapping[str, Role]) -> list[str
     return refused
 
 
-async def refuse_problems(session: Session, logins: Mapping[str, Role], refused: Sequence[str]) -> None:
-    """Raise GrantError for what is still others', or too much."""
-    present = [login.name for login in await read_logins(session, logins)]
-    if left := {str(problem) for problem, _ in await excess(session, logins, present)}:
+async def refuse_problems(session: Session, wanted: Mapping[str, Role], refused: Sequence[str]) -> None:
+    """Raise GrantError for what ``excess`` still finds, with what was ``refused`` before."""
+    logins = [login.name for login in await read_logins(session, wanted)]
+    if left := {str(problem) for problem, _ in await excess(session, wanted, logins)}:
         raise session.error(
             f"the administrator cannot change all that is others' in the database {session.names.database!r}: "
             f"{'; '.join([*sorted(left), *refused])}: a superuser has to, or the owner of these objects"
