@@ -317,7 +317,8 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     text = (
         f"the run ended here because {why}; names without an outcome were not changed; the last error: {error.args[0]}"
     )
-    return with_message(error, text, advice="run.outcomes has the outcomes so far")
+    so_far = "run.outcomes has the outcomes so far"
+    return with_message(error, text, advice=f"{error.advice}; {so_far}" if error.advice else so_far)
 
 
 def check_iterable(specs: object, taker: str) -> None:

@@ -130,8 +130,8 @@ class Tenants(TenantRole):
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         admin = hidden(admin)
-        if not isinstance(store, Store):
-            lacks = [name for name in dir(Store) if not name.startswith("_") and not hasattr(store, name)]
+        # `isinstance` does not see methods that a store passes on to another by `__getattr__` (Python 3.12 and newer).
+        if lacks := [name for name in dir(Store) if not name.startswith("_") and not hasattr(store, name)]:
             raise InvalidArgumentError(f"store is not a Store: {type(store).__name__} lacks {', '.join(lacks)}")
         _check_prefix(prefix)
         check_hook("on_event", on_event)
