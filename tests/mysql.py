@@ -119,7 +119,7 @@ def command(folder: Path, port: int, *options: str) -> list[str]:
         f"--datadir={folder / 'data'}",
         f"--tmpdir={folder}",
         f"--secure-file-priv={folder}",
-        f"--socket={folder / 's'}",
+        "--socket=s",  # in the data folder: the whole path may be longer than the 107 bytes that Linux takes
         f"--pid-file={folder / 'pid'}",
         f"--port={port}",
         "--bind-address=127.0.0.1",
@@ -143,6 +143,7 @@ class RestartableMySQL:
         server_certificate = authority.issue_cert("127.0.0.1")
         server_certificate.private_key_pem.write_to_path(f"{folder / 'key.pem'}")
         server_certificate.cert_chain_pems[0].write_to_path(f"{folder / 'cert.pem'}")
+        self._log = folder / "log"
         self._port = free_port()
         self._command = command(
             folder,
@@ -164,16 +165,17 @@ class RestartableMySQL:
 
     def start(self, password: str = PASSWORD) -> None:
         """Start it, and wait until it takes the password of root."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 self._log_in(password).close()
                 return
-            except pymysql.OperationalError:
+            except pymysql.OperationalError as error:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     self.kill()
-                    raise
+                    raise RuntimeError(f"MySQL did not start: {self._log.read_text()[-2000:]}") from error
                 time.sleep(0.05)
 
     def kill(self) -> None:
