@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 from attrs import define, field
@@ -25,6 +26,7 @@ from .own_stores import HookedStore
 from .programs import ask, run
 from .servers import RestartablePostgres
 
+Step = Callable[..., Awaitable[object]]
 _used = iter(range(10**6))
 _WRITERS = 4
 _FAILURES = (psycopg.Error, OSError, RuntimeError)  # of a statement or login
@@ -62,6 +64,23 @@ async def between(source: RestartablePostgres, target: RestartablePostgres, fold
         old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (source, target)]
         async with opened(sandbox, old, new, folder / "store") as two:
             yield two
+
+
+@contextmanager
+def stepped(owner: Any, step: str, before: Step | None = None, *, after: Step | None = None) -> Iterator[None]:
+    """Call functions of the test before and after each run of a step, with its arguments."""
+    its = getattr(owner, step)
+
+    async def run(*arguments: Any, **options: Any) -> Any:
+        if before is not None:
+            await before(*arguments, **options)
+        done = await its(*arguments, **options)
+        if after is not None:
+            await after(*arguments, **options)
+        return done
+
+    with patch.object(owner, step, run):
+        yield
 
 
 async def connected(credential: Credential) -> AsyncConnection[Any]:

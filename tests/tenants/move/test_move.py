@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -21,15 +23,13 @@ from aiodbclient.tenants import (
     Credential,
     OperationKind,
     ProblemKind,
-    Role,
     SQLiteStore,
     TenantAction,
     TenantRecord,
     Tenants,
     copy_records,
 )
-from aiodbclient.tenants._move import copier as copying
-from aiodbclient.tenants._move import job
+from aiodbclient.tenants._move.copier import Copier
 from aiodbclient.tenants._move.job import _Move
 from aiodbclient.tenants._operations import loop
 from aiodbclient.tenants._operations.tenant import Tenant
@@ -46,10 +46,10 @@ from aiodbclient.tenants.errors import (
 
 from ...call_path import path_of
 from ..conftest import only, present
-from ..moves import Two, connected, left_on
+from ..moves import Two, left_on, stepped
 from ..own_stores import expire
 from ..problems import kinds
-from ..programs import admin_of, ask, enters, run
+from ..programs import admin_of, ask, enters
 
 # Without its role, a login may do nothing in the database: what ``pg_restore`` makes after the table is refused.
 REFUSED = (
@@ -150,19 +150,17 @@ async def test_move_finishes_removal_of_reader(two: Two) -> None:
     tenants = two.tenants()
     await tenants.ensure("alpha")
     reader = await tenants.role("reader").ensure("alpha")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PostgresSteps, "end_logins", fail)
+    with stepped(PostgresSteps, "end_logins", fail):
         assert isinstance((await only(tenants.role("reader").remove(["alpha"]))).error, GrantError)
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
     assert await tenants.role("reader").get("alpha") is None
     assert not await enters(reader)
 
 
-async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_move_takes_late_settings(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """Those that the administrator changes until the freeze."""
-    repair = PostgresSteps.repair
 
-    async def meanwhile(steps: PostgresSteps, wanted: Mapping[str, Role]) -> None:  # of the copy
+    async def meanwhile(*_: object) -> None:
         await ask(
             await admin_of(two.old),
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
@@ -170,11 +168,9 @@ async def test_move_takes_late_settings(two: Two, alpha: Credential, monkeypatch
             f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
             f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
         )
-        await repair(steps, wanted)
 
-    tenants = two.tenants()
-    monkeypatch.setattr(PostgresSteps, "repair", meanwhile)
-    moved = await only(tenants.move(["alpha"], to=two.new))
+    with stepped(PostgresSteps, "repair", meanwhile):  # of the copy
+        moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert await ask(moved.credential, "SHOW work_mem") == [("7MB",)]
     assert await ask(moved.credential, "SHOW default_transaction_read_only") == [("on",)]
@@ -254,21 +250,18 @@ async def test_commit_that_was_cancelled(two: Two, tenants: Tenants, alpha: Cred
     assert await left_on(tenants, two.old, "alpha") == (False, [])
 
 
-async def test_move_after_administrator_password_change(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_move_after_administrator_password_change(two: Two, tenants: Tenants) -> None:
     """The next move or repair works."""
-    commit = _Move._commit
 
-    async def then_reset(move: _Move, record: Any) -> None:
-        await commit(move, record)
+    async def reset(*_: object) -> None:
         await two.old.users.reset_auth("doadmin")
 
-    tenants = two.tenants()
     await tenants.ensure("alpha")
     await tenants._context.clusters.get(two.new.id, RequestStats())  # it is read, and no tenant is there
     await two.new.users.reset_auth("doadmin")
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
-    monkeypatch.setattr(_Move, "_commit", then_reset)
-    moved = await only(tenants.move(["alpha"], to=two.new))
+    with stepped(_Move, "_commit", after=reset):
+        moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert moved.leftover == ""  # the session of the move is still open
     assert (await only(tenants.repair(["alpha"]))).error is None
@@ -344,19 +337,12 @@ async def test_store_that_fails_in_undo_is_named(
         ("DROP TABLE t", "public.t has 2 on the source, and nothing on the target"),
     ],
 )
-async def test_copy_that_differs_fails_move(
-    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, lost: str, how: str
-) -> None:
-    restore = copying.Copier.restore
-
-    async def restore_less(copier: copying.Copier, target: Any, file: IO[bytes]) -> None:
-        await restore(copier, target, file)
+async def test_copy_that_differs_fails_move(two: Two, tenants: Tenants, alpha: Credential, lost: str, how: str) -> None:
+    async def lose(_: Copier, target: Credential, file: object) -> None:
         await ask(target, lost)
 
-    tenants = two.tenants()
     await ask(alpha, "CREATE TABLE t (n int, b bytea)", "INSERT INTO t VALUES (1, NULL), (2, 'x')")
-    with monkeypatch.context() as patched:
-        patched.setattr(copying.Copier, "restore", restore_less)
+    with stepped(Copier, "restore", after=lose):
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert f"the copy differs: {how}" in str(failed.error)
@@ -364,19 +350,14 @@ async def test_copy_that_differs_fails_move(
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
-async def test_member_added_before_freeze_fails_move(
-    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_member_added_before_freeze_fails_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """Of an extension, after the trial: the dump leaves it out."""
-    freeze, tenants = PostgresSteps.freeze, two.tenants()
     await ask(alpha, "CREATE EXTENSION hstore", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 7'")
 
-    async def meanwhile(steps: PostgresSteps, logins: Any) -> None:
+    async def meanwhile(*_: object) -> None:
         await ask(alpha, "ALTER EXTENSION hstore ADD FUNCTION f()")
-        await freeze(steps, logins)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(PostgresSteps, "freeze", meanwhile)
+    with stepped(PostgresSteps, "freeze", meanwhile):
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert 'run ALTER EXTENSION "hstore" DROP FUNCTION public.f()' in str(failed.error)
@@ -385,44 +366,26 @@ async def test_member_added_before_freeze_fails_move(
     assert await ask(present(moved.credential), "SELECT f()") == [(7,)]
 
 
-async def test_lock_of_tenant_stops_move(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transaction of the tenant does not hold up the dump for ever."""
-    monkeypatch.setattr(job, "_PREPARATION_SECONDS", 3.0)
-    tenants = two.tenants()
-    await ask(alpha, "CREATE TABLE t (n int)")
-    session = await connected(alpha)
-    await run(session, "BEGIN", "LOCK TABLE t")
-    async with asyncio.timeout(60):
-        failed = await only(tenants.move(["alpha"], to=two.new))
-    assert isinstance(failed.error, MoveError)
-    assert "or a transaction of the tenant lock a table?" in str(failed.error)
-    await run(session, "COMMIT")
-    await session.close()
-    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
+@contextmanager
+def stuck(*, frozen: bool) -> Iterator[asyncio.Event]:
+    """Let each dump of the trial, or of the ``frozen`` database, wait for ever. Yield an event that it has begun."""
+    begun = asyncio.Event()
 
-
-def stuck(monkeypatch: pytest.MonkeyPatch, *, frozen: bool) -> asyncio.Event:
-    """Let each dump of the trial, or of the ``frozen`` database, wait for ever. Return an event that it has begun."""
-    dump, begun = copying.Copier.dump, asyncio.Event()
-
-    async def waiting(copier: copying.Copier, source: Any, file: IO[bytes], *more: str) -> None:
-        if ("--schema-only" in more) != frozen:
+    async def wait(*arguments: object) -> None:
+        if ("--schema-only" in arguments) != frozen:
             begun.set()
             await asyncio.Event().wait()
-        await dump(copier, source, file, *more)
 
-    monkeypatch.setattr(copying.Copier, "dump", waiting)
-    return begun
+    with stepped(Copier, "dump", wait):
+        yield begun
 
 
-async def test_move_within_max_frozen(
-    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_move_within_max_frozen(two: Two, tenants: Tenants, alpha: Credential) -> None:
     kept = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=100)))
     assert kept.error is None
     assert (kept.action, kept.bytes > 1_000_000) == (TenantAction.KEPT, True)
-    stuck(monkeypatch, frozen=True)
-    too_slow = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(seconds=1)))
+    with stuck(frozen=True):
+        too_slow = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(seconds=1)))
     assert isinstance(too_slow.error, MoveError)
     assert "it was not copied within 1 s" in str(too_slow.error)
     assert await enters(alpha)
@@ -430,28 +393,26 @@ async def test_move_within_max_frozen(
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-async def test_cancelled_move_is_undone(
-    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch, frozen: bool
-) -> None:
+async def test_cancelled_move_is_undone(two: Two, tenants: Tenants, alpha: Credential, frozen: bool) -> None:
     """The tenant is open again, and nothing is left of the copy."""
-    begun = stuck(monkeypatch, frozen=frozen)
-    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
-    await begun.wait()
-    assert (await tenants.get("alpha"), await enters(alpha)) == ((None, False) if frozen else (alpha, True))
-    moving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await moving
+    with stuck(frozen=frozen) as begun:
+        moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+        await begun.wait()
+        assert (await tenants.get("alpha"), await enters(alpha)) == ((None, False) if frozen else (alpha, True))
+        moving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await moving
     assert await tenants.get("alpha") == alpha
     assert await enters(alpha)
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_repair_move_without_other_cluster(two: Two) -> None:
     """It opens the tenant, and names that cluster."""
     tenants, alone = two.tenants(), Tenants(two.old, two.store, prefix=two.prefix)
     alpha = await tenants.ensure("alpha")
-    await moving_until(two, "_copy", monkeypatch)
+    await moving_until(two, "_copy")
     assert await tenants.get("alpha") is None
 
     repaired = await only(alone.repair(["alpha"]))
@@ -471,12 +432,9 @@ async def test_repair_move_without_other_cluster(two: Two, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("step", ["create", "freeze"])
-async def test_suspend_during_unfinished_move(
-    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+async def test_suspend_during_unfinished_move(two: Two, tenants: Tenants, alpha: Credential, step: str) -> None:
     """A tenant that leaked is suspended, though a move did not finish and the other cluster is unreachable."""
-    tenants = two.tenants()
-    await moving_until(two, step, monkeypatch)
+    await moving_until(two, step)
     two.sandbox.faults.add(cluster=two.new.id, status=503)
 
     suspended = await only(two.tenants().suspend(["alpha"]))
@@ -496,21 +454,17 @@ async def die(*_: object) -> None:
     raise ClaimLostError("the process is stopped, and another one takes the claim")
 
 
-async def moving_until(two: Two, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def moving_until(two: Two, step: str) -> None:
     """Move the tenant in a process that dies before a step."""
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "_MOST_LOST_CLAIMS", 1)  # it does not begin again
-        patched.setattr(_Move if step == "_copy" else PostgresSteps, step, die)
+    once = patch.object(loop, "_MOST_LOST_CLAIMS", 1)  # it does not begin again
+    with once, stepped(_Move if step == "_copy" else PostgresSteps, step, die):
         assert isinstance((await only(two.tenants().move(["alpha"], to=two.new))).error, ClaimLostError)
 
 
-async def test_undone_move_keeps_tenants_of_another_store(
-    two: Two, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_undone_move_keeps_tenants_of_another_store(two: Two, tenants: Tenants, tmp_path: Path) -> None:
     """A move dies before it creates the copy, and the process of another store makes a tenant of that name there."""
-    tenants = two.tenants()
     await tenants.ensure("alpha")
-    await moving_until(two, "create", monkeypatch)
+    await moving_until(two, "create")
     async with SQLiteStore(tmp_path / "other") as store:
         theirs = Tenants(two.new, store, prefix=two.prefix)
         alpha = await theirs.ensure("alpha")
@@ -582,25 +536,21 @@ async def test_move_refuses_database_of_others(two: Two, tenants: Tenants, alpha
 
 @pytest.mark.parametrize(("times", "dies"), [(1, False), (2, False), (2, True)])
 async def test_move_leaves_late_database_of_others(
-    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, times: int, dies: bool
+    two: Two, tenants: Tenants, alpha: Credential, times: int, dies: bool
 ) -> None:
     """The database is created once to try the copy, and again for the copy. No role is left, also after a death."""
-    create, left = PostgresSteps.create, [*range(times)]
+    left = [*range(times)]
 
-    async def meanwhile(steps: PostgresSteps) -> bool:
+    async def meanwhile(_: PostgresSteps) -> None:
         left.pop()
         if not left:
             await two.new.dbs.create(alpha.database)
-        return await create(steps)
 
-    tenants = two.tenants()
-    with monkeypatch.context() as patched:
-        patched.setattr(PostgresSteps, "create", meanwhile)
+    with stepped(PostgresSteps, "create", meanwhile):
         if dies:
-            patched.setattr(loop, "_MOST_LOST_CLAIMS", 1)
-            patched.setattr(PostgresSteps, "end_logins", die)
-        failed = await only(tenants.move(["alpha"], to=two.new))
-    assert isinstance(failed.error, ClaimLostError if dies else NameTakenError)
+            await moving_until(two, "end_logins")
+        else:
+            assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
     if dies:
         assert (await only(tenants.repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await enters(alpha)

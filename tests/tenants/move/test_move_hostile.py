@@ -31,7 +31,7 @@ from ...thorough import first_of
 from ...waiting import HANG, settle, until
 from ..conftest import only, present
 from ..leaks import leaks
-from ..moves import Two
+from ..moves import Two, stepped
 from ..programs import admin_of, ask, refusal, session_of
 
 
@@ -107,15 +107,12 @@ $$BEGIN GRANT CONNECT ON DATABASE "{}" TO PUBLIC; END$$
 
 
 @pytest.mark.parametrize("by", ["a neighbour", "the administrator"])
-async def test_nobody_enters_frozen_database(
-    two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, by: str
-) -> None:
+async def test_nobody_enters_frozen_database(two: Two, tenants: Tenants, alpha: Credential, by: str) -> None:
     """A write to the old database would be lost, though it is acknowledged.
 
     A neighbour has a leaked credential, and lets everybody in by a function that it owns as the tenant. That the
     administrator, who may do so, lets a program in is the control.
     """
-    tenants = two.tenants()
     evil = await tenants.ensure("evil")
     await ask(alpha, "CREATE TABLE t (n int[])", "INSERT INTO t VALUES ('{0}')", "GRANT ALL ON t TO PUBLIC")
     if by == "a neighbour":
@@ -137,19 +134,16 @@ async def test_nobody_enters_frozen_database(
             if number > 10:
                 tried.set()
 
-    dump = Copier.dump
-
-    async def then_tried(copier: Copier, source: Any, file: Any, *more: str) -> None:
-        await dump(copier, source, file, *more)
-        if "--schema-only" not in more:
+    async def wait(*arguments: object) -> None:
+        if "--schema-only" not in arguments:
             frozen.set()
             await tried.wait()
 
-    monkeypatch.setattr(Copier, "dump", then_tried)
-    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
-    await frozen.wait()
-    intruding = asyncio.ensure_future(intrude())
-    moved = await moving
+    with stepped(Copier, "dump", after=wait):
+        moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+        await frozen.wait()
+        intruding = asyncio.ensure_future(intrude())
+        moved = await moving
     intruding.cancel()
     with suppress(asyncio.CancelledError):
         await intruding

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from aiodbclient.tenants._move import programs
 from ...thorough import first_of
 from ..conftest import only, present
 from ..mortal import killed
-from ..moves import Two, left_on, opened
+from ..moves import Two, left_on, opened, stepped
 from ..programs import ask
 
 
@@ -69,16 +68,14 @@ async def test_no_file_names_what_a_tenant_has(
     """A killed process leaves no files but those of certificates: a dump and the list of its entries have no names."""
     started, files, folder = list[str](), set[str](), tmp_path / "temporary"
     folder.mkdir()
-    start = asyncio.create_subprocess_exec
 
-    async def starting(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    async def look(*command: str, **_: object) -> None:
         started.append(" ".join(command))
         files.update(each.suffix for each in folder.iterdir())
-        return await start(*command, **options)
 
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(programs, "create_subprocess_exec", starting)
     await ask(alpha, "CREATE TABLE t (n int)")
-    assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
+    with stepped(programs, "create_subprocess_exec", look):
+        assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
     assert [each for each in started if "--use-list" in each]
     assert files <= {".pem"}

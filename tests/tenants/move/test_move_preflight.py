@@ -11,13 +11,13 @@ from shutil import rmtree
 
 import pytest
 
-from aiodbclient.tenants import Credential
-from aiodbclient.tenants._move import job as move
+from aiodbclient.tenants import Credential, Tenants
+from aiodbclient.tenants._move import job
 from aiodbclient.tenants.errors import MoveError
 
 from ..conftest import only, present
 from ..moves import Two, between, connected, left_on
-from ..programs import admin_of, ask, run
+from ..programs import admin_of, ask, run, session_of
 from ..servers import RestartablePostgres, execute, for_a_server, new_folder
 from .test_move import REFUSED
 
@@ -90,7 +90,8 @@ async def test_older_server_refused_before_freeze(tmp_path: Path) -> None:
         await _refused(two, await two.tenants().ensure("alpha"), "is older than")
 
 
-OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and what the error names
+# What the tenant does, and what the error names. A statement of the administrator begins with ``doadmin: ``.
+OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {
     "member of an extension": (
         ("CREATE EXTENSION hstore", "INSERT INTO t VALUES (1)", "ALTER EXTENSION hstore ADD TABLE t"),
         "the table public.t is a member of the extension 'hstore', so a dump leaves it out: run ALTER EXTENSION "
@@ -126,6 +127,18 @@ OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and 
         ("GRANT ALL ON SCHEMA public TO SESSION_USER", "SET ROLE NONE", "CREATE TABLE mine (n int)"),
         "table public.mine belongs to '{login}': make '{owner}' its owner, or drop it",
     ),
+    "role that the other cluster lacks": (
+        ('doadmin: CREATE ROLE "{database}-reporting"', 'GRANT INSERT ON t TO "{database}-reporting"'),
+        'role "{database}-reporting" does not exist',
+    ),
+    "table of others": (
+        ("GRANT CREATE ON SCHEMA public TO doadmin", "doadmin: CREATE TABLE theirs (n int)"),
+        "table public.theirs belongs to 'doadmin': make '{owner}' its owner, or drop it",
+    ),
+    "full database": (  # its program has the only connection
+        ('doadmin: ALTER DATABASE "{database}" CONNECTION LIMIT 1',),
+        'too many connections for database "{database}": close sessions of the tenant',
+    ),
 }
 
 
@@ -133,29 +146,13 @@ OBSTACLES: dict[str, tuple[tuple[str, ...], str]] = {  # what a tenant did, and 
 async def test_obstacle_is_named_before_freeze(two: Two, alpha: Credential, what: str) -> None:
     statements, why = OBSTACLES[what]
     [(owner,)] = await ask(alpha, "CREATE TABLE t (n int)", "SELECT current_user::text")
-    await ask(alpha, *statements)
-    await _refused(two, alpha, why.format(login=alpha.username, owner=owner))
-
-
-async def test_role_of_others_is_named_before_freeze(two: Two, alpha: Credential) -> None:
-    """It is missing on the other cluster."""
-    await two.old.users.create(f"{two.prefix}reporting")
-    await ask(alpha, "CREATE TABLE t (n int)", f'GRANT INSERT ON t TO "{two.prefix}reporting"')
-    await _refused(two, alpha, f'role "{two.prefix}reporting" does not exist')
-
-
-async def test_table_of_others_is_named_before_freeze(two: Two, alpha: Credential) -> None:
-    await ask(alpha, "GRANT CREATE ON SCHEMA public TO doadmin")
-    await ask(await admin_of(two.old, alpha.database), "CREATE TABLE theirs (n int)")
-    failed = await only(two.tenants().move(["alpha"], to=two.new))
-    assert "theirs" in str(failed.error)
-    assert await two.tenants().get("alpha") == alpha
-
-
-async def test_full_database_is_named_before_freeze(two: Two, alpha: Credential) -> None:
-    """Its program has the only connection that it allows."""
-    await ask(await admin_of(two.old), f'ALTER DATABASE "{alpha.database}" CONNECTION LIMIT 1')
-    await _refused(two, alpha, f'too many connections for database "{alpha.database}": close sessions of the tenant')
+    names = {"login": alpha.username, "owner": owner, "database": alpha.database}
+    admin = await admin_of(two.old, alpha.database)
+    async with session_of(alpha) as own:
+        for each in statements:
+            by_admin, statement = each.startswith("doadmin: "), each.removeprefix("doadmin: ").format(**names)
+            await (ask(admin, statement) if by_admin else own(statement))
+    await _refused(two, alpha, why.format(**names))
 
 
 async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> None:
@@ -191,20 +188,25 @@ async def test_move_keeps_data_in_odd_places(two: Two, alpha: Credential) -> Non
 NAP = "CREATE OR REPLACE FUNCTION nap() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN {}RETURN true; END'"
 
 
-@pytest.mark.parametrize("suspended", [False, True])
-async def test_preparation_ends(two: Two, alpha: Credential, monkeypatch: pytest.MonkeyPatch, suspended: bool) -> None:
-    """Though a function of an index, which the trial makes too, sleeps for ever."""
-    monkeypatch.setattr(move, "_PREPARATION_SECONDS", 3.0)
-    index = "CREATE INDEX i ON t (n) WHERE nap()"
-    await ask(alpha, "CREATE TABLE t (n int)", NAP.format(""), index, NAP.format("PERFORM pg_sleep(3600); "))
-    tenants = two.tenants()
-    if suspended:
-        await only(tenants.suspend(["alpha"]))
-    async with asyncio.timeout(60):
-        failed = await only(tenants.move(["alpha"], to=two.new))
+@pytest.mark.parametrize("cause", ["function", "function of a suspended tenant", "lock"])
+async def test_preparation_ends(
+    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    """Though a function of an index, which the trial makes too, sleeps for ever, or a transaction locks a table."""
+    monkeypatch.setattr(job, "_PREPARATION_SECONDS", 3.0)
+    suspended = "suspended" in cause
+    await ask(alpha, "CREATE TABLE t (n int)", NAP.format(""), "CREATE INDEX i ON t (n) WHERE nap()")
+    async with session_of(alpha) as own:
+        await (own("BEGIN", "LOCK TABLE t") if cause == "lock" else own(NAP.format("PERFORM pg_sleep(3600); ")))
+        if suspended:
+            await only(tenants.suspend(["alpha"]))
+        async with asyncio.timeout(60):
+            failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert re.search(
-        r"was not copied without its rows within [34]\.?\d* s: does a function of an index or constr", str(failed.error)
+        r"was not copied without its rows within [34]\.?\d* s: does a function of an index or constraint run for long, "
+        r"or a transaction of the tenant lock a table\?",
+        str(failed.error),
     )
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -215,7 +217,9 @@ async def test_preparation_ends(two: Two, alpha: Credential, monkeypatch: pytest
 
 async def _refused(two: Two, credential: Credential, why: str) -> None:
     """The tenant is not moved, its open session goes on, and nothing is left on the other cluster."""
-    tenants, connection = two.tenants(), await connected(credential)
+    tenants = two.tenants()
+    before = (await only(tenants.check([credential.name]))).problems
+    connection = await connected(credential)
     failed = await only(tenants.move([credential.name], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert why in str(failed.error)
@@ -223,4 +227,4 @@ async def _refused(two: Two, credential: Credential, why: str) -> None:
     assert await run(connection, "SELECT 7") == [(7,)]
     await connection.close()
     assert await left_on(tenants, two.new, credential.name) == (False, [])
-    assert (await only(tenants.check([credential.name]))).problems == ()
+    assert (await only(tenants.check([credential.name]))).problems == before

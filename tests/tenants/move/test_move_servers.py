@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree, which
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -21,7 +20,7 @@ from aiodbclient.tenants.errors import MoveError
 
 from ..conftest import only, present
 from ..managed import INSTALLED
-from ..moves import Two, between, left_on, moved_beside, moved_while_written, opened
+from ..moves import Two, between, left_on, moved_beside, moved_while_written, opened, stepped
 from ..own_stores import record_for
 from ..problems import kinds
 from ..programs import admin_of, ask, enters, session_of
@@ -129,22 +128,17 @@ async def test_prepared_transaction_stops_move(two: Two, tenants: Tenants, alpha
     assert await ask(moved.credential, "SELECT count(*) FROM t") == [(0,)]
 
 
-async def test_transaction_prepared_in_freeze_stops_move(
-    two: Two, tenants: Tenants, alpha: Credential, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_transaction_prepared_in_freeze_stops_move(two: Two, tenants: Tenants, alpha: Credential) -> None:
     """A session prepares it after the first look, and before it is terminated. A copy would not have its rows."""
-    empty = databases._empty
     async with session_of(alpha) as own:
         await own("CREATE TABLE t (n int)")
 
-        async def meanwhile(session: Any, *logins: Any) -> None:
+        async def meanwhile(_: object, *logins: object) -> None:
             if logins:  # it freezes
                 await own("BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'")
-            await empty(session, *logins)
 
-        monkeypatch.setattr(databases, "_empty", meanwhile)
-        moved = await only(tenants.move(["alpha"], to=two.new))
-    monkeypatch.undo()
+        with stepped(databases, "_empty", meanwhile):
+            moved = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(moved.error, MoveError)
     assert f"has the prepared transaction '{two.prefix}'" in str(moved.error)
     assert await ask(alpha, f"COMMIT PREPARED '{two.prefix}'", "SELECT n FROM t") == [(1,)]
@@ -197,15 +191,14 @@ async def test_source_dies_before_commit(
     two: Two, tenants: Tenants, alpha: Credential, servers: tuple[Any, ...]
 ) -> None:
     """The tenant is where it was, and whole. Nothing is left of the copy."""
-    source, dump = servers[3], Copier.dump
+    source = servers[3]
 
-    async def dying(self: Copier, *arguments: Any) -> None:
+    async def stop(*arguments: object) -> None:
         if "--schema-only" not in arguments:  # which is the trial
             source.stop()  # in one piece: the move may be cancelled meanwhile
-        await dump(self, *arguments)
 
     await ask(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
-    with patch.object(Copier, "dump", dying):
+    with stepped(Copier, "dump", stop):
         failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
