@@ -68,10 +68,16 @@ def command_lines(*words: str) -> list[str]:
     return [line for line in found if all(word in line for word in words)]
 
 
+# A run of pytest that a test starts has a worker gw0 too: it inherits the ports of that test's worker.
+_PORTS = "AIODBCLIENT_TEST_PORTS"
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault(_PORTS, f"{16384 + 2048 * (int(worker[2:]) % 8)}")
+FIRST_PORT = int(os.environ.get(_PORTS, 16384))
+
+
 def free_port() -> int:
     """A port that neither another worker nor a connection, whose ports begin at 32768, takes before the server."""
-    first = 16384 + 2048 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
     while True:
-        port = random.randrange(first, first + 2048)
+        port = random.randrange(FIRST_PORT, FIRST_PORT + 2048)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -16,6 +16,7 @@ import pytest
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 
 from .live import conftest as live
+from .proc import FIRST_PORT
 from .requirements import postgres_with_tls
 from .run_folder import programs_of
 from .sweeping import names_on
@@ -69,6 +70,7 @@ import asyncio, subprocess, sys, tempfile, time
 from pathlib import Path
 
 from aiodbclient.sandbox import Sandbox
+from tests.proc import FIRST_PORT
 from tests.tenants.servers import RestartablePostgres
 
 
@@ -77,13 +79,16 @@ def test_it(tmp_path):
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     with Sandbox() as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))
-        Path(tempfile.gettempdir(), "ready").touch()
+        Path(tempfile.gettempdir(), f"ready-{FIRST_PORT}").touch()
         time.sleep(1000)
 """
 
 
 def test_terminated_run_leaves_nothing(tmp_path: Path) -> None:
-    """As when somebody stops `make test`, or CI cancels it. It also removes what an earlier, killed run left."""
+    """As when somebody stops `make test`, or CI cancels it. It also removes what an earlier, killed run left.
+
+    Its servers take ports of the worker that runs this test, since other workers take ports meanwhile.
+    """
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "test_it.py").write_text(RUNNING)
     options: list[str | Path] = [
@@ -104,7 +109,7 @@ def test_terminated_run_leaves_nothing(tmp_path: Path) -> None:
         with subprocess.Popen(
             command, cwd=ROOT, env=os.environ | {"TMPDIR": outer}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as run:
-            wait_until(lambda: run.poll() is not None or list(Path(outer).glob("*/ready")))
+            wait_until(lambda: run.poll() is not None or list(Path(outer).glob(f"*/ready-{FIRST_PORT}")))
             wait_until(lambda: not left.exists())
             [folder] = Path(outer).iterdir()
             assert len(list(programs_of(folder))) > 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import pymongo.errors
 import pymysql
 import pytest
 import sqlalchemy
-from attrs import define
+from attrs import define, evolve
 
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, TenantPools
 
 from ...connecting.conftest import PASSWORD, TLSServer, mysql, postgresql
+from ..store_contract import a_credential
 
 __all__ = ["mysql", "postgresql"]
 
@@ -57,21 +57,15 @@ def recipe(*headings: str, seconds: float = 30.0) -> tuple[Any, Any]:
 
 def credential_on(server: TLSServer, ca_file: str | None = None) -> Credential:
     connection = server.connection
-    assert connection.port is not None
-    return a_credential(
-        Engine(connection.engine or ""), connection.port, Path(ca_file or server.ca_file), connection.database
-    )
-
-
-def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name: str = "alice") -> Credential:
-    password = PASSWORD
+    engine, port, database = Engine(connection.engine or ""), connection.port or 0, connection.database or ""
     where: dict[str, Any] = {"engine": engine, "host": "127.0.0.1", "port": port, "database": database}
-    more: dict[str, Any] = {
-        "cluster": "cluster",
-        "cluster_name": "tenants",
-        "created": datetime(2026, 1, 2, tzinfo=UTC),
-    }
-    return Credential(name="alpha", username=name, password=password, ca=ca.read_text(), **where, **more)
+    ca = Path(ca_file or server.ca_file).read_text()
+    return evolve(a_credential("alpha", PASSWORD), username="alice", ca=ca, **where)
+
+
+def pools_of(open_pool: Any, close_pool: Any, credential: Credential) -> TenantPools[Any]:
+    Path("ca.pem").write_text(credential.ca or "")
+    return TenantPools(Records(credential), open=open_pool, close=close_pool, max_pools=20)
 
 
 async def by_asyncpg(pool: Any) -> Any:
@@ -94,56 +88,37 @@ async def by_aiomysql(pool: Any) -> Any:
         return (await cursor.fetchone())[0]
 
 
-@pytest.mark.parametrize(
-    ("headings", "query"),
-    [
-        (["## Open and use a pool"], by_asyncpg),
-        (["### psycopg_pool"], by_psycopg),
-        (["### SQLAlchemy with asyncpg"], by_sqlalchemy),
-        (["### SQLAlchemy with asyncpg", "### SQLAlchemy with psycopg"], by_sqlalchemy),
-    ],
-    ids=["asyncpg", "psycopg_pool", "SQLAlchemy, asyncpg", "SQLAlchemy, psycopg"],
-)
-async def test_postgresql_pool_verifies_and_follows_rotation(
-    headings: list[str], query: Any, postgresql: TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+RECIPES: dict[str, tuple[str, list[str], Any]] = {
+    "asyncpg": ("postgresql", ["## Open and use a pool"], by_asyncpg),
+    "psycopg_pool": ("postgresql", ["### psycopg_pool"], by_psycopg),
+    "SQLAlchemy, asyncpg": ("postgresql", ["### SQLAlchemy with asyncpg"], by_sqlalchemy),
+    "SQLAlchemy, psycopg": (
+        "postgresql",
+        ["### SQLAlchemy with asyncpg", "### SQLAlchemy with psycopg"],
+        by_sqlalchemy,
+    ),
+    "aiomysql": ("mysql", ["### aiomysql"], by_aiomysql),
+    "asyncmy": ("mysql", ["### asyncmy"], by_aiomysql),
+}
+
+
+@pytest.fixture
+def server(driver: str, request: pytest.FixtureRequest) -> TLSServer:
+    found: TLSServer = request.getfixturevalue(RECIPES[driver][0])
+    return found
+
+
+@pytest.mark.parametrize("driver", RECIPES)
+async def test_pool_verifies_the_server(
+    driver: str, server: TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a server that is not verified, nothing is left. test_pools.py has the rotations."""
+    _, headings, query = RECIPES[driver]
     monkeypatch.chdir(tmp_path)
-    open_pool, close_pool = recipe(*headings)
-    alice = credential_on(postgresql)
-    bob = a_credential(Engine.PG, alice.port, Path(postgresql.ca_file), alice.database, "bob")
-    with psycopg.connect(postgresql.connection.uri or "", autocommit=True) as administrator:
-        administrator.execute("DROP ROLE IF EXISTS bob")
-        administrator.execute(f"CREATE ROLE bob LOGIN PASSWORD '{bob.password}'".encode())
-    records = Records(alice)
-    Path("ca.pem").write_text(Path(postgresql.ca_file).read_text())
-    async with TenantPools(records, open=open_pool, close=close_pool, max_pools=20, refresh=0) as pools:
-        async with pools.use("alpha") as pool:
-            assert await query(pool) == "alice"
-        records.credential = bob
-        async with pools.use("alpha") as pool:
-            assert await query(pool) == "bob"
-    await is_refused(*recipe(*headings, seconds=2.0), credential_on(postgresql, postgresql.wrong_ca_file))
-
-
-@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
-async def test_a_pool_of_mysql_verifies_the_server(
-    driver: str, mysql: TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    open_pool, close_pool = recipe(f"### {driver}")
-    pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
-    async with pools, pools.use("alpha") as pool:
-        assert await by_aiomysql(pool) == "alice@%"
-    await is_refused(open_pool, close_pool, credential_on(mysql, mysql.wrong_ca_file))
-
-
-async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) -> None:
-    """Check that ``credential`` cannot log in, and that nothing of it is left."""
-    Path("ca.pem").write_text(credential.ca or "")
-    async with (
-        asyncio.timeout(100),
-        TenantPools(Records(credential), open=open_pool, close=close_pool, max_pools=20) as pools,
-    ):
+    async with pools_of(*recipe(*headings), credential_on(server)) as pools, pools.use("alpha") as pool:
+        assert await query(pool) in ("alice", "alice@%")
+    open_and_close, wrong = recipe(*headings, seconds=2.0), credential_on(server, server.wrong_ca_file)
+    async with asyncio.timeout(100), pools_of(*open_and_close, wrong) as pools:
         with pytest.raises(REFUSED):
             async with pools.use("alpha"):
                 pass
