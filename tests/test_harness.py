@@ -31,6 +31,10 @@ time_limit.SECONDS, time_limit.AGAIN = 2.0, 0.2
 """
 HANGING = {
     "sleeps": "def test_it():\n    time.sleep(1000)",
+    "sleeps and goes on when it is ended": """
+def test_it():
+    with contextlib.suppress(BaseException):
+        time.sleep(1000)""",
     "waits": "async def test_it():\n    await asyncio.Event().wait()",
     "a busy loop that never blocks": """
 @virtual

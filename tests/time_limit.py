@@ -37,7 +37,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     before = signal.signal(signal.SIGALRM, end)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
-        return (yield)
+        result = yield
+        if hangs:
+            raise TimedOut  # the test caught it
+        return result
     except BaseException as error:
         if not hangs:  # else a loop that lost a callback to the exception may have raised another one
             raise
