@@ -120,7 +120,7 @@ class _Move:
         """Move the tenant, or leave it as it was if that fails before the commit."""
         tenant, target = self._tenant, self._target
         versions = [(await each.server.administrator()).version for each in (tenant.cluster, target)]
-        old, new = [int(re.split(r"[. ]", version)[0]) for version in versions]
+        old, new = [int(re.split(r"\D", version)[0]) for version in versions]
         if new < old:
             raise self._error(f"PostgreSQL {versions[1]} is older than {versions[0]}")
         tools = await tools_for(old, new, has_tls=tenant.stored.ca is not None)

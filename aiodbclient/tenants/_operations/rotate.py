@@ -81,7 +81,13 @@ class RevokePrevious(_ChangeLogins):
     async def change(self, tenant: Tenant) -> TenantDone:
         previous = tenant.stored.previous(tenant.role)
         assert previous is not None  # otherwise there was nothing to do
-        if self._unused and (sessions := await tenant.cluster.server.count_sessions(previous.username)):
+        # What a process began that died is finished: the login may be disabled already.
+        is_begun = _is_unfinished(tenant.stored, tenant.role, self.continues)
+        if (
+            self._unused
+            and not is_begun
+            and (sessions := await tenant.cluster.server.count_sessions(previous.username))
+        ):
             return evolve(done(TenantAction.KEPT, tenant.stored, tenant.role), sessions=sessions)
         await tenant.revoke_previous(tenant.role)
         return done(TenantAction.REVOKED, tenant.stored, tenant.role)

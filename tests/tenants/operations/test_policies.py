@@ -15,7 +15,7 @@ from attrs import evolve
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, OperationKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Credential, OperationKind, Role, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import RotationPendingError
 
 from ...waiting import HANG, until
@@ -284,5 +284,17 @@ async def test_revoke_unused_keeps_open_login(anywhere: Place, tenants: Tenants,
     async with asyncio.timeout(60):  # until the server has ended the session
         while (revoked := await only(tenants.revoke_previous(["alpha"], unused=True))).action is TenantAction.KEPT:
             pass
+    assert (revoked.action, revoked.sessions) == (TenantAction.REVOKED, 0)
+    assert await refusal(alpha)
+
+
+async def test_begun_revocation_ends_open_login(anywhere: Place, tenants: Tenants, alpha: Credential) -> None:
+    """A process died in it, and may have disabled the login: what has a session cannot open another one."""
+    rotated = present((await only(tenants.rotate(["alpha"]))).credential)
+    await leave(anywhere.store, rotated, OperationKind.REVOKE, role=Role.OWNER)
+    with contextlib.suppress(psycopg.Error, pymysql.Error):  # its session is ended
+        async with session_of(alpha) as run:
+            await run("SELECT 1")
+            revoked = await only(tenants.revoke_previous(["alpha"], unused=True))
     assert (revoked.action, revoked.sessions) == (TenantAction.REVOKED, 0)
     assert await refusal(alpha)
