@@ -342,10 +342,10 @@ async def _hold(lock: asyncio.Lock, seconds: float | None, held: ExitStack) -> N
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
     """Read the body of ``response``, which aiohttp decompresses piece by piece."""
-    pieces, size = list[bytes](), 0
-    while piece := await response.content.readany():
-        pieces.append(piece)
-        size += len(piece)
+    pieces, size, content = list[bytes](), 0, response.content
+    while not content.at_eof():
+        pieces.append(await content.readany())
+        size += len(pieces[-1])
         if size > MAX_BODY:
             text = f"the answer ({response.status}) is larger than {MAX_BODY >> 20} MiB"
             raise InvalidResponseError(text, status=response.status)
